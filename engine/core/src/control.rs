@@ -1,0 +1,78 @@
+//! What the control plane may ask of a shard, and the answers. Rare and small, so plain owned data.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use tern_protocol::ids::{AccountId, DeviceId};
+
+/// An account to make.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewAccount {
+    /// Its name; lower case letters, digits, `.`, `-`, `_`; 1 to 64 bytes.
+    pub name: String,
+    /// The public keys (X25519) of its devices; they are numbered from 1 in this order.
+    pub device_keys: Vec<[u8; 32]>,
+}
+
+/// What the control plane asks. Every name in a request belongs to the asked shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlRequest {
+    /// Make these accounts; those that exist with the same keys count as made.
+    CreateAccounts(Vec<NewAccount>),
+    /// List up to `limit` accounts with ids above `after`, in the order of their ids.
+    ListAccounts {
+        /// The last id of the page before; zero for the first.
+        after: AccountId,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Remove an account, its mailbox and its sessions.
+    RemoveAccount {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// One account in a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountInfo {
+    /// Its id.
+    pub id: AccountId,
+    /// Its name.
+    pub name: String,
+    /// Its devices.
+    pub devices: Vec<DeviceId>,
+    /// Devices that are connected now.
+    pub online_count: u32,
+    /// Messages that wait.
+    pub mailbox_count: u32,
+}
+
+/// What became of one account of [`ControlRequest::CreateAccounts`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// Made, and durable.
+    New(AccountId),
+    /// Was there with the same keys.
+    Existing(AccountId),
+    /// The name is taken by other keys.
+    Taken,
+    /// Not a name.
+    BadName,
+    /// No keys, or more than an account may have.
+    BadKeys,
+    /// The shard has as many accounts as `account_count` allows, or its drive is full.
+    Full,
+}
+
+/// The answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ControlReply {
+    /// In the order of the request; sent when all are durable.
+    Created(Vec<Created>),
+    /// A page of accounts.
+    Accounts(Vec<AccountInfo>),
+    /// Whether there was such an account; sent when its removal is durable.
+    Removed(bool),
+    /// The shard is draining or its drive is full.
+    Refused,
+}
