@@ -1,1 +1,449 @@
-//! The client side (being written).
+//! The client's side of a connection as a state machine: bytes in, events out; frames in, bytes out.
+//!
+//! It decides nothing that a person or program should decide: when to acknowledge, retry, ping or reconnect.
+
+use super::frame::{
+    ClientFrame, ErrorCode, FRAME_HEADER_BYTES, FrameError, GoodbyeReason, ServerFrame, first_frame_bytes,
+};
+use super::login::Login;
+use super::noise::{self, KeyPair, NoiseError, PLAINTEXT_BYTES_MAX, Side, StaticKey, Transport};
+use super::preface::{Pattern, Preface, VERSION};
+use super::record::{self, HANDSHAKE_BYTES_MAX, HEADER_BYTES, RecordError, RecordKind};
+use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::mem;
+
+/// What a client needs to know before it connects.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The account's name; at most 64 bytes, and [`super::valid_name`] if it is to be let in.
+    pub name: String,
+    /// The device's key pair: the device is known by it.
+    pub keys: KeyPair,
+    /// The server's static key if it is known (pattern `IK`), else `None` (pattern `XX`).
+    pub server_key: Option<[u8; 32]>,
+    /// Make the account if the name is free.
+    pub register: bool,
+    /// The partition of the account, if it is known.
+    pub partition_hint: Option<PartitionId>,
+    /// 32 fresh random bytes for this connection only.
+    pub seed: [u8; 32],
+}
+
+/// What a client is told. The texts and bodies are borrowed from the record that is being read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event<'a> {
+    /// Logged in. `Start` is queued: mail flows after the next flush.
+    Welcome {
+        /// The account.
+        account: AccountId,
+        /// This device's number in it.
+        device: DeviceId,
+        /// The server's clock, milliseconds of Unix time.
+        time_ms: u64,
+        /// How many unacknowledged deliveries the server sends ahead.
+        window: u16,
+        /// The server's static key: confirmed (`IK`) or learnt (`XX`: the caller decides whether to trust it).
+        server_key: [u8; 32],
+        /// Ping after so many silent seconds.
+        keep_alive_s: u16,
+    },
+    /// A message; see [`ServerFrame::Deliver`].
+    Deliver {
+        /// For [`Client::ack`].
+        number: u32,
+        /// The sender.
+        from: AccountId,
+        /// Duplicates are found by (`from`, `id`).
+        id: MessageId,
+        /// When the server took it, seconds of Unix time.
+        time_s: u32,
+        /// The sender's name.
+        from_name: &'a str,
+        /// As the sender gave it.
+        body: &'a [u8],
+    },
+    /// Tick: the message is safe.
+    Sent {
+        /// Which one.
+        id: MessageId,
+    },
+    /// Tick: a device of the recipient has the message. To be acknowledged.
+    Delivered {
+        /// For [`Client::ack`].
+        number: u32,
+        /// The recipient.
+        by: AccountId,
+        /// Which message.
+        id: MessageId,
+        /// When, seconds of Unix time.
+        time_s: u32,
+    },
+    /// The mailbox was empty for the first time.
+    Drained,
+    /// The answer to a `Ping`.
+    Pong {
+        /// The ping's token.
+        token: u32,
+    },
+    /// Not taken: start again from this message, in order, for its recipient.
+    Busy {
+        /// Which message.
+        id: MessageId,
+        /// Wait so long first, with jitter, milliseconds.
+        retry_ms: u32,
+    },
+    /// Too old a retry: the message's fate is unknown.
+    Expired {
+        /// Which message.
+        id: MessageId,
+    },
+    /// The recipient does not exist.
+    Unknown {
+        /// Which message.
+        id: MessageId,
+    },
+    /// The answer to a `Lookup`.
+    Found {
+        /// The account, if there is one.
+        account: Option<AccountId>,
+        /// The name that was asked for.
+        name: &'a str,
+    },
+    /// The server refused to go on; the connection is over.
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// For a person.
+        detail: &'a str,
+    },
+    /// The server ends the connection; it is over.
+    Goodbye {
+        /// Why.
+        reason: GoodbyeReason,
+        /// Come back after so many milliseconds, with jitter.
+        retry_ms: u32,
+    },
+    /// The server speaks other versions; the connection is over. Clear and not authenticated.
+    VersionRefused {
+        /// The lowest that it speaks.
+        min: u8,
+        /// The highest.
+        max: u8,
+    },
+    /// The server has no time for a handshake; the connection is over. Clear and not authenticated.
+    ConnectBusy {
+        /// Come back after so many milliseconds, with jitter.
+        retry_ms: u32,
+    },
+}
+
+/// Why a connection broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientError {
+    /// The stream is not records.
+    Record(RecordError),
+    /// The handshake failed: among other reasons, because this is not the server whose key is known.
+    Handshake,
+    /// A transport record does not decrypt.
+    Noise(NoiseError),
+    /// A record's plaintext is not frames.
+    Frame(FrameError),
+    /// A record or frame that may not come now.
+    Unexpected,
+}
+
+/// The client's side of one connection.
+pub struct Client {
+    stage: Stage,
+    /// The incomplete record at the end of what was received.
+    input: Vec<u8>,
+    /// Preface and handshake records to be written.
+    clear_output: Vec<u8>,
+    /// Whole frames to be sealed and written, after `Start` and the acknowledgement.
+    frames: Vec<u8>,
+    start_owed: bool,
+    ack_owed: Option<u32>,
+}
+
+enum Stage {
+    Handshake(Box<Pending>),
+    /// The handshake is over, the welcome outstanding.
+    Login {
+        transport: Transport,
+        server_key: [u8; 32],
+    },
+    Ready {
+        transport: Transport,
+    },
+    Over,
+}
+
+struct Pending {
+    state: Box<snow::HandshakeState>,
+    login: Vec<u8>,
+}
+
+impl Client {
+    /// Begins a connection; preface and first message are in the output at once.
+    ///
+    /// # Panics
+    /// If the name is longer than 64 bytes, or `server_key` is a point of low order, which is nobody's key.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        let pattern = if config.server_key.is_some() { Pattern::IK } else { Pattern::XX };
+        let preface = Preface { version: VERSION, pattern, partition_hint: config.partition_hint }.encode();
+        let side = Side::Initiator(config.server_key.as_ref());
+        let key = StaticKey::new(&config.keys);
+        let state = noise::handshake(side, pattern, &preface, &key, config.seed);
+        let mut login = Vec::new();
+        Login { register: config.register, name: &config.name }.encode(&mut login);
+        let mut pending = Box::new(Pending { state, login });
+        let mut clear_output = preface.to_vec();
+        let in_first = pattern == Pattern::IK;
+        pending.write(in_first, &mut clear_output).expect("a server key of low order is nobody's");
+        Self {
+            stage: Stage::Handshake(pending),
+            input: Vec::new(),
+            clear_output,
+            frames: Vec::new(),
+            start_owed: false,
+            ack_owed: None,
+        }
+    }
+
+    /// Feeds received bytes, cut anywhere; calls `event` for each thing that they say. Bytes after the end of the
+    /// connection (an error, [`Event::Refused`], [`Event::Goodbye`] or a clear refusal) are ignored.
+    ///
+    /// # Errors
+    /// [`ClientError`] ends the connection. What was told before it still holds.
+    pub fn receive(&mut self, bytes: &[u8], event: &mut dyn FnMut(Event<'_>)) -> Result<(), ClientError> {
+        if self.over() {
+            return Ok(());
+        }
+        let mut input = mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let mut done_bytes = 0;
+        while !self.over() {
+            let result = match record::split(&input[done_bytes..]) {
+                Ok(None) => break,
+                Ok(Some((kind, total_bytes))) => {
+                    let payload = &mut input[done_bytes + HEADER_BYTES..done_bytes + total_bytes];
+                    done_bytes += total_bytes;
+                    self.take_record(kind, payload, event)
+                }
+                Err(error) => Err(ClientError::Record(error)),
+            };
+            if let Err(error) = result {
+                self.end();
+                return Err(error);
+            }
+        }
+        // An idle client owns no buffer.
+        if !self.over() && done_bytes < input.len() {
+            input.drain(..done_bytes);
+            self.input = input;
+        }
+        Ok(())
+    }
+
+    /// Whether the client is logged in.
+    #[must_use]
+    pub const fn ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready { .. })
+    }
+
+    /// Whether the connection has ended: nothing more will be told or written.
+    #[must_use]
+    pub const fn over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    /// Queues a frame. It waits for the login if need be; `Start` goes first by itself.
+    ///
+    /// # Panics
+    /// If the frame does not fit a record; see [`super::frame::BODY_BYTES_MAX`].
+    pub fn send(&mut self, frame: &ClientFrame<'_>) {
+        if !self.over() {
+            frame.encode(&mut self.frames);
+        }
+    }
+
+    /// Acknowledges all deliveries up to `number`: remembered, and sent before other frames at the next flush.
+    pub fn ack(&mut self, number: u32) {
+        if !self.over() {
+            self.ack_owed = self.ack_owed.max(Some(number));
+        }
+    }
+
+    /// Appends the bytes to write now: handshake bytes, then the queued frames sealed into as few records as possible.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.clear_output);
+        let Stage::Ready { transport } = &mut self.stage else { return };
+        let mut mark = Transport::begin(out);
+        let first_bytes = out.len();
+        if mem::take(&mut self.start_owed) {
+            ClientFrame::Start.encode(out);
+        }
+        if let Some(number) = self.ack_owed.take() {
+            ClientFrame::Ack { number }.encode(out);
+        }
+        let mut room_bytes = PLAINTEXT_BYTES_MAX - (out.len() - first_bytes);
+        let frames = mem::take(&mut self.frames);
+        let mut rest = &frames[..];
+        loop {
+            let (now, later) = rest.split_at(fitting_bytes(rest, room_bytes));
+            out.extend_from_slice(now);
+            transport.seal(out, mark);
+            if later.is_empty() {
+                return;
+            }
+            rest = later;
+            room_bytes = PLAINTEXT_BYTES_MAX;
+            mark = Transport::begin(out);
+        }
+    }
+
+    /// Whether [`Client::flush`] would write something.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        let frames_owed = self.start_owed || self.ack_owed.is_some() || !self.frames.is_empty();
+        !self.clear_output.is_empty() || self.ready() && frames_owed
+    }
+
+    fn end(&mut self) {
+        *self = Self {
+            stage: Stage::Over,
+            input: Vec::new(),
+            clear_output: Vec::new(),
+            frames: Vec::new(),
+            start_owed: false,
+            ack_owed: None,
+        };
+    }
+
+    fn take_record(
+        &mut self,
+        kind: RecordKind,
+        payload: &mut [u8],
+        event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), ClientError> {
+        match (kind, &mut self.stage) {
+            (RecordKind::Version, Stage::Handshake(_)) => {
+                let &[min, max] = payload.as_array().ok_or(ClientError::Unexpected)?;
+                self.end();
+                event(Event::VersionRefused { min, max });
+                Ok(())
+            }
+            (RecordKind::Busy, Stage::Handshake(_)) => {
+                let retry_ms = *payload.as_array().ok_or(ClientError::Unexpected)?;
+                self.end();
+                event(Event::ConnectBusy { retry_ms: u32::from_le_bytes(retry_ms) });
+                Ok(())
+            }
+            (RecordKind::Handshake, Stage::Handshake(pending)) => {
+                let (transport, server_key) = pending.finish(payload, &mut self.clear_output)?;
+                self.stage = Stage::Login { transport, server_key };
+                Ok(())
+            }
+            (RecordKind::Transport, Stage::Login { transport, .. } | Stage::Ready { transport }) => {
+                let mut rest: &[u8] = transport.open(payload).map_err(ClientError::Noise)?;
+                while !rest.is_empty() && !self.over() {
+                    let (frame, after) = ServerFrame::decode_first(rest).map_err(ClientError::Frame)?;
+                    rest = after;
+                    self.take_frame(frame, event)?;
+                }
+                Ok(())
+            }
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    fn take_frame(
+        &mut self,
+        frame: ServerFrame<'_>,
+        event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), ClientError> {
+        match frame {
+            ServerFrame::Error { code, detail } => {
+                self.end();
+                event(Event::Refused { code, detail });
+                return Ok(());
+            }
+            ServerFrame::Goodbye { reason, retry_ms } => {
+                self.end();
+                event(Event::Goodbye { reason, retry_ms });
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Stage::Login { transport, server_key } = &self.stage {
+            let ServerFrame::Welcome { account, device, time_ms, keep_alive_s, window, .. } = frame else {
+                return Err(ClientError::Unexpected);
+            };
+            let (transport, server_key) = (transport.clone(), *server_key);
+            self.stage = Stage::Ready { transport };
+            self.start_owed = true;
+            event(Event::Welcome { account, device, time_ms, window, server_key, keep_alive_s });
+            return Ok(());
+        }
+        event(match frame {
+            ServerFrame::Deliver { number, from, id, time_s, from_name, body } => {
+                Event::Deliver { number, from, id, time_s, from_name, body }
+            }
+            ServerFrame::Sent { id } => Event::Sent { id },
+            ServerFrame::Delivered { number, by, id, time_s } => Event::Delivered { number, by, id, time_s },
+            ServerFrame::Drained => Event::Drained,
+            ServerFrame::Pong { token } => Event::Pong { token },
+            ServerFrame::Busy { id, retry_ms } => Event::Busy { id, retry_ms },
+            ServerFrame::Expired { id } => Event::Expired { id },
+            ServerFrame::Unknown { id } => Event::Unknown { id },
+            ServerFrame::Found { account, name } => Event::Found { account, name },
+            ServerFrame::Welcome { .. } | ServerFrame::Error { .. } | ServerFrame::Goodbye { .. } => {
+                return Err(ClientError::Unexpected);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Appends the handshake message that is the client's turn, with or without the login.
+    fn write(&mut self, with_login: bool, out: &mut Vec<u8>) -> Result<(), ClientError> {
+        let mut message = [0_u8; HANDSHAKE_BYTES_MAX];
+        let payload = if with_login { &self.login[..] } else { &[] };
+        let bytes = self.state.write_message(payload, &mut message).map_err(|_| ClientError::Handshake)?;
+        record::append(RecordKind::Handshake, &message[..bytes], out);
+        Ok(())
+    }
+
+    /// Takes the server's message 2 and, in `XX`, appends message 3: the session's keys and the server's key.
+    fn finish(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(Transport, [u8; 32]), ClientError> {
+        let mut inner = [0_u8; HANDSHAKE_BYTES_MAX];
+        self.state.read_message(payload, &mut inner).map_err(|_| ClientError::Handshake)?;
+        if !self.state.is_handshake_finished() {
+            self.write(true, out)?;
+        }
+        let server_key = self.state.get_remote_static().and_then(|key| key.try_into().ok());
+        let server_key = server_key.ok_or(ClientError::Handshake)?;
+        Ok((noise::transport_of(&mut self.state), server_key))
+    }
+}
+
+/// Bytes of the whole frames at the head of `frames` that fit `room_bytes`; not zero where a full record has room.
+fn fitting_bytes(frames: &[u8], room_bytes: usize) -> usize {
+    if frames.len() <= room_bytes {
+        return frames.len();
+    }
+    let mut taken_bytes = 0;
+    while taken_bytes + FRAME_HEADER_BYTES <= frames.len() {
+        let next_bytes = first_frame_bytes(&frames[taken_bytes..]);
+        if taken_bytes + next_bytes > room_bytes {
+            break;
+        }
+        taken_bytes += next_bytes;
+    }
+    taken_bytes
+}

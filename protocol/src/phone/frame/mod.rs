@@ -10,4 +10,5 @@ mod server;
 
 pub use client::ClientFrame;
 pub use codec::{BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameError};
+pub(super) use codec::first_frame_bytes;
 pub use server::{ErrorCode, GoodbyeReason, ServerFrame};
