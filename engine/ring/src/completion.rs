@@ -1,0 +1,299 @@
+//! From completions to events.
+
+use crate::event::{Event, ListenerId, Slot};
+use crate::operation::Operation;
+use crate::ring::Ring;
+use crate::slots::{Phase, Receive};
+use crate::userdata::{Kind, kind, payload, slot_and_generation};
+use io_uring::cqueue;
+
+/// Completions that are taken from the queue at a time.
+const BATCH_COUNT: usize = 256;
+
+/// An event before its bytes are borrowed.
+enum Raw {
+    Bytes { slot: u32, key: u64, buffer: u16, length: u32 },
+    Event(Event<'static>),
+}
+
+impl Ring {
+    /// The next thing that happened, or `None` when it is time for [`Ring::enter`].
+    pub fn next_event(&mut self) -> Option<Event<'_>> {
+        self.give_lent_back();
+        match self.next_raw()? {
+            Raw::Event(event) => Some(event),
+            Raw::Bytes { slot, key, buffer, length } => {
+                self.lent = Some(buffer);
+                let bytes = self.memory.buffers.bytes(buffer, length);
+                Some(Event::Received { slot: Slot(slot), key, bytes })
+            }
+        }
+    }
+
+    pub(crate) fn give_lent_back(&mut self) {
+        if let Some(buffer) = self.lent.take() {
+            self.memory.buffers.give(buffer);
+        }
+    }
+
+    fn next_raw(&mut self) -> Option<Raw> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Raw::Event(event));
+            }
+            if self.batch.is_empty() {
+                self.batch.extend(self.uring.completion().take(BATCH_COUNT));
+            }
+            let completion = self.batch.pop_front()?;
+            if let Some(raw) = self.completed(&completion) {
+                return Some(raw);
+            }
+        }
+    }
+
+    /// Takes what is left while the ring is being dropped.
+    pub(crate) fn reap_at_end(&mut self) {
+        while let Some(raw) = self.next_raw() {
+            if let Raw::Bytes { buffer, .. } = raw {
+                self.memory.buffers.give(buffer);
+            }
+        }
+    }
+
+    fn completed(&mut self, completion: &cqueue::Entry) -> Option<Raw> {
+        let (data, result) = (completion.user_data(), completion.result());
+        let payload = payload(data);
+        let kind = kind(data)?;
+        let more = cqueue::more(completion.flags());
+        if !more && !matches!(kind, Kind::Message | Kind::Arrival | Kind::MessageSent) {
+            self.in_flight -= 1;
+        }
+        let event = match kind {
+            Kind::Receive => return self.receive_completed(payload, completion),
+            Kind::Operation => self.operation_completed(payload as u32, result),
+            Kind::Accept => self.accept_completed(payload as u32, result, more),
+            Kind::Shutdown => {
+                let (slot, _) = slot_and_generation(payload);
+                self.slots[slot as usize].shutting_down = false;
+                self.close_if_quiet(slot);
+                None
+            }
+            Kind::Close => self.close_completed(payload, result),
+            Kind::Move => self.move_completed(payload, result),
+            Kind::Message => Some(Event::Message(payload)),
+            Kind::Arrival => {
+                let slot = u32::try_from(result).expect("only successful arrivals are posted");
+                self.slot_filled(slot, Phase::Open, 0);
+                // Through `ready`: a `Closed` of the slot's former socket may have just been put there.
+                self.ready.push_back(Event::DescriptorArrived { slot: Slot(slot), message: payload });
+                None
+            }
+            // The peer's ring is gone: so is the need to wake it.
+            Kind::Cancel | Kind::MessageSent => None,
+        };
+        event.map(Raw::Event)
+    }
+
+    fn receive_completed(&mut self, payload: u64, completion: &cqueue::Entry) -> Option<Raw> {
+        let (slot, generation) = slot_and_generation(payload);
+        let result = completion.result();
+        let buffer = cqueue::buffer_select(completion.flags());
+        let state = &mut self.slots[slot as usize];
+        if state.generation != generation {
+            // Cannot be while closes wait for receives; kept as a net, because a wrong delivery would be worse.
+            self.stats.stale_count += 1;
+            buffer.into_iter().for_each(|buffer| self.memory.buffers.give(buffer));
+            return None;
+        }
+        let was_always = state.receive == Receive::Always;
+        if !cqueue::more(completion.flags()) {
+            state.receive = Receive::None;
+        }
+        if state.phase != Phase::Open {
+            buffer.into_iter().for_each(|buffer| self.memory.buffers.give(buffer));
+            self.close_if_quiet(slot);
+            return None;
+        }
+        let key = state.key;
+        match (result, buffer) {
+            (1.., Some(buffer)) => {
+                // A multishot receive may end for reasons of the kernel's own, with bytes in its last completion.
+                if was_always && self.slots[slot as usize].receive == Receive::None {
+                    self.arm_receive(slot, Receive::Always);
+                }
+                return Some(Raw::Bytes { slot, key, buffer, length: result as u32 });
+            }
+            (_, Some(buffer)) => self.memory.buffers.give(buffer),
+            _ => {}
+        }
+        if result == -libc::ENOBUFS {
+            state_starved(&mut self.slots[slot as usize].receive, was_always);
+            self.starved.push_back((slot, generation));
+            self.stats.starved_count += 1;
+            return None;
+        }
+        if result == -libc::EINTR || result == -libc::EAGAIN {
+            self.arm_receive(slot, if was_always { Receive::Always } else { Receive::Once });
+            return None;
+        }
+        let error = (result < 0).then_some(-result);
+        Some(Raw::Event(Event::Ended { slot: Slot(slot), key, error }))
+    }
+
+    fn accept_completed(&mut self, index: u32, result: i32, more: bool) -> Option<Event<'static>> {
+        let listener = ListenerId(index);
+        let state = &mut self.memory.listeners[index as usize];
+        if !more {
+            state.armed = false;
+            if state.stopping {
+                state.socket = None;
+            }
+        }
+        if result >= 0 {
+            let slot = result as u32;
+            self.slot_filled(slot, Phase::Open, 0);
+            // Through `ready`: a `Closed` of the slot's former socket may have just been put there.
+            self.ready.push_back(Event::Accepted { slot: Slot(slot), listener });
+            return None;
+        }
+        // Errors of a single connection do not stop the listener; it is armed again at the next turn.
+        if state.stopping || matches!(-result, libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO)
+        {
+            return None;
+        }
+        if !more {
+            state.paused = true;
+        }
+        Some(Event::AcceptPaused { listener, error: -result })
+    }
+
+    fn close_completed(&mut self, payload: u64, result: i32) -> Option<Event<'static>> {
+        let (slot, generation) = slot_and_generation(payload);
+        let state = &self.slots[slot as usize];
+        if state.generation != generation {
+            // The slot's next socket came first and has reported this one closed.
+            self.stats.stale_count += 1;
+            return None;
+        }
+        assert!(result >= 0, "closing an open direct descriptor failed: {result}");
+        let (key, phase) = (state.key, state.phase);
+        self.slot_emptied(slot);
+        (phase == Phase::CloseSubmitted).then_some(Event::Closed { slot: Slot(slot), key })
+    }
+
+    fn move_completed(&mut self, payload: u64, result: i32) -> Option<Event<'static>> {
+        let (slot, _) = slot_and_generation(payload);
+        let state = &mut self.slots[slot as usize];
+        let key = state.key;
+        let result = if result < 0 { Err(-result) } else { Ok(()) };
+        state.phase = if result.is_ok() { Phase::Closing } else { Phase::Open };
+        self.close_if_quiet(slot);
+        Some(Event::DescriptorSent { slot: Slot(slot), key, result })
+    }
+
+    fn operation_completed(&mut self, index: u32, result: i32) -> Option<Event<'static>> {
+        match self.memory.operations.remove(index) {
+            Operation::Send { slot, block, sent } => self.send_completed(slot, block, sent, result),
+            Operation::Install { number, address, key, .. } => {
+                // The descriptor table holds the socket now; dropping `socket` closes only its number.
+                if result < 0 {
+                    return Some(Event::ConnectFailed { key, error: -result });
+                }
+                let slot = u32::try_from(*number).expect("the kernel wrote a slot");
+                self.slot_filled(slot, Phase::Connecting, key);
+                self.push_connect(slot, address);
+                None
+            }
+            Operation::Connect { slot, .. } => self.connect_completed(slot, result),
+            Operation::Write { file, block, offset, written, key } => {
+                self.write_completed(Operation::Write { file, block, offset, written, key }, result)
+            }
+            Operation::Sync { file, key } => {
+                if result == -libc::EINTR || result == -libc::EAGAIN {
+                    self.push_sync(file, key);
+                    return None;
+                }
+                Some(Event::Written { key, result: if result < 0 { Err(-result) } else { Ok(()) } })
+            }
+            Operation::Wake { .. } => {
+                if result == -libc::ECANCELED {
+                    return None; // the ring is being dropped
+                }
+                self.arm_waker();
+                Some(Event::Woken)
+            }
+        }
+    }
+
+    fn send_completed(
+        &mut self,
+        slot: u32,
+        block: crate::block::Block,
+        sent: usize,
+        result: i32,
+    ) -> Option<Event<'static>> {
+        let closing = self.slots[slot as usize].phase != Phase::Open;
+        let retry = result == -libc::EINTR || result == -libc::EAGAIN;
+        let sent = sent + usize::try_from(result).unwrap_or(0);
+        if !closing && (result > 0 || retry) && sent < block.length() {
+            self.stats.short_send_count += 1;
+            self.push_send(Operation::Send { slot, block, sent });
+            return None;
+        }
+        self.pool.give(block);
+        let state = &mut self.slots[slot as usize];
+        state.sending = false;
+        if closing {
+            self.close_if_quiet(slot);
+            return None;
+        }
+        let (slot, key) = (Slot(slot), state.key);
+        Some(if result < 0 {
+            Event::SendFailed { slot, key, error: -result }
+        } else {
+            Event::Sent { slot, key }
+        })
+    }
+
+    fn connect_completed(&mut self, slot: u32, result: i32) -> Option<Event<'static>> {
+        let state = &mut self.slots[slot as usize];
+        let key = state.key;
+        if result >= 0 {
+            state.phase = Phase::Open;
+            return Some(Event::Connected { slot: Slot(slot), key });
+        }
+        self.abandon(slot);
+        Some(Event::ConnectFailed { key, error: -result })
+    }
+
+    fn write_completed(&mut self, operation: Operation, result: i32) -> Option<Event<'static>> {
+        let Operation::Write { file, block, offset, written, key } = operation else {
+            unreachable!("called with a write")
+        };
+        let done = written + usize::try_from(result).unwrap_or(0);
+        let refused = result == -libc::EINVAL && file.is_direct();
+        if refused {
+            file.give_up_direct();
+        }
+        let retry = refused || result == -libc::EINTR || result == -libc::EAGAIN;
+        if (result > 0 && done < block.length()) || retry {
+            self.push_write(Operation::Write { file, block, offset, written: done, key });
+            return None;
+        }
+        self.pool.give(block);
+        match result {
+            ..0 => Some(Event::Written { key, result: Err(-result) }),
+            // A device that takes nothing and says no error would be asked for ever.
+            0 => Some(Event::Written { key, result: Err(libc::EIO) }),
+            _ if file.is_direct() => Some(Event::Written { key, result: Ok(()) }),
+            _ => {
+                self.push_sync(file, key);
+                None
+            }
+        }
+    }
+}
+
+fn state_starved(receive: &mut Receive, was_always: bool) {
+    *receive = if was_always { Receive::StarvedAlways } else { Receive::StarvedOnce };
+}

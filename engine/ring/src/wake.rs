@@ -1,0 +1,80 @@
+//! Waking a ring's thread: from another ring by MSG_RING, from a plain thread by an eventfd.
+
+use crate::operation::Operation;
+use crate::ring::Ring;
+use crate::userdata::{Kind, plain};
+use io_uring::{IoUring, opcode, squeue, types};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// Names a ring to others. Holds the ring's descriptor open, so that a late message can not reach something else.
+#[derive(Clone, Debug)]
+pub struct RingHandle {
+    fd: Arc<OwnedFd>,
+}
+
+impl RingHandle {
+    pub(crate) fn of(uring: &IoUring) -> io::Result<Self> {
+        // SAFETY: the descriptor is open as long as `uring` is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(uring.as_raw_fd()) };
+        Ok(Self { fd: Arc::new(fd.try_clone_to_owned()?) })
+    }
+}
+
+/// Wakes a ring from any thread; the ring reports `Woken`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    counter: Arc<File>,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just made and nobody else owns it.
+        Ok(Self { counter: Arc::new(File::from(unsafe { OwnedFd::from_raw_fd(fd) })) })
+    }
+
+    /// Wakes the ring, now or when it next waits.
+    pub fn wake(&self) {
+        // Blocks only if 2^64 - 2 wakes are waiting. The eventfd is a blocking one because the ring's read of a
+        // non-blocking file would end at once instead of waiting.
+        let _ = (&*self.counter).write(&1_u64.to_ne_bytes());
+    }
+}
+
+/// Another ring that this ring may send to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer(pub(crate) u32);
+
+impl Ring {
+    /// Makes another ring known to this one, for as long as this one lives.
+    pub fn add_peer(&mut self, ring: RingHandle) -> Peer {
+        self.peers.push(ring);
+        Peer(u32::try_from(self.peers.len() - 1).expect("few peers"))
+    }
+
+    pub(crate) fn peer_fd(&self, peer: Peer) -> types::Fd {
+        types::Fd(self.peers[peer.0 as usize].fd.as_raw_fd())
+    }
+
+    /// Sends the low 56 bits of `message` to another ring, whose thread wakes and gets `Message`. Silent here.
+    pub fn wake(&mut self, peer: Peer, message: u64) {
+        let entry = opcode::MsgRingData::new(self.peer_fd(peer), 0, plain(Kind::Message, message), None);
+        let entry = entry.build().user_data(plain(Kind::MessageSent, 0)).flags(squeue::Flags::SKIP_SUCCESS);
+        self.push_uncounted(entry);
+    }
+
+    pub(crate) fn arm_waker(&mut self) {
+        let fd = types::Fd(self.waker.counter.as_raw_fd());
+        self.push_operation(Operation::Wake { value: Box::new(0) }, |operation| {
+            let Operation::Wake { value } = operation else { unreachable!("a wake was inserted") };
+            opcode::Read::new(fd, (&raw mut **value).cast(), 8).build()
+        });
+    }
+}
