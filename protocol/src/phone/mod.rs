@@ -20,3 +20,10 @@ mod resolver;
 pub mod server;
 
 pub use login::valid_name;
+
+#[cfg(test)]
+mod cacophony_tests;
+#[cfg(test)]
+mod conversation_tests;
+#[cfg(test)]
+mod specification_tests;

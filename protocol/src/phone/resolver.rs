@@ -1,6 +1,6 @@
 //! Snow's cryptography on aws-lc-rs: X25519, AES-256-GCM and SHA-256, and randomness from a seed.
 
-use super::noise::StaticKey;
+use super::noise::{KeyPair, StaticKey};
 use super::record::TAG_BYTES;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -105,10 +105,14 @@ impl Dh for X25519Key {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        // Only the static key is ever set from outside; ephemeral ones are generated.
         let pair = *self.static_key.pair();
-        assert!(privkey == pair.private, "a key that is not this side's static key");
-        self.take(pair.private, pair.public, self.static_key.expanded().clone());
+        if privkey == pair.private {
+            self.take(pair.private, pair.public, self.static_key.expanded().clone());
+        } else {
+            // Only tests fix another key: the ephemeral one.
+            let other = StaticKey::new(&KeyPair::from_seed(privkey.try_into().expect("keys have 32 bytes")));
+            self.take(other.pair().private, other.pair().public, other.expanded().clone());
+        }
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {

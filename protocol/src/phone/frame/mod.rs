@@ -7,8 +7,10 @@
 mod client;
 mod codec;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::ClientFrame;
-pub use codec::{BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameError};
 pub(super) use codec::first_frame_bytes;
+pub use codec::{BODY_BYTES_MAX, FRAME_HEADER_BYTES, FrameError};
 pub use server::{ErrorCode, GoodbyeReason, ServerFrame};
