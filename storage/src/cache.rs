@@ -1,0 +1,178 @@
+//! Envelopes in memory: slabs by size class, so that a million small ones cost neither headers nor fragmentation.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Slot sizes, in bytes.
+const CLASS_BYTES: [usize; 9] = [256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+const CLASS_COUNT: usize = CLASS_BYTES.len();
+/// Most bytes that one entry may have.
+pub const ENTRY_BYTES_MAX: usize = CLASS_BYTES[CLASS_COUNT - 1];
+/// Bytes of a chunk: what is asked from and given back to the allocator at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Most slots of a chunk.
+const SLOTS_MAX: usize = CHUNK_BYTES / CLASS_BYTES[0];
+
+/// Where an entry is. Good until [`Cache::remove`]; using it afterwards is a bug, which debug builds catch when the
+/// slot is still empty.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CacheRef {
+    chunk: u32,
+    slot: u16,
+    class: u16,
+}
+
+const _: () = assert!(size_of::<CacheRef>() == 8 && SLOTS_MAX <= u16::MAX as usize + 1);
+
+/// Slots of one class in one piece of memory.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Box<[u8]>,
+    /// Bytes of the entry in each slot; zero where it is empty.
+    lengths: Box<[u32]>,
+    /// Empty slots, last freed first.
+    free: Vec<u16>,
+}
+
+/// The chunks of one slot size.
+#[derive(Debug, Default)]
+struct Class {
+    /// Given-back chunks leave a hole, which the next new chunk fills: references stay good.
+    chunks: Vec<Option<Chunk>>,
+    holes: Vec<u32>,
+    /// Chunks with an empty slot, in any order; a chunk is listed at most once.
+    open: Vec<u32>,
+    /// Of those, chunks without an entry.
+    empty_count: u32,
+}
+
+/// A bounded store of byte strings.
+#[derive(Debug)]
+pub struct Cache {
+    classes: [Class; CLASS_COUNT],
+    bytes_max: usize,
+    chunk_count: usize,
+    bytes_used: usize,
+}
+
+impl Cache {
+    /// An empty cache that holds at most `bytes_max` bytes of memory in chunks of 256 KiB.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { classes: Default::default(), bytes_max, chunk_count: 0, bytes_used: 0 }
+    }
+
+    /// Copies `bytes` in. `None` when the limit is reached, or when they are longer than [`ENTRY_BYTES_MAX`].
+    pub fn insert(&mut self, bytes: &[u8]) -> Option<CacheRef> {
+        let class = CLASS_BYTES.iter().position(|&c| bytes.len() <= c)?;
+        if self.classes[class].open.is_empty() {
+            if (self.chunk_count + 1) * CHUNK_BYTES > self.bytes_max {
+                return None;
+            }
+            self.classes[class].grow(class);
+            self.chunk_count += 1;
+        }
+        self.bytes_used += CLASS_BYTES[class];
+        let (chunk, slot) = self.classes[class].put(class, bytes);
+        Some(CacheRef { chunk, slot, class: class as u16 })
+    }
+
+    /// The bytes of an entry.
+    #[must_use]
+    pub fn get(&self, entry: CacheRef) -> &[u8] {
+        let chunk = self.classes[usize::from(entry.class)].chunk(entry.chunk);
+        let stored = chunk.lengths[usize::from(entry.slot)];
+        debug_assert!(stored != 0, "a removed cache entry is read");
+        let start = usize::from(entry.slot) * CLASS_BYTES[usize::from(entry.class)];
+        &chunk.bytes[start..start + stored.saturating_sub(1) as usize]
+    }
+
+    /// Forgets an entry. Gives a wholly empty chunk back, unless it is the only one of its class.
+    pub fn remove(&mut self, entry: CacheRef) {
+        let class = usize::from(entry.class);
+        if self.classes[class].take(entry.chunk, entry.slot) {
+            self.chunk_count -= 1;
+        }
+        self.bytes_used -= CLASS_BYTES[class];
+    }
+
+    /// Bytes of all slots that hold an entry.
+    #[must_use]
+    pub const fn bytes_used(&self) -> usize {
+        self.bytes_used
+    }
+
+    /// Bytes of memory taken from the allocator for slots.
+    #[must_use]
+    pub const fn bytes_held(&self) -> usize {
+        self.chunk_count * CHUNK_BYTES
+    }
+}
+
+impl Class {
+    fn chunk(&self, index: u32) -> &Chunk {
+        self.chunks[index as usize].as_ref().expect("a cache entry whose chunk is there")
+    }
+
+    fn grow(&mut self, class: usize) {
+        let slot_count = CHUNK_BYTES / CLASS_BYTES[class];
+        let chunk = Chunk {
+            bytes: vec![0; CHUNK_BYTES].into_boxed_slice(),
+            lengths: vec![0; slot_count].into_boxed_slice(),
+            free: (0..slot_count).rev().map(|slot| slot as u16).collect(),
+        };
+        let index = match self.holes.pop() {
+            Some(hole) => {
+                self.chunks[hole as usize] = Some(chunk);
+                hole
+            }
+            None => {
+                self.chunks.push(Some(chunk));
+                (self.chunks.len() - 1) as u32
+            }
+        };
+        self.open.push(index);
+        self.empty_count += 1;
+    }
+
+    fn put(&mut self, class: usize, bytes: &[u8]) -> (u32, u16) {
+        let index = *self.open.last().expect("a chunk with an empty slot");
+        let chunk = self.chunks[index as usize].as_mut().expect("an open chunk is there");
+        if chunk.free.len() == chunk.lengths.len() {
+            self.empty_count -= 1;
+        }
+        let slot = chunk.free.pop().expect("an open chunk has an empty slot");
+        if chunk.free.is_empty() {
+            self.open.pop();
+        }
+        let start = usize::from(slot) * CLASS_BYTES[class];
+        chunk.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+        // One more than the length, so that zero is left to say "empty".
+        chunk.lengths[usize::from(slot)] = bytes.len() as u32 + 1;
+        (index, slot)
+    }
+
+    /// Empties a slot; true when its chunk was given back.
+    fn take(&mut self, index: u32, slot: u16) -> bool {
+        let chunk = self.chunks[index as usize].as_mut().expect("a cache entry whose chunk is there");
+        debug_assert!(chunk.lengths[usize::from(slot)] != 0, "a cache entry is removed twice");
+        chunk.lengths[usize::from(slot)] = 0;
+        if chunk.free.is_empty() {
+            self.open.push(index);
+        }
+        chunk.free.push(slot);
+        if chunk.free.len() < chunk.lengths.len() {
+            return false;
+        }
+        if self.empty_count == 0 {
+            self.empty_count = 1;
+            return false;
+        }
+        self.chunks[index as usize] = None;
+        self.holes.push(index);
+        let at = self.open.iter().position(|&open| open == index).expect("an empty chunk is open");
+        self.open.swap_remove(at);
+        true
+    }
+}

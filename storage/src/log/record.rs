@@ -1,0 +1,278 @@
+//! One record: its stored form, and what it means.
+
+use super::segment::{Head, Seal};
+use alloc::vec::Vec;
+use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The version of the records that this build writes.
+const RECORD_VERSION: u8 = 1;
+
+/// What stands before each record's payload.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RecordHeader {
+    /// Over the rest of this header and the payload, starting from the segment's seed.
+    crc: U32,
+    /// Bytes of the payload.
+    length: U32,
+    kind: u8,
+    version: u8,
+    partition: U16,
+    /// Low half of the commit's number: a record that was copied somewhere else by a drive is not believed.
+    commit_low: U32,
+    lsn: U64,
+}
+
+/// Bytes of a record before its payload.
+pub(super) const RECORD_HEADER_BYTES: usize = 24;
+const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES && align_of::<RecordHeader>() == 1);
+const CRC_BYTES: usize = 4;
+
+/// The fixed part of a mail record's payload; the envelope follows.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct MailPart {
+    seq: U64,
+    mailbox: U64,
+}
+
+/// A floor record's payload.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FloorPart {
+    mailbox: U64,
+    device: U16,
+    reserved: [u8; 6],
+    up_to: U64,
+}
+
+/// The fixed part of an ids record's payload; `count` hashes of 8 bytes follow.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct IdsPart {
+    hour: U32,
+    count: U32,
+}
+
+const _: () =
+    assert!(size_of::<MailPart>() == 16 && size_of::<FloorPart>() == 24 && size_of::<IdsPart>() == 8);
+
+/// What the log keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record<'a> {
+    /// An envelope in a mailbox.
+    Mail {
+        /// Whose mailbox.
+        mailbox: AccountId,
+        /// Its place there.
+        seq: Seq,
+        /// The encoded envelope.
+        envelope: &'a [u8],
+    },
+    /// A device has acknowledged its mailbox up to a place. The last one wins.
+    Floor {
+        /// Whose mailbox.
+        mailbox: AccountId,
+        /// Which device.
+        device: DeviceId,
+        /// The last place that it has.
+        up_to: Seq,
+    },
+    /// The boot epoch from here on. The highest one wins.
+    Epoch(u32),
+    /// An account as it is now. The last one wins.
+    Account {
+        /// Which one.
+        account: AccountId,
+        /// Encoded by its home.
+        payload: &'a [u8],
+    },
+    /// An account was removed. It must stay live as long as older records of the account may be in the log.
+    AccountGone(AccountId),
+    /// Message ids that were accepted in an hour, as keyed hashes.
+    Ids {
+        /// Hours of Unix time.
+        hour: u32,
+        /// Hashes of 8 bytes each, little-endian.
+        hashes: &'a [u8],
+    },
+}
+
+impl Record<'_> {
+    /// Which head it is appended to.
+    #[must_use]
+    pub const fn head(&self) -> Head {
+        match self {
+            Self::Mail { .. } | Self::Floor { .. } => Head::Mail,
+            Self::Epoch(_) | Self::Account { .. } | Self::AccountGone(_) | Self::Ids { .. } => Head::Tables,
+        }
+    }
+
+    /// Bytes that it takes in a commit, its header included.
+    #[must_use]
+    pub const fn encoded_bytes(&self) -> usize {
+        RECORD_HEADER_BYTES
+            + match self {
+                Self::Mail { envelope, .. } => size_of::<MailPart>() + envelope.len(),
+                Self::Floor { .. } => size_of::<FloorPart>(),
+                Self::Epoch(_) => 4,
+                Self::Account { payload, .. } => 8 + payload.len(),
+                Self::AccountGone(_) => 8,
+                Self::Ids { hashes, .. } => size_of::<IdsPart>() + hashes.len(),
+            }
+    }
+
+    /// The partition that it belongs to; zero where it belongs to the whole shard.
+    #[must_use]
+    pub const fn partition(&self) -> PartitionId {
+        match self {
+            Self::Mail { mailbox: account, .. }
+            | Self::Floor { mailbox: account, .. }
+            | Self::Account { account, .. }
+            | Self::AccountGone(account) => account.partition(),
+            Self::Epoch(_) | Self::Ids { .. } => PartitionId(0),
+        }
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Mail { .. } => 1,
+            Self::Floor { .. } => 2,
+            Self::Epoch(_) => 3,
+            Self::Account { .. } => 4,
+            Self::AccountGone(_) => 5,
+            Self::Ids { .. } => 6,
+        }
+    }
+
+    /// Appends the record.
+    ///
+    /// # Panics
+    /// If hashes are not whole, or the payload does not fit 32 bits.
+    pub(super) fn encode(&self, seal: &Seal, commit: u64, lsn: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        let length = self.encoded_bytes() - RECORD_HEADER_BYTES;
+        let header = RecordHeader {
+            crc: U32::ZERO,
+            length: U32::new(u32::try_from(length).expect("a record fits 32 bits")),
+            kind: self.kind(),
+            version: RECORD_VERSION,
+            partition: U16::new(self.partition().0),
+            commit_low: U32::new(commit as u32),
+            lsn: U64::new(lsn),
+        };
+        out.extend_from_slice(header.as_bytes());
+        match *self {
+            Self::Mail { mailbox, seq, envelope } => {
+                let part = MailPart { seq: U64::new(seq.0), mailbox: U64::new(mailbox.0) };
+                out.extend_from_slice(part.as_bytes());
+                out.extend_from_slice(envelope);
+            }
+            Self::Floor { mailbox, device, up_to } => {
+                let part = FloorPart {
+                    mailbox: U64::new(mailbox.0),
+                    device: U16::new(device.0),
+                    reserved: [0; 6],
+                    up_to: U64::new(up_to.0),
+                };
+                out.extend_from_slice(part.as_bytes());
+            }
+            Self::Epoch(epoch) => out.extend_from_slice(&epoch.to_le_bytes()),
+            Self::Account { account, payload } => {
+                out.extend_from_slice(&account.0.to_le_bytes());
+                out.extend_from_slice(payload);
+            }
+            Self::AccountGone(account) => out.extend_from_slice(&account.0.to_le_bytes()),
+            Self::Ids { hour, hashes } => {
+                assert!(hashes.len().is_multiple_of(8), "hashes have 8 bytes each");
+                let part = IdsPart { hour: U32::new(hour), count: U32::new((hashes.len() / 8) as u32) };
+                out.extend_from_slice(part.as_bytes());
+                out.extend_from_slice(hashes);
+            }
+        }
+        let crc = crc32c::crc32c_append(seal.seed, &out[start + CRC_BYTES..]);
+        out[start..start + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// A record as it lies in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredRecord<'a> {
+    /// Whether its checksum holds.
+    pub(super) valid: bool,
+    /// Its number in the stream; meaningless unless `valid`, like all below.
+    pub(super) lsn: u64,
+    /// Low half of its commit's number.
+    pub(super) commit_low: u32,
+    kind: u8,
+    version: u8,
+    payload: &'a [u8],
+    /// Bytes that it takes, its header included.
+    pub(super) bytes: usize,
+}
+
+/// Reads the record at the start of `bytes`; `None` where its length does not fit.
+#[inline]
+pub(super) fn read_record<'a>(bytes: &'a [u8], seal: &Seal) -> Option<StoredRecord<'a>> {
+    let mut record = read_sound_record(bytes)?;
+    let crc = crc32c::crc32c_append(seal.seed, &bytes[CRC_BYTES..record.bytes]);
+    record.valid = bytes[..CRC_BYTES] == crc.to_le_bytes();
+    Some(record)
+}
+
+/// Like [`read_record`] for a record whose checksum has been seen to hold.
+#[inline]
+pub(super) fn read_sound_record(bytes: &[u8]) -> Option<StoredRecord<'_>> {
+    let (header, rest) = RecordHeader::ref_from_prefix(bytes).ok()?;
+    let payload = rest.get(..header.length.get() as usize)?;
+    Some(StoredRecord {
+        valid: true,
+        lsn: header.lsn.get(),
+        commit_low: header.commit_low.get(),
+        kind: header.kind,
+        version: header.version,
+        payload,
+        bytes: RECORD_HEADER_BYTES + payload.len(),
+    })
+}
+
+impl<'a> StoredRecord<'a> {
+    /// What it means; `None` for a kind or version that this build does not know.
+    #[inline]
+    pub(super) fn meaning(&self) -> Option<Record<'a>> {
+        if self.version != RECORD_VERSION {
+            return None;
+        }
+        let payload = self.payload;
+        Some(match self.kind {
+            1 => {
+                let (part, envelope) = MailPart::ref_from_prefix(payload).ok()?;
+                Record::Mail { mailbox: AccountId(part.mailbox.get()), seq: Seq(part.seq.get()), envelope }
+            }
+            2 => {
+                let part = FloorPart::ref_from_bytes(payload).ok()?;
+                Record::Floor {
+                    mailbox: AccountId(part.mailbox.get()),
+                    device: DeviceId(part.device.get()),
+                    up_to: Seq(part.up_to.get()),
+                }
+            }
+            3 => Record::Epoch(U32::read_from_bytes(payload).ok()?.get()),
+            4 => {
+                let (account, payload) = U64::ref_from_prefix(payload).ok()?;
+                Record::Account { account: AccountId(account.get()), payload }
+            }
+            5 => Record::AccountGone(AccountId(U64::read_from_bytes(payload).ok()?.get())),
+            6 => {
+                let (part, hashes) = IdsPart::ref_from_prefix(payload).ok()?;
+                if hashes.len() as u64 != u64::from(part.count.get()) * 8 {
+                    return None;
+                }
+                Record::Ids { hour: part.hour.get(), hashes }
+            }
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,394 @@
+//! Reading a stream back after a stop of any kind.
+
+use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
+use super::record::{Record, StoredRecord, read_record, read_sound_record};
+use super::segment::{FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block};
+use super::stream::{Log, LogConfig, Open};
+use super::usage::Usage;
+use crate::io::{BLOCK_BYTES, SegmentId};
+use alloc::vec::Vec;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// Why a segment cannot be read at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecoveryError {
+    /// It belongs to this other stream.
+    Stream(u16),
+    /// It was written in this other version of the format.
+    Version(u32),
+    /// It belongs to a head that this build does not know.
+    Head(u8),
+    /// Segments must come in ascending generation, each once.
+    Order,
+    /// The file is longer than offsets reach.
+    Length,
+}
+
+/// What recovery found.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RecoveryReport {
+    /// Records handed out, those of unknown kinds not counted.
+    pub record_count: u64,
+    /// Parts of commits found whole.
+    pub commit_count: u64,
+    /// Places in the committed stream that are damaged: the block where it begins. What could be read was served.
+    pub rot: Vec<(SegmentId, u32)>,
+    /// Commits that were never finished, and are cut off: the block where each begins.
+    pub torn: Vec<(SegmentId, u32)>,
+    /// Sound records of a kind or version that this build does not know; they were skipped.
+    pub unknown_count: u64,
+}
+
+/// Where the records go: each with its position and its number in the stream.
+pub type Sink<'s> = dyn FnMut(Position, u64, Record<'_>) + 's;
+
+/// A damaged commit whose fate is open until a later commit says whether it had been durable.
+#[derive(Debug)]
+struct Suspect {
+    segment: SegmentId,
+    head: Head,
+    seal: Seal,
+    offset: usize,
+    /// A copy of the commit, to serve what is sound in it if it turns out to be rot.
+    bytes: Vec<u8>,
+}
+
+/// Where the whole commits of a segment end.
+#[derive(Clone, Copy, Debug)]
+struct Scanned {
+    segment: SegmentId,
+    head: Head,
+    seal: Seal,
+    end_bytes: u32,
+    /// Whether new segments have this length too, and nothing damaged is at the end.
+    reusable: bool,
+    suspect: bool,
+}
+
+/// Reads the segments of a stream, one after the other.
+#[derive(Debug)]
+pub struct Recovery {
+    config: LogConfig,
+    usage: Usage,
+    last_generation: u64,
+    /// The highest commit seen, and where it says that the heads' durable parts end.
+    witness: u64,
+    durable: [HeadEnd; HEAD_COUNT],
+    /// For every generation, ascending, the furthest end that any commit states.
+    told_ends: Vec<(u64, u32)>,
+    next_lsn: u64,
+    scanned: Vec<Scanned>,
+    suspects: Vec<Suspect>,
+    report: RecoveryReport,
+}
+
+impl Recovery {
+    /// Starts to read a stream.
+    ///
+    /// # Panics
+    /// If a segment cannot hold one commit: the configuration is checked at boot.
+    #[must_use]
+    pub fn new(config: LogConfig) -> Self {
+        let least = BLOCK + config.commit_bytes_max.next_multiple_of(BLOCK);
+        assert!(config.segment_bytes.is_multiple_of(BLOCK_BYTES), "segments are made of whole blocks");
+        assert!(config.segment_bytes as usize >= least, "a segment holds at least one largest commit");
+        Self {
+            config,
+            usage: Usage::new(),
+            last_generation: 0,
+            witness: 0,
+            durable: [HeadEnd::default(); HEAD_COUNT],
+            told_ends: Vec::new(),
+            next_lsn: 1,
+            scanned: Vec::new(),
+            suspects: Vec::new(),
+            report: RecoveryReport::default(),
+        }
+    }
+
+    /// The generation that a file's first block states; `None` when it is free (or its header rotted). Drivers feed
+    /// files in ascending order of it, those without at any place.
+    #[must_use]
+    pub fn generation(first_block: &[u8]) -> Option<u64> {
+        match read_first_block(first_block) {
+            FirstBlock::Formatted(segment) => Some(segment.seal.generation),
+            _ => None,
+        }
+    }
+
+    /// Reads one segment file and hands out its sound records, together with what earlier ones left open.
+    ///
+    /// Records come in the stream's order inside one segment; salvaged ones may come later: their number tells.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] when the file is not one of this stream that this build can read.
+    pub fn segment(
+        &mut self,
+        segment: SegmentId,
+        bytes: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(RecoveryError::Length);
+        }
+        let (described, adopted) = match read_first_block(bytes) {
+            FirstBlock::Formatted(described) => {
+                if described.seal.generation <= self.last_generation {
+                    return Err(RecoveryError::Order);
+                }
+                self.last_generation = described.seal.generation;
+                (described, false)
+            }
+            FirstBlock::Version(version) => return Err(RecoveryError::Version(version)),
+            FirstBlock::Unformatted => {
+                // A file of another length is made anew when it is needed.
+                if bytes.len() == self.config.segment_bytes as usize {
+                    self.usage.found_spare(segment);
+                }
+                return Ok(());
+            }
+            FirstBlock::Rotten { generation, salt } => {
+                self.report.rot.push((segment, 0));
+                let Some(described) = self.adopt(bytes, generation, salt) else {
+                    self.usage.found_quarantined(segment);
+                    return Ok(());
+                };
+                (described, true)
+            }
+        };
+        if described.stream != self.config.stream {
+            return Err(RecoveryError::Stream(described.stream));
+        }
+        let head = Head::from_stored(described.head).ok_or(RecoveryError::Head(described.head))?;
+        // A file of another length is served and freed, but made anew before it is used again.
+        let length = self.config.segment_bytes;
+        let right_length = bytes.len() == length as usize && described.segment_bytes == length && !adopted;
+        self.usage.found_used(segment, head, described.seal.generation, right_length);
+        self.scan(Place { segment, head, seal: described.seal }, bytes, right_length, sink);
+        self.settle_suspects(sink);
+        Ok(())
+    }
+
+    /// Ends recovery. Nothing counts as live until [`Log::live`] says so, and nothing is freed before
+    /// [`Log::recovered_done`].
+    #[must_use]
+    pub fn finish(mut self) -> (Log, RecoveryReport) {
+        for suspect in &self.suspects {
+            self.report.torn.push((suspect.segment, suspect.offset as u32));
+        }
+        let mut heads = [None; HEAD_COUNT];
+        for head in Head::ALL {
+            let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
+            heads[head.index()] = newest.filter(|s| s.reusable && !s.suspect).map(|s| Open {
+                segment: s.segment,
+                seal: s.seal,
+                end_bytes: s.end_bytes,
+            });
+        }
+        self.report_lost_ends();
+        for open in heads.iter().flatten() {
+            self.usage.reopen(open.segment);
+        }
+        let stated = self.told_ends.iter().map(|&(generation, _)| generation);
+        let scanned = self.scanned.iter().map(|s| s.seal.generation);
+        let last_generation = stated.chain(scanned).max().unwrap_or(0);
+        let mut log = Log::new(self.config, self.usage);
+        log.heads = heads;
+        log.next_commit = self.witness.saturating_add(1);
+        log.next_lsn = self.next_lsn;
+        log.next_generation = last_generation.saturating_add(1);
+        log.cuts
+            .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
+        (log, self.report)
+    }
+
+    /// A header that rotted is given back by the first commit, which repeats what it says. One of the two numbers
+    /// must still agree: otherwise the commit is of an earlier use of the file.
+    fn adopt(&self, bytes: &[u8], generation: u64, salt: u64) -> Option<Segment> {
+        let (seal, head) = CommitHeader::own_seal(bytes.get(BLOCK..)?)?;
+        let agrees = seal.generation == generation || seal.salt == salt;
+        let new = self.scanned.iter().all(|s| s.seal.generation != seal.generation);
+        (agrees && new).then_some(Segment {
+            stream: self.config.stream,
+            head,
+            seal,
+            segment_bytes: bytes.len() as u32,
+        })
+    }
+
+    fn scan(&mut self, place: Place, bytes: &[u8], right_length: bool, sink: &mut Sink<'_>) {
+        let mut at = BLOCK;
+        let mut suspect = false;
+        while at + BLOCK <= bytes.len() {
+            let probe = CommitHeader::probe(&bytes[at..], &place.seal);
+            if let Probe::Ours(header) = probe {
+                self.take_witness(header);
+                let length = header.length_bytes();
+                if let Some(commit) = bytes[at..].get(..length)
+                    && length >= COMMIT_HEADER_BYTES
+                    && is_whole(commit, header, &place.seal)
+                {
+                    self.report.commit_count += 1;
+                    self.serve(&place, at, commit, header.record_count(), sink);
+                    at += length.next_multiple_of(BLOCK);
+                    continue;
+                }
+            }
+            // Not a whole commit. A later one in this segment proves that there was one here.
+            let next = self.next_commit_at(&place, bytes, at + BLOCK);
+            let told_end = self.told_end(&place.seal) as usize;
+            if next.is_some() || told_end > at {
+                let end = next.unwrap_or(told_end).min(bytes.len());
+                self.rot(&place, at, &bytes[at..end], sink);
+                at = end;
+                continue;
+            }
+            let first_holds = bytes[at..]
+                .get(COMMIT_HEADER_BYTES..)
+                .is_some_and(|records| read_record(records, &place.seal).is_some_and(|record| record.valid));
+            if !matches!(probe, Probe::Nothing) || first_holds {
+                suspect = true;
+                self.suspect(&place, at, bytes, probe);
+            }
+            break;
+        }
+        self.scanned.push(Scanned {
+            segment: place.segment,
+            head: place.head,
+            seal: place.seal,
+            end_bytes: at.min(bytes.len()) as u32,
+            reusable: right_length,
+            suspect,
+        });
+    }
+
+    fn take_witness(&mut self, header: &CommitHeader) {
+        let ends = header.ends();
+        if header.commit() > self.witness {
+            self.witness = header.commit();
+            self.durable = ends;
+        }
+        self.next_lsn =
+            self.next_lsn.max(header.first_lsn().saturating_add(u64::from(header.record_count())));
+        for end in ends {
+            let (generation, bytes) = (end.generation.get(), end.end_bytes.get());
+            match self.told_ends.binary_search_by_key(&generation, |&(generation, _)| generation) {
+                Ok(at) => self.told_ends[at].1 = self.told_ends[at].1.max(bytes),
+                Err(at) => self.told_ends.insert(at, (generation, bytes)),
+            }
+        }
+    }
+
+    fn told_end(&self, seal: &Seal) -> u32 {
+        let found = self.told_ends.binary_search_by_key(&seal.generation, |&(generation, _)| generation);
+        found.map_or(0, |at| self.told_ends[at].1)
+    }
+
+    /// The next block from `at` on that starts a commit of this segment.
+    fn next_commit_at(&self, place: &Place, bytes: &[u8], at: usize) -> Option<usize> {
+        (at..bytes.len())
+            .step_by(BLOCK)
+            .find(|&at| matches!(CommitHeader::probe(&bytes[at..], &place.seal), Probe::Ours(_)))
+    }
+
+    /// Hands out the records of a commit that is known to be whole.
+    fn serve(&mut self, place: &Place, at: usize, commit: &[u8], record_count: u32, sink: &mut Sink<'_>) {
+        let mut offset = COMMIT_HEADER_BYTES;
+        for _ in 0..record_count {
+            let Some(record) = read_sound_record(&commit[offset..]) else { return };
+            let position = Position { segment: place.segment, offset: (at + offset) as u32 };
+            self.hand_out(position, &record, sink);
+            offset += record.bytes;
+        }
+    }
+
+    fn hand_out(&mut self, position: Position, record: &StoredRecord<'_>, sink: &mut Sink<'_>) {
+        self.next_lsn = self.next_lsn.max(record.lsn.saturating_add(1));
+        match record.meaning() {
+            Some(meaning) => {
+                self.report.record_count += 1;
+                sink(position, record.lsn, meaning);
+            }
+            None => self.report.unknown_count += 1,
+        }
+    }
+
+    /// Reports a damaged place and hands out the records after its header whose own checksums hold.
+    fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
+        self.report.rot.push((place.segment, at as u32));
+        let mut offset = COMMIT_HEADER_BYTES;
+        while let Some(record) = bytes.get(offset..).and_then(|rest| read_record(rest, &place.seal)) {
+            if record.valid {
+                let position = Position { segment: place.segment, offset: (at + offset) as u32 };
+                self.hand_out(position, &record, sink);
+            }
+            offset += record.bytes;
+        }
+    }
+
+    fn suspect(&mut self, place: &Place, at: usize, bytes: &[u8], probe: Probe<'_>) {
+        let length = match probe {
+            Probe::Ours(header) => header.length_bytes(),
+            _ => self.config.commit_bytes_max,
+        };
+        let end = at.saturating_add(length).min(bytes.len());
+        self.suspects.push(Suspect {
+            segment: place.segment,
+            head: place.head,
+            seal: place.seal,
+            offset: at,
+            bytes: bytes[at..end].to_vec(),
+        });
+    }
+
+    /// A suspect that lies before what the highest commit found durable is rot.
+    fn settle_suspects(&mut self, sink: &mut Sink<'_>) {
+        let mut index = 0;
+        while index < self.suspects.len() {
+            let suspect = &self.suspects[index];
+            let durable = self.durable[suspect.head.index()];
+            let (generation, end) = (durable.generation.get(), durable.end_bytes.get() as usize);
+            let was_durable = suspect.seal.generation < generation
+                || (suspect.seal.generation == generation && suspect.offset < end);
+            if was_durable {
+                let suspect = self.suspects.swap_remove(index);
+                let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
+                self.rot(&place, suspect.offset, &suspect.bytes, sink);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// Segments that end before a commit says they did: their last commits are gone altogether.
+    fn report_lost_ends(&mut self) {
+        for scanned in &self.scanned {
+            let at = (scanned.segment, scanned.end_bytes);
+            if self.told_end(&scanned.seal) > scanned.end_bytes && !self.report.rot.contains(&at) {
+                self.report.rot.push(at);
+            }
+        }
+    }
+}
+
+/// Whether all records of a commit are there and sound.
+fn is_whole(commit: &[u8], header: &CommitHeader, seal: &Seal) -> bool {
+    let mut offset = COMMIT_HEADER_BYTES;
+    for _ in 0..header.record_count() {
+        let Some(record) = read_record(&commit[offset..], seal) else { return false };
+        if !record.valid || record.commit_low != header.commit() as u32 {
+            return false;
+        }
+        offset += record.bytes;
+    }
+    offset == commit.len()
+}
+
+/// Which segment is being read.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: SegmentId,
+    head: Head,
+    seal: Seal,
+}

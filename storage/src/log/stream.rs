@@ -1,0 +1,280 @@
+//! The log of one shard on one drive: where the next commit goes, what is under way, what is free.
+
+use super::commit::{Commit, HeadEnd, head_end};
+use super::segment::{HEAD_COUNT, Position, Seal};
+use super::usage::Usage;
+use crate::io::{BLOCK_BYTES, DiskDone, DiskError, DiskOp, SegmentId};
+use alloc::vec::Vec;
+
+/// What a log is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// The stream's number; files of another stream are refused.
+    pub stream: u16,
+    /// Length of new segment files; a multiple of the block.
+    pub segment_bytes: u32,
+    /// Most bytes of one commit, headers included, padding not.
+    pub commit_bytes_max: usize,
+    /// Segments kept ready.
+    pub spare_count: u32,
+    /// Most segment files of this stream.
+    pub segment_count_max: u32,
+    /// Where the salts of new segments come from: random, new at every start, and never shown to clients.
+    pub salt_seed: u64,
+}
+
+/// What the caller hears of the log's disk operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogEvent {
+    /// All of this commit is durable.
+    Committed(u64),
+    /// A write failed: nothing after the last commit may be acknowledged, and the log takes no more.
+    Failed(DiskError),
+    /// A commit may start that could not before.
+    SpaceBack,
+    /// No space for another segment on the drive.
+    Full,
+}
+
+/// Counts for the operator.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LogStats {
+    /// Commits since the start.
+    pub commits: u64,
+    /// Bytes handed to the drive since the start, padding included.
+    pub bytes_written: u64,
+    /// Segments that hold something.
+    pub segments_used: u32,
+    /// Segments that are ready, or will be.
+    pub segments_free: u32,
+}
+
+/// A head's open segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Open {
+    pub(super) segment: SegmentId,
+    pub(super) seal: Seal,
+    /// Where the next commit starts.
+    pub(super) end_bytes: u32,
+}
+
+/// The writes that are under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    /// The commit that they make; `None` when they are only the log's own.
+    pub(super) commit: Option<u64>,
+    pub(super) write_count: u32,
+    /// The freed segment whose header is zeroed along.
+    pub(super) zeroing: Option<SegmentId>,
+}
+
+/// One log stream. Made by [`super::Recovery::finish`], also when there is nothing to recover.
+///
+/// The caller's duties: call [`Log::live`] or [`Log::floor_live`] for what it keeps of a commit before it begins
+/// the next one, and [`Log::take_freed`] at the latest after each commit.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) config: LogConfig,
+    pub(super) heads: [Option<Open>; HEAD_COUNT],
+    pub(super) usage: Usage,
+    pub(super) next_commit: u64,
+    pub(super) next_lsn: u64,
+    pub(super) next_generation: u64,
+    /// Tables records of the commit that is being put together; kept for its memory.
+    pub(super) tables_buffer: Vec<u8>,
+    /// Torn tails that the next writes cut off on disk, so that they are not taken for rot later.
+    pub(super) cuts: Vec<Position>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) stats: LogStats,
+    failed: bool,
+    drive_full: bool,
+}
+
+impl Log {
+    pub(super) fn new(config: LogConfig, usage: Usage) -> Self {
+        Self {
+            config,
+            heads: [None; HEAD_COUNT],
+            usage,
+            next_commit: 1,
+            next_lsn: 1,
+            next_generation: 1,
+            tables_buffer: Vec::new(),
+            cuts: Vec::new(),
+            in_flight: None,
+            stats: LogStats::default(),
+            failed: false,
+            drive_full: false,
+        }
+    }
+
+    /// Whether a commit may start now: none is under way, and each head has room for a whole one or a spare.
+    ///
+    /// Also when only writes of the log's own are waiting that give back space: then the commit may stay empty.
+    #[must_use]
+    pub fn can_commit(&self) -> bool {
+        if self.in_flight.is_some() || self.failed {
+            return false;
+        }
+        self.has_room() || self.usage.next_to_zero().is_some()
+    }
+
+    /// Starts a group commit whose blocks are put together at the end of `arena`.
+    ///
+    /// # Panics
+    /// If a commit is under way or a write has failed: [`Log::can_commit`] says so.
+    pub fn begin<'a>(&'a mut self, arena: &'a mut Vec<u8>) -> Commit<'a> {
+        assert!(self.in_flight.is_none() && !self.failed, "one commit at a time, and none after a failure");
+        Commit::new(self, arena)
+    }
+
+    /// Takes the end of an operation; may emit further ones (new spares).
+    ///
+    /// # Panics
+    /// If the operation is none that the log asked for.
+    pub fn disk_done(&mut self, done: DiskDone, ops: &mut Vec<DiskOp>) -> Option<LogEvent> {
+        match done {
+            DiskDone::Created { segment, result } => self.created(segment, result),
+            DiskDone::Written { result, .. } => self.written(result, ops),
+        }
+    }
+
+    /// Emits what it takes to have spares ready; called at the start, after commits (which the log does itself),
+    /// and from time to time after [`LogEvent::Full`].
+    pub fn want_spares(&mut self, ops: &mut Vec<DiskOp>) {
+        self.drive_full = false;
+        self.create_spares(ops);
+    }
+
+    /// Whether there is no room for more, and none is on its way.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let at_most = self.usage.file_count() >= self.config.segment_count_max;
+        !self.has_room() && !self.usage.expects_spares() && (self.drive_full || at_most)
+    }
+
+    /// A live record (mail, account, ids, epoch) is at `p`.
+    pub fn live(&mut self, p: Position) {
+        self.usage.live(p);
+    }
+
+    /// The record at `p` is not live any more; may free its segment.
+    pub fn dead(&mut self, p: Position) {
+        self.usage.dead(p);
+    }
+
+    /// The last floor of some mailbox's device is at `p`.
+    pub fn floor_live(&mut self, p: Position) {
+        self.usage.floor_live(p);
+    }
+
+    /// The floor at `p` was followed by a later one; may free its segment.
+    pub fn floor_dead(&mut self, p: Position) {
+        self.usage.floor_dead(p);
+    }
+
+    /// Recovery has called [`Log::live`] and [`Log::floor_live`] for all that it keeps: the rest may be freed.
+    pub fn recovered_done(&mut self) {
+        self.usage.stop_holding();
+    }
+
+    /// Moves the numbers of segments that were freed to `freed`: positions of floors in them are to be forgotten.
+    pub fn take_freed(&mut self, freed: &mut Vec<SegmentId>) {
+        self.usage.take_freed(freed);
+    }
+
+    /// Counts.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            segments_used: self.usage.used_count(),
+            segments_free: self.usage.coming_count(),
+            ..self.stats
+        }
+    }
+
+    /// Number that the next commit will have.
+    #[must_use]
+    pub const fn next_commit(&self) -> u64 {
+        self.next_commit
+    }
+
+    pub(super) fn room(&self, open: &Open) -> usize {
+        (self.config.segment_bytes - open.end_bytes) as usize
+    }
+
+    /// Where each head's durable part ends; only between commits.
+    pub(super) fn ends(&self) -> [HeadEnd; HEAD_COUNT] {
+        self.heads.map(head_end)
+    }
+
+    /// The seal of a new segment. Salts are a mixed counter over the seed (SplitMix64, Steele et al. 2014).
+    pub(super) fn new_seal(&self, generation: u64) -> Seal {
+        let mut salt = self.config.salt_seed.wrapping_add(generation.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        salt = (salt ^ salt >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        salt = (salt ^ salt >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Seal::new(generation, salt ^ salt >> 31)
+    }
+
+    /// Whether each head can take a whole commit, in its open segment or in a spare.
+    fn has_room(&self) -> bool {
+        let need = self.config.commit_bytes_max.next_multiple_of(BLOCK_BYTES as usize);
+        let lacking =
+            self.heads.iter().filter(|head| head.is_none_or(|open| self.room(&open) < need)).count();
+        self.usage.spare_count() as usize >= lacking
+    }
+
+    fn create_spares(&mut self, ops: &mut Vec<DiskOp>) {
+        while !self.drive_full
+            && !self.failed
+            && self.usage.coming_count() < self.config.spare_count.max(HEAD_COUNT as u32)
+            && self.usage.file_count() < self.config.segment_count_max
+        {
+            let segment = self.usage.start_create();
+            ops.push(DiskOp::Create { segment, bytes: self.config.segment_bytes });
+        }
+    }
+
+    fn created(&mut self, segment: SegmentId, result: Result<(), DiskError>) -> Option<LogEvent> {
+        let could = self.has_room();
+        self.usage.created(segment, result.is_ok());
+        match result {
+            Ok(()) => {
+                self.drive_full = false;
+                (!could && self.has_room()).then_some(LogEvent::SpaceBack)
+            }
+            Err(DiskError::Full) => {
+                self.drive_full = true;
+                Some(LogEvent::Full)
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn written(&mut self, result: Result<(), DiskError>, ops: &mut Vec<DiskOp>) -> Option<LogEvent> {
+        if let Err(error) = result {
+            return self.fail(error);
+        }
+        if self.failed {
+            return None;
+        }
+        let in_flight = self.in_flight.as_mut().expect("a write ended that the log did not ask for");
+        in_flight.write_count -= 1;
+        if in_flight.write_count > 0 {
+            return None;
+        }
+        let InFlight { commit, zeroing, .. } = *in_flight;
+        self.in_flight = None;
+        if let Some(segment) = zeroing {
+            self.usage.zeroed(segment);
+        }
+        self.create_spares(ops);
+        Some(commit.map_or(LogEvent::SpaceBack, LogEvent::Committed))
+    }
+
+    fn fail(&mut self, error: DiskError) -> Option<LogEvent> {
+        let first = !self.failed;
+        self.failed = true;
+        first.then_some(LogEvent::Failed(error))
+    }
+}
