@@ -63,7 +63,8 @@ impl Ring {
         types::Fd(self.peers[peer.0 as usize].fd.as_raw_fd())
     }
 
-    /// Sends the low 56 bits of `message` to another ring, whose thread wakes and gets `Message`. Silent here.
+    /// Sends the low 56 bits of `message` to another ring, whose thread wakes and gets `Message`; the order of
+    /// several is not kept. Silent here.
     pub fn wake(&mut self, peer: Peer, message: u64) {
         let entry = opcode::MsgRingData::new(self.peer_fd(peer), 0, plain(Kind::Message, message), None);
         let entry = entry.build().user_data(plain(Kind::MessageSent, 0)).flags(squeue::Flags::SKIP_SUCCESS);

@@ -1,0 +1,283 @@
+//! The hard cases: short sends, starvation of buffers, closes with operations in flight, slot reuse, overflow.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use tern_ring::{Config, Event, Listener, Ring, Slot, SlotError};
+
+fn small() -> Config {
+    Config { descriptor_count: 64, buffer_count: 16, buffer_bytes: 1024, ..Config::default() }
+}
+
+fn listening(config: &Config) -> (Ring, SocketAddr) {
+    let mut ring = Ring::new(config).unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 256).unwrap();
+    let address = listener.local_addr().unwrap();
+    ring.accept(listener);
+    ring.enter(None).unwrap();
+    (ring, address)
+}
+
+/// Turns until `each` says that it is done, at most ten seconds.
+fn until(ring: &mut Ring, mut each: impl FnMut(Event<'_>) -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut done = false;
+        while let Some(event) = ring.next_event() {
+            done |= each(event);
+        }
+        if done {
+            return;
+        }
+        assert!(Instant::now() < end, "nothing for ten seconds: {:?}", ring.stats());
+        ring.enter(Some(Duration::from_millis(20))).unwrap();
+    }
+}
+
+fn accept(ring: &mut Ring, count: usize) -> Vec<Slot> {
+    let mut slots = vec![];
+    until(ring, |event| {
+        if let Event::Accepted { slot, .. } = event {
+            slots.push(slot);
+        }
+        slots.len() == count
+    });
+    slots
+}
+
+fn accept_one(ring: &mut Ring) -> Slot {
+    accept(ring, 1)[0]
+}
+
+#[test]
+fn a_large_send_arrives_whole_at_a_slow_reader() {
+    let (mut ring, address) = listening(&small());
+    let mut client = TcpStream::connect(address).unwrap();
+    let slot = accept_one(&mut ring);
+    let data: Vec<u8> = (0..16 << 20).map(|n: u32| (n * 31 >> 3) as u8).collect();
+    ring.send(slot, 1, &data).unwrap();
+    assert_eq!(ring.send(slot, 1, b"x"), Err(SlotError::Busy));
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        let mut all = vec![0; 16 << 20];
+        client.read_exact(&mut all).unwrap();
+        all
+    });
+    until(&mut ring, |event| event == Event::Sent { slot, key: 1 });
+    assert!(reader.join().unwrap() == data, "bytes lost or reordered");
+    assert!(ring.stats().short_send_count > 0, "the case did not happen");
+}
+
+#[test]
+fn receives_starve_and_recover() {
+    const CLIENTS: usize = 40;
+    let config = Config { buffer_count: 4, buffer_bytes: 256, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let slots = accept(&mut ring, CLIENTS);
+    for (n, &slot) in slots.iter().enumerate() {
+        if n % 2 == 0 { ring.receive_always(slot, 0) } else { ring.receive_once(slot, 0) }.unwrap();
+    }
+    for client in &mut clients {
+        client.write_all(&[7; 3000]).unwrap();
+    }
+    let (mut received, mut completions) = (vec![0; 64], 0);
+    let end = Instant::now() + Duration::from_secs(10);
+    while received.iter().sum::<usize>() < CLIENTS * 3000 && Instant::now() < end {
+        ring.enter(Some(Duration::from_millis(20))).unwrap();
+        let mut again = vec![];
+        while let Some(event) = ring.next_event() {
+            completions += 1;
+            match event {
+                Event::Received { slot, bytes, .. } => {
+                    assert!(bytes.iter().all(|&byte| byte == 7));
+                    received[slot.0 as usize] += bytes.len();
+                    again.push(slot);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for slot in again {
+            // Multishot ones say Busy, also while they wait for buffers.
+            let _ = ring.receive_once(slot, 0);
+        }
+    }
+    assert!(slots.iter().all(|slot| received[slot.0 as usize] == 3000), "{received:?}");
+    let stats = ring.stats();
+    assert!(stats.starved_count > 0, "the case did not happen");
+    // Useful completions are CLIENTS * 3000 / 256; failed ones must stay of that order.
+    assert!(stats.starved_count < 4000 && completions < 4000, "melting: {stats:?}");
+}
+
+#[test]
+fn a_multishot_receive_goes_on_after_the_kernel_ends_it() {
+    // The kernel ends a multishot receive when the completion queue is full.
+    let config =
+        Config { submission_count: 8, completion_count: 8, buffer_count: 512, buffer_bytes: 64, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut client = TcpStream::connect(address).unwrap();
+    let slot = accept_one(&mut ring);
+    ring.receive_always(slot, 0).unwrap();
+    ring.enter(None).unwrap();
+    let data: Vec<u8> = (0..100_000_u32).map(|n| (n * 7 >> 2) as u8).collect();
+    client.write_all(&data).unwrap();
+    drop(client);
+    let mut all = Vec::new();
+    until(&mut ring, |event| match event {
+        Event::Received { bytes, .. } => {
+            all.extend_from_slice(bytes);
+            false
+        }
+        Event::Ended { error, .. } => {
+            assert_eq!(error, None);
+            true
+        }
+        other => panic!("{other:?}"),
+    });
+    assert!(all == data);
+}
+
+#[test]
+fn an_overflown_completion_queue_loses_nothing() {
+    let config = Config { submission_count: 8, completion_count: 8, ..small() };
+    let (mut ring, address) = listening(&config);
+    let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let slots = accept(&mut ring, 60);
+    // All sixty sends complete inside the submissions, before any completion is taken.
+    for &slot in &slots {
+        ring.send(slot, 3, b"ping").unwrap();
+    }
+    let mut sent = 0;
+    until(&mut ring, |event| {
+        assert!(matches!(event, Event::Sent { .. }), "{event:?}");
+        sent += 1;
+        sent == 60
+    });
+    assert!(ring.stats().overflow_count > 0, "the case did not happen");
+    for mut client in clients {
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_close_waits_for_what_is_in_flight() {
+    let (mut ring, address) = listening(&small());
+    let _client = TcpStream::connect(address).unwrap();
+    let slot = accept_one(&mut ring);
+    ring.receive_always(slot, 4).unwrap();
+    ring.send(slot, 4, &vec![1; 32 << 20]).unwrap(); // nobody reads: it stays under way
+    ring.enter(Some(Duration::from_millis(10))).unwrap();
+    assert!(ring.next_event().is_none());
+    ring.close(slot, 4).unwrap();
+    assert_eq!(ring.close(slot, 4), Err(SlotError::NotOpen));
+    assert_eq!(ring.receive_once(slot, 4), Err(SlotError::NotOpen));
+    let mut events = 0;
+    until(&mut ring, |event| {
+        events += 1;
+        event == Event::Closed { slot, key: 4 }
+    });
+    assert_eq!(events, 1, "no other event after close");
+    assert_eq!(ring.stats().slots_used_now, 0);
+}
+
+#[test]
+fn slots_are_used_again_without_mixing_sockets() {
+    let config = Config { descriptor_count: 3, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut closed = 0;
+    for round in 0..200_u64 {
+        let mut client = TcpStream::connect(address).unwrap();
+        let mut accepted = None;
+        until(&mut ring, |event| {
+            match event {
+                Event::Accepted { slot, .. } => accepted = Some(slot),
+                Event::Closed { .. } => closed += 1,
+                other => panic!("{other:?}"),
+            }
+            accepted.is_some()
+        });
+        let slot = accepted.unwrap();
+        ring.receive_always(slot, round).unwrap();
+        client.write_all(&round.to_le_bytes()).unwrap();
+        until(&mut ring, |event| match event {
+            Event::Received { key, bytes, .. } => {
+                assert_eq!((key, &bytes[..]), (round, &round.to_le_bytes()[..]));
+                true
+            }
+            Event::Closed { .. } => {
+                closed += 1;
+                false
+            }
+            other => panic!("{other:?}"),
+        });
+        if round % 2 == 0 {
+            // The client's last bytes and its end are on their way while the slot is being closed.
+            client.write_all(b"late").unwrap();
+            drop(client);
+        }
+        ring.close(slot, round).unwrap();
+        if round + 1 - closed == 3 {
+            until(&mut ring, |event| {
+                assert!(matches!(event, Event::Closed { .. }), "{event:?}");
+                closed += 1;
+                true
+            });
+        }
+    }
+}
+
+#[test]
+fn a_full_table_pauses_the_listener_until_a_slot_is_free() {
+    let config = Config { descriptor_count: 2, ..small() };
+    let (mut ring, address) = listening(&config);
+    let _clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let first = accept(&mut ring, 2)[0];
+    let mut refused = TcpStream::connect(address).unwrap();
+    until(&mut ring, |event| matches!(event, Event::AcceptPaused { error: libc::ENFILE, .. }));
+    assert_eq!(refused.read(&mut [0; 1]).unwrap_or(0), 0, "the one too many is closed");
+    let _waiting = TcpStream::connect(address).unwrap();
+    ring.close(first, 0).unwrap();
+    let mut closed = false;
+    until(&mut ring, |event| match event {
+        Event::Closed { .. } => {
+            closed = true;
+            false
+        }
+        Event::Accepted { .. } => true,
+        other => panic!("{other:?}"),
+    });
+    assert!(closed);
+}
+
+#[test]
+fn a_stopped_listener_refuses() {
+    let mut ring = Ring::new(&small()).unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+    let address = listener.local_addr().unwrap();
+    let id = ring.accept(listener);
+    ring.enter(None).unwrap();
+    ring.stop_accept(id);
+    for _ in 0..3 {
+        ring.enter(Some(Duration::from_millis(10))).unwrap();
+        assert!(ring.next_event().is_none());
+    }
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn dropping_a_busy_ring_ends_its_sockets() {
+    let (mut ring, address) = listening(&small());
+    let mut client = TcpStream::connect(address).unwrap();
+    let slot = accept_one(&mut ring);
+    ring.receive_always(slot, 0).unwrap();
+    ring.send(slot, 0, &vec![1; 32 << 20]).unwrap();
+    ring.enter(None).unwrap();
+    let handle = ring.handle(); // keeps the kernel's side alive
+    drop(ring);
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut sink = vec![0; 1 << 20];
+    while let Ok(1..) = client.read(&mut sink) {}
+    assert!(TcpStream::connect(address).is_err());
+    drop(handle);
+}
