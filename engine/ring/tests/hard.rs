@@ -54,7 +54,7 @@ fn a_large_send_arrives_whole_at_a_slow_reader() {
     let (mut ring, address) = listening(&small());
     let mut client = TcpStream::connect(address).unwrap();
     let slot = accept_one(&mut ring);
-    let data: Vec<u8> = (0..16 << 20).map(|n: u32| (n * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..16 << 20).map(|n: u32| ((n * 31) >> 3) as u8).collect();
     ring.send(slot, 1, &data).unwrap();
     assert_eq!(ring.send(slot, 1, b"x"), Err(SlotError::Busy));
     let reader = std::thread::spawn(move || {
@@ -119,7 +119,7 @@ fn a_multishot_receive_goes_on_after_the_kernel_ends_it() {
     let slot = accept_one(&mut ring);
     ring.receive_always(slot, 0).unwrap();
     ring.enter(None).unwrap();
-    let data: Vec<u8> = (0..100_000_u32).map(|n| (n * 7 >> 2) as u8).collect();
+    let data: Vec<u8> = (0..100_000_u32).map(|n| ((n * 7) >> 2) as u8).collect();
     client.write_all(&data).unwrap();
     drop(client);
     let mut all = Vec::new();
