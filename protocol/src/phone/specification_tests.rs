@@ -1,1 +1,229 @@
+//! The test vectors of `PHONE.md` are what the code says, and the code reads them.
 
+use super::cacophony_tests::from_hex;
+use super::client::{Client, ClientConfig};
+use super::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
+use super::noise::{KeyPair, Transport};
+use super::preface::{PREFACE_BYTES, Preface};
+use super::record::{self, HEADER_BYTES};
+use super::server::{self, Handshake, Progress};
+use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
+use aws_lc_rs::digest::{SHA256, digest};
+use std::fmt::Write as _;
+use std::string::String;
+use std::vec::Vec;
+
+const SPECIFICATION: &str = include_str!("../../PHONE.md");
+const CLIENT_SEED: [u8; 32] = [3; 32];
+const SERVER_SEED: [u8; 32] = [4; 32];
+
+type Vectors = Vec<(&'static str, Vec<u8>)>;
+
+fn server_keys() -> KeyPair {
+    KeyPair::from_seed(core::array::from_fn(|n| n as u8))
+}
+
+fn client_keys() -> KeyPair {
+    KeyPair::from_seed(core::array::from_fn(|n| 0x20 + n as u8))
+}
+
+/// The ephemeral private key that a handshake makes of its seed.
+fn ephemeral(seed: [u8; 32]) -> Vec<u8> {
+    digest(&SHA256, &[&seed[..], &[0; 8]].concat()).as_ref().to_vec()
+}
+
+const MESSAGE: MessageId = MessageId::new(1_700_000_000, 1);
+const SEND: ClientFrame<'static> = ClientFrame::Send { to: AccountId(9), id: MESSAGE, body: b"hi" };
+const WELCOME: ServerFrame<'static> = ServerFrame::Welcome {
+    account: AccountId(5 << 48 | 7),
+    device: DeviceId(1),
+    time_ms: 1_700_000_000_123,
+    keep_alive_s: 240,
+    window: 64,
+    body_bytes_max: 32_768,
+};
+
+/// A whole conversation up to the first message, as each side writes it.
+fn conversation(ik: bool) -> [Vec<u8>; 4] {
+    let mut client = Client::new(ClientConfig {
+        name: String::from("ann"),
+        keys: client_keys(),
+        server_key: ik.then(|| server_keys().public),
+        register: true,
+        partition_hint: Some(PartitionId(5)),
+        seed: CLIENT_SEED,
+    });
+    let mut first = Vec::new();
+    client.flush(&mut first);
+    let preface = *first.first_chunk::<PREFACE_BYTES>().unwrap();
+    let parsed = Preface::parse(&preface).unwrap();
+    let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), SERVER_SEED);
+    let (mut second, mut third) = (Vec::new(), Vec::new());
+    let mut payload = first[PREFACE_BYTES + HEADER_BYTES..].to_vec();
+    let mut progress = handshake.read(&mut payload, &mut second).unwrap();
+    client.receive(&second, &mut |_| ()).unwrap();
+    if !ik {
+        client.flush(&mut third);
+        let mut payload = third[HEADER_BYTES..].to_vec();
+        progress = handshake.read(&mut payload, &mut Vec::new()).unwrap();
+    }
+    let Progress::Done { mut transport, .. } = progress else { panic!("the handshake is not over") };
+    let mut welcome = Vec::new();
+    let mark = Transport::begin(&mut welcome);
+    WELCOME.encode(&mut welcome);
+    transport.seal(&mut welcome, mark);
+    client.receive(&welcome, &mut |_| ()).unwrap();
+    client.send(&SEND);
+    let mut fourth = Vec::new();
+    client.flush(&mut fourth);
+    if ik {
+        second.extend_from_slice(&welcome);
+        [first, second, fourth, Vec::new()]
+    } else {
+        [first, second, third, [welcome, fourth].concat()]
+    }
+}
+
+fn of_client(frame: &ClientFrame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+fn of_server(frame: &ServerFrame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+fn handshake_vectors() -> Vectors {
+    let [ik_first, ik_reply, ik_start, _] = conversation(true);
+    let [xx_first, xx_reply, xx_login, xx_rest] = conversation(false);
+    let (_, message_bytes) = record::split(&ik_reply).unwrap().unwrap();
+    let (_, welcome_bytes) = record::split(&xx_rest).unwrap().unwrap();
+    let (mut version, mut busy) = (Vec::new(), Vec::new());
+    server::version_refusal(&mut version);
+    server::busy_refusal(1500, &mut busy);
+    std::vec![
+        ("server private key", server_keys().private.to_vec()),
+        ("server public key", server_keys().public.to_vec()),
+        ("device private key", client_keys().private.to_vec()),
+        ("device public key", client_keys().public.to_vec()),
+        ("client ephemeral private key", ephemeral(CLIENT_SEED)),
+        ("server ephemeral private key", ephemeral(SERVER_SEED)),
+        ("version record", version),
+        ("busy record, 1500 ms", busy),
+        ("IK: preface and message 1", ik_first),
+        ("IK: message 2", ik_reply[..message_bytes].to_vec()),
+        ("IK: record of Welcome", ik_reply[message_bytes..].to_vec()),
+        ("IK: record of Start and Send", ik_start),
+        ("XX: preface and message 1", xx_first),
+        ("XX: message 2", xx_reply),
+        ("XX: message 3", xx_login),
+        ("XX: record of Welcome", xx_rest[..welcome_bytes].to_vec()),
+        ("XX: record of Start and Send", xx_rest[welcome_bytes..].to_vec()),
+    ]
+}
+
+fn frame_vectors() -> Vectors {
+    let (bob, id, time_s) = (AccountId(9), MESSAGE, 1_700_000_001);
+    std::vec![
+        ("Start", of_client(&ClientFrame::Start)),
+        ("Send to 9, \"hi\"", of_client(&SEND)),
+        ("Ack 3", of_client(&ClientFrame::Ack { number: 3 })),
+        ("Ping 258", of_client(&ClientFrame::Ping { token: 258 })),
+        ("Goodbye of the client", of_client(&ClientFrame::Goodbye)),
+        ("Lookup bob", of_client(&ClientFrame::Lookup { name: "bob" })),
+        ("Welcome", of_server(&WELCOME)),
+        (
+            "Deliver 1 from 9, bob, \"yo\"",
+            of_server(&ServerFrame::Deliver {
+                number: 1,
+                from: bob,
+                id,
+                time_s,
+                from_name: "bob",
+                body: b"yo",
+            }),
+        ),
+        ("Sent", of_server(&ServerFrame::Sent { id })),
+        ("Delivered 2 by 9", of_server(&ServerFrame::Delivered { number: 2, by: bob, id, time_s })),
+        ("Drained", of_server(&ServerFrame::Drained)),
+        ("Pong 258", of_server(&ServerFrame::Pong { token: 258 })),
+        ("Busy, 500 ms", of_server(&ServerFrame::Busy { id, retry_ms: 500 })),
+        ("Expired", of_server(&ServerFrame::Expired { id })),
+        ("Unknown", of_server(&ServerFrame::Unknown { id })),
+        ("Found bob, 9", of_server(&ServerFrame::Found { account: Some(bob), name: "bob" })),
+        ("Found bob, nobody", of_server(&ServerFrame::Found { account: None, name: "bob" })),
+        ("Error 4, \"no\"", of_server(&ServerFrame::Error { code: ErrorCode::WrongKey, detail: "no" })),
+        (
+            "Goodbye 2, 1000 ms",
+            of_server(&ServerFrame::Goodbye { reason: GoodbyeReason::Draining, retry_ms: 1000 }),
+        ),
+    ]
+}
+
+/// The blocks as they must stand in the specification: a name, then lines of at most 48 bytes.
+fn written(vectors: &Vectors) -> String {
+    let mut text = String::from("```text\n");
+    for (name, bytes) in vectors {
+        writeln!(text, "{name}").unwrap();
+        for line in bytes.chunks(48) {
+            text.push_str("    ");
+            for byte in line {
+                write!(text, "{byte:02x}").unwrap();
+            }
+            text.push('\n');
+        }
+    }
+    text.push_str("```\n");
+    text
+}
+
+#[test]
+fn the_specification_shows_these_vectors() {
+    for vectors in [handshake_vectors(), frame_vectors()] {
+        let block = written(&vectors);
+        assert!(SPECIFICATION.contains(&block), "PHONE.md must contain:\n{block}");
+    }
+}
+
+/// The bytes under `name` in the specification's text.
+fn in_specification(name: &str) -> Vec<u8> {
+    let start = SPECIFICATION.find(&std::format!("\n{name}\n")).expect(name) + name.len() + 2;
+    let lines = SPECIFICATION[start..].lines().take_while(|line| line.starts_with("    "));
+    from_hex(&lines.collect::<String>())
+}
+
+#[test]
+fn the_specifications_frames_are_read() {
+    for (name, _) in frame_vectors() {
+        let bytes = in_specification(name);
+        let rest = if bytes[3] < 0x80 {
+            ClientFrame::decode_first(&bytes).unwrap().1
+        } else {
+            ServerFrame::decode_first(&bytes).unwrap().1
+        };
+        assert!(rest.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn the_specifications_first_message_logs_in() {
+    let bytes = in_specification("IK: preface and message 1");
+    let preface = *bytes.first_chunk::<PREFACE_BYTES>().unwrap();
+    let parsed = Preface::parse(&preface).unwrap();
+    let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), SERVER_SEED);
+    let mut reply = Vec::new();
+    let mut payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
+    let Ok(Progress::Done { login, mut transport }) = handshake.read(&mut payload, &mut reply) else {
+        panic!("not a login")
+    };
+    assert_eq!((login.name.as_str(), login.register), ("ann", true));
+    assert_eq!(login.device_key[..], in_specification("device public key")[..]);
+    assert_eq!(reply, in_specification("IK: message 2"));
+    let mut record = in_specification("IK: record of Start and Send");
+    let plain = transport.open(&mut record[HEADER_BYTES..]).unwrap();
+    let (start, rest) = ClientFrame::decode_first(plain).unwrap();
+    assert_eq!((start, ClientFrame::decode_first(rest).unwrap()), (ClientFrame::Start, (SEND, &[][..])));
+}
