@@ -21,6 +21,8 @@ macro_rules! counters {
 counters! {
     /// Sockets accepted.
     accepted,
+    /// Sockets refused: the shard is full or draining.
+    refused_connections,
     /// Sockets of this shard now.
     connections_now,
     /// Sessions now.

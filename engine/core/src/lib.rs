@@ -1,1 +1,37 @@
-//! placeholder
+//! One shard of Tern as a pure step function: no I/O, no clock, no threads, no randomness of its own.
+//!
+//! Start reading at [`shard`]: its step shows the journey of a message. The modules in the order of that journey:
+//! [`io`] (what goes in and out), `edge` and `receive` (socket, cryptography, framing), `session` (the connected
+//! device), `router` (own shard, another shard), `home` (the mailbox, acknowledgements, ticks), `commit` (the log),
+//! `delivery` (back out to the device).
+//!
+//! Invariants: an input is never waited for; every completion is checked against its slot's generation; `sent` never
+//! precedes safety; a mailbox's places only grow; whatever grows has a limit in [`limits::Limits`].
+#![no_std]
+#![cfg_attr(test, allow(missing_docs))]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod account;
+#[cfg(feature = "bugs")]
+pub mod bugs;
+mod commit;
+pub mod control;
+pub mod counters;
+mod dedup;
+mod delivery;
+mod edge;
+pub mod handover;
+mod home;
+pub mod io;
+pub mod limits;
+mod login;
+pub mod partitions;
+mod receive;
+mod recovery;
+mod router;
+mod session;
+pub mod shard;
+mod wheel;

@@ -31,6 +31,8 @@ pub struct Limits {
     pub lane_backlog_bytes: usize,
     /// Bytes of one group commit.
     pub commit_bytes: usize,
+    /// Segment files of a shard's log.
+    pub segment_count: u32,
     /// Milliseconds that an append for an online mailbox may wait for company before its commit; 0 commits at once.
     pub write_back_ms: u64,
     /// Milliseconds that a floor may wait before it is written: what a crash may hand out again.
@@ -66,6 +68,7 @@ impl Default for Limits {
             lane_bytes: 256 << 10,
             lane_backlog_bytes: 4 << 20,
             commit_bytes: 1 << 20,
+            segment_count: 4096,
             write_back_ms: 5,
             floor_delay_ms: 100,
             dedup_horizon_ms: 24 * 3_600_000,
@@ -116,6 +119,7 @@ impl Limits {
                 (self.body_bytes + 8192..=16 << 20).contains(&self.commit_bytes),
                 "body_bytes + 8192 to 16 MiB",
             ),
+            ("segment_count", self.segment_count >= 6, "at least 6"),
             ("write_back_ms", self.write_back_ms <= 50, "0 to 50"),
             ("dedup_horizon_ms", self.dedup_horizon_ms >= 60_000, "at least 60000"),
             ("dedup_count", self.dedup_count >= 1024, "at least 1024"),

@@ -1,0 +1,23 @@
+//! Deliberate bugs, to prove that the simulator finds them. Compiled only with the feature `bugs`, which no shipped
+//! binary enables.
+
+/// Which bugs are on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Bugs {
+    /// The `sent` tick goes out at the append.
+    pub tick_before_commit: bool,
+    /// After a restart, places go on in the old epoch behind the last record.
+    pub sequence_reused: bool,
+    /// Recovery does not read floors.
+    pub floor_forgotten: bool,
+    /// Recovery does not remember message ids.
+    pub dedup_forgotten: bool,
+    /// A hand-over does not carry the bytes that were read too far.
+    pub leftover_dropped: bool,
+    /// A refused message does not stop the ones behind it.
+    pub busy_breaks_order: bool,
+    /// Completions are taken for the slot's present socket.
+    pub generation_ignored: bool,
+    /// A first message alone replaces a session.
+    pub replay_replaces: bool,
+}

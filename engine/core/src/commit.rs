@@ -1,0 +1,506 @@
+//! The group commit: what waits for the log, when it goes, and what follows once it is durable.
+//!
+//! Mail for an online account waits up to `write_back_ms`: what every device acknowledges before that is never
+//! written. Mail for an absent account and changes of tables go at once; floors wait longest, for company.
+
+use crate::account::{Account, AccountIndex, Accounts, Floor, stored};
+use crate::dedup::{Dedup, IdHash};
+use crate::io::{ConnId, FatalError, Now, Output, Outputs};
+use crate::shard::Shard;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
+use tern_storage::cache::Cache;
+use tern_storage::io::{DiskDone, DiskOp, SegmentId};
+use tern_storage::log::{Commit, Log, LogEvent, NoRoom, Position, Record};
+use tern_storage::mailbox::Entry;
+
+/// The place that stands for [`DeviceId::TICKS`] in a list of floors.
+pub(crate) const TICKS_PLACE: usize = usize::MAX;
+
+/// Something that goes into the log. Its bytes are looked up when the commit is put together: what has become
+/// needless by then is skipped.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Mail { account: AccountIndex, seq: Seq },
+    Floor { account: AccountIndex, place: usize },
+    Account(AccountIndex),
+    Gone(AccountId),
+    Epoch,
+    Ids { hour: u32, hashes: Vec<u8>, unpin: Option<Position> },
+}
+
+/// Who waits for a table change to be durable.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Reply { token: u64, reply: crate::control::ControlReply },
+    Welcome { conn: ConnId, account: AccountIndex, place: usize },
+    Serving,
+}
+
+/// An item that a commit carries.
+#[derive(Debug)]
+struct Carried {
+    item: Item,
+    position: Position,
+    /// Of mail: the hour and hash that dedup knows it by.
+    id: Option<(u32, IdHash)>,
+    /// Of a floor: where it stands.
+    floor: Seq,
+}
+
+/// The ids in the mail segment that is open now. They become a record of their own before the segment can be freed:
+/// dedup must outlive the mail.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentIds {
+    /// The pinned record that keeps the segment until the ids are durable elsewhere.
+    pub(crate) pinned: Option<Position>,
+    pub(crate) ids: Vec<(u32, IdHash)>,
+}
+
+/// The log with what waits for it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) log: Log,
+    urgent: VecDeque<Item>,
+    lazy: VecDeque<(u64, AccountIndex, Seq)>,
+    floors: VecDeque<(u64, AccountIndex, usize)>,
+    carried: Vec<Carried>,
+    /// Urgent items that were pushed, and that are durable or needless, since boot: in order, so a number waits.
+    urgent_pushed: u64,
+    urgent_taken: u64,
+    urgent_done: u64,
+    waiters: VecDeque<(u64, Waiter)>,
+    pub(crate) segment_ids: SegmentIds,
+    pub(crate) ids_live: VecDeque<(u32, Position)>,
+    epoch_position: Option<Position>,
+    /// How often each segment was freed: tells whether a floor's position still means anything.
+    uses: Vec<u32>,
+    scratch: Vec<u8>,
+    ops: Vec<DiskOp>,
+    freed: Vec<SegmentId>,
+}
+
+impl Writer {
+    pub(crate) fn new(log: Log) -> Self {
+        Self {
+            log,
+            urgent: VecDeque::new(),
+            lazy: VecDeque::new(),
+            floors: VecDeque::new(),
+            carried: Vec::new(),
+            urgent_pushed: 0,
+            urgent_taken: 0,
+            urgent_done: 0,
+            waiters: VecDeque::new(),
+            segment_ids: SegmentIds::default(),
+            ids_live: VecDeque::new(),
+            epoch_position: None,
+            uses: Vec::new(),
+            scratch: Vec::new(),
+            ops: Vec::new(),
+            freed: Vec::new(),
+        }
+    }
+
+    /// Queues an item for the next commit.
+    pub(crate) fn push_urgent(&mut self, item: Item) {
+        self.urgent.push_back(item);
+        self.urgent_pushed += 1;
+    }
+
+    /// Queues mail for an online account.
+    pub(crate) fn push_lazy(&mut self, due_ns: u64, account: AccountIndex, seq: Seq) {
+        self.lazy.push_back((due_ns, account, seq));
+    }
+
+    /// Queues a floor.
+    pub(crate) fn push_floor(&mut self, due_ns: u64, account: AccountIndex, place: usize) {
+        self.floors.push_back((due_ns, account, place));
+    }
+
+    /// Remembers where the last epoch stands, so that it dies when the new one is durable.
+    pub(crate) fn set_epoch_position(&mut self, position: Position) {
+        self.epoch_position = Some(position);
+    }
+
+    /// Lets `waiter` wait for all urgent items so far.
+    pub(crate) fn wait(&mut self, waiter: Waiter) {
+        self.waiters.push_back((self.urgent_pushed, waiter));
+    }
+
+    /// When something is due; `None` when nothing waits or a commit is under way.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        if !self.log.can_commit() {
+            return None;
+        }
+        let urgent = (!self.urgent.is_empty()).then_some(0);
+        let lazy = self.lazy.front().map(|item| item.0);
+        let floor = self.floors.front().map(|item| item.0);
+        [urgent, lazy, floor].into_iter().flatten().min()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.urgent.is_empty() && self.lazy.is_empty() && self.floors.is_empty() && self.carried.is_empty()
+    }
+
+    /// Everything that waits is due now: the shard drains.
+    pub(crate) fn hurry(&mut self) {
+        self.lazy.iter_mut().for_each(|item| item.0 = 0);
+        self.floors.iter_mut().for_each(|item| item.0 = 0);
+    }
+
+    /// How often the segment was freed.
+    pub(crate) fn use_of(&self, segment: SegmentId) -> u32 {
+        self.uses.get(segment.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// A floor's old record is dead, if its segment still is the one it was written to.
+    fn floor_dead(&mut self, position: Position, used: u32) {
+        if self.use_of(position.segment) == used {
+            self.log.floor_dead(position);
+        }
+    }
+
+    pub(crate) fn note_freed(&mut self) {
+        self.log.take_freed(&mut self.freed);
+        for segment in self.freed.drain(..) {
+            let index = segment.0 as usize;
+            if self.uses.len() <= index {
+                self.uses.resize(index + 1, 0);
+            }
+            self.uses[index] += 1;
+        }
+    }
+
+    /// Starts to keep the ids of another segment; those of the last one go to the table head.
+    fn turn_ids(&mut self, position: Position) {
+        let ids = &mut self.segment_ids;
+        if ids.pinned.is_some_and(|pinned| pinned.segment == position.segment) {
+            return;
+        }
+        self.log.live(position);
+        let unpin = ids.pinned.replace(position);
+        let mut ids = core::mem::take(&mut ids.ids);
+        self.push_ids(&mut ids, unpin);
+        ids.clear();
+        self.segment_ids.ids = ids;
+    }
+
+    /// Queues records of ids, hour by hour; the last one releases the segment.
+    pub(crate) fn push_ids(&mut self, ids: &mut [(u32, IdHash)], unpin: Option<Position>) {
+        ids.sort_unstable_by_key(|id| id.0);
+        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(IDS_PER_RECORD));
+        let last = chunks().count().saturating_sub(1);
+        for (index, chunk) in chunks().enumerate() {
+            let hashes = chunk.iter().flat_map(|(_, hash)| hash.0.to_le_bytes()).collect();
+            let unpin = if index == last { unpin } else { None };
+            self.urgent.push_back(Item::Ids { hour: chunk[0].0, hashes, unpin });
+            self.urgent_pushed += 1;
+        }
+        if ids.is_empty()
+            && let Some(position) = unpin
+        {
+            self.log.dead(position);
+        }
+    }
+
+    /// Forgets records of ids whose hour has left the horizon.
+    pub(crate) fn drop_ids_before(&mut self, first_hour: u32) {
+        let log = &mut self.log;
+        self.ids_live.retain(|&(hour, position)| {
+            if hour < first_hour {
+                log.dead(position);
+            }
+            hour >= first_hour
+        });
+    }
+
+    /// Performs the log's own wishes: segments to have ready.
+    pub(crate) fn want_spares(&mut self, out: &mut Outputs) {
+        self.log.want_spares(&mut self.ops);
+        self.emit(out);
+    }
+
+    fn emit(&mut self, out: &mut Outputs) {
+        out.list.extend(self.ops.drain(..).map(Output::Disk));
+    }
+}
+
+/// Ids in one record: 32 KiB of hashes.
+const IDS_PER_RECORD: usize = 4096;
+
+/// What looking up items needs.
+struct Sources<'a> {
+    accounts: &'a mut Accounts,
+    cache: &'a Cache,
+    dedup: &'a Dedup,
+    epoch: u32,
+    scratch: &'a mut Vec<u8>,
+    avoided_count: u64,
+}
+
+impl Sources<'_> {
+    /// Puts an item into the commit: where it went; `None` when it has become needless.
+    fn put(&mut self, commit: &mut Commit<'_>, item: &Item) -> Result<Option<Carrying>, NoRoom> {
+        match item {
+            &Item::Mail { account, seq } => self.put_mail(commit, account, seq),
+            &Item::Floor { account, place } => self.put_floor(commit, account, place),
+            &Item::Account(index) => {
+                let Some(account) = self.accounts.get(index) else { return Ok(None) };
+                self.scratch.clear();
+                stored::encode(account, self.scratch);
+                let record = Record::Account { account: account.id, payload: self.scratch };
+                commit.push(&record).map(Carrying::plain)
+            }
+            &Item::Gone(account) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
+            Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
+            Item::Ids { hour, hashes, .. } => {
+                commit.push(&Record::Ids { hour: *hour, hashes }).map(Carrying::plain)
+            }
+        }
+    }
+
+    fn put_mail(
+        &mut self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        seq: Seq,
+    ) -> Result<Option<Carrying>, NoRoom> {
+        let Some(account) = self.accounts.get(index) else { return Ok(None) };
+        let wanted = account.mailbox.find(seq).filter(|entry| !entry.waiting.is_empty());
+        let Some((entry, mail)) = wanted.and_then(|entry| Some((entry, entry.mail?))) else {
+            self.avoided_count += 1;
+            return Ok(None);
+        };
+        let envelope = self.cache.get(mail);
+        let position = commit.push(&Record::Mail { mailbox: account.id, seq, envelope })?;
+        let id = Some(id_of(self.dedup, account.id, entry));
+        Ok(Some(Carrying { position, id, floor: seq }))
+    }
+
+    fn put_floor(
+        &mut self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        place: usize,
+    ) -> Result<Option<Carrying>, NoRoom> {
+        let Some(account) = self.accounts.get(index) else { return Ok(None) };
+        let Some((device, up_to, log_floor)) = floor_of(account, place) else { return Ok(None) };
+        if !account.mailbox.floor_matters(log_floor.persisted, up_to) {
+            if let Some(floor) = floor_mut(self.accounts, index, place) {
+                floor.queued = false;
+            }
+            return Ok(None);
+        }
+        let position = commit.push(&Record::Floor { mailbox: account.id, device, up_to })?;
+        Ok(Some(Carrying { position, id: None, floor: up_to }))
+    }
+}
+
+struct Carrying {
+    position: Position,
+    id: Option<(u32, IdHash)>,
+    floor: Seq,
+}
+
+impl Carrying {
+    // The callers map over it, beside lookups that may find nothing to carry.
+    #[allow(clippy::unnecessary_wraps)]
+    const fn plain(position: Position) -> Option<Self> {
+        Some(Self { position, id: None, floor: Seq(0) })
+    }
+}
+
+/// The hour and the hash by which dedup knows an entry.
+pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, IdHash) {
+    let hash = dedup.hash(mailbox, entry.from, entry.id, entry.is_tick);
+    // A tick's id is as old as its message; what matters is when the tick came.
+    let made_s = if entry.is_tick { entry.time_s } else { entry.id.unix_s() };
+    (Dedup::hour(made_s), hash)
+}
+
+fn floor_of(account: &Account, place: usize) -> Option<(DeviceId, Seq, Floor)> {
+    if place == TICKS_PLACE {
+        return Some((DeviceId::TICKS, account.mailbox.left_up_to()?, account.ticks_floor));
+    }
+    account.devices.get(place).map(|device| (device.id, device.floor, device.log_floor))
+}
+
+fn floor_mut(accounts: &mut Accounts, index: AccountIndex, place: usize) -> Option<&mut Floor> {
+    let account = accounts.get_mut(index)?;
+    if place == TICKS_PLACE {
+        return Some(&mut account.ticks_floor);
+    }
+    account.devices.get_mut(place).map(|device| &mut device.log_floor)
+}
+
+impl Shard {
+    /// Starts a commit if one may start and something is due.
+    pub(crate) fn try_commit(&mut self, now: Now, out: &mut Outputs) {
+        if self.writer.next_deadline().is_none_or(|due_ns| due_ns > now.mono_ns) {
+            return;
+        }
+        let Writer { log, urgent, lazy, floors, carried, ops, scratch, urgent_taken, .. } = &mut self.writer;
+        let mut sources = Sources {
+            accounts: &mut self.accounts,
+            cache: &self.cache,
+            dedup: &self.dedup,
+            epoch: self.epoch,
+            scratch,
+            avoided_count: 0,
+        };
+        let mut commit = log.begin(&mut out.arena);
+        let mut take = |item: Item| -> Result<(), Item> {
+            match sources.put(&mut commit, &item) {
+                Ok(Some(Carrying { position, id, floor })) => {
+                    carried.push(Carried { item, position, id, floor });
+                    Ok(())
+                }
+                Ok(None) => Ok(()),
+                Err(NoRoom) => Err(item),
+            }
+        };
+        let mut has_room = true;
+        while has_room && let Some(item) = urgent.pop_front() {
+            match take(item) {
+                Ok(()) => *urgent_taken += 1,
+                Err(item) => {
+                    urgent.push_front(item);
+                    has_room = false;
+                }
+            }
+        }
+        while has_room && lazy.front().is_some_and(|item| item.0 <= now.mono_ns) {
+            let Some((due_ns, account, seq)) = lazy.pop_front() else { break };
+            if take(Item::Mail { account, seq }).is_err() {
+                lazy.push_front((due_ns, account, seq));
+                has_room = false;
+            }
+        }
+        while has_room && floors.front().is_some_and(|item| item.0 <= now.mono_ns) {
+            let Some((due_ns, account, place)) = floors.pop_front() else { break };
+            if take(Item::Floor { account, place }).is_err() {
+                floors.push_front((due_ns, account, place));
+                has_room = false;
+            }
+        }
+        let started = commit.finish(ops);
+        self.counters.writes_avoided += sources.avoided_count;
+        self.writer.emit(out);
+        if started.is_none() {
+            // Everything that was due had become needless.
+            self.committed(now, out);
+        }
+    }
+
+    /// A disk operation ended.
+    pub(crate) fn disk_done(&mut self, now: Now, done: DiskDone, out: &mut Outputs) {
+        let event = self.writer.log.disk_done(done, &mut self.writer.ops);
+        self.writer.emit(out);
+        match event {
+            Some(LogEvent::Committed(_)) => self.committed(now, out),
+            Some(LogEvent::Failed(error)) => out.push(Output::Fatal(FatalError::LogWrite(error))),
+            Some(LogEvent::Full) if !self.serving => out.push(Output::Fatal(FatalError::LogFullAtBoot)),
+            Some(LogEvent::SpaceBack | LogEvent::Full) | None => {}
+        }
+        let stats = self.writer.log.stats();
+        self.counters.log_commits = stats.commits;
+        self.counters.log_bytes_written = stats.bytes_written;
+        self.counters.segments_used_now = u64::from(stats.segments_used);
+        self.counters.segments_free_now = u64::from(stats.segments_free);
+    }
+
+    /// The commit that was under way is durable: ticks go out, waiters go on.
+    fn committed(&mut self, now: Now, out: &mut Outputs) {
+        let mut carried = core::mem::take(&mut self.writer.carried);
+        for Carried { item, position, id, floor } in carried.drain(..) {
+            match item {
+                Item::Mail { account, seq } => {
+                    self.writer.turn_ids(position);
+                    self.writer.segment_ids.ids.extend(id);
+                    self.mail_is_durable(now, account, seq, position);
+                }
+                Item::Floor { account, place } => self.floor_is_durable(account, place, floor, position),
+                Item::Account(index) => {
+                    if let Some(account) = self.accounts.get_mut(index) {
+                        self.writer.log.live(position);
+                        let old = account.position.replace(position);
+                        old.into_iter().for_each(|old| self.writer.log.dead(old));
+                    }
+                }
+                // Kept for good: the id must never be given out again, and older records must stay dead.
+                Item::Gone(_) => self.writer.log.live(position),
+                Item::Epoch => {
+                    self.writer.log.live(position);
+                    if let Some(old) = self.writer.epoch_position.replace(position) {
+                        self.writer.log.dead(old);
+                    }
+                }
+                Item::Ids { hour, unpin, .. } => {
+                    self.writer.log.live(position);
+                    self.writer.ids_live.push_back((hour, position));
+                    if let Some(unpin) = unpin {
+                        self.writer.log.dead(unpin);
+                    }
+                }
+            }
+        }
+        self.writer.carried = carried;
+        self.writer.urgent_done = self.writer.urgent_taken;
+        self.writer.note_freed();
+        while self.writer.waiters.front().is_some_and(|waiter| waiter.0 <= self.writer.urgent_done) {
+            let Some((_, waiter)) = self.writer.waiters.pop_front() else { break };
+            self.wake(now, waiter, out);
+        }
+    }
+
+    fn wake(&mut self, now: Now, waiter: Waiter, out: &mut Outputs) {
+        match waiter {
+            Waiter::Reply { token, reply } => out.push(Output::Reply { token, reply }),
+            Waiter::Welcome { conn, account, place } => {
+                self.welcome(now, conn, account, place);
+                self.welcomed(now, conn, out);
+            }
+            Waiter::Serving => {
+                self.serving = true;
+                out.push(Output::Serving);
+            }
+        }
+    }
+
+    fn floor_is_durable(&mut self, account: AccountIndex, place: usize, up_to: Seq, position: Position) {
+        let used = self.writer.use_of(position.segment);
+        let Some(floor) = floor_mut(&mut self.accounts, account, place) else { return };
+        floor.persisted = up_to;
+        floor.queued = false;
+        let old = floor.position.replace((position, used));
+        self.writer.log.floor_live(position);
+        if let Some((old, used)) = old {
+            self.writer.floor_dead(old, used);
+        }
+        self.queue_floor(account, place);
+    }
+
+    /// Queues a device's floor (or the ticks' one) if the log does not know it and should.
+    pub(crate) fn queue_floor(&mut self, index: AccountIndex, place: usize) {
+        let due_ns = self.now.mono_ns + self.config.limits.floor_delay_ms * 1_000_000;
+        let Some(account) = self.accounts.get(index) else { return };
+        let Some((_, up_to, log_floor)) = floor_of(account, place) else { return };
+        if log_floor.queued || !account.mailbox.floor_matters(log_floor.persisted, up_to) {
+            return;
+        }
+        if let Some(floor) = floor_mut(&mut self.accounts, index, place) {
+            floor.queued = true;
+            self.writer.push_floor(due_ns, index, place);
+        }
+    }
+
+    /// What is still waiting when a mailbox goes away.
+    pub(crate) fn forget_floor(&mut self, floor: Floor) {
+        if let Some((position, used)) = floor.position {
+            self.writer.floor_dead(position, used);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Delivery: what fits the window goes from the mailbox to the device; the rest waits where it is.
+
+use crate::io::Now;
+use crate::session::SessionId;
+use crate::shard::Shard;
+use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind};
+use tern_protocol::phone::frame::ServerFrame;
+
+/// Bytes of frames behind which a session waits for its edge's last send.
+const DELIVERY_BACKLOG_BYTES: usize = 32 << 10;
+
+impl Shard {
+    /// Fills a session's window from its mailbox.
+    pub(crate) fn deliver(&mut self, _now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(account) = self.accounts.get(session.account) else { return };
+        let window_count = usize::from(self.config.limits.window_count);
+        let mut index = account.mailbox.index_above(session.cursor);
+        while session.window.len() < window_count {
+            let Some(entry) = account.mailbox.at(index) else {
+                if !core::mem::replace(&mut session.told_drained, true) {
+                    let conn = session.conn;
+                    self.say(conn, &ServerFrame::Drained);
+                }
+                return;
+            };
+            index += 1;
+            let mail = entry.mail.filter(|_| entry.waiting.has(session.place));
+            let Some(mail) = mail else {
+                session.cursor = entry.seq;
+                continue;
+            };
+            let envelope =
+                Envelope::parse(self.cache.get(mail)).expect("the cache holds what was parsed before");
+            let number = session.acknowledged + session.window.len() as u32 + 1;
+            let time_s = (envelope.time_ms() / 1000) as u32;
+            let said = if envelope.kind() == Kind::Delivered {
+                if envelope.has(FLAG_IMPLIES_SENT) {
+                    self.counters.ticks_sent += 1;
+                    let sent = ServerFrame::Sent { id: envelope.id() };
+                    self.edges.say(session.conn, &sent, DELIVERY_BACKLOG_BYTES);
+                }
+                let tick =
+                    ServerFrame::Delivered { number, by: envelope.from(), id: envelope.id(), time_s };
+                self.edges.say(session.conn, &tick, DELIVERY_BACKLOG_BYTES)
+            } else {
+                let message = ServerFrame::Deliver {
+                    number,
+                    from: envelope.from(),
+                    id: envelope.id(),
+                    time_s,
+                    from_name: envelope.from_name(),
+                    body: envelope.body(),
+                };
+                self.edges.say(session.conn, &message, DELIVERY_BACKLOG_BYTES)
+            };
+            if !said {
+                // `Sent` brings us back here.
+                return;
+            }
+            self.counters.messages_out += u64::from(envelope.kind() == Kind::Message);
+            session.cursor = entry.seq;
+            session.window.push_back(entry.seq);
+        }
+    }
+}

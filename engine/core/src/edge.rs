@@ -1,0 +1,408 @@
+//! An edge: one client's socket, cryptography and framing. What it decodes it casts to the session; what the session
+//! says waits here as plain frames until the turn ends, then leaves in one record and one send.
+
+use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
+use crate::session::SessionId;
+use crate::shard::Shard;
+use crate::wheel::TimerId;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem::take;
+use core::net::SocketAddr;
+use tern_protocol::ids::{AccountId, DeviceId, ShardId};
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::noise::{PLAINTEXT_BYTES_MAX, Transport};
+use tern_protocol::phone::server::{Handshake, LoginRequest};
+
+/// Where an edge is on its way from the accept to its end.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// The preface is not complete.
+    Preface,
+    /// Handshake messages go back and forth.
+    Shaking(Box<Handshake>),
+    /// Authenticated; the home has not answered (a registration waits for its commit). Nothing is read.
+    Greeting,
+    /// `Welcome` is on its way; the first transport frame will show that this is no replay.
+    Greeted { account: AccountId, device: DeviceId },
+    /// It has a session and stays on this shard.
+    Adopted(SessionId),
+    /// On its way to another shard. `asked` when the driver was told: not before the last send is over.
+    Moving { to: ShardId, login: Option<Box<LoginRequest>>, asked: bool },
+    /// Says its last words, then closes; `asked` once the driver was told to.
+    Closing { asked: bool },
+}
+
+/// One socket's state.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) state: State,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) peer: Option<SocketAddr>,
+    /// Received bytes that are not a whole record yet.
+    pub(crate) tail: Vec<u8>,
+    /// Bytes to send as they are: handshake records.
+    pub(crate) raw_out: Vec<u8>,
+    /// Whole frames that wait for the end of the turn and for the last send.
+    pub(crate) plain_out: Vec<u8>,
+    /// Whether a send is under way.
+    sending: bool,
+    /// Whether it stands in the list of edges with something to flush.
+    dirty: bool,
+    /// The login deadline, then the idle deadline.
+    timer: TimerId,
+    /// Whether its handshake waits for the next turn.
+    pub(crate) deferred: bool,
+    /// Of the hand-over that it is in.
+    pub(crate) token: Option<HandOverToken>,
+    /// Whether it came from another shard: then its preface's hint is not followed again.
+    pub(crate) moved: bool,
+    /// When the last byte came, monotonic milliseconds.
+    pub(crate) heard_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    edge: Option<Box<Edge>>,
+}
+
+/// The edges of a shard, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Edges {
+    slots: Vec<Slot>,
+    dirty: Vec<ConnId>,
+    /// Handshakes that wait for the next turn.
+    pub(crate) deferred: VecDeque<ConnId>,
+    /// Empty buffers that edges borrow while they have something to say or half a record.
+    pool: Vec<Vec<u8>>,
+    open_count: usize,
+}
+
+/// How long a closing edge waits for its peer to take what is still under way.
+const LAST_WORDS_NS: u64 = 1_000_000_000;
+/// Buffers above this size are not kept.
+const POOLED_BYTES_MAX: usize = 16 << 10;
+const POOLED_COUNT_MAX: usize = 4096;
+
+impl Edges {
+    /// The edge of `conn` if it is still the one in its slot.
+    pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
+        let slot = self.slots.get_mut(conn.slot as usize)?;
+        if slot.generation == conn.generation { slot.edge.as_deref_mut() } else { None }
+    }
+
+    /// Sockets that are open.
+    pub(crate) const fn open_count(&self) -> usize {
+        self.open_count
+    }
+
+    /// The present owner of a slot. Only the deliberate bug asks for it.
+    #[cfg(feature = "bugs")]
+    pub(crate) fn present(&self, slot: u32) -> Option<ConnId> {
+        let slot_state = self.slots.get(slot as usize)?;
+        slot_state.edge.as_ref()?;
+        Some(ConnId { slot, generation: slot_state.generation })
+    }
+
+    /// All sockets that are open.
+    pub(crate) fn all(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.edge.is_some()).map(|(index, slot)| ConnId {
+            slot: index as u32,
+            generation: slot.generation,
+        })
+    }
+
+    fn open(&mut self, slot: u32, edge: Edge) -> ConnId {
+        let index = slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let place = &mut self.slots[index];
+        assert!(place.edge.is_none(), "the driver put a socket into a slot that is in use");
+        place.generation = place.generation.wrapping_add(1);
+        place.edge = Some(Box::new(edge));
+        self.open_count += 1;
+        ConnId { slot, generation: place.generation }
+    }
+
+    fn free(&mut self, conn: ConnId) -> Option<Box<Edge>> {
+        let slot = self.slots.get_mut(conn.slot as usize)?;
+        if slot.generation != conn.generation {
+            return None;
+        }
+        let edge = slot.edge.take()?;
+        self.open_count -= 1;
+        Some(edge)
+    }
+
+    pub(crate) fn mark_dirty(&mut self, conn: ConnId) {
+        if let Some(edge) = self.get_mut(conn)
+            && !edge.dirty
+        {
+            edge.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// Keeps received bytes for later, in a pooled buffer.
+    pub(crate) fn keep_tail(&mut self, conn: ConnId, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut fresh = self.pool.pop().unwrap_or_default();
+        if let Some(edge) = self.get_mut(conn) {
+            if edge.tail.capacity() == 0 {
+                edge.tail = take(&mut fresh);
+            }
+            edge.tail.extend_from_slice(bytes);
+        }
+        self.give_back(fresh);
+    }
+
+    /// Gives a used buffer back to the pool.
+    pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        let fits = buffer.capacity() > 0 && buffer.capacity() <= POOLED_BYTES_MAX;
+        if fits && self.pool.len() < POOLED_COUNT_MAX {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// Appends a frame to what the edge says at the end of the turn. False if there is no such edge, or its backlog
+    /// is above `backlog_bytes_max`.
+    pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>, backlog_bytes_max: usize) -> bool {
+        let Some(edge) = self.get_mut(conn) else { return false };
+        if edge.plain_out.len() > backlog_bytes_max {
+            return false;
+        }
+        if edge.plain_out.capacity() == 0 {
+            let fresh = self.pool.pop().unwrap_or_default();
+            if let Some(edge) = self.get_mut(conn) {
+                edge.plain_out = fresh;
+            }
+        }
+        if let Some(edge) = self.get_mut(conn) {
+            frame.encode(&mut edge.plain_out);
+        }
+        self.mark_dirty(conn);
+        true
+    }
+}
+
+impl Shard {
+    /// A socket was accepted.
+    pub(crate) fn accepted(&mut self, now: Now, slot: u32, peer: Option<SocketAddr>, out: &mut Outputs) {
+        self.counters.accepted += 1;
+        if self.edges.open_count() >= self.config.limits.connection_count as usize || self.draining {
+            self.counters.refused_connections += 1;
+            out.push(Output::CloseSlot(slot));
+            return;
+        }
+        let conn = self.open_edge(now, slot, State::Preface, peer);
+        out.push(Output::ReceiveOnce(conn));
+    }
+
+    /// Opens an edge in a slot, with its login deadline running.
+    pub(crate) fn open_edge(&mut self, now: Now, slot: u32, state: State, peer: Option<SocketAddr>) -> ConnId {
+        let timer = self.wheel.set(now.mono_ns + self.config.limits.login_ms * 1_000_000, 0);
+        let conn = self.edges.open(
+            slot,
+            Edge {
+                state,
+                transport: None,
+                peer,
+                tail: Vec::new(),
+                raw_out: Vec::new(),
+                plain_out: Vec::new(),
+                sending: false,
+                dirty: false,
+                timer,
+                deferred: false,
+                token: None,
+                moved: false,
+                heard_ms: now.mono_ns / 1_000_000,
+            },
+        );
+        self.wheel.set_payload(timer, timer_payload(conn));
+        conn
+    }
+
+    /// The edge's deadline passed: the login took too long, or the phone fell silent.
+    pub(crate) fn edge_deadline(&mut self, now: Now, payload: u64, out: &mut Outputs) {
+        let conn = ConnId { slot: payload as u32, generation: (payload >> 32) as u32 };
+        let idle_ns = self.config.limits.idle_ms * 1_000_000;
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let silent_until_ns = edge.heard_ms * 1_000_000 + idle_ns;
+        if let State::Closing { asked } = &mut edge.state {
+            // Its last words found no reader: the driver cuts them off.
+            let first = !core::mem::replace(asked, true);
+            edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
+            if first {
+                out.push(Output::Close(conn));
+            }
+            return;
+        }
+        if matches!(edge.state, State::Adopted(_)) && silent_until_ns > now.mono_ns {
+            edge.timer = self.wheel.set(silent_until_ns, payload);
+            return;
+        }
+        // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
+        edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
+        self.counters.timeouts += 1;
+        self.goodbye(conn, GoodbyeReason::Idle, 0);
+    }
+
+    /// Starts the idle clock instead of the login clock: the edge is adopted.
+    pub(crate) fn login_is_over(&mut self, now: Now, conn: ConnId) {
+        let idle_ns = self.config.limits.idle_ms * 1_000_000;
+        if let Some(edge) = self.edges.get_mut(conn) {
+            self.wheel.reset(edge.timer, now.mono_ns + idle_ns);
+        }
+    }
+
+    /// Appends a frame to what the edge says; an edge that does not take it is a slow reader and ends.
+    pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
+        let backlog = self.config.limits.edge_backlog_bytes;
+        if !self.edges.say(conn, frame, backlog)
+            && self.edges.get_mut(conn).is_some_and(|edge| !matches!(edge.state, State::Closing { .. }))
+        {
+            self.counters.slow_readers += 1;
+            self.hang_up(conn);
+        }
+    }
+
+    /// Ends an edge with an error that says what the client did wrong.
+    pub(crate) fn refuse(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
+        self.counters.protocol_errors += 1;
+        let can_say = self.edges.get_mut(conn).is_some_and(|edge| edge.transport.is_some());
+        if can_say {
+            self.edges.say(conn, &ServerFrame::Error { code, detail }, usize::MAX);
+        }
+        self.hang_up(conn);
+    }
+
+    /// Ends an edge politely.
+    pub(crate) fn goodbye(&mut self, conn: ConnId, reason: GoodbyeReason, retry_ms: u32) {
+        let can_say = self.edges.get_mut(conn).is_some_and(|edge| edge.transport.is_some());
+        if can_say {
+            self.edges.say(conn, &ServerFrame::Goodbye { reason, retry_ms }, usize::MAX);
+        }
+        self.hang_up(conn);
+    }
+
+    /// Ends an edge and its session; what it still has to say goes first.
+    pub(crate) fn hang_up(&mut self, conn: ConnId) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        // A socket that the driver was told to move is not ours to close any more.
+        if matches!(edge.state, State::Closing { .. } | State::Moving { asked: true, .. }) {
+            return;
+        }
+        let state = core::mem::replace(&mut edge.state, State::Closing { asked: false });
+        self.wheel.reset(edge.timer, self.now.mono_ns + LAST_WORDS_NS);
+        self.edges.mark_dirty(conn);
+        if let State::Adopted(session) = state {
+            self.end_session(session);
+        }
+    }
+
+    /// The other end is gone.
+    pub(crate) fn ended(&mut self, conn: ConnId) {
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.raw_out.clear();
+            edge.plain_out.clear();
+        }
+        self.hang_up(conn);
+    }
+
+    /// The slot is free.
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let timer = edge.timer;
+        self.hang_up(conn);
+        self.wheel.cancel(timer);
+        if let Some(edge) = self.edges.free(conn) {
+            let Edge { tail, raw_out, plain_out, .. } = *edge;
+            for buffer in [tail, raw_out, plain_out] {
+                self.edges.give_back(buffer);
+            }
+        }
+    }
+
+    /// The last send is with the kernel.
+    pub(crate) fn sent(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        edge.sending = false;
+        match edge.state {
+            State::Moving { asked: false, .. } => self.ask_to_move(conn, out),
+            State::Adopted(session) => {
+                if !edge.plain_out.is_empty() {
+                    self.edges.mark_dirty(conn);
+                }
+                self.deliver(now, session);
+            }
+            _ => self.edges.mark_dirty(conn),
+        }
+    }
+
+    /// Whether a send of this edge is under way.
+    pub(crate) fn is_sending(&mut self, conn: ConnId) -> bool {
+        self.edges.get_mut(conn).is_some_and(|edge| edge.sending)
+    }
+
+    /// The turn ends: every dirty edge whose last send is over says what it has in one send.
+    pub(crate) fn flush_edges(&mut self, out: &mut Outputs) {
+        let mut dirty = take(&mut self.edges.dirty);
+        for conn in dirty.drain(..) {
+            let Some(edge) = self.edges.get_mut(conn) else { continue };
+            edge.dirty = false;
+            if edge.sending || matches!(edge.state, State::Moving { .. }) {
+                continue;
+            }
+            let start = out.arena.len();
+            out.arena.extend_from_slice(&edge.raw_out);
+            if let Some(transport) = &mut edge.transport {
+                seal_frames(transport, &edge.plain_out, &mut out.arena);
+            }
+            let data = start..out.arena.len();
+            if !data.is_empty() {
+                edge.sending = true;
+                out.list.push(Output::Send { conn, data });
+            }
+            if let State::Closing { asked } = &mut edge.state
+                && !core::mem::replace(asked, true)
+            {
+                out.list.push(Output::Close(conn));
+            }
+            let (raw_out, plain_out) = (take(&mut edge.raw_out), take(&mut edge.plain_out));
+            self.edges.give_back(raw_out);
+            self.edges.give_back(plain_out);
+        }
+        self.edges.dirty = dirty;
+    }
+}
+
+/// What a timer of an edge hands back: never stale, since an edge cancels its timer before its slot is free.
+pub(crate) const fn timer_payload(conn: ConnId) -> u64 {
+    (conn.generation as u64) << 32 | conn.slot as u64
+}
+
+/// Seals whole frames into as few records as hold them.
+fn seal_frames(transport: &mut Transport, mut frames: &[u8], arena: &mut Vec<u8>) {
+    while !frames.is_empty() {
+        let mut end = 0;
+        while let Some(header) = frames[end..].first_chunk::<4>() {
+            let frame_bytes = 4 + u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
+            if end + frame_bytes > PLAINTEXT_BYTES_MAX {
+                break;
+            }
+            end += frame_bytes;
+        }
+        assert!(end > 0, "a frame is larger than a record");
+        let mark = Transport::begin(arena);
+        arena.extend_from_slice(&frames[..end]);
+        transport.seal(arena, mark);
+        frames = &frames[end..];
+    }
+}

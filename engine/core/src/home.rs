@@ -1,0 +1,427 @@
+//! The home of an account: its mailbox takes messages and ticks, devices acknowledge, ticks go back.
+
+use crate::account::AccountIndex;
+use crate::commit::{Item, TICKS_PLACE, id_of};
+use crate::dedup::Dedup;
+use crate::io::{Lane, Now};
+use crate::shard::{Shard, bug};
+use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
+use tern_protocol::phone::frame::ServerFrame;
+use tern_storage::log::Position;
+use tern_storage::mailbox::{DeviceSet, Entry, TickState};
+
+/// A sender's stream to a mailbox that was refused: nothing is taken until it starts again from the id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) id: MessageId,
+    /// A sender that gave the message up may go on after this, monotonic nanoseconds.
+    pub(crate) until_ns: u64,
+}
+
+/// Who was refused: the mailbox, the sender and the sender's device.
+pub(crate) type RefusalKey = (AccountIndex, AccountId, DeviceId);
+
+/// How long a refused stream waits for its id before the sender counts as having given it up.
+const REFUSAL_NS: u64 = 60_000_000_000;
+/// Refused streams that a shard remembers.
+const REFUSAL_COUNT_MAX: usize = 100_000;
+
+impl Shard {
+    /// An envelope for an account of this shard.
+    pub(crate) fn handle(&mut self, now: Now, envelope: Envelope<'_>) {
+        match envelope.kind() {
+            Kind::Message => self.take_message(now, envelope),
+            Kind::Delivered => self.take_tick(now, envelope),
+            Kind::Confirm => self.tick_is_confirmed(envelope),
+            Kind::Sent => {
+                self.counters.ticks_sent += 1;
+                self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
+            }
+            Kind::Busy => {
+                let retry_ms = envelope.seq().0 as u32;
+                self.answer(envelope, &ServerFrame::Busy { id: envelope.id(), retry_ms });
+            }
+            Kind::Expired => self.answer(envelope, &ServerFrame::Expired { id: envelope.id() }),
+            Kind::Unknown => self.answer(envelope, &ServerFrame::Unknown { id: envelope.id() }),
+            Kind::Lookup => self.look_up(now, envelope),
+            Kind::Found => {
+                let Ok(name) = core::str::from_utf8(envelope.body()) else { return };
+                let account = Some(AccountId(envelope.seq().0)).filter(|account| account.0 != 0);
+                self.answer(envelope, &ServerFrame::Found { account, name });
+            }
+        }
+    }
+
+    /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
+    /// message brings them again.
+    fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
+        let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.from_device()) else {
+            return;
+        };
+        let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
+        if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+            self.say(conn, frame);
+        }
+    }
+
+    /// Casts a short envelope to the home of `to`.
+    fn cast_to(&mut self, now: Now, kind: Kind, flags: u8, ends: Ends, id: MessageId, seq: u64) -> bool {
+        let Some(home) = self.config.partitions.home_of(ends.to) else { return false };
+        let parts = Parts {
+            kind,
+            flags,
+            to: ends.to,
+            from: ends.from,
+            from_device: ends.device,
+            id,
+            time_ms: now.wall_ms,
+            seq,
+            from_name: "",
+            body: &[],
+        };
+        self.router.cast(home, Lane::Control, &parts)
+    }
+
+    fn take_message(&mut self, now: Now, envelope: Envelope<'_>) {
+        let ends = Ends::back_from(envelope);
+        let (id, now_s) = (envelope.id(), (now.wall_ms / 1000) as u32);
+        let Some(index) = self.accounts.by_id(envelope.to()) else {
+            self.counters.refused_unknown += 1;
+            self.cast_to(now, Kind::Unknown, 0, ends, id, 0);
+            return;
+        };
+        if !self.dedup.is_within(id.unix_s(), now_s) {
+            self.counters.refused_expired += 1;
+            self.cast_to(now, Kind::Expired, 0, ends, id, 0);
+            return;
+        }
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, false);
+        let hour = Dedup::hour(id.unix_s());
+        if self.dedup.has(hour, hash) {
+            self.counters.duplicates += 1;
+            let waits = self
+                .accounts
+                .get(index)
+                .is_some_and(|account| account.mailbox.has_uncommitted(envelope.from(), id, false));
+            if !waits {
+                self.cast_to(now, Kind::Sent, 0, ends, id, 0);
+            }
+            return;
+        }
+        let key = (index, envelope.from(), envelope.from_device());
+        if self.is_out_of_turn(now, key, id) || !self.has_room_for(index, false) || !self.append(now, index, envelope)
+        {
+            self.refuse_stream(now, key, id);
+            let retry_ms = u64::from(self.busy_ms());
+            self.counters.refused_busy += 1;
+            self.cast_to(now, Kind::Busy, 0, ends, id, retry_ms);
+            return;
+        }
+        self.dedup.insert(hour, hash);
+        if bug!(self, tick_before_commit) {
+            self.cast_to(now, Kind::Sent, 0, ends, id, 0);
+        }
+    }
+
+    /// Go-back-N: whether this stream must start again from another id.
+    fn is_out_of_turn(&mut self, now: Now, key: RefusalKey, id: MessageId) -> bool {
+        let Some(refusal) = self.refusals.get(&key) else { return false };
+        if refusal.id == id || refusal.until_ns <= now.mono_ns {
+            self.refusals.remove(&key);
+            return false;
+        }
+        true
+    }
+
+    fn refuse_stream(&mut self, now: Now, key: RefusalKey, id: MessageId) {
+        if bug!(self, busy_breaks_order) {
+            return;
+        }
+        if self.refusals.len() >= REFUSAL_COUNT_MAX {
+            self.refusals.retain(|_, refusal| refusal.until_ns > now.mono_ns);
+        }
+        let until_ns = now.mono_ns + REFUSAL_NS;
+        self.refusals.entry(key).or_insert(Refusal { id, until_ns });
+    }
+
+    /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them.
+    fn has_room_for(&self, index: AccountIndex, is_tick: bool) -> bool {
+        let limits = &self.config.limits;
+        let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
+        let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
+        !is_full && !self.draining && !self.writer.log.is_full() && self.cache.bytes_used() < limits.mail_bytes
+    }
+
+    /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.
+    fn append(&mut self, now: Now, index: AccountIndex, envelope: Envelope<'_>) -> bool {
+        let Some(mail) = self.cache.insert(envelope.bytes()) else { return false };
+        let seq = self.next_seq;
+        self.next_seq = seq.next();
+        let Some(account) = self.accounts.get_mut(index) else { return false };
+        let is_tick = envelope.kind() == Kind::Delivered;
+        let waiting = match account.place_of(envelope.from_device()) {
+            Some(place) if is_tick => DeviceSet::one(place),
+            _ => account.all_devices(),
+        };
+        account.mailbox.push(Entry {
+            seq,
+            from: envelope.from(),
+            from_device: envelope.from_device(),
+            id: envelope.id(),
+            waiting,
+            is_tick,
+            tick: if is_tick { TickState::Settled } else { TickState::NotDue },
+            answered: false,
+            time_s: (envelope.time_ms() / 1000) as u32,
+            mail: Some(mail),
+            position: None,
+        });
+        let is_online = account.is_online();
+        let device_count = account.devices.len();
+        if is_online && self.config.limits.write_back_ms > 0 {
+            let due_ns = now.mono_ns + self.config.limits.write_back_ms * 1_000_000;
+            self.writer.push_lazy(due_ns, index, seq);
+        } else {
+            self.writer.push_urgent(Item::Mail { account: index, seq });
+        }
+        self.counters.mail_count_now += 1;
+        self.counters.messages_appended += u64::from(!is_tick);
+        for place in 0..device_count {
+            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
+            if let Some(session) = session {
+                self.deliver(now, session);
+            }
+        }
+        true
+    }
+
+    /// A `delivered` tick comes home: it is mail for its message's sender.
+    fn take_tick(&mut self, now: Now, envelope: Envelope<'_>) {
+        let ends = Ends::back_from(envelope);
+        let (id, seq) = (envelope.id(), envelope.seq().0);
+        let Some(index) = self.accounts.by_id(envelope.to()) else {
+            // Nobody is left to tell: the recipient's home need not go on owing.
+            self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+            return;
+        };
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, true);
+        let hour = Dedup::hour((envelope.time_ms() / 1000) as u32);
+        if self.dedup.has(hour, hash) || self.dedup.has(hour.wrapping_sub(1), hash) {
+            let account = self.accounts.get(index);
+            if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, true)) {
+                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+            }
+            return;
+        }
+        if self.has_room_for(index, true) && self.append(now, index, envelope) {
+            self.dedup.insert(hour, hash);
+        }
+    }
+
+    /// The sender's home has the tick: the entry owes nothing any more.
+    fn tick_is_confirmed(&mut self, envelope: Envelope<'_>) {
+        let Some(index) = self.accounts.by_id(envelope.to()) else { return };
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        if let Some(entry) = account.mailbox.find_mut(envelope.seq())
+            && entry.tick == TickState::Owed
+            && entry.from == envelope.from()
+            && entry.id == envelope.id()
+        {
+            entry.tick = TickState::Settled;
+            self.counters.ticks_delivered += 1;
+            self.drop_over(index);
+        }
+    }
+
+    /// A device has everything up to `floor`.
+    pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let old = core::mem::replace(&mut account.devices[place].floor, floor);
+        let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));
+        for entry_index in first..end {
+            self.acknowledge_one(now, index, entry_index, place);
+        }
+        self.drop_over(index);
+        self.queue_floor(index, place);
+    }
+
+    fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mailbox_id = account.id;
+        let Some(entry) = account.mailbox.at_mut(entry_index) else { return };
+        if !entry.waiting.has(place) {
+            return;
+        }
+        entry.waiting.0 &= !DeviceSet::one(place).0;
+        let is_first = !entry.is_tick && entry.tick == TickState::NotDue;
+        if is_first {
+            entry.tick = TickState::Owed;
+        }
+        if entry.waiting.is_empty()
+            && let Some(mail) = entry.mail.take()
+        {
+            if entry.is_tick && !entry.answered {
+                entry.answered = true;
+                let origin = Envelope::parse(self.cache.get(mail)).map(|envelope| envelope.seq().0);
+                let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
+                let (id, seq) = (entry.id, origin.expect("the cache holds what was parsed before"));
+                self.cache.remove(mail);
+                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+                return;
+            }
+            self.cache.remove(mail);
+        }
+        if is_first {
+            let seq = self.accounts.get(index).and_then(|a| a.mailbox.at(entry_index)).map(|entry| entry.seq);
+            if let Some(seq) = seq {
+                self.send_tick(now, index, seq);
+            }
+        }
+    }
+
+    /// Sends the `delivered` tick that an entry owes, and looks again later whether it still does.
+    pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mailbox_id = account.id;
+        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.tick == TickState::Owed) else {
+            return;
+        };
+        // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
+        let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
+        entry.answered |= implies_sent;
+        let flags = if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
+        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
+        let id = entry.id;
+        self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
+        self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
+    }
+
+    /// Sends ticks again that nobody has confirmed in time.
+    pub(crate) fn retry_ticks(&mut self, now: Now) {
+        let mut budget = self.config.limits.step_budget;
+        while budget > 0 && self.owed.front().is_some_and(|owed| owed.0 <= now.mono_ns) {
+            let Some((_, index, seq)) = self.owed.pop_front() else { break };
+            let entry = self.accounts.get(index).and_then(|account| account.mailbox.find(seq));
+            if entry.is_some_and(|entry| entry.tick == TickState::Owed) {
+                budget -= 1;
+                self.counters.ticks_retried += 1;
+                self.send_tick(now, index, seq);
+            }
+        }
+    }
+
+    /// Mail is on stable storage: its sender's `sent` tick, or the confirmation of a tick, goes out.
+    pub(crate) fn mail_is_durable(&mut self, now: Now, index: AccountIndex, seq: Seq, position: Position) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mailbox_id = account.id;
+        let Some(entry) = account.mailbox.set_durable(seq, position) else {
+            // All over already, but the record is there: only a floor keeps it from coming back.
+            let places = account.devices.len();
+            (0..places).for_each(|place| self.queue_floor(index, place));
+            self.queue_floor(index, TICKS_PLACE);
+            return;
+        };
+        self.writer.log.live(position);
+        if !core::mem::replace(&mut entry.answered, true) {
+            let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
+            let (id, is_tick, mail) = (entry.id, entry.is_tick, entry.mail);
+            if is_tick {
+                let origin = mail.and_then(|mail| Envelope::parse(self.cache.get(mail)).ok());
+                let seq = origin.map_or(0, |envelope| envelope.seq().0);
+                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+            } else {
+                self.cast_to(now, Kind::Sent, 0, ends, id, 0);
+            }
+        } else if entry.waiting.is_empty() {
+            let places = account.devices.len();
+            (0..places).for_each(|place| self.queue_floor(index, place));
+        }
+    }
+
+    /// Takes what is over from the front of a mailbox.
+    pub(crate) fn drop_over(&mut self, index: AccountIndex) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mut dropped = 0;
+        while let Some(entry) = account.mailbox.pop_over() {
+            dropped += 1;
+            entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
+            entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
+        }
+        if dropped > 0 {
+            self.counters.mail_count_now -= dropped;
+            self.queue_floor(index, TICKS_PLACE);
+        }
+    }
+
+    fn look_up(&mut self, now: Now, envelope: Envelope<'_>) {
+        let name = core::str::from_utf8(envelope.body()).unwrap_or("");
+        let found = self.accounts.by_name(name).and_then(|index| self.accounts.get(index));
+        let account = found.map_or(0, |account| account.id.0);
+        let Some(home) = self.config.partitions.home_of(envelope.from()) else { return };
+        let parts = Parts {
+            kind: Kind::Found,
+            flags: 0,
+            to: envelope.from(),
+            from: AccountId(account),
+            from_device: envelope.from_device(),
+            id: envelope.id(),
+            time_ms: now.wall_ms,
+            seq: account,
+            from_name: "",
+            body: envelope.body(),
+        };
+        self.router.cast(home, Lane::Control, &parts);
+    }
+
+    /// Expires mail of some accounts: a sweep that goes round all of them.
+    pub(crate) fn sweep_expired(&mut self, now: Now) {
+        let expiry_s = self.config.limits.expiry_ms / 1000;
+        let oldest_s = (now.wall_ms / 1000).saturating_sub(expiry_s) as u32;
+        for _ in 0..self.config.limits.step_budget.min(self.accounts.table_len() as u32) {
+            self.sweep_at = (self.sweep_at + 1) % self.accounts.table_len() as u32;
+            let index = AccountIndex(self.sweep_at);
+            let Some(account) = self.accounts.get_mut(index) else { continue };
+            let mut last = None;
+            let mut entry_index = 0;
+            while let Some(entry) = account.mailbox.at_mut(entry_index).filter(|e| e.time_s < oldest_s) {
+                self.counters.expired += u64::from(!entry.waiting.is_empty());
+                entry.waiting = DeviceSet::default();
+                entry.tick = TickState::Settled;
+                entry.answered = true;
+                last = Some(entry.seq);
+                entry_index += 1;
+            }
+            let Some(last) = last else { continue };
+            let places = account.devices.len();
+            for device in &mut account.devices {
+                device.floor = device.floor.max(last);
+            }
+            self.drop_over(index);
+            (0..places).for_each(|place| self.queue_floor(index, place));
+        }
+    }
+}
+
+/// Who a short envelope goes to, whom it speaks for, and which device it concerns.
+#[derive(Clone, Copy)]
+struct Ends {
+    to: AccountId,
+    from: AccountId,
+    device: DeviceId,
+}
+
+impl Ends {
+    /// The way back of an envelope.
+    fn back_from(envelope: Envelope<'_>) -> Self {
+        Self { to: envelope.from(), from: envelope.to(), device: envelope.from_device() }
+    }
+}
+
+impl Shard {
+    /// The hour and hash under which recovery remembers an entry.
+    pub(crate) fn remember(&mut self, mailbox: AccountId, entry: &Entry) {
+        let (hour, hash) = id_of(&self.dedup, mailbox, entry);
+        self.dedup.insert(hour, hash);
+    }
+}

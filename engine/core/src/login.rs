@@ -1,0 +1,206 @@
+//! Accounts come, phones log in to them, accounts go.
+
+use crate::account::{Account, AccountIndex, Device, Floor};
+use crate::commit::{Item, Waiter};
+use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
+use crate::edge::State;
+use crate::io::{ConnId, Now, Output, Outputs};
+use crate::shard::{Shard, bug};
+use alloc::vec::Vec;
+use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::server::LoginRequest;
+use tern_protocol::phone::valid_name;
+use tern_storage::mailbox::{DEVICES_MAX, Mailbox};
+
+/// Seconds after which a silent phone should ping.
+const KEEP_ALIVE_S: u16 = 240;
+/// Most accounts in one page of a listing.
+const PAGE_COUNT_MAX: u32 = 10_000;
+
+impl Shard {
+    /// An authenticated edge wants in; this shard is the home of its name.
+    pub(crate) fn log_in(&mut self, now: Now, conn: ConnId, login: &LoginRequest) {
+        if self.draining {
+            self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
+            return;
+        }
+        let Some(index) = self.accounts.by_name(&login.name) else {
+            self.register(conn, login);
+            return;
+        };
+        let account = self.accounts.get(index);
+        let place =
+            account.and_then(|account| account.devices.iter().position(|d| d.key == login.device_key));
+        let Some(place) = place else {
+            self.counters.logins_refused += 1;
+            let code = if login.register { ErrorCode::NameTaken } else { ErrorCode::WrongKey };
+            self.refuse(conn, code, "another key");
+            return;
+        };
+        if account.is_some_and(|account| account.position.is_none()) {
+            // Its registration is not durable yet: the welcome waits for it.
+            self.writer.wait(Waiter::Welcome { conn, account: index, place });
+            return;
+        }
+        self.welcome(now, conn, index, place);
+    }
+
+    fn register(&mut self, conn: ConnId, login: &LoginRequest) {
+        let refusal = if !login.register {
+            Some((ErrorCode::UnknownAccount, "no such account"))
+        } else if !self.config.open_registration {
+            Some((ErrorCode::RegistrationClosed, "ask the operator for an account"))
+        } else {
+            None
+        };
+        if let Some((code, detail)) = refusal {
+            self.counters.logins_refused += 1;
+            self.refuse(conn, code, detail);
+            return;
+        }
+        let account = NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() };
+        match self.create_account(&account) {
+            Created::New(id) | Created::Existing(id) => {
+                if let Some(index) = self.accounts.by_id(id) {
+                    self.writer.wait(Waiter::Welcome { conn, account: index, place: 0 });
+                }
+            }
+            Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
+            Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
+            Created::BadKeys => self.refuse(conn, ErrorCode::Malformed, "key"),
+            Created::Full => self.goodbye(conn, GoodbyeReason::Busy, self.config.limits.busy_ms),
+        }
+    }
+
+    /// The account is there and durable: say welcome, and wait for proof that this is no replay.
+    pub(crate) fn welcome(&mut self, now: Now, conn: ConnId, index: AccountIndex, place: usize) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        if !matches!(edge.state, State::Greeting) {
+            return;
+        }
+        let named = self.accounts.get(index).and_then(|a| Some((a.id, a.devices.get(place)?.id)));
+        let Some((account, device)) = named else {
+            self.goodbye(conn, GoodbyeReason::Removed, 0);
+            return;
+        };
+        edge.state = State::Greeted { account, device };
+        let limits = &self.config.limits;
+        let welcome = ServerFrame::Welcome {
+            account,
+            device,
+            time_ms: now.wall_ms,
+            keep_alive_s: KEEP_ALIVE_S,
+            window: limits.window_count,
+            body_bytes_max: limits.body_bytes as u32,
+        };
+        self.say(conn, &welcome);
+        if bug!(self, replay_replaces) {
+            self.replace_session(index, place);
+        }
+    }
+
+    /// The control plane asks.
+    pub(crate) fn control(&mut self, token: u64, request: ControlRequest, out: &mut Outputs) {
+        match request {
+            ControlRequest::ListAccounts { after, limit } => {
+                let reply = ControlReply::Accounts(self.list_accounts(after, limit));
+                out.push(Output::Reply { token, reply });
+            }
+            _ if self.draining => out.push(Output::Reply { token, reply: ControlReply::Refused }),
+            ControlRequest::CreateAccounts(accounts) => {
+                let created = accounts.iter().map(|account| self.create_account(account)).collect();
+                self.writer.wait(Waiter::Reply { token, reply: ControlReply::Created(created) });
+            }
+            ControlRequest::RemoveAccount { name } => {
+                let index = self.accounts.by_name(&name);
+                if let Some(index) = index {
+                    self.remove_account(index);
+                }
+                self.writer.wait(Waiter::Reply { token, reply: ControlReply::Removed(index.is_some()) });
+            }
+        }
+    }
+
+    fn create_account(&mut self, new: &NewAccount) -> Created {
+        if !valid_name(&new.name) {
+            return Created::BadName;
+        }
+        let partition = PartitionId::of_name(&new.name, self.config.partitions.partition_count());
+        assert_eq!(self.config.partitions.shard_of(partition), self.config.shard, "another shard's name");
+        if let Some(account) = self.accounts.by_name(&new.name).and_then(|index| self.accounts.get(index)) {
+            let same = account.devices.iter().map(|device| &device.key).eq(new.device_keys.iter());
+            return if same { Created::Existing(account.id) } else { Created::Taken };
+        }
+        if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
+            return Created::BadKeys;
+        }
+        let is_full = self.accounts.count() >= self.config.limits.account_count as usize;
+        if is_full || self.writer.log.is_full() {
+            return Created::Full;
+        }
+        let id = self.accounts.new_id(partition);
+        // Places before this one were given out before the account was there.
+        let since = Seq(self.next_seq.0 - 1);
+        let devices: Vec<Device> = new
+            .device_keys
+            .iter()
+            .zip(1..)
+            .map(|(key, number)| Device {
+                id: DeviceId(number),
+                key: *key,
+                since,
+                floor: since,
+                log_floor: Floor::at(since),
+                session: None,
+            })
+            .collect();
+        let index = self.accounts.add(Account {
+            id,
+            name: new.name.as_str().into(),
+            devices,
+            mailbox: Mailbox::default(),
+            ticks_floor: Floor::at(since),
+            position: None,
+        });
+        self.writer.push_urgent(Item::Account(index));
+        self.counters.accounts_created += 1;
+        Created::New(id)
+    }
+
+    fn remove_account(&mut self, index: AccountIndex) {
+        let places = self.accounts.get(index).map_or(0, |account| account.devices.len());
+        for place in 0..places {
+            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
+            if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+                self.goodbye(conn, GoodbyeReason::Removed, 0);
+            }
+        }
+        let Some(mut account) = self.accounts.remove(index) else { return };
+        while let Some(entry) = account.mailbox.pop_any() {
+            self.counters.mail_count_now -= 1;
+            entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
+            entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
+        }
+        for floor in account.devices.iter().map(|d| d.log_floor).chain([account.ticks_floor]) {
+            self.forget_floor(floor);
+        }
+        if let Some(position) = account.position {
+            self.writer.log.dead(position);
+        }
+        self.writer.push_urgent(Item::Gone(account.id));
+    }
+
+    fn list_accounts(&self, after: AccountId, limit: u32) -> Vec<AccountInfo> {
+        let page = self.accounts.page(after, limit.min(PAGE_COUNT_MAX) as usize);
+        page.into_iter()
+            .map(|account| AccountInfo {
+                id: account.id,
+                name: (&*account.name).into(),
+                devices: account.devices.iter().map(|device| device.id).collect(),
+                online_count: account.devices.iter().filter(|device| device.session.is_some()).count() as u32,
+                mailbox_count: account.mailbox.len() as u32,
+            })
+            .collect()
+    }
+}

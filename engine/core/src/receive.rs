@@ -1,0 +1,297 @@
+//! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
+
+use crate::edge::State;
+use crate::handover::HandOver;
+use crate::io::{ConnId, Now, Output, Outputs};
+use crate::shard::{Shard, bug};
+use alloc::boxed::Box;
+use core::mem::take;
+use tern_protocol::ids::{PartitionId, ShardId};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::preface::{PREFACE_BYTES, Preface, PrefaceError};
+use tern_protocol::phone::record::{self, RecordKind};
+use tern_protocol::phone::server::{Handshake, LoginRequest, Progress, busy_refusal, version_refusal};
+
+/// What to do with the bytes behind the ones just used.
+enum Next {
+    /// Go on: used so many bytes.
+    Used(usize),
+    /// Not enough bytes; keep them.
+    Wait,
+    /// The edge moves, closes or waits for its home: keep the bytes and read no more.
+    Stop,
+}
+
+impl Shard {
+    /// Bytes came. Whole records are used in place; the rest is kept.
+    pub(crate) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else {
+            self.counters.stale_completions += 1;
+            return;
+        };
+        edge.heard_ms = now.mono_ns / 1_000_000;
+        if edge.tail.is_empty() {
+            let used = self.use_bytes(now, conn, bytes, out);
+            self.edges.keep_tail(conn, &bytes[used..]);
+        } else {
+            edge.tail.extend_from_slice(bytes);
+            self.use_tail(now, conn, out);
+        }
+        self.read_on(conn, out);
+    }
+
+    /// Works through bytes that were kept: the state has changed, or a turn has passed.
+    pub(crate) fn use_tail(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let mut tail = take(&mut edge.tail);
+        let used = self.use_bytes(now, conn, &mut tail, out);
+        match self.edges.get_mut(conn) {
+            Some(edge) if used < tail.len() => {
+                tail.drain(..used);
+                edge.tail = tail;
+            }
+            _ => self.edges.give_back(tail),
+        }
+    }
+
+    /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
+    fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let reads_once = match edge.state {
+            State::Preface | State::Shaking(_) | State::Greeted { .. } => true,
+            State::Greeting | State::Adopted(_) | State::Moving { .. } | State::Closing { .. } => false,
+        };
+        if reads_once && !edge.deferred {
+            out.push(Output::ReceiveOnce(conn));
+        }
+    }
+
+    /// Takes up handshakes that were left over by the last turn.
+    pub(crate) fn use_deferred(&mut self, now: Now, out: &mut Outputs) {
+        for _ in 0..self.edges.deferred.len() {
+            let Some(conn) = self.edges.deferred.pop_front() else { break };
+            let Some(edge) = self.edges.get_mut(conn) else { continue };
+            edge.deferred = false;
+            self.use_tail(now, conn, out);
+            self.read_on(conn, out);
+        }
+    }
+
+    fn use_bytes(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &mut bytes[used..];
+            let Some(edge) = self.edges.get_mut(conn) else { return used };
+            let next = match edge.state {
+                State::Preface => self.use_preface(conn, rest, out),
+                State::Shaking(_) => self.use_handshake(now, conn, rest, out),
+                State::Greeted { .. } | State::Adopted(_) => self.use_record(now, conn, rest, out),
+                State::Greeting | State::Moving { .. } => Next::Stop,
+                State::Closing { .. } => Next::Used(rest.len()),
+            };
+            match next {
+                Next::Used(count) if used + count < bytes.len() => used += count,
+                Next::Used(count) => return used + count,
+                Next::Wait | Next::Stop => return used,
+            }
+        }
+    }
+
+    fn use_preface(&mut self, conn: ConnId, bytes: &[u8], out: &mut Outputs) -> Next {
+        let Some(raw) = bytes.first_chunk::<PREFACE_BYTES>() else { return Next::Wait };
+        let preface = match Preface::parse(raw) {
+            Ok(preface) => preface,
+            Err(error) => {
+                if let (PrefaceError::Version(_), Some(edge)) = (error, self.edges.get_mut(conn)) {
+                    version_refusal(&mut edge.raw_out);
+                }
+                self.refuse(conn, ErrorCode::Malformed, "preface");
+                return Next::Stop;
+            }
+        };
+        let home = preface.partition_hint.and_then(|partition| self.config.partitions.owner(partition));
+        let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.moved);
+        if let Some(home) = home
+            && home != self.config.shard
+            && !came_by_hint
+        {
+            self.start_move(conn, home, None, out);
+            return Next::Stop;
+        }
+        let seed = self.random_seed();
+        let handshake = Handshake::with_static_key(raw, &preface, &self.server_key, seed);
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Shaking(Box::new(handshake));
+        }
+        Next::Used(PREFACE_BYTES)
+    }
+
+    fn use_handshake(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) -> Next {
+        let total = match record::split(bytes) {
+            Ok(Some((RecordKind::Handshake, total))) => total,
+            Ok(None) => return Next::Wait,
+            Ok(Some(_)) | Err(_) => {
+                self.refuse(conn, ErrorCode::Malformed, "handshake record");
+                return Next::Stop;
+            }
+        };
+        if self.handshakes_left == 0 {
+            if let Some(edge) = self.edges.get_mut(conn)
+                && !core::mem::replace(&mut edge.deferred, true)
+            {
+                self.edges.deferred.push_back(conn);
+            }
+            return Next::Stop;
+        }
+        self.handshakes_left -= 1;
+        let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
+        let State::Shaking(handshake) = &mut edge.state else { return Next::Stop };
+        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut edge.raw_out);
+        self.edges.mark_dirty(conn);
+        match progress {
+            Ok(Progress::More) => {}
+            Ok(Progress::Done { login, transport }) => {
+                if let Some(edge) = self.edges.get_mut(conn) {
+                    edge.transport = Some(transport);
+                    edge.state = State::Greeting;
+                }
+                self.authenticated(now, conn, login, out);
+            }
+            Err(_) => self.refuse(conn, ErrorCode::Malformed, "handshake"),
+        }
+        Next::Used(total)
+    }
+
+    /// The edge knows who it is: its home is here, or it moves there.
+    pub(crate) fn authenticated(&mut self, now: Now, conn: ConnId, login: LoginRequest, out: &mut Outputs) {
+        let partition = PartitionId::of_name(&login.name, self.config.partitions.partition_count());
+        let home = self.config.partitions.shard_of(partition);
+        if home == self.config.shard {
+            self.log_in(now, conn, &login);
+        } else {
+            self.start_move(conn, home, Some(Box::new(login)), out);
+        }
+    }
+
+    fn start_move(&mut self, conn: ConnId, to: ShardId, login: Option<Box<LoginRequest>>, out: &mut Outputs) {
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Moving { to, login, asked: false };
+        }
+        if !self.is_sending(conn) {
+            self.ask_to_move(conn, out);
+        }
+    }
+
+    /// Tells the driver to move the socket. No receive is armed, and no send is under way.
+    pub(crate) fn ask_to_move(&mut self, conn: ConnId, out: &mut Outputs) {
+        let token = self.hand_overs.new_token();
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let State::Moving { to, asked, .. } = &mut edge.state else { return };
+        *asked = true;
+        edge.token = Some(token);
+        out.push(Output::MoveSocket { conn, to: *to, token });
+    }
+
+    /// The socket went, so its state follows; or it could not go, and the phone is told to come back.
+    pub(crate) fn socket_moved(&mut self, conn: ConnId, moved: bool, out: &mut Outputs) {
+        let drops_leftover = bug!(self, leftover_dropped);
+        let retry_ms = self.busy_ms();
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, edge.token) else { return };
+        if moved {
+            let login = login.take().map(|login| *login).zip(edge.transport.take());
+            let mut leftover = take(&mut edge.tail);
+            if drops_leftover {
+                leftover.clear();
+            }
+            let state =
+                Box::new(HandOver { token, login, unsent: take(&mut edge.raw_out), leftover, peer: edge.peer });
+            self.counters.handed_over += 1;
+            out.push(Output::MoveState { to: *to, state });
+            edge.state = State::Closing { asked: true };
+        } else {
+            self.counters.hand_over_failures += 1;
+            if edge.transport.is_none() {
+                busy_refusal(retry_ms, &mut edge.raw_out);
+            }
+            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        }
+    }
+
+    /// An edge came from another shard, whole.
+    pub(crate) fn adopt(&mut self, now: Now, slot: u32, state: HandOver, out: &mut Outputs) {
+        let HandOver { login, unsent, leftover, peer, .. } = state;
+        let conn = self.open_edge(now, slot, State::Preface, peer);
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        edge.raw_out = unsent;
+        edge.tail = leftover;
+        edge.moved = true;
+        self.edges.mark_dirty(conn);
+        if let Some((login, transport)) = login {
+            if let Some(edge) = self.edges.get_mut(conn) {
+                edge.transport = Some(transport);
+                edge.state = State::Greeting;
+            }
+            self.authenticated(now, conn, login, out);
+        }
+        self.welcomed(now, conn, out);
+    }
+
+    /// The edge may go on: use what the phone sent ahead, then read.
+    pub(crate) fn welcomed(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+        self.use_tail(now, conn, out);
+        self.read_on(conn, out);
+    }
+
+    fn use_record(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) -> Next {
+        let total = match record::split(bytes) {
+            Ok(Some((RecordKind::Transport, total))) => total,
+            Ok(None) => return Next::Wait,
+            Ok(Some(_)) | Err(_) => {
+                self.refuse(conn, ErrorCode::Malformed, "record");
+                return Next::Stop;
+            }
+        };
+        let Some(transport) = self.edges.get_mut(conn).and_then(|edge| edge.transport.as_mut()) else {
+            return Next::Stop;
+        };
+        let Ok(plain) = transport.open(&mut bytes[record::HEADER_BYTES..total]) else {
+            self.refuse(conn, ErrorCode::Malformed, "record does not decrypt");
+            return Next::Stop;
+        };
+        let mut frames: &[u8] = plain;
+        while !frames.is_empty() {
+            let Ok((frame, rest)) = ClientFrame::decode_first(frames) else {
+                self.refuse(conn, ErrorCode::Malformed, "frame");
+                break;
+            };
+            frames = rest;
+            if !self.use_frame(now, conn, frame, out) {
+                break;
+            }
+        }
+        Next::Used(total)
+    }
+
+    /// Returns whether the edge still takes frames.
+    fn use_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame<'_>, out: &mut Outputs) -> bool {
+        let Some(edge) = self.edges.get_mut(conn) else { return false };
+        match (&edge.state, frame) {
+            (&State::Greeted { account, device }, ClientFrame::Start) => {
+                self.start_session(now, conn, account, device, out);
+            }
+            (State::Greeted { .. }, ClientFrame::Goodbye) => self.hang_up(conn),
+            (&State::Adopted(session), frame) => match frame {
+                ClientFrame::Send { to, id, body } => self.session_send(now, session, to, id, body),
+                ClientFrame::Ack { number } => self.session_ack(now, session, number),
+                ClientFrame::Ping { token } => self.say(conn, &ServerFrame::Pong { token }),
+                ClientFrame::Lookup { name } => self.session_lookup(now, session, name),
+                ClientFrame::Goodbye => self.hang_up(conn),
+                ClientFrame::Start => self.refuse(conn, ErrorCode::UnexpectedFrame, "start twice"),
+            },
+            (State::Closing { .. }, _) => {}
+            _ => self.refuse(conn, ErrorCode::UnexpectedFrame, "the first frame must be start"),
+        }
+        self.edges.get_mut(conn).is_some_and(|edge| !matches!(edge.state, State::Closing { .. }))
+    }
+}

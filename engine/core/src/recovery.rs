@@ -1,0 +1,315 @@
+//! From the log's records back to a shard: accounts, mailboxes with what was not acknowledged, remembered ids, and a
+//! new boot epoch that is durable before the shard serves.
+
+use crate::account::{Account, Floor, SeededHash, stored};
+use crate::commit::{Item, Waiter};
+use crate::dedup::IdHash;
+use crate::io::{Now, Outputs};
+use crate::shard::{Shard, ShardConfig, bug};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use hashbrown::{HashMap, HashSet};
+use tern_protocol::envelope::{Envelope, Kind};
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
+use tern_storage::cache::{Cache, CacheRef};
+use tern_storage::io::SegmentId;
+use tern_storage::log::{LogConfig, Position, Record, Recovery, RecoveryError};
+use tern_storage::mailbox::{DeviceSet, Entry, TickState};
+
+pub use tern_storage::log::RecoveryReport;
+
+/// Segments kept ready beside the open ones.
+const SPARE_COUNT: u32 = 2;
+
+#[derive(Debug)]
+struct Mail {
+    mailbox: AccountId,
+    seq: Seq,
+    position: Position,
+    mail: CacheRef,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FoundFloor {
+    lsn: u64,
+    up_to: Seq,
+    position: Position,
+}
+
+/// What the scan has gathered.
+#[derive(Debug)]
+struct Found {
+    cache: Cache,
+    accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
+    gone: Vec<(AccountId, Position)>,
+    mail: Vec<Mail>,
+    floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
+    epoch: Option<(u32, Position)>,
+    ids: Vec<(u32, Position, Vec<u64>)>,
+}
+
+impl Found {
+    fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
+        match record {
+            Record::Mail { mailbox, seq, envelope } => {
+                // The checksum held: anything that is no envelope was written by another version.
+                if Envelope::parse(envelope).is_ok()
+                    && let Some(mail) = self.cache.insert(envelope)
+                {
+                    self.mail.push(Mail { mailbox, seq, position, mail });
+                }
+            }
+            Record::Floor { mailbox, device, up_to } => {
+                let found = FoundFloor { lsn, up_to, position };
+                let floor = self.floors.entry((mailbox, device)).or_insert(found);
+                if floor.lsn <= lsn {
+                    *floor = found;
+                }
+            }
+            Record::Epoch(epoch) => {
+                if self.epoch.is_none_or(|(last, _)| last < epoch) {
+                    self.epoch = Some((epoch, position));
+                }
+            }
+            Record::Account { account, payload } => {
+                let found = self.accounts.entry(account).or_insert((lsn, position, Vec::new()));
+                if found.0 <= lsn {
+                    *found = (lsn, position, payload.to_vec());
+                }
+            }
+            Record::AccountGone(account) => self.gone.push((account, position)),
+            Record::Ids { hour, hashes } => {
+                let hashes =
+                    hashes.chunks_exact(8).filter_map(|h| Some(u64::from_le_bytes(h.try_into().ok()?)));
+                self.ids.push((hour, position, hashes.collect()));
+            }
+        }
+    }
+}
+
+/// Reads a shard's log, segment by segment, then makes the shard.
+#[derive(Debug)]
+pub struct ShardRecovery {
+    config: ShardConfig,
+    log: Recovery,
+    found: Found,
+}
+
+impl ShardRecovery {
+    /// Begins; an empty data directory is a recovery of no segments.
+    #[must_use]
+    pub fn new(config: ShardConfig) -> Self {
+        let salt_seed = config.seed.iter().rev().take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        let log = Recovery::new(LogConfig {
+            stream: config.shard.0,
+            segment_bytes: config.segment_bytes,
+            commit_bytes_max: config.limits.commit_bytes,
+            spare_count: SPARE_COUNT,
+            segment_count_max: config.limits.segment_count,
+            salt_seed,
+        });
+        let found = Found {
+            cache: Cache::new(usize::MAX),
+            accounts: BTreeMap::new(),
+            gone: Vec::new(),
+            mail: Vec::new(),
+            floors: BTreeMap::new(),
+            epoch: None,
+            ids: Vec::new(),
+        };
+        Self { config, log, found }
+    }
+
+    /// Reads one whole segment file. Files come in ascending generation
+    /// ([`tern_storage::log::Recovery::generation`]), unformatted ones at any place.
+    ///
+    /// # Errors
+    /// When the file belongs to another stream or format version.
+    pub fn segment(&mut self, segment: SegmentId, bytes: &[u8]) -> Result<(), RecoveryError> {
+        let found = &mut self.found;
+        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))
+    }
+
+    /// Makes the shard. It serves once its new epoch is durable: `Output::Serving` says so.
+    #[must_use]
+    pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
+        let (log, report) = self.log.finish();
+        let mut shard = Shard::new(self.config, now, log);
+        let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
+        shard.cache = cache;
+        shard.restore_accounts(accounts, &gone);
+        if !bug!(shard, floor_forgotten) {
+            shard.restore_floors(floors);
+        }
+        let last_seq = mail.iter().map(|mail| mail.seq).max();
+        shard.restore_mail(now, mail, ids);
+        shard.begin_epoch(epoch, last_seq);
+        shard.writer.log.recovered_done();
+        shard.writer.note_freed();
+        shard.writer.want_spares(out);
+        shard.writer.push_urgent(Item::Epoch);
+        shard.writer.wait(Waiter::Serving);
+        shard.try_commit(now, out);
+        (shard, report)
+    }
+}
+
+impl Shard {
+    fn restore_accounts(
+        &mut self,
+        accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
+        gone: &[(AccountId, Position)],
+    ) {
+        for &(id, position) in gone {
+            self.accounts.note_id(id);
+            self.writer.log.live(position);
+        }
+        let mut removed = HashSet::with_hasher(SeededHash(1, 2));
+        removed.extend(gone.iter().map(|gone| gone.0));
+        for (id, (_, position, payload)) in accounts {
+            if removed.contains(&id) {
+                continue;
+            }
+            let Some(mut account) = stored::decode(id, &payload) else { continue };
+            account.position = Some(position);
+            self.writer.log.live(position);
+            self.accounts.add(account);
+        }
+    }
+
+    fn restore_floors(&mut self, floors: BTreeMap<(AccountId, DeviceId), FoundFloor>) {
+        for ((mailbox, device), found) in floors {
+            let Some(index) = self.accounts.by_id(mailbox) else { continue };
+            let used = self.writer.use_of(found.position.segment);
+            let floor =
+                Floor { persisted: found.up_to, position: Some((found.position, used)), queued: false };
+            let Some(account) = self.accounts.get_mut(index) else { continue };
+            if device == DeviceId::TICKS {
+                account.ticks_floor = floor;
+            } else if let Some(place) = account.place_of(device) {
+                account.devices[place].floor = found.up_to.max(account.devices[place].since);
+                account.devices[place].log_floor = floor;
+            } else {
+                continue;
+            }
+            self.writer.log.floor_live(found.position);
+        }
+    }
+
+    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<(u32, Position, Vec<u64>)>) {
+        let horizon_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
+        let forgets = bug!(self, dedup_forgotten);
+        let mut known = HashSet::with_hasher(SeededHash(3, 4));
+        for (hour, position, hashes) in ids {
+            if hour < horizon_hour {
+                continue;
+            }
+            self.writer.log.live(position);
+            self.writer.ids_live.push_back((hour, position));
+            for hash in hashes {
+                known.insert(hash);
+                if !forgets {
+                    self.dedup.insert(hour, IdHash(hash));
+                }
+            }
+        }
+        mail.sort_unstable_by_key(|mail| (mail.mailbox, mail.seq));
+        // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
+        let mut by_segment: HashMap<SegmentId, (Position, Vec<(u32, IdHash)>), _> =
+            HashMap::with_hasher(SeededHash(5, 6));
+        for found in mail {
+            let (mailbox, position) = (found.mailbox, found.position);
+            let entry = self.restore_one(now, found);
+            let (hour, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
+            if hour < horizon_hour {
+                continue;
+            }
+            if !forgets {
+                self.remember(mailbox, &entry);
+            }
+            if !known.contains(&hash.0) {
+                by_segment.entry(position.segment).or_insert((position, Vec::new())).1.push((hour, hash));
+            }
+        }
+        for (_, (pinned, mut ids)) in by_segment {
+            self.writer.log.live(pinned);
+            self.writer.push_ids(&mut ids, Some(pinned));
+        }
+    }
+
+    /// Puts one message back into its mailbox, if anything about it is still open.
+    fn restore_one(&mut self, now: Now, found: Mail) -> Entry {
+        let Mail { mailbox, seq, position, mail } = found;
+        let envelope = Envelope::parse(self.cache.get(mail)).expect("parsed when it was found");
+        let is_tick = envelope.kind() == Kind::Delivered;
+        let mut entry = Entry {
+            seq,
+            from: envelope.from(),
+            from_device: envelope.from_device(),
+            id: envelope.id(),
+            waiting: DeviceSet::default(),
+            is_tick,
+            tick: if is_tick { TickState::Settled } else { TickState::NotDue },
+            answered: true,
+            time_s: (envelope.time_ms() / 1000) as u32,
+            mail: None,
+            position: Some(position),
+        };
+        let index = self.accounts.by_id(mailbox);
+        let Some(account) = index.and_then(|index| self.accounts.get_mut(index)) else {
+            self.cache.remove(mail);
+            return entry;
+        };
+        account.mailbox.note_written(seq);
+        set_waiting(account, &mut entry);
+        if seq <= account.ticks_floor.persisted && !is_tick {
+            entry.tick = TickState::Settled;
+        }
+        if entry.waiting.is_empty() {
+            self.cache.remove(mail);
+        } else {
+            entry.mail = Some(mail);
+        }
+        if entry.is_over() {
+            return entry;
+        }
+        account.mailbox.push(entry);
+        self.writer.log.live(position);
+        self.counters.mail_count_now += 1;
+        if entry.tick == TickState::Owed
+            && let Some(index) = index
+        {
+            self.owed.push_back((now.mono_ns, index, seq));
+        }
+        entry
+    }
+
+    fn begin_epoch(&mut self, found: Option<(u32, Position)>, last_seq: Option<Seq>) {
+        let last = found.map_or(0, |(epoch, _)| epoch);
+        if bug!(self, sequence_reused) && last > 0 {
+            self.epoch = last;
+            self.next_seq = last_seq.unwrap_or(Seq::start_of_epoch(last)).next();
+        } else {
+            self.epoch = last + 1;
+            self.next_seq = Seq::start_of_epoch(self.epoch).next();
+        }
+        if let Some((_, position)) = found {
+            self.writer.log.live(position);
+            self.writer.set_epoch_position(position);
+        }
+    }
+}
+
+/// Which devices still wait for an entry, and whether one has acknowledged it already.
+fn set_waiting(account: &Account, entry: &mut Entry) {
+    for (place, device) in account.devices.iter().enumerate() {
+        if entry.seq <= device.since || entry.is_tick && device.id != entry.from_device {
+            continue;
+        }
+        if entry.seq > device.floor {
+            entry.waiting.0 |= DeviceSet::one(place).0;
+        } else if entry.tick == TickState::NotDue {
+            entry.tick = TickState::Owed;
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A session: one connected device at its account's home. It holds a window of unacknowledged envelopes; everything
+//! else waits in the mailbox.
+
+use crate::account::AccountIndex;
+use crate::edge::State;
+use crate::io::{ConnId, Lane, Now, Output, Outputs};
+use crate::shard::{Shard, bug};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::valid_name;
+
+/// A place in the shard's table of sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SessionId(pub(crate) u32);
+
+/// One connected device.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) conn: ConnId,
+    pub(crate) account: AccountIndex,
+    pub(crate) account_id: AccountId,
+    pub(crate) device: DeviceId,
+    /// The device's place in its account's device list.
+    pub(crate) place: usize,
+    /// The last place of the mailbox that was sent to the device on this connection.
+    pub(crate) cursor: Seq,
+    /// Places that were sent and not acknowledged, in order; the first has the number `acknowledged + 1`.
+    pub(crate) window: VecDeque<Seq>,
+    /// The last delivery number that the device acknowledged.
+    pub(crate) acknowledged: u32,
+    /// Whether the device was told that its mailbox was empty.
+    pub(crate) told_drained: bool,
+    /// Recipients to whom this session's stream is refused until it starts again from the id (go-back-N).
+    refused: Vec<(AccountId, MessageId)>,
+}
+
+/// The sessions of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    slots: Vec<Option<Session>>,
+    free: Vec<u32>,
+    /// Windows of ended sessions, kept for new ones.
+    windows: Vec<VecDeque<Seq>>,
+}
+
+impl Sessions {
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.slots.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.slots.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn add(&mut self, session: Session) -> SessionId {
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = Some(session);
+            return SessionId(index);
+        }
+        self.slots.push(Some(session));
+        SessionId((self.slots.len() - 1) as u32)
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let mut session = self.slots.get_mut(id.0 as usize)?.take()?;
+        self.free.push(id.0);
+        if self.windows.len() < 1024 {
+            session.window.clear();
+            self.windows.push(core::mem::take(&mut session.window));
+        }
+        Some(session)
+    }
+}
+
+impl Shard {
+    /// The first transport frame came: the device is really there. It replaces an earlier session of its own.
+    pub(crate) fn start_session(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        account_id: AccountId,
+        device: DeviceId,
+        out: &mut Outputs,
+    ) {
+        let Some((account, place)) = self.accounts.find_device(account_id, device) else {
+            self.goodbye(conn, GoodbyeReason::Removed, 0);
+            return;
+        };
+        self.replace_session(account, place);
+        let window = self.sessions.windows.pop().unwrap_or_default();
+        let Some(device_state) = self.accounts.device_mut(account, place) else { return };
+        let session = Session {
+            conn,
+            account,
+            account_id,
+            device,
+            place,
+            cursor: device_state.floor,
+            window,
+            acknowledged: 0,
+            told_drained: false,
+            refused: Vec::new(),
+        };
+        let id = self.sessions.add(session);
+        device_state.session = Some(id);
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Adopted(id);
+        }
+        self.login_is_over(now, conn);
+        self.counters.logins += 1;
+        out.push(Output::ReceiveAlways(conn));
+        self.deliver(now, id);
+    }
+
+    /// Ends the session that the device has, if any.
+    pub(crate) fn replace_session(&mut self, account: AccountIndex, place: usize) {
+        let old = self.accounts.device_mut(account, place).and_then(|device| device.session);
+        if let Some(old) = old.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+            self.counters.sessions_replaced += 1;
+            self.goodbye(old, GoodbyeReason::Replaced, 0);
+        }
+    }
+
+    /// The session is over; its unacknowledged mail stays where it was, in the mailbox.
+    pub(crate) fn end_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        if let Some(device) = self.accounts.device_mut(session.account, session.place)
+            && device.session == Some(id)
+        {
+            device.session = None;
+        }
+    }
+
+    /// The phone sends a message.
+    pub(crate) fn session_send(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        to: AccountId,
+        message: MessageId,
+        body: &[u8],
+    ) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (conn, from, from_device, account) =
+            (session.conn, session.account_id, session.device, session.account);
+        self.counters.messages_in += 1;
+        if body.len() > self.config.limits.body_bytes {
+            self.refuse(conn, ErrorCode::TooLarge, "the body is larger than welcome said");
+            return;
+        }
+        let Some(home) = self.config.partitions.home_of(to) else {
+            self.counters.refused_unknown += 1;
+            self.say(conn, &ServerFrame::Unknown { id: message });
+            return;
+        };
+        if self.is_refused_here(id, to, message) {
+            self.refuse_message(id, to, message);
+            return;
+        }
+        let Some(account) = self.accounts.get(account) else { return };
+        let parts = Parts {
+            kind: Kind::Message,
+            flags: 0,
+            to,
+            from,
+            from_device,
+            id: message,
+            time_ms: now.wall_ms,
+            seq: 0,
+            from_name: &account.name,
+            body,
+        };
+        if !self.router.cast(home, Lane::Bulk, &parts) {
+            self.refuse_message(id, to, message);
+        }
+    }
+
+    /// Go-back-N at the source: is this recipient's stream waiting for another id?
+    fn is_refused_here(&mut self, id: SessionId, to: AccountId, message: MessageId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let Some(index) = session.refused.iter().position(|(account, _)| *account == to) else { return false };
+        if session.refused[index].1 == message {
+            session.refused.swap_remove(index);
+            return false;
+        }
+        true
+    }
+
+    /// The lane to the recipient's home is full: the phone comes back with this id, and with no later one before.
+    fn refuse_message(&mut self, id: SessionId, to: AccountId, message: MessageId) {
+        let retry_ms = self.busy_ms();
+        let breaks_order = bug!(self, busy_breaks_order);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !breaks_order && !session.refused.iter().any(|(account, _)| *account == to) {
+            if session.refused.len() == REFUSED_COUNT_MAX {
+                session.refused.remove(0);
+            }
+            session.refused.push((to, message));
+        }
+        let conn = session.conn;
+        self.counters.refused_busy += 1;
+        self.say(conn, &ServerFrame::Busy { id: message, retry_ms });
+    }
+
+    /// The phone has everything up to a delivery number.
+    pub(crate) fn session_ack(&mut self, now: Now, id: SessionId, number: u32) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        // Numbers count from 1 on each connection; 2^32 deliveries on one connection are out of reach.
+        let given = session.acknowledged + session.window.len() as u32;
+        if number > given {
+            let conn = session.conn;
+            self.refuse(conn, ErrorCode::BadAcknowledgement, "more than was delivered");
+            return;
+        }
+        let mut floor = None;
+        while session.acknowledged < number {
+            session.acknowledged += 1;
+            floor = session.window.pop_front();
+        }
+        if let Some(floor) = floor {
+            let (account, place) = (session.account, session.place);
+            self.acknowledge(now, account, place, floor);
+            self.deliver(now, id);
+        }
+    }
+
+    /// The phone asks which account a name is.
+    pub(crate) fn session_lookup(&mut self, now: Now, id: SessionId, name: &str) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let (conn, from, from_device) = (session.conn, session.account_id, session.device);
+        if !valid_name(name) {
+            self.say(conn, &ServerFrame::Found { account: None, name });
+            return;
+        }
+        let partition = PartitionId::of_name(name, self.config.partitions.partition_count());
+        let parts = Parts {
+            kind: Kind::Lookup,
+            flags: 0,
+            // Only the partition matters: the name is resolved at its home.
+            to: AccountId(u64::from(partition.0) << 48),
+            from,
+            from_device,
+            id: MessageId(0),
+            time_ms: now.wall_ms,
+            seq: 0,
+            from_name: "",
+            body: name.as_bytes(),
+        };
+        self.router.cast(self.config.partitions.shard_of(partition), Lane::Control, &parts);
+    }
+}
+
+/// Recipients whose refusals one session remembers.
+const REFUSED_COUNT_MAX: usize = 256;

@@ -1,0 +1,303 @@
+//! One shard: everything that one thread owns, behind one pure step function. This file is the table of contents:
+//! [`Shard::step`] shows the whole journey as calls that go down and never back up.
+
+use crate::account::{Accounts, SeededHash};
+use crate::commit::Writer;
+use crate::counters::Counters;
+use crate::dedup::Dedup;
+use crate::edge::Edges;
+use crate::handover::HandOvers;
+use crate::home::{Refusal, RefusalKey};
+use crate::io::{ConnId, Input, Now, Output, Outputs};
+use crate::limits::Limits;
+use crate::partitions::PartitionMap;
+use crate::router::Router;
+use crate::session::Sessions;
+use crate::wheel::Wheel;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use tern_protocol::envelope::Envelope;
+use tern_protocol::ids::{Seq, ShardId};
+use tern_protocol::phone::frame::GoodbyeReason;
+use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::noise::StaticKey;
+use tern_storage::cache::Cache;
+use tern_storage::log::Log;
+
+pub use crate::recovery::{RecoveryReport, ShardRecovery};
+pub use tern_storage::log::RecoveryError;
+
+/// What a shard is made with.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which one it is.
+    pub shard: ShardId,
+    /// Who owns which partition.
+    pub partitions: Arc<PartitionMap>,
+    /// Its limits, validated.
+    pub limits: Limits,
+    /// The node's static key.
+    pub server_keys: KeyPair,
+    /// Whether phones may register themselves.
+    pub open_registration: bool,
+    /// 32 random bytes that nothing else uses: all randomness of the shard comes from them.
+    pub seed: [u8; 32],
+    /// The key of remembered message ids; the same for the life of the data directory.
+    pub dedup_key: [u8; 16],
+    /// Length of new log segments.
+    pub segment_bytes: u32,
+    /// Deliberate bugs.
+    #[cfg(feature = "bugs")]
+    pub bugs: crate::bugs::Bugs,
+}
+
+/// Whether a deliberate bug is on: never, without the feature.
+macro_rules! bug {
+    ($shard:expr, $name:ident) => {{
+        #[cfg(feature = "bugs")]
+        {
+            $shard.config.bugs.$name
+        }
+        #[cfg(not(feature = "bugs"))]
+        {
+            let _ = &$shard.config;
+            false
+        }
+    }};
+}
+pub(crate) use bug;
+
+/// One thread's share of a node.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) config: ShardConfig,
+    pub(crate) server_key: StaticKey,
+    pub(crate) counters: Counters,
+    pub(crate) now: Now,
+    pub(crate) wheel: Wheel,
+    pub(crate) rng: ChaCha20Rng,
+
+    pub(crate) edges: Edges,
+    pub(crate) hand_overs: HandOvers,
+    pub(crate) handshakes_left: u32,
+    pub(crate) sessions: Sessions,
+    pub(crate) router: Router,
+
+    pub(crate) accounts: Accounts,
+    pub(crate) dedup: Dedup,
+    pub(crate) refusals: HashMap<RefusalKey, Refusal, SeededHash>,
+    /// Ticks that nobody has confirmed: when to look again, whose mailbox, which place.
+    pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
+    pub(crate) sweep_at: u32,
+
+    pub(crate) cache: Cache,
+    pub(crate) writer: Writer,
+    pub(crate) epoch: u32,
+    pub(crate) next_seq: Seq,
+
+    pub(crate) serving: bool,
+    pub(crate) draining: bool,
+    drained: bool,
+    next_chores_ns: u64,
+    loopback: Vec<u8>,
+}
+
+/// How often the chores are done: segments, horizons, expiry.
+const CHORES_NS: u64 = 1_000_000_000;
+
+impl Shard {
+    pub(crate) fn new(config: ShardConfig, now: Now, log: Log) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(config.seed);
+        let hash = SeededHash(rng.next_u64(), rng.next_u64());
+        let limits = config.limits;
+        let partitions = &config.partitions;
+        let router =
+            Router::new(config.shard, partitions.shard_count(), limits.lane_bytes, limits.lane_backlog_bytes);
+        Self {
+            server_key: StaticKey::new(&config.server_keys),
+            counters: Counters::default(),
+            now,
+            wheel: Wheel::new(now.mono_ns),
+            rng,
+            edges: Edges::default(),
+            hand_overs: HandOvers::default(),
+            handshakes_left: limits.handshakes_per_turn,
+            sessions: Sessions::default(),
+            router,
+            accounts: Accounts::new(hash),
+            dedup: Dedup::new(config.dedup_key, limits.dedup_horizon_ms, limits.dedup_count),
+            refusals: HashMap::with_hasher(hash),
+            owed: VecDeque::new(),
+            sweep_at: 0,
+            // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
+            cache: Cache::new(usize::MAX),
+            writer: Writer::new(log),
+            epoch: 0,
+            next_seq: Seq(1),
+            serving: false,
+            draining: false,
+            drained: false,
+            next_chores_ns: now.mono_ns + CHORES_NS,
+            loopback: Vec::new(),
+            config,
+        }
+    }
+
+    /// Takes one input; appends what is to be done to `out`.
+    pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Outputs) {
+        self.now = now;
+        match self.checked(input) {
+            Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes, out),
+            Input::Ended { conn } => self.ended(conn),
+            Input::Sent { conn } => self.sent(now, conn, out),
+            Input::Closed { conn } => self.closed(conn),
+            Input::SocketMoved { conn, moved } => self.socket_moved(conn, moved, out),
+            half @ (Input::HandOverSocket { .. } | Input::HandOverState { .. }) => {
+                self.take_half(now, half, out);
+            }
+            Input::Mesh { envelopes, .. } => self.handle_run(now, envelopes, true),
+            Input::LaneRoom { to, lane, room_bytes } => self.router.set_room(to, lane, room_bytes),
+            Input::Disk(done) => self.disk_done(now, done, out),
+            Input::Control { token, request } => self.control(token, request, out),
+            Input::Tick => self.use_deferred(now, out),
+            Input::Flush => self.flush(now, out),
+            Input::Drain => self.drain(),
+        }
+        self.work_through_loopback(now);
+    }
+
+    /// When the shard wants a `Tick` although nothing happens, monotonic nanoseconds.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let chores = Some(self.next_chores_ns);
+        let owed = self.owed.front().map(|owed| owed.0);
+        let commit = self.writer.next_deadline();
+        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What the shard has counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The deliberate bug: a completion is taken for the present user of its slot.
+    #[cfg(feature = "bugs")]
+    fn checked<'a>(&self, mut input: Input<'a>) -> Input<'a> {
+        if self.config.bugs.generation_ignored {
+            match &mut input {
+                Input::Received { conn, .. }
+                | Input::Ended { conn }
+                | Input::Sent { conn }
+                | Input::Closed { conn }
+                | Input::SocketMoved { conn, .. } => {
+                    if let Some(present) = self.edges.present(conn.slot) {
+                        *conn = present;
+                    }
+                }
+                _ => {}
+            }
+        }
+        input
+    }
+
+    #[cfg(not(feature = "bugs"))]
+    #[allow(clippy::unused_self)]
+    const fn checked<'a>(&self, input: Input<'a>) -> Input<'a> {
+        input
+    }
+
+    /// The turn ends: deadlines, the commit, then everything that is to be said leaves together.
+    fn flush(&mut self, now: Now, out: &mut Outputs) {
+        while let Some(payload) = self.wheel.pop(now.mono_ns) {
+            self.edge_deadline(now, payload, out);
+        }
+        self.expire_hand_overs(now, out);
+        self.retry_ticks(now);
+        if self.next_chores_ns <= now.mono_ns {
+            self.next_chores_ns = now.mono_ns + CHORES_NS;
+            self.do_chores(now, out);
+        }
+        self.work_through_loopback(now);
+        self.try_commit(now, out);
+        self.work_through_loopback(now);
+        self.router.flush(out);
+        self.flush_edges(out);
+        self.handshakes_left = self.config.limits.handshakes_per_turn;
+        if !self.edges.deferred.is_empty() {
+            out.push(Output::Continue);
+        }
+        if self.draining && !self.drained && self.edges.open_count() == 0 && self.writer.is_idle() {
+            self.drained = true;
+            out.push(Output::Drained);
+        }
+        self.count_now();
+    }
+
+    fn do_chores(&mut self, now: Now, out: &mut Outputs) {
+        self.writer.want_spares(out);
+        let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
+        self.writer.drop_ids_before(first_hour);
+        self.sweep_expired(now);
+        self.writer.note_freed();
+    }
+
+    fn count_now(&mut self) {
+        self.counters.connections_now = self.edges.open_count() as u64;
+        self.counters.sessions_now = self.sessions.count() as u64;
+        self.counters.accounts_now = self.accounts.count() as u64;
+        self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
+        self.counters.mesh_out = self.router.cast_count;
+        self.counters.mesh_dropped = self.router.dropped_count;
+    }
+
+    fn work_through_loopback(&mut self, now: Now) {
+        let mut run = core::mem::take(&mut self.loopback);
+        while self.router.take_loopback(&mut run) {
+            self.handle_run(now, &run, false);
+            run.clear();
+        }
+        self.loopback = run;
+    }
+
+    fn handle_run(&mut self, now: Now, mut run: &[u8], from_mesh: bool) {
+        while !run.is_empty() {
+            // Lanes carry what shards of this node encoded: anything else is our own bug.
+            let (envelope, rest) = Envelope::parse_first(run).expect("shards cast whole envelopes");
+            self.counters.mesh_in += u64::from(from_mesh);
+            self.handle(now, envelope);
+            run = rest;
+        }
+    }
+
+    /// Stops politely: phones are sent away, everything accepted is committed at once.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.writer.hurry();
+        let all: Vec<ConnId> = self.edges.all().collect();
+        for conn in all {
+            self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
+        }
+    }
+
+    /// How long a refused sender shall wait: the limit and up to as much again, so that not all come back at once.
+    pub(crate) fn busy_ms(&mut self) -> u32 {
+        let base = self.config.limits.busy_ms;
+        base + self.rng.next_u32() % (base + 1)
+    }
+
+    /// 32 bytes for one handshake.
+    pub(crate) fn random_seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+}
