@@ -1,0 +1,244 @@
+//! From what a phone is told to the ledger: who may have sent it, whether it is whole, what the phone does next.
+
+use crate::ledger::{Delivery, Flow, Leftovers, Run, Tally};
+use tern_protocol::ids::{AccountId, MessageId};
+use tern_protocol::phone::client::Event;
+
+/// Bytes that a body begins with, as far as it is long enough: run, sender, addressee, place in the flow.
+const BODY_HEAD_BYTES: usize = 16;
+const FILLER: u8 = 0x2e;
+
+/// The phone that a phone talks with.
+pub(crate) const fn partner(phone: u32) -> u32 {
+    phone ^ 1
+}
+
+/// What a batch of received bytes asks of the connection.
+#[derive(Default, Debug)]
+pub(crate) struct Signals {
+    /// Acknowledge up to this number.
+    pub(crate) ack: Option<u32>,
+    /// Logged in, with the server's key.
+    pub(crate) welcome: Option<[u8; 32]>,
+    /// The mailbox was empty.
+    pub(crate) drained: bool,
+    /// The connection is over; come back after so many milliseconds.
+    pub(crate) retry_ms: Option<u32>,
+    /// The connection is over, for good: what the server said.
+    pub(crate) refused: Option<String>,
+}
+
+/// All flows (by their sender) and all phones' accounts.
+pub(crate) struct Books {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) tally: Tally,
+    pub(crate) accounts: Vec<Option<AccountId>>,
+    leftovers: Leftovers,
+    bodies: Bodies,
+}
+
+impl Books {
+    /// Empty books for so many phones.
+    pub(crate) fn new(phone_count: u32, body_bytes: usize, run: Run) -> Self {
+        Self {
+            flows: (0..phone_count).map(|_| Flow::new(run)).collect(),
+            tally: Tally::default(),
+            accounts: vec![None; phone_count as usize],
+            leftovers: Leftovers::default(),
+            bodies: Bodies::new(run, body_bytes),
+        }
+    }
+
+    /// The flow that `phone` sends.
+    pub(crate) fn flow(&mut self, phone: u32) -> &mut Flow {
+        &mut self.flows[phone as usize]
+    }
+
+    /// The body of message `seq` of the flow that `phone` sends.
+    pub(crate) fn body(&mut self, phone: u32, seq: u32) -> &[u8] {
+        self.bodies.make(phone, seq)
+    }
+
+    /// A phone has a new connection: as a sender it starts again, as an addressee it may get things again.
+    pub(crate) fn connected(&mut self, phone: u32) {
+        self.flow(phone).sender_connected();
+        self.flow(partner(phone)).addressee_connected();
+        self.leftovers.addressee_connected(phone);
+    }
+
+    /// A phone's acknowledgement of everything that came is on its way.
+    pub(crate) fn acknowledged(&mut self, phone: u32) {
+        self.flow(partner(phone)).acknowledged();
+    }
+
+    /// Takes one event of `phone`. `jitter` is between 0 and 1.
+    pub(crate) fn take(
+        &mut self,
+        phone: u32,
+        event: Event<'_>,
+        now_ns: u64,
+        jitter: f64,
+        signals: &mut Signals,
+    ) {
+        let tally = &mut self.tally;
+        let flow = &mut self.flows[phone as usize];
+        match event {
+            Event::Welcome { account, server_key, .. } => {
+                if self.accounts[phone as usize].is_some_and(|known| known != account) {
+                    tally.faults.misdelivered += 1;
+                }
+                self.accounts[phone as usize] = Some(account);
+                signals.welcome = Some(server_key);
+            }
+            Event::Deliver { number, from, id, body, .. } => {
+                signals.ack = Some(number);
+                self.take_delivery(phone, from, id, body, now_ns);
+            }
+            Event::Sent { id } => flow.on_sent(id, now_ns, tally),
+            Event::Delivered { number, by, id, .. } => {
+                signals.ack = Some(number);
+                if Some(by) == self.accounts[partner(phone) as usize] {
+                    flow.on_delivered(id, tally);
+                } else {
+                    tally.faults.misdelivered += 1;
+                }
+            }
+            Event::Drained => signals.drained = true,
+            Event::Busy { id, retry_ms } => {
+                let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
+                flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
+            }
+            Event::Expired { id } | Event::Unknown { id } => flow.on_refused(id, tally),
+            Event::Goodbye { retry_ms, .. } | Event::ConnectBusy { retry_ms } => {
+                signals.retry_ms = Some(retry_ms);
+            }
+            Event::Refused { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+            Event::VersionRefused { min, max } => {
+                signals.refused = Some(format!("the server speaks versions {min} to {max}"));
+            }
+            Event::Pong { .. } | Event::Found { .. } => {}
+        }
+    }
+
+    fn take_delivery(&mut self, phone: u32, from: AccountId, id: MessageId, body: &[u8], now_ns: u64) {
+        let sender = partner(phone);
+        if Some(from) != self.accounts[sender as usize] {
+            self.tally.faults.misdelivered += 1;
+            return;
+        }
+        match self.flows[sender as usize].on_deliver(id, now_ns, &mut self.tally) {
+            Delivery::Earlier => {
+                self.leftovers.on_deliver(phone, id, &mut self.tally);
+                self.tally.faults.misdelivered += u64::from(!Bodies::is_for(body, sender, phone));
+            }
+            // A body that is not the one that was sent under this id is somebody else's.
+            Delivery::First | Delivery::Again => {
+                self.tally.faults.misdelivered += u64::from(!self.bodies.is_whole(body, sender, id));
+            }
+            Delivery::Duplicate | Delivery::Unknown => {}
+        }
+    }
+}
+
+/// Makes and checks bodies.
+struct Bodies {
+    run: Run,
+    template: Vec<u8>,
+}
+
+impl Bodies {
+    fn new(run: Run, body_bytes: usize) -> Self {
+        Self { run, template: vec![FILLER; body_bytes] }
+    }
+
+    fn make(&mut self, phone: u32, seq: u32) -> &[u8] {
+        let head = head(self.run.first_low, phone, seq);
+        let head_bytes = self.template.len().min(BODY_HEAD_BYTES);
+        self.template[..head_bytes].copy_from_slice(&head[..head_bytes]);
+        &self.template
+    }
+
+    fn is_whole(&mut self, body: &[u8], sender: u32, id: MessageId) -> bool {
+        let seq = (id.0 as u32).wrapping_sub(self.run.first_low);
+        self.make(sender, seq) == body
+    }
+
+    /// As far as it can be told of a body of an earlier run, whose length may have been another.
+    fn is_for(body: &[u8], sender: u32, addressee: u32) -> bool {
+        body.get(4..12).is_none_or(|ends| ends == [sender.to_le_bytes(), addressee.to_le_bytes()].concat())
+    }
+}
+
+fn head(run: u32, sender: u32, seq: u32) -> [u8; BODY_HEAD_BYTES] {
+    let mut head = [0; BODY_HEAD_BYTES];
+    for (place, number) in [run, sender, partner(sender), seq].into_iter().enumerate() {
+        head[place * 4..place * 4 + 4].copy_from_slice(&number.to_le_bytes());
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Faults;
+
+    const RUN: Run = Run { started_s: 100, first_low: 7 };
+
+    fn books(body_bytes: usize) -> (Books, MessageId) {
+        let mut books = Books::new(4, body_bytes, RUN);
+        for (phone, account) in books.accounts.iter_mut().enumerate() {
+            *account = Some(AccountId(phone as u64 + 1));
+        }
+        let Books { flows, tally, .. } = &mut books;
+        flows[0].submit(1, 0, tally);
+        let id = flows[0].next_to_send(1).expect("one was submitted").id;
+        (books, id)
+    }
+
+    fn deliver(books: &mut Books, phone: u32, from: u64, id: MessageId, body: &[u8]) -> Signals {
+        let mut signals = Signals::default();
+        let event =
+            Event::Deliver { number: 9, from: AccountId(from), id, time_s: 0, from_name: "load-0", body };
+        books.take(phone, event, 5, 0.0, &mut signals);
+        signals
+    }
+
+    #[test]
+    fn a_whole_message_for_the_right_phone_is_delivered() {
+        for body_bytes in [0, 5, 16, 128] {
+            let (mut books, id) = books(body_bytes);
+            let body = books.body(0, 0).to_vec();
+            assert_eq!(deliver(&mut books, 1, 1, id, &body).ack, Some(9));
+            assert_eq!((books.tally.delivered, books.tally.faults), (1, Faults::default()));
+        }
+    }
+
+    #[test]
+    fn wrong_phone_wrong_sender_and_wrong_body_are_misdelivered() {
+        let (mut books, id) = books(128);
+        let body = books.body(0, 0).to_vec();
+        deliver(&mut books, 2, 1, id, &body);
+        deliver(&mut books, 1, 3, id, &body);
+        assert_eq!((books.tally.delivered, books.tally.faults.misdelivered), (0, 2));
+        let mut changed = body.clone();
+        changed[127] ^= 1;
+        deliver(&mut books, 1, 1, id, &changed);
+        assert_eq!((books.tally.delivered, books.tally.faults.misdelivered), (1, 3));
+        let mut signals = Signals::default();
+        let tick = Event::Delivered { number: 1, by: AccountId(3), id, time_s: 0 };
+        books.take(0, tick, 5, 0.0, &mut signals);
+        assert_eq!(books.tally.faults.misdelivered, 4);
+    }
+
+    #[test]
+    fn leftovers_are_checked_and_left_out_of_the_figures() {
+        let (mut books, _) = books(128);
+        let old = MessageId::new(RUN.started_s - 1, 3);
+        let body = head(99, 0, 5);
+        assert_eq!(deliver(&mut books, 1, 1, old, &body).ack, Some(9));
+        assert_eq!((books.tally.leftovers, books.tally.delivered), (1, 0));
+        assert_eq!(books.tally.faults, Faults::default());
+        deliver(&mut books, 1, 1, MessageId::new(RUN.started_s - 1, 4), &head(99, 2, 6));
+        assert_eq!(books.tally.faults.misdelivered, 1);
+    }
+}

@@ -1,0 +1,236 @@
+//! The fleet's state and its turn: alarms, due messages, logins, sends; then whatever the ring reports.
+
+use super::phone::{Phone, Stage, of_key};
+use super::schedule::Schedule;
+use super::timers::{Alarm, Timers};
+use crate::books::{Books, Signals};
+use crate::clock::{Clock, ns};
+use crate::ledger::Place;
+use crate::logins::Logins;
+use anyhow::{Context, Result};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tern_protocol::phone::noise::KeyPair;
+use tern_ring::{Config, Event, Ring};
+
+/// Descriptors beyond one for each phone: connections that are still closing while their phones come again.
+const SPARE_DESCRIPTOR_COUNT: u32 = 512;
+/// A schedule's messages wait this long for company: one system call for each would measure the generator.
+const SCHEDULE_GRAIN_NS: u64 = 200_000;
+/// How often silent phones are looked for.
+pub(super) const KEEP_ALIVE_NS: u64 = 60_000_000_000;
+
+/// What the phones send.
+#[derive(Clone, Debug)]
+pub(crate) enum Traffic {
+    /// Nothing new; what is unticked goes out again.
+    Nothing,
+    /// So many messages under way for each phone, up to its quota, until a point in time.
+    Window { count: u32, place: Place, until_ns: u64 },
+    /// As scheduled.
+    Scheduled(Schedule),
+}
+
+/// How phones connect.
+#[derive(Clone, Debug)]
+pub(crate) struct FleetConfig {
+    pub(crate) door: SocketAddr,
+    /// `IK` if known, else `XX`, which learns it.
+    pub(crate) server_key: Option<[u8; 32]>,
+    /// Accounts that are not known yet are registered at the door.
+    pub(crate) registers: bool,
+}
+
+/// All phones on one ring.
+pub(crate) struct Fleet {
+    pub(super) ring: Ring,
+    pub(super) config: FleetConfig,
+    pub(super) timers: Timers,
+    pub(super) login_queue: VecDeque<u32>,
+    pub(super) logging_in_count: u32,
+    pub(super) dirty: Vec<u32>,
+    pub(super) random: ChaCha8Rng,
+    pub(super) out: Vec<u8>,
+    pub(super) unix_s: u32,
+    pub(crate) clock: Clock,
+    pub(crate) phones: Vec<Phone>,
+    pub(crate) books: Books,
+    pub(crate) traffic: Traffic,
+    pub(crate) logins: Logins,
+    pub(crate) online_count: u32,
+    /// What the server said to phones that it refused for good; the first one.
+    pub(crate) refusal: Option<String>,
+}
+
+impl Fleet {
+    /// A fleet that is not connected, with one key pair for each phone.
+    pub(crate) fn new(config: FleetConfig, keys: Vec<KeyPair>, books: Books, clock: Clock) -> Result<Self> {
+        let descriptor_count = keys.len() as u32 + SPARE_DESCRIPTOR_COUNT;
+        if let Err((soft, hard)) = tern_ring::probe::raise_descriptor_limit(u64::from(descriptor_count) + 64)
+        {
+            anyhow::bail!("open files: {descriptor_count} descriptors needed, limits are {soft} and {hard}");
+        }
+        let sizes = Config { descriptor_count, buffer_count: 4096, buffer_bytes: 4096, ..Config::default() };
+        let ring =
+            Ring::new(&sizes).map_err(|error| anyhow::anyhow!("{:?}", tern_ring::probe::explain(&error)))?;
+        let mut seed = [0; 32];
+        aws_lc_rs::rand::fill(&mut seed).ok().context("no random numbers from the system")?;
+        let mut timers = Timers::default();
+        timers.set(clock.now_ns() + KEEP_ALIVE_NS, Alarm::KeepAlive, 0);
+        Ok(Self {
+            ring,
+            phones: keys.into_iter().map(|keys| Phone::new(keys, config.registers)).collect(),
+            config,
+            timers,
+            login_queue: VecDeque::new(),
+            logging_in_count: 0,
+            dirty: Vec::new(),
+            random: ChaCha8Rng::from_seed(seed),
+            out: Vec::new(),
+            unix_s: Clock::unix_s(),
+            clock,
+            books,
+            traffic: Traffic::Nothing,
+            logins: Logins::default(),
+            online_count: 0,
+            refusal: None,
+        })
+    }
+
+    /// One turn; returns at `until_ns` at the latest.
+    pub(crate) fn turn(&mut self, until_ns: u64) -> Result<()> {
+        let now_ns = self.clock.now_ns();
+        self.unix_s = Clock::unix_s();
+        self.ring_alarms(now_ns);
+        self.submit_due(now_ns);
+        self.start_logins();
+        self.flush_dirty();
+        let now_ns = self.clock.now_ns();
+        let due_ns = match &self.traffic {
+            Traffic::Scheduled(schedule) => {
+                schedule.next_due_ns().map(|due_ns| due_ns.max(now_ns + SCHEDULE_GRAIN_NS))
+            }
+            _ => None,
+        };
+        let next_ns = [self.timers.next_ns(), due_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns));
+        self.ring.enter(Some(wait)).context("the ring failed")?;
+        self.take_events();
+        Ok(())
+    }
+
+    /// Makes every phone look for something to say: the traffic was changed.
+    pub(crate) fn set_traffic(&mut self, traffic: Traffic) {
+        self.traffic = traffic;
+        (0..self.phones.len() as u32).for_each(|phone| self.mark(phone));
+    }
+
+    /// Puts a phone on the list of those that have something to say.
+    pub(super) fn mark(&mut self, phone: u32) {
+        let state = &mut self.phones[phone as usize];
+        if !state.dirty {
+            state.dirty = true;
+            self.dirty.push(phone);
+        }
+    }
+
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for phone in dirty.drain(..) {
+            self.phones[phone as usize].dirty = false;
+            self.pump(phone);
+        }
+        // Saying something marks nobody: the list is still empty, and its memory is kept.
+        assert!(self.dirty.is_empty(), "a phone was marked while phones spoke");
+        self.dirty = dirty;
+    }
+
+    fn submit_due(&mut self, now_ns: u64) {
+        while let Traffic::Scheduled(schedule) = &mut self.traffic
+            && let Some((phone, due_ns)) = schedule.pop(now_ns)
+        {
+            let Books { flows, tally, .. } = &mut self.books;
+            flows[phone as usize].submit(due_ns, self.unix_s, tally);
+            self.mark(phone);
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.ring.next_event() {
+            match event {
+                Event::Received { key, bytes, .. } => {
+                    let (phone, attempt) = of_key(key);
+                    let state = &mut self.phones[phone as usize];
+                    let Some(client) = state.client.as_mut().filter(|_| state.attempt == attempt) else {
+                        continue;
+                    };
+                    let (books, mut signals) = (&mut self.books, Signals::default());
+                    let now_ns = self.clock.now_ns();
+                    let jitter = unit(&mut self.random);
+                    let result = client.receive(bytes, &mut |event| {
+                        books.take(phone, event, now_ns, jitter, &mut signals);
+                    });
+                    self.heed(phone, signals, now_ns);
+                    if let Err(error) = result
+                        && self.is_current(phone, attempt)
+                    {
+                        eprintln!("tern-load: load-{phone}: {error:?}");
+                        self.lose(phone, None);
+                    }
+                }
+                Event::Connected { slot, key } => self.connected(slot, key),
+                Event::ConnectFailed { key, .. }
+                | Event::Ended { key, .. }
+                | Event::SendFailed { key, .. } => {
+                    let (phone, attempt) = of_key(key);
+                    if self.is_current(phone, attempt) {
+                        self.lose(phone, None);
+                    }
+                }
+                Event::Sent { key, .. } => {
+                    let (phone, attempt) = of_key(key);
+                    if self.is_current(phone, attempt) {
+                        self.sent(phone);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn is_current(&self, phone: u32, attempt: u32) -> bool {
+        let state = &self.phones[phone as usize];
+        state.attempt == attempt && matches!(state.stage, Stage::LoggingIn | Stage::Online)
+    }
+
+    fn ring_alarms(&mut self, now_ns: u64) {
+        while let Some((alarm, key)) = self.timers.pop(now_ns) {
+            let (phone, attempt) = of_key(key);
+            let (stage, current) = {
+                let state = &self.phones[phone as usize];
+                (state.stage, state.attempt == attempt)
+            };
+            match alarm {
+                Alarm::Connect if current && stage == Stage::Waiting => self.login_queue.push_back(phone),
+                Alarm::LoginTooLong if current && stage == Stage::LoggingIn => self.lose(phone, None),
+                Alarm::Unblock if current => self.mark(phone),
+                Alarm::KeepAlive => self.keep_alive(now_ns),
+                _ => {}
+            }
+        }
+    }
+
+    /// Milliseconds before the next attempt: what the server asked for and 0.1 to 1 second.
+    pub(super) fn jitter_ns(&mut self, retry_ms: Option<u32>) -> u64 {
+        let jitter_s = 0.1 + 0.9 * unit(&mut self.random);
+        u64::from(retry_ms.unwrap_or(0)) * 1_000_000 + ns(jitter_s)
+    }
+}
+
+/// A number from 0 to 1.
+fn unit(random: &mut ChaCha8Rng) -> f64 {
+    f64::from(random.next_u32()) / f64::from(u32::MAX)
+}

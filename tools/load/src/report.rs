@@ -1,0 +1,130 @@
+//! The last line: every field of the contract, in every mode.
+
+use crate::ledger::Faults;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Percentiles of a latency, microseconds.
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+impl Latency {
+    /// Of nanoseconds; none if nothing was recorded.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let at = |quantile: f64| tenths(histogram.value_at_quantile(quantile) as f64 / 1000.0);
+        (!histogram.is_empty()).then(|| Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: tenths(histogram.max() as f64 / 1000.0),
+        })
+    }
+}
+
+/// What the server used; null where the window saw no delivery or the mode has no such window.
+#[derive(Serialize, Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Server {
+    pub(crate) cpu_user_us_per_msg: Option<f64>,
+    pub(crate) cpu_system_us_per_msg: Option<f64>,
+    pub(crate) cpu_us_per_login: Option<f64>,
+    pub(crate) rss_bytes: Option<u64>,
+    pub(crate) rss_bytes_per_phone: Option<u64>,
+    pub(crate) log_bytes_written: Option<u64>,
+    pub(crate) log_commits: Option<u64>,
+}
+
+/// The whole line.
+#[derive(Serialize, Clone, Default, PartialEq, Debug)]
+pub(crate) struct Report {
+    pub(crate) phones: u32,
+    pub(crate) logged_in: u64,
+    pub(crate) login_per_s: Option<f64>,
+    pub(crate) login_p50_us: Option<f64>,
+    pub(crate) login_p99_us: Option<f64>,
+    pub(crate) sent: u64,
+    pub(crate) ticked: u64,
+    pub(crate) unticked: u64,
+    pub(crate) delivered: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) lost: Option<u64>,
+    pub(crate) duplicated: u64,
+    pub(crate) misordered: u64,
+    pub(crate) misdelivered: u64,
+    pub(crate) early_ticks: u64,
+    pub(crate) msgs_per_s: Option<f64>,
+    pub(crate) latency_us: Option<Latency>,
+    pub(crate) tick_latency_us: Option<Latency>,
+    pub(crate) stored_per_s: Option<f64>,
+    pub(crate) drained_per_s: Option<f64>,
+    pub(crate) cache_hit_rate: Option<f64>,
+    pub(crate) writes_avoided: Option<u64>,
+    pub(crate) server: Option<Server>,
+}
+
+impl Report {
+    /// Takes over the faults.
+    pub(crate) fn set_faults(&mut self, faults: Faults) {
+        self.duplicated = faults.duplicated;
+        self.misordered = faults.misordered;
+        self.misdelivered = faults.misdelivered;
+        self.early_ticks = faults.early_ticks;
+    }
+
+    /// 1 if the server did what it must not, 3 if the run is incomplete, else 0.
+    pub(crate) fn exit_code(&self, complete: bool) -> u8 {
+        let faults =
+            self.lost.unwrap_or(0) + self.duplicated + self.misordered + self.misdelivered + self.early_ticks;
+        match (faults, complete) {
+            (1.., _) => 1,
+            (0, false) => 3,
+            (0, true) => 0,
+        }
+    }
+}
+
+/// Rounded to tenths: more digits would claim more than was measured.
+pub(crate) fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// How many per second in `elapsed_ns`; none for no time.
+pub(crate) fn per_s(count: u64, elapsed_ns: u64) -> Option<f64> {
+    (elapsed_ns > 0).then(|| tenths(count as f64 * 1e9 / elapsed_ns as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_always_there() {
+        let value =
+            serde_json::to_value(Report { server: Some(Server::default()), ..Report::default() }).unwrap();
+        let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(fields.len(), 23);
+        assert!(value["latency_us"].is_null() && value["cache_hit_rate"].is_null());
+        assert_eq!(value["server"].as_object().unwrap().len(), 7);
+    }
+
+    #[test]
+    fn faults_outrank_incompleteness() {
+        let clean = Report { lost: Some(0), ..Report::default() };
+        assert_eq!((clean.exit_code(true), clean.exit_code(false)), (0, 3));
+        for spoil in [
+            |report: &mut Report| report.lost = Some(1),
+            |report: &mut Report| report.duplicated = 1,
+            |report: &mut Report| report.misordered = 1,
+            |report: &mut Report| report.misdelivered = 1,
+            |report: &mut Report| report.early_ticks = 1,
+        ] {
+            let mut report = clean.clone();
+            spoil(&mut report);
+            assert_eq!((report.exit_code(true), report.exit_code(false)), (1, 1));
+        }
+    }
+}
