@@ -176,3 +176,87 @@ impl Class {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn it_holds_what_a_list_holds(
+            steps in proptest::collection::vec((any::<bool>(), 0_usize..70_000, any::<u8>(), any::<usize>()), 1..200),
+        ) {
+            let mut cache = Cache::new(4 << 20);
+            let mut model: Vec<(CacheRef, Vec<u8>)> = Vec::new();
+            for (insert, length, fill, pick) in steps {
+                if insert || model.is_empty() {
+                    let bytes = vec![fill; length];
+                    match cache.insert(&bytes) {
+                        Some(entry) => model.push((entry, bytes)),
+                        None => prop_assert!(length > ENTRY_BYTES_MAX || cache.bytes_held() >= 4 << 20),
+                    }
+                } else {
+                    let (entry, _) = model.swap_remove(pick % model.len());
+                    cache.remove(entry);
+                }
+                for (entry, bytes) in &model {
+                    prop_assert_eq!(cache.get(*entry), &bytes[..]);
+                }
+                prop_assert!(cache.bytes_held() <= 4 << 20 && cache.bytes_used() <= cache.bytes_held());
+            }
+            for (entry, _) in model.drain(..) {
+                cache.remove(entry);
+            }
+            prop_assert_eq!(cache.bytes_used(), 0);
+            prop_assert!(cache.bytes_held() <= CLASS_COUNT * CHUNK_BYTES, "one spare chunk for each class");
+        }
+    }
+
+    #[test]
+    fn small_entries_share_a_chunk_and_references_outlive_growth() {
+        let mut cache = Cache::new(usize::MAX);
+        let entries: Vec<_> = (0..5000_u32).map(|n| cache.insert(&n.to_le_bytes()).unwrap()).collect();
+        assert_eq!(cache.bytes_held(), 5000_usize.div_ceil(SLOTS_MAX) * CHUNK_BYTES);
+        assert!(entries.iter().zip(0_u32..).all(|(&e, n)| cache.get(e) == n.to_le_bytes()));
+    }
+
+    #[test]
+    fn empty_chunks_go_back_but_for_one() {
+        let mut cache = Cache::new(usize::MAX);
+        let entries: Vec<_> = (0..16).map(|_| cache.insert(&[1; 65_536]).unwrap()).collect();
+        assert_eq!(cache.bytes_held(), 4 * CHUNK_BYTES);
+        for entry in entries {
+            cache.remove(entry);
+        }
+        assert_eq!((cache.bytes_held(), cache.bytes_used()), (CHUNK_BYTES, 0));
+        // The holes are filled again.
+        let entries: Vec<_> = (0..16).map(|n| cache.insert(&[n; 65_536]).unwrap()).collect();
+        assert!(entries.iter().zip(0_u8..).all(|(&e, n)| cache.get(e)[0] == n));
+        assert_eq!(cache.classes[8].chunks.len(), 4);
+    }
+
+    #[test]
+    fn the_limit_holds_and_an_empty_entry_is_one() {
+        let mut cache = Cache::new(CHUNK_BYTES);
+        assert_eq!(cache.insert(&vec![0; ENTRY_BYTES_MAX + 1]), None);
+        let empty = cache.insert(&[]).unwrap();
+        assert_eq!(cache.get(empty), b"");
+        assert_eq!(cache.insert(&[0; 300]), None, "another class needs another chunk");
+        assert!(cache.insert(&[0; 200]).is_some());
+        assert_eq!(cache.bytes_used(), 512);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "removed cache entry")]
+    fn a_removed_entry_is_not_read() {
+        let mut cache = Cache::new(CHUNK_BYTES);
+        let entry = cache.insert(b"x").unwrap();
+        cache.remove(entry);
+        let _ = cache.get(entry);
+    }
+}

@@ -24,6 +24,17 @@ pub(super) struct HeadEnd {
     reserved: U32,
 }
 
+impl HeadEnd {
+    pub(super) fn new(generation: u64, end_bytes: u32) -> Self {
+        Self { generation: U64::new(generation), end_bytes: U32::new(end_bytes), reserved: U32::ZERO }
+    }
+
+    /// What is smaller was written before: generation, then bytes.
+    pub(super) fn order(&self) -> (u64, u32) {
+        (self.generation.get(), self.end_bytes.get())
+    }
+}
+
 /// Heads that the format has room for: the two of today and the cold head to come.
 const STORED_HEADS: usize = 3;
 
@@ -348,13 +359,4 @@ impl Drop for Commit<'_> {
             self.arena.truncate(self.arena_start);
         }
     }
-}
-
-/// A head's end as a commit header states it.
-pub(super) fn head_end(open: Option<Open>) -> HeadEnd {
-    open.map_or(HeadEnd::default(), |open| HeadEnd {
-        generation: U64::new(open.seal.generation),
-        end_bytes: U32::new(open.end_bytes),
-        reserved: U32::ZERO,
-    })
 }

@@ -1,4 +1,82 @@
-//! The log: one stream of records for each shard and drive.
+//! The log: one stream of records for each shard and drive, written by group commits and read back after any stop.
+//!
+//! # Format, version 1
+//!
+//! All numbers are little-endian. A stream has one sequence of records (LSN, from 1) and one of group commits (from
+//! 1), spread over segment files of equal length. Each *head* (mail 1, tables 2; 3 is kept for cold mail) appends to
+//! its own open segment. One commit is in flight at a time; it may have a part in each head's segment, and both parts
+//! carry its number. A commit is not atomic over its heads, and need not be: no record depends on one in the other.
+//!
+//! **Segment**: a header block of 4096 bytes, then commits.
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic `TERNSEG1` |
+//! | 8 | 4 | format version |
+//! | 12 | 2 | stream |
+//! | 14 | 1 | head |
+//! | 15 | 1 | zero |
+//! | 16 | 8 | generation: which use of a file this is, growing over the stream |
+//! | 24 | 8 | salt: random, never shown to clients |
+//! | 32 | 4 | segment bytes |
+//! | 36 | 4 | crc32c of bytes 0..36 |
+//! | 40 | 4 | end magic `SEG` 0xFF |
+//!
+//! A header of zeros is a file that is not in use. The *seed* of a segment is crc32c(generation, salt), 8 bytes each;
+//! the checksums below go on from it. So a commit of an earlier use of the file is not taken for one of this, and a
+//! client cannot put a commit or a record that would be believed into the body of a message.
+//!
+//! **Commit**: starts on a block and is padded to one with zeros: a committed block is never written again.
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic `TCOM` |
+//! | 4 | 4 | crc32c of bytes 8..104, seeded |
+//! | 8 | 8 | commit |
+//! | 16 | 8 | LSN of the first record of this part |
+//! | 24 | 4 | bytes of this header and the records, without padding |
+//! | 28 | 4 | number of records |
+//! | 32 | 16 | generation and salt, as in the segment's header |
+//! | 48 | 1 | head |
+//! | 49 | 7 | zero |
+//! | 56 | 3 x 16 | for each head: generation (8) and end (4) of what was durable when this commit began, zero (4) |
+//!
+//! **Record**: crc32c (4; seeded, over the rest and the payload), payload bytes (4), kind (1), version (1), partition
+//! (2), low half of the commit (4), LSN (8), payload. Records follow each other without padding.
+//!
+//! | kind | payload |
+//! | --- | --- |
+//! | 1 mail | seq (8), mailbox (8), envelope |
+//! | 2 floor | mailbox (8), device (2), zero (6), up to seq (8) |
+//! | 3 epoch | epoch (4) |
+//! | 4 account | account (8), bytes of the account's home |
+//! | 5 account gone | account (8) |
+//! | 6 ids | hour of Unix time (4), count (4), keyed hashes (8 each) |
+//!
+//! Sound records of another kind or version are skipped and counted.
+//!
+//! # What a stop leaves behind
+//!
+//! Every commit states up to where both heads were durable when it began. The highest commit found (its header is
+//! enough) is therefore the witness of what is damaged:
+//!
+//! - **torn tail**: a damaged commit at or after the end that the witness states was never acknowledged. It is cut
+//!   off; its head goes on in a fresh segment, and the next commit writes zeros over its first block, so that it is
+//!   not taken for rot later. A crash before that finds the same witness, and so the same tail.
+//! - **rot**: damage before that end, or before a later commit in the same segment. It is reported; records whose own
+//!   checksums hold are served, and reading goes on at the next block that holds a commit of this segment.
+//! - **clean end**: zeros, or whatever an earlier use left there. The head goes on in place.
+//! - Rot in the very last commit cannot be told from a torn tail, and is reported as one.
+//! - **rot in a segment's header**: its first commit repeats what it says; a segment of which neither can be read is
+//!   reported and left alone.
+//! - **write error**: [`LogEvent::Failed`]; the log takes nothing more. **No space**: [`LogEvent::Full`].
+//!
+//! # Freeing
+//!
+//! A record is live if and only if memory points at it. A sealed segment is free when no live record and no last
+//! floor is in it; the oldest mail segment also when only floors are, because those speak of mail in it or in older
+//! ones. A freed segment's header is zeroed with the next commit, one segment at a time and in the order of freeing:
+//! so mail never comes back without the floor that had covered it. Then the file is used again.
 
 mod commit;
 mod record;
@@ -6,6 +84,9 @@ mod recovery;
 mod segment;
 mod stream;
 mod usage;
+
+#[cfg(test)]
+mod tests;
 
 pub use commit::{Commit, NoRoom};
 pub use record::Record;

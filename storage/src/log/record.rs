@@ -239,6 +239,11 @@ pub(super) fn read_sound_record(bytes: &[u8]) -> Option<StoredRecord<'_>> {
 }
 
 impl<'a> StoredRecord<'a> {
+    /// Whether it may as well be the zeros after a commit's last record: every real record has a number.
+    pub(super) const fn is_padding(&self) -> bool {
+        self.lsn == 0
+    }
+
     /// What it means; `None` for a kind or version that this build does not know.
     #[inline]
     pub(super) fn meaning(&self) -> Option<Record<'a>> {

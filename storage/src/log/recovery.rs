@@ -193,14 +193,27 @@ impl Recovery {
         let stated = self.told_ends.iter().map(|&(generation, _)| generation);
         let scanned = self.scanned.iter().map(|s| s.seal.generation);
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
+        let closed_ends = Head::ALL.map(|head| self.closed_end(head));
         let mut log = Log::new(self.config, self.usage);
         log.heads = heads;
+        log.closed_ends = closed_ends;
         log.next_commit = self.witness.saturating_add(1);
         log.next_lsn = self.next_lsn;
         log.next_generation = last_generation.saturating_add(1);
         log.cuts
             .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
         (log, self.report)
+    }
+
+    /// Up to where a head's durable part is known to reach.
+    fn closed_end(&self, head: Head) -> HeadEnd {
+        let scanned = self
+            .scanned
+            .iter()
+            .filter(|s| s.head == head)
+            .map(|s| HeadEnd::new(s.seal.generation, s.end_bytes.max(self.told_end(&s.seal))));
+        let stated = self.durable[head.index()];
+        scanned.chain([stated]).max_by_key(HeadEnd::order).unwrap_or(stated)
     }
 
     /// A header that rotted is given back by the first commit, which repeats what it says. One of the two numbers
@@ -318,12 +331,20 @@ impl Recovery {
     fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
         self.report.rot.push((place.segment, at as u32));
         let mut offset = COMMIT_HEADER_BYTES;
-        while let Some(record) = bytes.get(offset..).and_then(|rest| read_record(rest, &place.seal)) {
-            if record.valid {
+        while let Some(rest) = bytes.get(offset..) {
+            let record =
+                read_sound_record(rest).filter(|record| record.bytes <= self.config.commit_bytes_max);
+            let sound = record.and_then(|_| read_record(rest, &place.seal)).filter(|record| record.valid);
+            if let Some(record) = &sound {
                 let position = Position { segment: place.segment, offset: (at + offset) as u32 };
-                self.hand_out(position, &record, sink);
+                self.hand_out(position, record, sink);
             }
-            offset += record.bytes;
+            offset = match record.filter(|record| sound.is_some() || !record.is_padding()) {
+                // A record that does not hold may have a sound length: the next one will tell.
+                Some(record) => offset + record.bytes,
+                // No record: another commit may start, and have lost its header, at the next block.
+                None => (offset + 1).next_multiple_of(BLOCK) + COMMIT_HEADER_BYTES,
+            };
         }
     }
 
@@ -348,10 +369,7 @@ impl Recovery {
         while index < self.suspects.len() {
             let suspect = &self.suspects[index];
             let durable = self.durable[suspect.head.index()];
-            let (generation, end) = (durable.generation.get(), durable.end_bytes.get() as usize);
-            let was_durable = suspect.seal.generation < generation
-                || (suspect.seal.generation == generation && suspect.offset < end);
-            if was_durable {
+            if (suspect.seal.generation, suspect.offset as u32) < durable.order() {
                 let suspect = self.suspects.swap_remove(index);
                 let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
                 self.rot(&place, suspect.offset, &suspect.bytes, sink);

@@ -1,7 +1,7 @@
 //! The log of one shard on one drive: where the next commit goes, what is under way, what is free.
 
-use super::commit::{Commit, HeadEnd, head_end};
-use super::segment::{HEAD_COUNT, Position, Seal};
+use super::commit::{Commit, HeadEnd};
+use super::segment::{HEAD_COUNT, Head, Position, Seal};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, DiskDone, DiskError, DiskOp, SegmentId};
 use alloc::vec::Vec;
@@ -76,6 +76,8 @@ pub(super) struct InFlight {
 pub struct Log {
     pub(super) config: LogConfig,
     pub(super) heads: [Option<Open>; HEAD_COUNT],
+    /// Where the heads that have no open segment had come to before the start.
+    pub(super) closed_ends: [HeadEnd; HEAD_COUNT],
     pub(super) usage: Usage,
     pub(super) next_commit: u64,
     pub(super) next_lsn: u64,
@@ -95,6 +97,7 @@ impl Log {
         Self {
             config,
             heads: [None; HEAD_COUNT],
+            closed_ends: [HeadEnd::default(); HEAD_COUNT],
             usage,
             next_commit: 1,
             next_lsn: 1,
@@ -139,8 +142,8 @@ impl Log {
         }
     }
 
-    /// Emits what it takes to have spares ready; called at the start, after commits (which the log does itself),
-    /// and from time to time after [`LogEvent::Full`].
+    /// Emits what it takes to have spares ready; called at the start, and from time to time after
+    /// [`LogEvent::Full`]. The log itself asks for more after each commit.
     pub fn want_spares(&mut self, ops: &mut Vec<DiskOp>) {
         self.drive_full = false;
         self.create_spares(ops);
@@ -205,7 +208,10 @@ impl Log {
 
     /// Where each head's durable part ends; only between commits.
     pub(super) fn ends(&self) -> [HeadEnd; HEAD_COUNT] {
-        self.heads.map(head_end)
+        Head::ALL.map(|head| match self.heads[head.index()] {
+            Some(open) => HeadEnd::new(open.seal.generation, open.end_bytes),
+            None => self.closed_ends[head.index()],
+        })
     }
 
     /// The seal of a new segment. Salts are a mixed counter over the seed (SplitMix64, Steele et al. 2014).

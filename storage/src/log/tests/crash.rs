@@ -1,0 +1,137 @@
+//! Stops in the middle of a commit.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Stops with only the first `limits` bytes of each write on the disk; what was committed is there, the commit in
+/// flight whole or not at all in each head, and the log goes on from there.
+fn crash_and_go_on(world: &mut World, limits: [usize; 3], ops: &[DiskOp], arena: &[u8], placed: &[Found]) {
+    for (op, limit) in ops.iter().zip(limits) {
+        world.disk.apply(op, arena, limit);
+    }
+    let before = world.kept.clone();
+    let report = world.restart(CONFIG);
+    assert_eq!(report.rot, [], "a torn tail is not rot: {limits:?}");
+    for kept in &before {
+        assert!(world.kept.contains(kept), "a committed record is gone: {limits:?}");
+    }
+    let extra: Vec<_> = world.kept.iter().filter(|f| placed.contains(f)).cloned().collect();
+    for head in [Head::Mail, Head::Tables] {
+        let of_head = |f: &&Found| f.2.borrow().head() == head;
+        let count = extra.iter().filter(of_head).count();
+        assert!(count == 0 || count == placed.iter().filter(of_head).count(), "half a commit: {limits:?}");
+    }
+    // A second stop before anything is written finds the same.
+    let (_, again, found) = world.disk.recover(CONFIG);
+    assert_eq!((&again, &found), (&report, &world.kept));
+
+    world.commit(&[mail(100, 300), Owned::Epoch(100)]);
+    let kept = world.kept.clone();
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![], vec![]), "the cut is on the disk: {limits:?}");
+    assert_eq!(world.kept, kept);
+}
+
+fn fork(world: &World) -> World {
+    let mut fork = World { log: Recovery::new(CONFIG).finish().0, disk: world.disk.clone(), kept: vec![] };
+    fork.restart(CONFIG);
+    fork
+}
+
+/// Tears the mail part of a commit at every byte, on a disk that `prepare` made.
+fn tear_everywhere(world: &World, records: &[Owned]) {
+    let write_bytes = {
+        let mut probe = fork(world);
+        let (_, ops, _) = probe.assemble(records);
+        let DiskOp::Write { data, .. } = &ops[0] else { panic!("a write") };
+        data.len()
+    };
+    for limit in 0..=write_bytes {
+        // Padding is not worth every byte.
+        if limit % BLOCK > 700 && limit % 61 != 0 {
+            continue;
+        }
+        for tables in [0, usize::MAX] {
+            let mut world = fork(world);
+            let (arena, ops, placed) = world.assemble(records);
+            crash_and_go_on(&mut world, [limit, tables, 0], &ops, &arena, &placed);
+        }
+    }
+}
+
+const GROUP: fn() -> Vec<Owned> =
+    || vec![mail(50, 300), Owned::Epoch(9), mail(51, 4200), Owned::Floor(5, 1, 6)];
+
+#[test]
+fn torn_at_every_byte_in_a_fresh_segment() {
+    let world = World::new();
+    tear_everywhere(&world, &GROUP());
+}
+
+#[test]
+fn torn_at_every_byte_after_other_commits() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 300), Owned::Epoch(1)]);
+    world.commit(&[mail(2, 300)]);
+    for n in 3..6 {
+        world.commit(&[Owned::Epoch(n)]);
+    }
+    tear_everywhere(&world, &GROUP());
+}
+
+#[test]
+fn torn_at_every_byte_over_what_an_earlier_use_left() {
+    let mut world = World::new();
+    for n in 0..8 {
+        world.commit(&[mail(n, 3500), mail(n, 3500)]);
+    }
+    let dead: Vec<_> = world.kept.drain(..).collect();
+    for (position, ..) in dead {
+        world.log.dead(position);
+    }
+    // Once for each freed segment, whose header is zeroed, and then into one of them.
+    for n in 20..34 {
+        world.commit(&[mail(n, 3500)]);
+        world.log.dead(world.kept.pop().unwrap().0);
+    }
+    world.commit(&[mail(40, 300)]);
+    let alive = world.kept.clone();
+    world.kept.clear();
+    let world = fork(&world);
+    assert!(world.kept.contains(&alive[0]));
+    tear_everywhere(&world, &GROUP());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_life_with_crashes(
+        steps in proptest::collection::vec((1_usize..6, 0_usize..5000, 0_usize..20_000, 0_usize..20_000, 0..4), 1..25),
+    ) {
+        let mut world = World::new();
+        let mut n = 0;
+        for (count, bytes, first, second, what) in steps {
+            let records: Vec<_> = (0..count).map(|k| {
+                n += 1;
+                if k % 3 == 2 { Owned::Account(n, vec![7; bytes]) } else { mail(n, bytes) }
+            }).collect();
+            match what {
+                // Kill the oldest half.
+                0 => {
+                    let dead: Vec<_> = world.kept.drain(..world.kept.len() / 2).collect();
+                    for (position, ..) in dead {
+                        world.log.dead(position);
+                    }
+                    world.commit(&records);
+                }
+                1 => {
+                    let (arena, ops, placed) = world.assemble(&records);
+                    // What died may come back, as no floor says otherwise here; what lived must.
+                    crash_and_go_on(&mut world, [first, second, 20_000], &ops, &arena, &placed);
+                }
+                _ => world.commit(&records),
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Damage in what was durable.
+
+use super::super::commit::COMMIT_HEADER_BYTES;
+use super::*;
+
+fn small_world() -> World {
+    let mut world = World::new();
+    world.commit(&[mail(1, 100), mail(2, 100), Owned::Epoch(1)]);
+    world.commit(&[mail(3, 100), mail(4, 100), mail(5, 100)]);
+    world.commit(&[mail(6, 100), Owned::Epoch(2)]);
+    world
+}
+
+#[test]
+fn any_flipped_byte_in_an_earlier_commit_is_told_and_the_rest_served() {
+    let world = small_world();
+    let kept = world.kept.clone();
+    let hurt = &kept[3..6];
+    let start = commit_of(&hurt[0]);
+    let record_bytes = mail(3, 100).borrow().encoded_bytes();
+    let end = start.1 as usize + COMMIT_HEADER_BYTES + 3 * record_bytes;
+    for at in start.1 as usize..end {
+        let mut disk = world.disk.clone();
+        disk.files.get_mut(&start.0.0).unwrap()[at] ^= 0x5a;
+        let (_, report, found) = disk.recover(CONFIG);
+        assert_eq!((&report.rot[..], report.torn.len()), (&[start][..], 0), "byte {at}");
+        let missing: Vec<_> = kept.iter().filter(|k| !found.contains(k)).collect();
+        let inside = (at - start.1 as usize).checked_sub(COMMIT_HEADER_BYTES);
+        match inside.map(|inside| (inside / record_bytes, inside % record_bytes)) {
+            None => assert!(missing.is_empty(), "the header alone was hurt, at {at}"),
+            // A length that rotted may take the records after it along.
+            Some((record, 4..8)) => assert!(missing.iter().all(|m| hurt[record..].contains(m)), "byte {at}"),
+            Some((record, _)) => assert_eq!(missing, [&hurt[record]], "byte {at}"),
+        }
+        assert!(found.iter().all(|f| kept.contains(f)), "nothing that never was");
+    }
+}
+
+#[test]
+fn a_lost_block_is_rot_and_later_commits_are_served() {
+    let mut world = small_world();
+    let kept = world.kept.clone();
+    let (segment, offset) = commit_of(&kept[3]);
+    world.disk.files.get_mut(&segment.0).unwrap()[offset as usize..][..BLOCK].fill(0);
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![(segment, offset)], vec![]));
+    assert_eq!(world.kept, [&kept[..3], &kept[6..]].concat());
+    // The log goes on, and the damage stays known.
+    world.commit(&[mail(7, 100), Owned::Epoch(3)]);
+    let kept = world.kept.clone();
+    assert_eq!(world.restart(CONFIG).rot, [(segment, offset)]);
+    assert_eq!(world.kept, kept);
+}
+
+#[test]
+fn rot_in_a_heads_last_commit_is_known_by_the_other_head() {
+    for fill in [true, false] {
+        let mut world = World::new();
+        world.commit(&[Owned::Epoch(1), mail(1, 100)]);
+        world.commit(&[mail(2, 100), mail(3, 100)]);
+        world.commit(&[Owned::Epoch(2)]);
+        let kept = world.kept.clone();
+        let (segment, offset) = commit_of(&kept[2]);
+        let file = world.disk.files.get_mut(&segment.0).unwrap();
+        if fill {
+            file[offset as usize..][..BLOCK].fill(0);
+        } else {
+            file[kept[3].0.offset as usize + 50] ^= 1;
+        }
+        let report = world.restart(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![(segment, offset)], vec![]));
+        let expected = if fill {
+            vec![&kept[0], &kept[1], &kept[4]]
+        } else {
+            vec![&kept[0], &kept[1], &kept[2], &kept[4]]
+        };
+        assert_eq!(world.kept.iter().collect::<Vec<_>>(), expected);
+        // The damaged block is not written over.
+        world.commit(&[mail(9, 100)]);
+        assert_ne!(commit_of(world.kept.last().unwrap()), (segment, offset));
+        world.commit(&[Owned::Epoch(3)]);
+        assert_eq!(world.restart(CONFIG).rot, [(segment, offset)]);
+    }
+}
+
+#[test]
+fn rot_at_the_end_of_a_sealed_segment_is_told() {
+    let mut world = World::new();
+    for n in 1..8 {
+        world.commit(&[mail(n, 7000)]);
+    }
+    let kept = world.kept.clone();
+    let last_of_first = kept.iter().rposition(|k| k.0.segment == kept[0].0.segment).unwrap();
+    let place = commit_of(&kept[last_of_first]);
+    let p = kept[last_of_first].0;
+    world.file(p)[p.offset as usize + 3000] ^= 8;
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![place], vec![]));
+    assert_eq!(world.kept.len(), kept.len() - 1);
+}
+
+#[test]
+fn rot_in_the_very_last_commit_is_cut_like_a_torn_tail() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 100), Owned::Epoch(1)]);
+    world.commit(&[mail(2, 100)]);
+    let last = world.kept[2].clone();
+    world.file(last.0)[last.0.offset as usize + 30] ^= 1;
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![], vec![commit_of(&last)]));
+    assert_eq!(world.kept.len(), 2);
+}
+
+#[test]
+fn a_rotten_segment_header_is_given_back_by_the_first_commit() {
+    let mut world = small_world();
+    let kept = world.kept.clone();
+    let p = kept[0].0;
+    for at in [0, 9, 16, 24, 37] {
+        let mut disk = world.disk.clone();
+        disk.files.get_mut(&p.segment.0).unwrap()[at] ^= 0xff;
+        let (_, report, found) = disk.recover(CONFIG);
+        assert_eq!(report.rot, [(p.segment, 0)], "byte {at}");
+        assert_eq!(found, kept, "byte {at}");
+    }
+    // Nothing left of it: reported, and left alone.
+    world.file(p)[..BLOCK].fill(0xee);
+    let report = world.restart(CONFIG);
+    assert_eq!(report.rot, [(p.segment, 0)]);
+    for n in 10..30 {
+        world.commit(&[mail(n, 5000)]);
+        assert_ne!(world.kept.last().unwrap().0.segment, p.segment);
+    }
+}
+
+#[test]
+fn a_forged_commit_inside_a_body_is_not_believed() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 100), Owned::Epoch(1)]);
+    // A client sends what it saw in some other log: a whole segment, aligned to the block.
+    let stolen = {
+        let mut other = World::with(LogConfig { salt_seed: 1, ..CONFIG });
+        other.commit(&[mail(66, 100)]);
+        let p = other.kept[0].0;
+        other.file(p)[BLOCK..2 * BLOCK].to_vec()
+    };
+    let before_body = COMMIT_HEADER_BYTES + mail(0, 0).borrow().encoded_bytes();
+    let mut body = vec![1; BLOCK - before_body];
+    body.extend_from_slice(&stolen[..3000]);
+    world.commit(&[Owned::Mail(1, 2, body)]);
+    world.commit(&[mail(3, 100)]);
+    let kept = world.kept.clone();
+    let p = kept[2].0;
+    world.file(p)[p.offset as usize] ^= 1;
+    let report = world.restart(CONFIG);
+    assert_eq!(report.rot, [commit_of(&kept[2])]);
+    assert_eq!(world.kept, [&kept[..2], &kept[3..]].concat());
+}
