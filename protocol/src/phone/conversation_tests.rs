@@ -235,6 +235,13 @@ fn a_frame_that_fills_a_record_goes_out_behind_an_acknowledgement() {
     client.ack(1);
     converse(&mut client, &mut host, usize::MAX);
     assert_eq!(host.records[before..].iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+
+    // To the byte: 20 are header and ids of a Send.
+    let body = vec![3; PLAINTEXT_BYTES_MAX - 20];
+    client.send(&ClientFrame::Send { to: AccountId(9), id: MessageId(2), body: &body });
+    client.send(&ClientFrame::Ping { token: 1 });
+    converse(&mut client, &mut host, usize::MAX);
+    assert_eq!(host.records[before + 2..].iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]

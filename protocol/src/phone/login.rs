@@ -65,6 +65,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn unknown_flags_are_refused() {
+        assert!(Login::parse(&[1, 1, b'a']).is_some());
+        assert_eq!(Login::parse(&[2, 1, b'a']), None);
+        assert_eq!(Login::parse(&[0x81, 1, b'a']), None);
+    }
+
     proptest! {
         #[test]
         fn what_was_encoded_is_read_and_no_piece_of_it(register: bool, name in "[a-z0-9]{0,64}") {
