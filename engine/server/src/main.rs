@@ -1,1 +1,47 @@
-fn main() {}
+//! `tern`: one process that runs a whole chat service on one machine.
+//!
+//! The main thread parses the command line, opens the data directory, starts the node (one thread for each shard, all
+//! in `tern-driver`) and then serves the admin endpoint until a signal drains the node or a shard ends it.
+
+mod admin;
+mod cli;
+mod config;
+mod cores;
+mod data;
+mod exit;
+mod serve;
+
+use clap::Parser;
+use cli::{Cli, Command, ConfigCommand};
+use config::Settings;
+use exit::{Ending, Failure};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // clap ends the process with 2 for a wrong command line, and with 0 for --help and --version.
+    match run(Cli::parse().command) {
+        Ok(ending) => ending.into(),
+        Err(Failure { ending, text }) => {
+            eprintln!("tern: {text}");
+            ending.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Ending, Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(&Settings::load(&args)?),
+        Command::Config { command: ConfigCommand::Check(args) } => {
+            Settings::load(&args)?;
+            println!("ok");
+            Ok(Ending::Drained)
+        }
+        Command::Config { command: ConfigCommand::Show(args) } => {
+            print!("{}", Settings::load(&args)?.to_toml());
+            Ok(Ending::Drained)
+        }
+    }
+}

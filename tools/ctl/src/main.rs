@@ -1,1 +1,77 @@
-fn main() {}
+//! `tern-ctl`: administers a node through its admin endpoint.
+
+mod account;
+mod client;
+mod generate;
+mod keys;
+mod status;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use client::Admin;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Administers a Tern node.
+#[derive(Parser, Debug)]
+#[command(name = "tern-ctl", version)]
+struct Cli {
+    /// The node's admin endpoint.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7323")]
+    admin: SocketAddr,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make, list and remove accounts.
+    Account {
+        #[command(subcommand)]
+        command: AccountCommand,
+    },
+    /// Show what the node is and does.
+    Status {
+        /// The endpoint's whole answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum AccountCommand {
+    /// Make one account; makes a key for its first device unless --key gives one.
+    Add {
+        /// Its name.
+        name: String,
+        /// The public key of its first device (X25519, 64 hex digits).
+        #[arg(long, value_name = "HEX", conflicts_with = "key_file")]
+        key: Option<String>,
+        /// Where the new private key goes [default: NAME.key]. An existing file is never replaced.
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+    },
+    /// List all accounts, one a line: id, name, devices, online, waiting.
+    List,
+    /// Remove an account with its mailbox.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Make many accounts for tests, with keys derived from one password.
+    Generate(generate::GenerateArgs),
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let admin = Admin::new(cli.admin);
+    match cli.command {
+        Command::Account { command: AccountCommand::Add { name, key, key_file } } => {
+            account::add(&admin, &name, key.as_deref(), key_file)
+        }
+        Command::Account { command: AccountCommand::List } => account::list(&admin),
+        Command::Account { command: AccountCommand::Remove { name } } => account::remove(&admin, &name),
+        Command::Account { command: AccountCommand::Generate(args) } => generate::generate(&admin, &args),
+        Command::Status { json } => status::status(&admin, json),
+    }
+}

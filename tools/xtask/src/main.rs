@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: the one command to remember for everything that is done with this tree.
+
+mod affinity;
+mod bench;
+mod demo;
+mod fuzz;
+mod install;
+mod lint;
+mod median;
+mod node;
+mod sim;
+mod test;
+mod tree;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Test, check, simulate, fuzz, measure and show Tern.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// A real server in a temporary directory, driven live and killed in the middle; the last line is a JSON object.
+    Demo(demo::DemoArgs),
+    /// Every test: unit, property, whole node, the simulator's self-test, 300 fresh seeds, each fuzz target.
+    Test,
+    /// Format, clippy, dependencies, promises, and the rules of the house.
+    Lint,
+    /// The simulated world; the last line is "N passed, M failed".
+    Sim(sim::SimArgs),
+    /// One fuzz target, or all.
+    Fuzz(fuzz::FuzzArgs),
+    /// A measurement; the last line is one JSON object.
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::demo(&args),
+        Command::Test => test::test(),
+        Command::Lint => lint::lint(),
+        Command::Sim(args) => sim::sim(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Bench(args) => bench::bench(&args),
+    }
+}

@@ -1,0 +1,59 @@
+//! The command line of `tern`. Only what exists is offered.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A chat backend: one process runs a whole service on one machine.
+#[derive(Parser, Debug)]
+#[command(name = "tern", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run the node until SIGTERM or SIGINT drains it.
+    Serve(Box<ServeArgs>),
+    /// Look at the configuration without starting anything.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// What `tern config` can do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ConfigCommand {
+    /// Check the file and the flags; prints `ok` or what is wrong.
+    Check(Box<ServeArgs>),
+    /// Print the whole configuration that `serve` would use with these flags, as TOML.
+    Show(Box<ServeArgs>),
+}
+
+/// Flags of `serve`; each one overrides the file's value.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// TOML file; without it the built-in values hold.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory, made if missing [default: ./tern-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Where phones connect; port 0 lets the kernel choose [default: 127.0.0.1:7322].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) phone: Option<SocketAddr>,
+    /// Admin endpoint, loopback only [default: 127.0.0.1:7323].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Number of shards [default: that of the data directory, or one per hardware thread].
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u16>,
+    /// Let phones register accounts by themselves.
+    #[arg(long)]
+    pub(crate) open_registration: bool,
+}

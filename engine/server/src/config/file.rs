@@ -1,0 +1,47 @@
+//! The TOML file as it stands on disk.
+
+use super::limits::LimitsTable;
+use crate::exit::Failure;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Every key of the file; all are optional, none is ignored.
+#[derive(Clone, Default, PartialEq, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigFile {
+    /// Data directory.
+    pub(super) data: Option<PathBuf>,
+    /// Where phones connect.
+    pub(super) phone: Option<SocketAddr>,
+    /// Admin endpoint.
+    pub(super) admin: Option<SocketAddr>,
+    /// Number of shards.
+    pub(super) shards: Option<u16>,
+    /// The core map: the hardware thread of each shard, in order. An empty list pins nothing.
+    pub(super) cpus: Option<Vec<usize>>,
+    /// Whether phones may register.
+    pub(super) open_registration: Option<bool>,
+    /// Bytes of a log segment, fixed when the data directory is made.
+    pub(super) segment_bytes: Option<u32>,
+    /// The limits.
+    pub(super) limits: Option<LimitsTable>,
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML, has an unknown key or a value of another type: the text shows the line,
+    /// the key, the value and what is allowed.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("config {}: {error}", path.display())))?;
+        Self::parse(&text).map_err(|error| Failure::usage(format!("config {}: {error}", path.display())))
+    }
+
+    /// Parses the text of a file.
+    pub(super) fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}

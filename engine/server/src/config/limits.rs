@@ -1,0 +1,57 @@
+//! The `[limits]` table: every field of [`Limits`], each optional.
+
+use serde::{Deserialize, Serialize};
+use tern_core::limits::Limits;
+
+macro_rules! limits_table {
+    ($($name:ident: $kind:ty),* $(,)?) => {
+        /// `[limits]` of the file. A name that is not a limit is an error, and so is a limit that this list forgets:
+        /// `resolve` names every field of [`Limits`].
+        #[derive(Clone, Default, PartialEq, Debug, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct LimitsTable { $($name: Option<$kind>),* }
+
+        impl LimitsTable {
+            /// The given values over the defaults; not validated.
+            pub(super) fn resolve(&self) -> Limits {
+                let default = Limits::default();
+                Limits { $($name: self.$name.unwrap_or(default.$name)),* }
+            }
+
+            /// A table that says every limit.
+            pub(super) fn of(limits: &Limits) -> Self {
+                Self { $($name: Some(limits.$name)),* }
+            }
+
+            /// The value that the file gave for a limit, for messages.
+            pub(super) fn value_of(limits: &Limits, name: &str) -> String {
+                match name { $(stringify!($name) => limits.$name.to_string(),)* _ => String::from("?") }
+            }
+        }
+    };
+}
+
+limits_table! {
+    body_bytes: usize,
+    window_count: u16,
+    mailbox_count: u32,
+    mail_bytes: usize,
+    connection_count: u32,
+    login_ms: u64,
+    idle_ms: u64,
+    hand_over_ms: u64,
+    edge_backlog_bytes: usize,
+    step_budget: u32,
+    handshakes_per_turn: u32,
+    lane_bytes: usize,
+    lane_backlog_bytes: usize,
+    commit_bytes: usize,
+    write_back_ms: u64,
+    floor_delay_ms: u64,
+    dedup_horizon_ms: u64,
+    dedup_count: usize,
+    expiry_ms: u64,
+    tick_retry_ms: u64,
+    busy_ms: u32,
+    account_count: u32,
+}

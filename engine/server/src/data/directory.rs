@@ -1,0 +1,252 @@
+//! Opening the data directory, or making it.
+
+use super::atomic;
+use super::manifest::Manifest;
+use super::secret::{from_hex, random, to_hex};
+use crate::exit::Failure;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use tern_protocol::phone::noise::KeyPair;
+
+const LOCK: &str = "LOCK";
+const MANIFEST: &str = "MANIFEST";
+const SERVER_KEY: &str = "server.key";
+
+/// What the configuration wants of the directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Shards, where file or flags say them.
+    pub(crate) shard_count: Option<u16>,
+    /// Shards of a new directory where nobody says them.
+    pub(crate) shard_count_default: u16,
+    /// Bytes of a segment, where the file says them.
+    pub(crate) segment_bytes: Option<u32>,
+    /// Bytes of a segment in a new directory where nobody says them.
+    pub(crate) segment_bytes_default: u32,
+}
+
+/// An open data directory. Nobody else can open it while this lives.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    /// Shards that the log is dealt over.
+    pub(crate) shard_count: u16,
+    /// Partitions that ids and names are dealt over.
+    pub(crate) partition_count: u16,
+    /// Bytes of a log segment.
+    pub(crate) segment_bytes: u32,
+    /// Key of the hashes of message ids.
+    pub(crate) dedup_key: [u8; 16],
+    /// The server's private key.
+    server_seed: [u8; 32],
+    /// The kernel lets go of the lock when the process ends, however it ends.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Locks the directory and reads what it is; makes it if it is not there or empty.
+    ///
+    /// # Errors
+    /// Start-up: locked by another process, made with other settings, secrets that others can read, no permission.
+    /// Damaged: a manifest or key that nobody can have written, or one of them missing.
+    pub(crate) fn open(path: &Path, wanted: Wanted) -> Result<Self, Failure> {
+        let at = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::start_up(format!("data directory {}: {what}: {error}", path.display()))
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| at("cannot make it", &error))?;
+        let lock = lock(path)?;
+        let manifest = match std::fs::read_to_string(path.join(MANIFEST)) {
+            Ok(text) => Manifest::parse(&text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path, wanted)?,
+            Err(error) => return Err(at(MANIFEST, &error)),
+        };
+        check(path, &manifest, wanted)?;
+        Ok(Self {
+            shard_count: manifest.shard_count,
+            partition_count: manifest.partition_count,
+            segment_bytes: manifest.segment_bytes,
+            dedup_key: manifest.dedup_key(),
+            server_seed: read_key(path)?,
+            _lock: lock,
+        })
+    }
+
+    /// The server's key pair.
+    pub(crate) fn server_keys(&self) -> KeyPair {
+        KeyPair::from_seed(self.server_seed)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Failure> {
+    let file = path.join(LOCK);
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&file)
+        .map_err(|error| Failure::start_up(format!("{}: {error}", file.display())))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Failure::start_up(format!(
+            "data directory {} is in use by another process (it holds {LOCK})",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(Failure::start_up(format!("{}: {error}", file.display()))),
+    }
+}
+
+/// Makes the key and then the manifest of a new directory.
+fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
+    let list = std::fs::read_dir(path)
+        .map_err(|error| Failure::start_up(format!("data directory {}: {error}", path.display())))?;
+    for entry in list.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // What a crash in the middle of this function leaves; `lost+found` is there when it is a mount point.
+        let ours = [LOCK, SERVER_KEY, "lost+found"].contains(&&*name) || name.ends_with(".tmp");
+        if !ours {
+            return Err(Failure::damaged(format!(
+                "data directory {} has no {MANIFEST} but is not empty (it has {name}): wrong directory, or damaged",
+                path.display()
+            )));
+        }
+    }
+    let write = |name: &str, text: &str| {
+        atomic::replace(path, name, text.as_bytes())
+            .map_err(|error| Failure::start_up(format!("{}: {error}", path.join(name).display())))
+    };
+    // A key that is already there stays: phones may know it, and an operator may have put it there.
+    if !path.join(SERVER_KEY).exists() {
+        write(SERVER_KEY, &format!("{}\n", to_hex(&random::<32>()?)))?;
+    }
+    let shard_count = wanted.shard_count.unwrap_or(wanted.shard_count_default);
+    let segment_bytes = wanted.segment_bytes.unwrap_or(wanted.segment_bytes_default);
+    let manifest = Manifest::new(shard_count, segment_bytes)?;
+    write(MANIFEST, &manifest.to_text())?;
+    Ok(manifest)
+}
+
+fn check(path: &Path, manifest: &Manifest, wanted: Wanted) -> Result<(), Failure> {
+    let refuse = |key: &str, wanted: u64, made: u64| {
+        Err(Failure::start_up(format!(
+            "{key} = {wanted}, but data directory {} was made with {made}; changing it is not available yet",
+            path.display()
+        )))
+    };
+    if let Some(count) = wanted.shard_count
+        && count != manifest.shard_count
+    {
+        return refuse("shards", u64::from(count), u64::from(manifest.shard_count));
+    }
+    if let Some(bytes) = wanted.segment_bytes
+        && bytes != manifest.segment_bytes
+    {
+        return refuse("segment_bytes", u64::from(bytes), u64::from(manifest.segment_bytes));
+    }
+    Ok(())
+}
+
+fn read_key(path: &Path) -> Result<[u8; 32], Failure> {
+    let file = path.join(SERVER_KEY);
+    let shown = file.display();
+    let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Failure::damaged(format!("{shown} is missing, but there is a {MANIFEST}"))
+        }
+        _ => Failure::start_up(format!("{shown}: {error}")),
+    })?;
+    let mode = std::fs::metadata(&file)
+        .map_err(|error| Failure::start_up(format!("{shown}: {error}")))?
+        .permissions()
+        .mode();
+    if mode & 0o077 != 0 {
+        return Err(Failure::start_up(format!("{shown} can be read by others: chmod 600 it")));
+    }
+    from_hex(text.trim()).ok_or_else(|| Failure::damaged(format!("{shown} is not 64 hex digits")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Ending;
+
+    const WANTED: Wanted = Wanted {
+        shard_count: None,
+        shard_count_default: 2,
+        segment_bytes: None,
+        segment_bytes_default: 1 << 20,
+    };
+
+    #[test]
+    fn the_same_keys_after_a_restart() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("new/deep");
+        let first = DataDirectory::open(&path, WANTED).unwrap();
+        let (dedup, public) = (first.dedup_key, first.server_keys().public);
+        drop(first);
+        let second = DataDirectory::open(&path, Wanted { shard_count_default: 9, ..WANTED }).unwrap();
+        assert_eq!((second.dedup_key, second.server_keys().public), (dedup, public));
+        assert_eq!(second.shard_count, 2, "an existing directory decides");
+        for name in [SERVER_KEY, MANIFEST] {
+            let mode = std::fs::metadata(path.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn two_nodes_cannot_use_one_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(place.path(), WANTED).unwrap();
+        let failure = DataDirectory::open(place.path(), WANTED).unwrap_err();
+        assert_eq!(failure.ending, Ending::StartUp);
+        assert!(failure.text.contains("in use"), "{}", failure.text);
+        drop(first);
+        DataDirectory::open(place.path(), WANTED).unwrap();
+    }
+
+    #[test]
+    fn another_number_of_shards_is_refused_and_changes_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        drop(DataDirectory::open(place.path(), WANTED).unwrap());
+        let failure =
+            DataDirectory::open(place.path(), Wanted { shard_count: Some(4), ..WANTED }).unwrap_err();
+        assert!(
+            failure.text.contains("shards = 4") && failure.text.contains("made with 2"),
+            "{}",
+            failure.text
+        );
+        assert_eq!(DataDirectory::open(place.path(), WANTED).unwrap().shard_count, 2);
+    }
+
+    #[test]
+    fn a_crash_while_it_is_made_is_harmless() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("MANIFEST.tmp"), "half").unwrap();
+        std::fs::write(place.path().join("server.key.tmp"), "half").unwrap();
+        DataDirectory::open(place.path(), WANTED).unwrap();
+    }
+
+    #[test]
+    fn damage_is_told_and_not_repaired() {
+        let place = tempfile::tempdir().unwrap();
+        drop(DataDirectory::open(place.path(), WANTED).unwrap());
+        let key = place.path().join(SERVER_KEY);
+        let text = std::fs::read(&key).unwrap();
+        std::fs::write(&key, "zz").unwrap();
+        assert_eq!(DataDirectory::open(place.path(), WANTED).unwrap_err().ending, Ending::Damaged);
+        std::fs::remove_file(&key).unwrap();
+        assert_eq!(DataDirectory::open(place.path(), WANTED).unwrap_err().ending, Ending::Damaged);
+        std::fs::write(&key, text).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let failure = DataDirectory::open(place.path(), WANTED).unwrap_err();
+        assert!(failure.text.contains("chmod 600"), "{}", failure.text);
+        std::fs::remove_file(place.path().join(MANIFEST)).unwrap();
+        std::fs::write(place.path().join("segment"), "").unwrap();
+        assert_eq!(DataDirectory::open(place.path(), WANTED).unwrap_err().ending, Ending::Damaged);
+    }
+}

@@ -1,0 +1,16 @@
+//! The data directory: who may use it, what it is, and its secrets.
+//!
+//! ```text
+//! DATA/LOCK         held (flock) by the one process that uses the directory
+//! DATA/MANIFEST     what the directory is: format, node, partitions, shards (TOML, replaced atomically, mode 0600)
+//! DATA/server.key   the server's private key (64 hex digits, mode 0600)
+//! ```
+//! The log segments beside them belong to the driver.
+
+mod atomic;
+mod directory;
+mod manifest;
+mod secret;
+
+pub(crate) use directory::{DataDirectory, Wanted};
+pub(crate) use secret::{from_hex, random, to_hex};

@@ -1,0 +1,129 @@
+//! `tern serve`: from settings to a running node, and to its end.
+
+use crate::admin::{self, Plane};
+use crate::config::Settings;
+use crate::cores;
+use crate::data::{DataDirectory, Wanted};
+use crate::exit::{Ending, Failure};
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use tern_driver::{Exit, FatalError, Node, NodeConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+/// Runs the node until it ends.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
+    log_to_stderr();
+    let data = open_data(settings)?;
+    let allowed = cores::allowed();
+    let cpus = cores::map(settings.cpus.as_deref(), &allowed, data.shard_count);
+    if let Some(cpus) = &cpus
+        && cpus.len() != usize::from(data.shard_count)
+    {
+        return Err(Failure::usage(format!(
+            "cpus = {cpus:?}, allowed: one hardware thread for each of {} shards, or an empty list",
+            data.shard_count
+        )));
+    }
+    // Before the node, so that a taken port costs no recovery.
+    let admin = TcpListener::bind(settings.admin)
+        .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
+    let keys = data.server_keys();
+    info!(shards = data.shard_count, ?cpus, data = %settings.data.display(), "starting");
+    let node = Node::start(NodeConfig {
+        shard_count: data.shard_count,
+        partition_count: data.partition_count,
+        data: settings.data.clone(),
+        phone: settings.phone,
+        cpus,
+        limits: settings.limits,
+        server_keys: keys,
+        dedup_key: data.dedup_key,
+        open_registration: settings.open_registration,
+        segment_bytes: data.segment_bytes,
+    })
+    .map_err(|error| Failure::start_up(error.to_string()))?;
+    let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.public)?;
+    control_loop(Arc::new(plane), admin)
+}
+
+fn open_data(settings: &Settings) -> Result<DataDirectory, Failure> {
+    let threads = available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX));
+    let wanted = Wanted {
+        shard_count: settings.shards,
+        shard_count_default: threads.min(1024),
+        segment_bytes: settings.segment_bytes_given(),
+        segment_bytes_default: settings.segment_bytes(),
+    };
+    DataDirectory::open(&settings.data, wanted)
+}
+
+/// The main thread's life: admin requests and signals, until the node ends.
+#[tokio::main(flavor = "current_thread")]
+async fn control_loop(plane: Arc<Plane>, listener: TcpListener) -> Result<Ending, Failure> {
+    let start_up = |error: std::io::Error| Failure::start_up(format!("admin endpoint: {error}"));
+    listener.set_nonblocking(true).map_err(start_up)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(start_up)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(start_up)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(start_up)?;
+    let service = axum::serve(listener, admin::routes(Arc::clone(&plane)));
+    let service = tokio::spawn(async move { service.await });
+    say_ready(&plane);
+
+    let exited = plane.exited();
+    let exit = loop {
+        tokio::select! {
+            exit = exited.recv_async() => break exit,
+            _ = terminate.recv() => plane.drain(),
+            _ = interrupt.recv() => plane.drain(),
+        }
+    };
+    service.abort();
+    Ok(match exit {
+        Ok(exit) => ending(&exit),
+        // Every shard dropped its end without a word: none is left to keep the promise.
+        Err(flume::RecvError::Disconnected) => ending(&Exit::Panicked("the shards are gone".into())),
+    })
+}
+
+/// The contract's one line on standard output. Whoever started the process may have closed the pipe; that is no
+/// reason to stop.
+fn say_ready(plane: &Plane) {
+    let line = format!("ready phone={} admin={} pid={}\n", plane.phone(), plane.admin(), std::process::id());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    info!(phone = %plane.phone(), admin = %plane.admin(), "serving");
+}
+
+fn ending(exit: &Exit) -> Ending {
+    match exit {
+        Exit::Drained => {
+            info!("drained");
+            Ending::Drained
+        }
+        Exit::Fatal(fatal @ FatalError::LogFullAtBoot) => {
+            error!(?fatal, "the drive is full: not even the boot epoch could be written");
+            Ending::StartUp
+        }
+        Exit::Fatal(fatal) => {
+            error!(?fatal, "a write to the log failed: nothing after it was acknowledged");
+            Ending::LogWrite
+        }
+        Exit::Panicked(text) => {
+            error!(text, "a shard panicked");
+            Ending::ShardPanic
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,240 @@
+//! The real binary: command line, ready line, exit codes, data directory and admin endpoint.
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+struct Tern {
+    child: Child,
+    admin: String,
+    ready: String,
+}
+
+impl Tern {
+    fn start(data: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let admin = ready.split_whitespace().find_map(|word| word.strip_prefix("admin=")).unwrap_or_default();
+        Self { admin: format!("http://{admin}"), child, ready }
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let url = format!("{}{path}", self.admin);
+        let mut response = match (method, body) {
+            ("GET", _) => agent.get(&url).call(),
+            ("DELETE", _) => agent.delete(&url).call(),
+            (_, body) => {
+                let text = body.map(Value::to_string).unwrap_or_default();
+                agent.post(&url).header("content-type", "application/json").send(text)
+            }
+        }
+        .unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    fn json(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let (status, text) = self.call(method, path, body);
+        assert_eq!(status, 200, "{method} {path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Tern {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tern")).args(args).output().unwrap()
+}
+
+fn key(byte: u8) -> String {
+    format!("{byte:02x}").repeat(32)
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    for args in [
+        &["serve", "--xmpp", "127.0.0.1:0"][..],
+        &["serve", "--admin", "0.0.0.0:0"],
+        &["serve", "--data", "a", "--data", "b"],
+        &["config", "check", "--config", "/no/such/file"],
+        &["check", "DIR"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn config_show_is_a_file_that_check_accepts() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("tern.toml");
+    std::fs::write(&file, run(&["config", "show", "--shards", "2"]).stdout).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["config", "check", "--config", file]).stdout, b"ok\n");
+    std::fs::write(file, "[limits]\nwindow_count = 0\n").unwrap();
+    let output = run(&["config", "check", "--config", file]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8(output.stderr).unwrap().contains("limits.window_count = 0, allowed: 1 to 4096")
+    );
+}
+
+#[test]
+fn start_up_failures_end_with_3_and_damage_with_5() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let node = Tern::start(&data, &["--shards", "1"]);
+    let serve = ["serve", "--phone", "127.0.0.1:0", "--admin"];
+    let directory = data.to_str().unwrap();
+    let second = run(&[&serve[..], &["127.0.0.1:0", "--data", directory]].concat());
+    assert_eq!(second.status.code(), Some(3), "{second:?}");
+    let taken = node.admin.strip_prefix("http://").unwrap();
+    let other = place.path().join("other");
+    let port = run(&[&serve[..], &[taken, "--shards", "1", "--data", other.to_str().unwrap()]].concat());
+    assert_eq!(port.status.code(), Some(3), "{port:?}");
+    drop(node);
+    let dealt = run(&[&serve[..], &["127.0.0.1:0", "--shards", "3", "--data", directory]].concat());
+    assert_eq!(dealt.status.code(), Some(3), "{dealt:?}");
+    assert!(String::from_utf8_lossy(&dealt.stderr).contains("made with 1"));
+    std::fs::write(data.join("MANIFEST"), "format").unwrap();
+    let damaged = run(&[&serve[..], &["127.0.0.1:0", "--data", directory]].concat());
+    assert_eq!(damaged.status.code(), Some(5), "{damaged:?}");
+}
+
+#[test]
+fn sigterm_drains_and_the_process_serves_again() {
+    let place = tempfile::tempdir().unwrap();
+    let node = Tern::start(place.path(), &["--shards", "2"]);
+    let pid = node.child.id();
+    assert!(node.ready.starts_with("ready phone=127.0.0.1:"), "{}", node.ready);
+    assert!(node.ready.ends_with(&format!(" pid={pid}\n")), "{}", node.ready);
+    let first = node.json("GET", "/v1/process", None);
+    let server_key = node.json("GET", "/v1/server-key", None);
+    assert_eq!(node.terminate().code(), Some(0));
+    // Without --shards: the directory knows.
+    let node = Tern::start(place.path(), &[]);
+    assert_eq!(node.json("GET", "/v1/server-key", None), server_key);
+    assert_ne!(node.json("GET", "/v1/process", None)["boot_id"], first["boot_id"]);
+    assert_eq!(node.terminate().code(), Some(0));
+}
+
+#[test]
+fn what_the_endpoint_tells() {
+    let place = tempfile::tempdir().unwrap();
+    let node = Tern::start(place.path(), &["--shards", "2"]);
+    assert_eq!(node.call("GET", "/healthz", None), (200, "ok\n".into()));
+    let process = node.json("GET", "/v1/process", None);
+    for field in ["cpu_user_us", "cpu_system_us", "rss_bytes", "logins", "log_bytes_written", "log_commits"] {
+        assert!(process[field].is_u64(), "{field}: {process}");
+    }
+    assert!(process["rss_bytes"].as_u64().unwrap() > 1 << 20);
+    let status = node.json("GET", "/v1/status", None);
+    assert_eq!(status["shards"].as_array().unwrap().len(), 2);
+    let metrics = node.call("GET", "/metrics", None).1;
+    assert!(
+        metrics.contains("tern_logins_total{shard=\"1\"} 0") && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
+    assert_eq!(node.call("GET", "/v1/other", None).0, 404);
+}
+
+#[test]
+fn accounts_are_made_listed_removed_and_survive_a_kill() {
+    let place = tempfile::tempdir().unwrap();
+    let mut node = Tern::start(place.path(), &["--shards", "2"]);
+    let account = |name: &str, keys: &[String]| json!({ "name": name, "device_keys": keys });
+    let body = json!({ "accounts": [
+        account("anna", &[key(1)]), account("bert", &[key(2), key(3)]), account("anna", &[key(1)]),
+        account("anna", &[key(9)]), account("No Name", &[key(4)]), account("carl", &["xy".into()]),
+        account("dora", &[]),
+    ]});
+    let made = node.json("POST", "/v1/accounts", Some(&body));
+    let results: Vec<&str> =
+        made["results"].as_array().unwrap().iter().map(|one| one["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["created", "created", "existing", "taken", "bad_name", "bad_keys", "bad_keys"]);
+    let id = made["results"][0]["id"].clone();
+    assert!(id.as_str().unwrap().parse::<u64>().is_ok());
+
+    let many: Vec<Value> = (0..1000).map(|n| account(&format!("load-{n}"), &[key(7)])).collect();
+    node.json("POST", "/v1/accounts", Some(&json!({ "accounts": many })));
+    node.child.kill().unwrap();
+    node.child.wait().unwrap();
+    let node = Tern::start(place.path(), &[]);
+    let mut names = Vec::new();
+    let mut after = "0".to_string();
+    loop {
+        let page = node.json("GET", &format!("/v1/accounts?after={after}&limit=300"), None);
+        names.extend(page["accounts"].as_array().unwrap().iter().map(|one| one["name"].to_string()));
+        match page["next"].as_str() {
+            Some(next) => after = next.into(),
+            None => break,
+        }
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 1002);
+
+    node.json("DELETE", "/v1/accounts/anna", None);
+    assert_eq!(node.call("DELETE", "/v1/accounts/anna", None).0, 404);
+    let again = node.json("POST", "/v1/accounts", Some(&json!({ "accounts": [account("anna", &[key(1)])] })));
+    assert_eq!(again["results"][0]["result"], "created");
+    assert_ne!(again["results"][0]["id"], id, "an id is never given out twice");
+}
+
+#[test]
+fn wrong_requests_are_answered() {
+    let place = tempfile::tempdir().unwrap();
+    let node = Tern::start(place.path(), &["--shards", "1"]);
+    for (method, path, body, status) in [
+        ("POST", "/v1/accounts", Some(json!({ "accounts": 7 })), 400),
+        ("POST", "/v1/accounts", Some(json!({ "acounts": [] })), 400),
+        ("POST", "/v1/accounts", Some(json!({ "accounts": [], "pad": "x".repeat(17 << 20) })), 413),
+        ("GET", "/v1/accounts?limit=0", None, 400),
+        ("GET", "/v1/accounts?limit=x", None, 400),
+        ("DELETE", "/v1/accounts/No%20Name", None, 400),
+        ("DELETE", "/v1/accounts/nobody", None, 404),
+    ] {
+        let (found, text) = node.call(method, path, body.as_ref());
+        assert_eq!(found, status, "{method} {path}: {text}");
+        assert!(serde_json::from_str::<Value>(&text).unwrap()["error"].is_string(), "{text}");
+    }
+}
+
+#[test]
+fn only_ready_goes_to_stdout() {
+    let place = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--data"])
+        .arg(place.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,99 @@
+//! One account at a time, and the list of all.
+
+use crate::client::{Admin, Made, NewAccount};
+use crate::keys;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use tern_protocol::phone::valid_name;
+
+/// Makes an account with one device.
+pub(crate) fn add(admin: &Admin, name: &str, key: Option<&str>, key_file: Option<PathBuf>) -> Result<()> {
+    check_name(name)?;
+    let Some(hex) = key else { return add_with_new_key(admin, name, key_file) };
+    let public = keys::from_hex(hex).with_context(|| format!("--key {hex}: allowed are 64 hex digits"))?;
+    let made = create(admin, name, public)?;
+    println!("{name} {}", id_of(&made)?);
+    Ok(())
+}
+
+/// The key is on disk before the account exists: an account whose key was lost could never be used.
+fn add_with_new_key(admin: &Admin, name: &str, key_file: Option<PathBuf>) -> Result<()> {
+    let file = key_file.unwrap_or_else(|| PathBuf::from(format!("{name}.key")));
+    let keys = keys::fresh()?;
+    keys::save(&file, &keys)?;
+    let shown = file.display();
+    // Where no answer came the account may exist: then the key stays.
+    let made = create(admin, name, keys.public)
+        .with_context(|| format!("whether {name} was made is unknown; its private key stays in {shown}"))?;
+    match id_of(&made) {
+        Ok(id) => {
+            println!("{name} {id} private key in {shown}");
+            Ok(())
+        }
+        Err(refused) => {
+            std::fs::remove_file(&file).with_context(|| format!("key file {shown} is of no use"))?;
+            Err(refused)
+        }
+    }
+}
+
+fn create(admin: &Admin, name: &str, public: [u8; 32]) -> Result<Made> {
+    let made = admin.create(&[NewAccount { name: name.into(), public }])?;
+    made.into_iter().next().context("no result for the account")
+}
+
+fn id_of(made: &Made) -> Result<&str> {
+    match (made.result.as_str(), &made.id) {
+        ("created" | "existing", Some(id)) => Ok(id),
+        (refused, _) => bail!("{}: {}", made.name, explain(refused)),
+    }
+}
+
+/// The endpoint's word in a sentence.
+pub(crate) fn explain(result: &str) -> &str {
+    match result {
+        "taken" => "the name is taken by an account with other keys",
+        "bad_name" => "not a name",
+        "bad_keys" => "not keys that an account can have",
+        "full" => "the shard has as many accounts as account_count allows, or its drive is full",
+        other => other,
+    }
+}
+
+/// Refuses early what the node would refuse.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if !valid_name(name) {
+        bail!("{name:?} is not a name: 1 to 64 of a-z, 0-9, '.', '-', '_', the first one a letter or digit");
+    }
+    Ok(())
+}
+
+/// Prints every account, in the order of ids.
+pub(crate) fn list(admin: &Admin) -> Result<()> {
+    let mut after = "0".to_string();
+    loop {
+        let page = admin.get(&format!("/v1/accounts?after={after}&limit=1000"))?;
+        for account in page["accounts"].as_array().context("accounts")? {
+            let devices = account["devices"].as_array().map_or(0, Vec::len);
+            println!(
+                "{} {} devices={devices} online={} waiting={}",
+                account["id"].as_str().context("id")?,
+                account["name"].as_str().context("name")?,
+                account["online"],
+                account["waiting"],
+            );
+        }
+        match page["next"].as_str() {
+            Some(next) => after = next.into(),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Removes an account.
+pub(crate) fn remove(admin: &Admin, name: &str) -> Result<()> {
+    check_name(name)?;
+    admin.delete(&format!("/v1/accounts/{name}"))?;
+    println!("removed {name}");
+    Ok(())
+}

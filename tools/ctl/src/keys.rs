@@ -1,0 +1,122 @@
+//! Device keys: made, derived and kept.
+
+use anyhow::{Context, Result, anyhow};
+use aws_lc_rs::{digest, pbkdf2};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use tern_protocol::phone::noise::KeyPair;
+
+/// One salt for every batch, so that the keys can be derived again from the password alone. That makes weak
+/// passwords cheap to guess: these keys are for tests only.
+const SALT: &[u8] = b"tern-ctl account generate, for tests only";
+/// Rounds of the one slow hash of a batch.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
+
+/// A key pair from the operating system's randomness.
+pub(crate) fn fresh() -> Result<KeyPair> {
+    Ok(KeyPair::from_seed(random()?))
+}
+
+/// A password that nobody can guess.
+pub(crate) fn fresh_password() -> Result<String> {
+    Ok(to_hex(&random::<16>()?))
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the operating system gave no random bytes"))?;
+    Ok(bytes)
+}
+
+/// The keys of a batch of test accounts.
+///
+/// `batch = PBKDF2-HMAC-SHA256(password, "tern-ctl account generate, for tests only", 200000 rounds, 32 bytes)`, once;
+/// the private key of NAME is `SHA-256(batch || NAME)`.
+pub(crate) struct Batch([u8; 32]);
+
+impl Batch {
+    /// The slow part, once for all accounts.
+    pub(crate) fn new(password: &str) -> Self {
+        let mut derived = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, SALT, password.as_bytes(), &mut derived);
+        Self(derived)
+    }
+
+    /// The key pair of one account.
+    pub(crate) fn keys_of(&self, name: &str) -> KeyPair {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&self.0);
+        context.update(name.as_bytes());
+        let mut seed = [0; 32];
+        seed.copy_from_slice(context.finish().as_ref());
+        KeyPair::from_seed(seed)
+    }
+}
+
+/// Writes a private key to a new file that only its owner can read.
+///
+/// # Errors
+/// The file is there already, or cannot be written.
+pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
+    let shown = file.display();
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("key file {shown}"))?;
+    writeln!(out, "{}", to_hex(&keys.private)).with_context(|| format!("key file {shown}"))?;
+    out.sync_all().with_context(|| format!("key file {shown}"))
+}
+
+/// Lower-case hex digits.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A public key from its 64 hex digits.
+pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> =
+        text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).unwrap_or(&0)).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn derivation_is_as_documented() {
+        // Computed with Python's hashlib: pbkdf2_hmac and sha256.
+        let batch = Batch::new("secret");
+        assert_eq!(to_hex(&batch.0), "0b7ecdaab0ef749e9b88a79d863ba352c8c09eb6f8761d50432c93db7f196dfe");
+        let seed = "bc15bbd949281d8815b2d8b625cc069f439a075f20c36ce2335ae7a45ef25329";
+        assert_eq!(batch.keys_of("t0").public, KeyPair::from_seed(from_hex(seed).unwrap()).public);
+        assert_ne!(batch.keys_of("t0").public, batch.keys_of("t1").public);
+    }
+
+    #[test]
+    fn hex_there_and_back() {
+        let key = [0xa5; 32];
+        assert_eq!(from_hex(&to_hex(&key)), Some(key));
+        for wrong in [String::new(), "a".repeat(63), "a".repeat(65), "g".repeat(64), "ä".repeat(32)] {
+            assert_eq!(from_hex(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_is_private_and_never_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("anna.key");
+        let keys = fresh().unwrap();
+        save(&file, &keys).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(save(&file, &fresh().unwrap()).is_err());
+        assert_eq!(from_hex(std::fs::read_to_string(&file).unwrap().trim()), Some(keys.private));
+    }
+}

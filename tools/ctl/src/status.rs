@@ -1,0 +1,63 @@
+//! What the node is and does, for a person or a script.
+
+use crate::client::Admin;
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// Prints the node's status.
+pub(crate) fn status(admin: &Admin, json: bool) -> Result<()> {
+    let status = admin.get("/v1/status")?;
+    if json {
+        println!("{status}");
+        return Ok(());
+    }
+    print!("{}", render(&status).context("the endpoint's answer lacks a field")?);
+    Ok(())
+}
+
+/// One line for the node, one for each counter that counted, by shard.
+fn render(status: &Value) -> Option<String> {
+    let text = |field: &str| status[field].as_str();
+    let mut out = format!(
+        "tern {} pid {} up {} s{}\nphone {} admin {}\nserver key {}\n",
+        text("version")?,
+        status["pid"].as_u64()?,
+        status["uptime_s"].as_u64()?,
+        if status["draining"].as_bool()? { ", draining" } else { "" },
+        text("phone")?,
+        text("admin")?,
+        text("server_key")?,
+    );
+    let shards = status["shards"].as_array()?;
+    for (shard, recovery) in shards.iter().map(|shard| &shard["recovery"]).enumerate() {
+        if let Some(report) = recovery.as_str() {
+            out += &format!("shard {shard} recovered {report}\n");
+        }
+    }
+    for (name, total) in status["totals"].as_object()? {
+        if total.as_u64()? == 0 {
+            continue;
+        }
+        let each: Vec<String> = shards.iter().map(|shard| shard["counters"][name].to_string()).collect();
+        out += &format!("{name:<22} {total:>14}  {}\n", each.join(" "));
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn shows_what_counted_and_nothing_else() {
+        let status = json!({
+            "version": "1", "pid": 7, "uptime_s": 9, "draining": true, "phone": "p", "admin": "a", "server_key": "k",
+            "totals": { "logins": 5, "expired": 0 },
+            "shards": [{ "counters": { "logins": 2, "expired": 0 } }, { "counters": { "logins": 3, "expired": 0 } }],
+        });
+        let text = render(&status).unwrap();
+        assert!(text.contains("draining") && text.contains("5  2 3") && !text.contains("expired"), "{text}");
+        assert_eq!(render(&json!({})), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask bench`: the figures of this machine. Server on the first hardware thread, generator on the second.
+
+mod offline;
+mod pairs;
+mod recovery;
+
+use crate::tree::{build, root};
+use crate::{median, tree};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Which measurement.
+    #[arg(value_enum, default_value = "pairs")]
+    name: Name,
+    /// So many runs, each with a fresh server; the median of each figure is told.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    runs: u32,
+    /// Seconds of traffic, where the measurement has a duration.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+}
+
+/// The measurements.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+enum Name {
+    /// 1,000 phones in pairs, window 1, 128-byte bodies.
+    Pairs,
+    /// 100,000 messages to 1,000 absent phones, then they come.
+    Offline,
+    /// Start after SIGKILL with 500,000 messages in the log.
+    Recovery,
+}
+
+/// The hardware threads of server and generator.
+const SERVER_CPU: usize = 0;
+const GENERATOR_CPU: usize = 1;
+
+/// Runs one measurement; the last line of standard output is its JSON object.
+pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
+    if std::thread::available_parallelism().context("hardware threads")?.get() < 2 {
+        bail!("a measurement needs two hardware threads");
+    }
+    build(&["tern-server", "tern-load"])?;
+    let run = match args.name {
+        Name::Pairs => pairs::run,
+        Name::Offline => offline::run,
+        Name::Recovery => recovery::run,
+    };
+    let mut runs = Vec::new();
+    for number in 1..=args.runs {
+        eprintln!("xtask: {:?}, run {number} of {}", args.name, args.runs);
+        runs.push(run(args.seconds)?);
+    }
+    let mut result = median::of(&runs);
+    let fields = result.as_object_mut().context("a measurement gives an object")?;
+    fields.insert("bench".into(), json!(format!("{:?}", args.name).to_lowercase()));
+    fields.insert("runs".into(), json!(args.runs));
+    fields.insert("commit".into(), json!(commit()));
+    println!("{result}");
+    Ok(())
+}
+
+/// A place for the data on the drive that the tree is on: temporary directories may be memory, where a commit costs
+/// nothing.
+fn place() -> Result<TempDir> {
+    let target = tree::binary("tern");
+    let directory = target.parent().context("target directory")?;
+    tempfile::Builder::new().prefix("bench-data-").tempdir_in(directory).context("directory for the data")
+}
+
+/// What the generator found must be clean, else the figures mean nothing.
+fn clean((result, success): (Value, bool)) -> Result<Value> {
+    if !success {
+        bail!("the generator is not content: {result}");
+    }
+    Ok(result)
+}
+
+/// The measured commit, with a mark when the tree is not as committed.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.current_dir(root()).args(["describe", "--always", "--dirty", "--exclude=*"]);
+    tree::output_of(&mut git).map_or_else(|_| "unknown".into(), |text| text.trim().into())
+}

@@ -1,0 +1,16 @@
+//! `bench offline`: storing for phones that are away, and draining when they come.
+
+use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
+use crate::node::{Load, Node, NodePlan};
+use anyhow::Result;
+use serde_json::Value;
+
+/// One run with a fresh server. It has no duration: it ends when everything is drained.
+pub(super) fn run(_seconds: u32) -> Result<Value> {
+    let data = place()?;
+    let node = Node::start(NodePlan::new(&data.path().join("data"), 1, Some(SERVER_CPU)))?;
+    let options = ["--phones", "1000", "--messages", "100000", "--body", "128"].map(String::from);
+    let result = clean(Load::start(&node, Some(GENERATOR_CPU), "offline", &options)?.finish()?)?;
+    node.drain()?;
+    Ok(result)
+}

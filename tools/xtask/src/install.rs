@@ -1,0 +1,27 @@
+//! Tools that tests and checks need: installed where this user may, named where not.
+
+use crate::tree::{cargo, run, works};
+use anyhow::{Context, Result};
+use std::process::Command;
+
+/// A cargo subcommand from its package, with the versions that its authors locked.
+pub(crate) fn cargo_tool(package: &str) -> Result<()> {
+    let subcommand = package.strip_prefix("cargo-").unwrap_or(package);
+    if works(cargo().args([subcommand, "--version"])) {
+        return Ok(());
+    }
+    run(cargo().args(["install", "--locked", package])).with_context(|| format!("{package} is needed"))
+}
+
+/// A program of a Debian package.
+pub(crate) fn system_program(program: &str, package: &str) -> Result<()> {
+    if works(Command::new(program).arg("--version")) {
+        return Ok(());
+    }
+    let installed = run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends", package]))
+        .or_else(|_| {
+            run(Command::new("apt-get").arg("update"))?;
+            run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends", package]))
+        });
+    installed.with_context(|| format!("{program} is needed: install it (Debian package {package})"))
+}

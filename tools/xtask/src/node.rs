@@ -1,0 +1,160 @@
+//! A real `tern serve` as a child process.
+
+use crate::affinity::spawn_on;
+use crate::tree::binary;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for the ready line: recovery of a few gigabytes from a slow drive.
+const READY_WAIT: Duration = Duration::from_secs(120);
+
+/// How to start a node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodePlan {
+    /// Data directory.
+    pub(crate) data: PathBuf,
+    /// Number of shards.
+    pub(crate) shards: u16,
+    /// The hardware thread of the whole process, for measurements with one shard.
+    pub(crate) cpu: Option<usize>,
+    /// Where phones connect; port 0 at first.
+    pub(crate) phone: String,
+    /// Admin endpoint; port 0 at first.
+    pub(crate) admin: String,
+}
+
+impl NodePlan {
+    /// A node on ports that the kernel picks.
+    pub(crate) fn new(data: &Path, shards: u16, cpu: Option<usize>) -> Self {
+        let any = || "127.0.0.1:0".to_string();
+        Self { data: data.into(), shards, cpu, phone: any(), admin: any() }
+    }
+}
+
+/// A running node; killed when dropped.
+pub(crate) struct Node {
+    child: Child,
+    plan: NodePlan,
+    /// From the start of the process to its ready line.
+    pub(crate) ready_after: Duration,
+}
+
+impl Node {
+    /// Starts the release binary and waits until it serves.
+    pub(crate) fn start(mut plan: NodePlan) -> Result<Self> {
+        let mut command = Command::new(binary("tern"));
+        command.arg("serve").arg("--data").arg(&plan.data);
+        command.args(["--phone", &plan.phone, "--admin", &plan.admin, "--shards", &plan.shards.to_string()]);
+        command.stdout(Stdio::piped());
+        // What a start says is of use only when something goes wrong.
+        command.env("TERN_LOG", std::env::var("TERN_LOG").unwrap_or_else(|_| "warn".into()));
+        let started = Instant::now();
+        let mut child = spawn_on(plan.cpu, &mut command)?;
+        let out = child.stdout.take().context("the node's standard output")?;
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(out).read_line(&mut line);
+            let _ = send.send(line);
+        });
+        let line = receive.recv_timeout(READY_WAIT).unwrap_or_default();
+        let ready_after = started.elapsed();
+        let field =
+            |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(String::from);
+        let (Some(phone), Some(admin)) = (field("phone="), field("admin=")) else {
+            let _ = child.kill();
+            let status = child.wait()?;
+            bail!("the node did not get ready ({status}): {line:?}");
+        };
+        plan.phone = phone;
+        plan.admin = admin;
+        Ok(Self { child, plan, ready_after })
+    }
+
+    /// Where phones connect.
+    pub(crate) fn phone(&self) -> &str {
+        &self.plan.phone
+    }
+
+    /// The admin endpoint.
+    pub(crate) fn admin(&self) -> &str {
+        &self.plan.admin
+    }
+
+    /// Ends the process by SIGKILL; gives what starts it again on the same data and ports.
+    pub(crate) fn kill(mut self) -> Result<NodePlan> {
+        self.child.kill().context("SIGKILL")?;
+        self.child.wait()?;
+        Ok(self.plan.clone())
+    }
+
+    /// Ends the process by SIGTERM; fails when it does not drain.
+    pub(crate) fn drain(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("pid")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("SIGTERM")?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the node did not drain: {status}");
+        }
+        Ok(())
+    }
+
+    /// `GET path` of the admin endpoint.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .proxy(None)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
+        let mut response =
+            agent.get(format!("http://{}{path}", self.plan.admin)).call().context("admin endpoint")?;
+        let text = response.body_mut().read_to_string().context("admin endpoint")?;
+        serde_json::from_str(&text).context("admin endpoint")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running `tern-load`; killed when dropped. Its progress is shown, its JSON is kept.
+pub(crate) struct Load {
+    child: Child,
+}
+
+impl Load {
+    /// Starts the generator against a node.
+    pub(crate) fn start(node: &Node, cpu: Option<usize>, mode: &str, options: &[String]) -> Result<Self> {
+        let mut command = Command::new(binary("tern-load"));
+        command.args([mode, "--phone", node.phone(), "--admin", node.admin(), "--json"]).args(options);
+        eprintln!("xtask: {}", crate::tree::words(&command));
+        Ok(Self { child: spawn_on(cpu, command.stdout(Stdio::piped()))? })
+    }
+
+    /// Waits for its end; gives its JSON when it ended well or incomplete, which the caller judges.
+    pub(crate) fn finish(mut self) -> Result<(Value, bool)> {
+        let out = self.child.stdout.take().context("the generator's standard output")?;
+        let last = BufReader::new(out).lines().map_while(Result::ok).last().unwrap_or_default();
+        let status = self.child.wait()?;
+        let value =
+            serde_json::from_str(&last).with_context(|| format!("tern-load ({status}) said {last:?}"))?;
+        Ok((value, status.success()))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
