@@ -238,7 +238,7 @@ impl<'a> Envelope<'a> {
 
     /// The sender's device.
     #[must_use]
-    pub fn from_device(&self) -> DeviceId {
+    pub fn sender_device(&self) -> DeviceId {
         DeviceId(self.header.from_device.get())
     }
 
@@ -262,7 +262,7 @@ impl<'a> Envelope<'a> {
 
     /// The sender's name.
     #[must_use]
-    pub const fn from_name(&self) -> &'a str {
+    pub const fn sender_name(&self) -> &'a str {
         self.from_name
     }
 
@@ -294,8 +294,8 @@ mod tests {
             prop_assert_eq!(rest, b"next");
             prop_assert_eq!(envelope.kind(), kind);
             prop_assert_eq!((envelope.to().0, envelope.from().0, envelope.id().0), (to, from, id));
-            prop_assert_eq!((envelope.time_ms(), envelope.seq().0, envelope.from_device().0), (time_ms, seq, device));
-            prop_assert_eq!(String::from(envelope.from_name()), name);
+            prop_assert_eq!((envelope.time_ms(), envelope.seq().0, envelope.sender_device().0), (time_ms, seq, device));
+            prop_assert_eq!(String::from(envelope.sender_name()), name);
             prop_assert_eq!(envelope.body(), &body[..]);
         }
 

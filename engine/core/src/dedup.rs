@@ -5,7 +5,7 @@
 
 use crate::account::SeededHash;
 use alloc::collections::VecDeque;
-use core::hash::{BuildHasher, Hash, Hasher};
+use core::hash::BuildHasher;
 use hashbrown::HashTable;
 use tern_protocol::ids::{AccountId, MessageId};
 
@@ -49,9 +49,13 @@ impl Dedup {
 
     /// The hash under which an id is remembered.
     pub(crate) fn hash(&self, to: AccountId, from: AccountId, id: MessageId, is_tick: bool) -> IdHash {
-        let mut hasher = self.key.build_hasher();
-        (to.0, from.0, id.0, is_tick).hash(&mut hasher);
-        IdHash(hasher.finish())
+        // Spelled out in bytes: the log keeps these hashes, so they may not depend on how a release hashes tuples.
+        let mut bytes = [0; 25];
+        for (field, value) in bytes.chunks_exact_mut(8).zip([to.0, from.0, id.0]) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[24] = u8::from(is_tick);
+        IdHash(self.key.build_hasher().hash(&bytes))
     }
 
     /// The hour that an id made at `made_s` belongs to.

@@ -40,8 +40,7 @@ impl Shard {
                     let sent = ServerFrame::Sent { id: envelope.id() };
                     self.edges.say(session.conn, &sent, DELIVERY_BACKLOG_BYTES);
                 }
-                let tick =
-                    ServerFrame::Delivered { number, by: envelope.from(), id: envelope.id(), time_s };
+                let tick = ServerFrame::Delivered { number, by: envelope.from(), id: envelope.id(), time_s };
                 self.edges.say(session.conn, &tick, DELIVERY_BACKLOG_BYTES)
             } else {
                 let message = ServerFrame::Deliver {
@@ -49,7 +48,7 @@ impl Shard {
                     from: envelope.from(),
                     id: envelope.id(),
                     time_s,
-                    from_name: envelope.from_name(),
+                    from_name: envelope.sender_name(),
                     body: envelope.body(),
                 };
                 self.edges.say(session.conn, &message, DELIVERY_BACKLOG_BYTES)

@@ -108,10 +108,11 @@ impl Edges {
 
     /// All sockets that are open.
     pub(crate) fn all(&self) -> impl Iterator<Item = ConnId> + '_ {
-        self.slots.iter().enumerate().filter(|(_, slot)| slot.edge.is_some()).map(|(index, slot)| ConnId {
-            slot: index as u32,
-            generation: slot.generation,
-        })
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.edge.is_some())
+            .map(|(index, slot)| ConnId { slot: index as u32, generation: slot.generation })
     }
 
     fn open(&mut self, slot: u32, edge: Edge) -> ConnId {
@@ -205,7 +206,13 @@ impl Shard {
     }
 
     /// Opens an edge in a slot, with its login deadline running.
-    pub(crate) fn open_edge(&mut self, now: Now, slot: u32, state: State, peer: Option<SocketAddr>) -> ConnId {
+    pub(crate) fn open_edge(
+        &mut self,
+        now: Now,
+        slot: u32,
+        state: State,
+        peer: Option<SocketAddr>,
+    ) -> ConnId {
         let timer = self.wheel.set(now.mono_ns + self.config.limits.login_ms * 1_000_000, 0);
         let conn = self.edges.open(
             slot,

@@ -74,7 +74,8 @@ impl Shard {
             _ => return,
         };
         match (self.hand_overs.take(from, token), half) {
-            (Some(Half::State(state)), Half::Socket(slot)) | (Some(Half::Socket(slot)), Half::State(state)) => {
+            (Some(Half::State(state)), Half::Socket(slot))
+            | (Some(Half::Socket(slot)), Half::State(state)) => {
                 self.counters.taken_over += 1;
                 self.adopt(now, slot, *state, out);
             }

@@ -56,7 +56,7 @@ impl Shard {
     /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
     /// message brings them again.
     fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
-        let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.from_device()) else {
+        let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.sender_device()) else {
             return;
         };
         let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
@@ -109,8 +109,10 @@ impl Shard {
             }
             return;
         }
-        let key = (index, envelope.from(), envelope.from_device());
-        if self.is_out_of_turn(now, key, id) || !self.has_room_for(index, false) || !self.append(now, index, envelope)
+        let key = (index, envelope.from(), envelope.sender_device());
+        if self.is_out_of_turn(now, key, id)
+            || !self.has_room_for(index, false)
+            || !self.append(now, index, envelope)
         {
             self.refuse_stream(now, key, id);
             let retry_ms = u64::from(self.busy_ms());
@@ -150,7 +152,10 @@ impl Shard {
         let limits = &self.config.limits;
         let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
         let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
-        !is_full && !self.draining && !self.writer.log.is_full() && self.cache.bytes_used() < limits.mail_bytes
+        !is_full
+            && !self.draining
+            && !self.writer.log.is_full()
+            && self.cache.bytes_used() < limits.mail_bytes
     }
 
     /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.
@@ -160,14 +165,14 @@ impl Shard {
         self.next_seq = seq.next();
         let Some(account) = self.accounts.get_mut(index) else { return false };
         let is_tick = envelope.kind() == Kind::Delivered;
-        let waiting = match account.place_of(envelope.from_device()) {
+        let waiting = match account.place_of(envelope.sender_device()) {
             Some(place) if is_tick => DeviceSet::one(place),
             _ => account.all_devices(),
         };
         account.mailbox.push(Entry {
             seq,
             from: envelope.from(),
-            from_device: envelope.from_device(),
+            from_device: envelope.sender_device(),
             id: envelope.id(),
             waiting,
             is_tick,
@@ -364,7 +369,7 @@ impl Shard {
             flags: 0,
             to: envelope.from(),
             from: AccountId(account),
-            from_device: envelope.from_device(),
+            from_device: envelope.sender_device(),
             id: envelope.id(),
             time_ms: now.wall_ms,
             seq: account,
@@ -414,7 +419,7 @@ struct Ends {
 impl Ends {
     /// The way back of an envelope.
     fn back_from(envelope: Envelope<'_>) -> Self {
-        Self { to: envelope.from(), from: envelope.to(), device: envelope.from_device() }
+        Self { to: envelope.from(), from: envelope.to(), device: envelope.sender_device() }
     }
 }
 

@@ -204,8 +204,13 @@ impl Shard {
             if drops_leftover {
                 leftover.clear();
             }
-            let state =
-                Box::new(HandOver { token, login, unsent: take(&mut edge.raw_out), leftover, peer: edge.peer });
+            let state = Box::new(HandOver {
+                token,
+                login,
+                unsent: take(&mut edge.raw_out),
+                leftover,
+                peer: edge.peer,
+            });
             self.counters.handed_over += 1;
             out.push(Output::MoveState { to: *to, state });
             edge.state = State::Closing { asked: true };

@@ -2,13 +2,13 @@
 //! new boot epoch that is durable before the shard serves.
 
 use crate::account::{Account, Floor, SeededHash, stored};
-use crate::commit::{Item, Waiter};
+use crate::commit::{Item, SegmentIds, Waiter};
 use crate::dedup::IdHash;
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use tern_protocol::envelope::{Envelope, Kind};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, CacheRef};
@@ -215,8 +215,7 @@ impl Shard {
         }
         mail.sort_unstable_by_key(|mail| (mail.mailbox, mail.seq));
         // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
-        let mut by_segment: HashMap<SegmentId, (Position, Vec<(u32, IdHash)>), _> =
-            HashMap::with_hasher(SeededHash(5, 6));
+        let mut by_segment: BTreeMap<SegmentId, SegmentIds> = BTreeMap::new();
         for found in mail {
             let (mailbox, position) = (found.mailbox, found.position);
             let entry = self.restore_one(now, found);
@@ -228,12 +227,14 @@ impl Shard {
                 self.remember(mailbox, &entry);
             }
             if !known.contains(&hash.0) {
-                by_segment.entry(position.segment).or_insert((position, Vec::new())).1.push((hour, hash));
+                let segment = by_segment.entry(position.segment).or_default();
+                segment.pinned.get_or_insert(position);
+                segment.ids.push((hour, hash));
             }
         }
-        for (_, (pinned, mut ids)) in by_segment {
-            self.writer.log.live(pinned);
-            self.writer.push_ids(&mut ids, Some(pinned));
+        for SegmentIds { pinned, mut ids } in by_segment.into_values() {
+            pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
+            self.writer.push_ids(&mut ids, pinned);
         }
     }
 
@@ -245,7 +246,7 @@ impl Shard {
         let mut entry = Entry {
             seq,
             from: envelope.from(),
-            from_device: envelope.from_device(),
+            from_device: envelope.sender_device(),
             id: envelope.id(),
             waiting: DeviceSet::default(),
             is_tick,

@@ -185,7 +185,9 @@ impl Shard {
     /// Go-back-N at the source: is this recipient's stream waiting for another id?
     fn is_refused_here(&mut self, id: SessionId, to: AccountId, message: MessageId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
-        let Some(index) = session.refused.iter().position(|(account, _)| *account == to) else { return false };
+        let Some(index) = session.refused.iter().position(|(account, _)| *account == to) else {
+            return false;
+        };
         if session.refused[index].1 == message {
             session.refused.swap_remove(index);
             return false;

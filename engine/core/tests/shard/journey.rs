@@ -1,0 +1,190 @@
+//! The journey of a message through one shard, with the real client on the other end.
+
+use crate::world::World;
+use crate::world::phone::{Heard, Phone};
+use tern_core::limits::Limits;
+
+const NOW_S: u64 = 1_800_000_000;
+
+/// A message id that the sender made at the world's time.
+fn id(low: u64) -> u64 {
+    NOW_S << 32 | low
+}
+
+fn message(number: u32, low: u64, body: &[u8]) -> Heard {
+    Heard::Message { number, id: id(low), body: body.to_vec() }
+}
+
+fn two_phones(world: &mut World) -> (Phone, Phone) {
+    let ann = Phone::connect(world, 0, "ann", 1);
+    let bob = Phone::connect(world, 1, "bob", 2);
+    assert_eq!((&ann.heard[..], &bob.heard[..]), (&[Heard::Drained][..], &[Heard::Drained][..]));
+    (ann, bob)
+}
+
+#[test]
+fn an_online_message_is_ticked_and_never_written() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, mut bob) = two_phones(&mut world);
+    let written = world.shard.counters().log_bytes_written;
+    ann.send(&mut world, &bob, id(1), b"hello");
+    bob.hear(&mut world);
+    assert_eq!(bob.heard[1..], [message(1, 1, b"hello")]);
+    assert_eq!(ann.heard[1..], [], "nothing is safe yet");
+    bob.ack(&mut world, 1);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Sent(id(1)), Heard::Delivered { number: 1, id: id(1) }]);
+    ann.ack(&mut world, 1);
+    world.pass_ms(200);
+    assert_eq!(world.shard.counters().log_bytes_written, written, "all was acknowledged before its commit");
+    assert_eq!(world.shard.counters().writes_avoided, 2, "the message and its tick");
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+}
+
+#[test]
+fn sent_waits_for_the_disk() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    world.disk_runs = false;
+    ann.send(&mut world, &bob, id(1), b"hello");
+    world.pass_ms(100);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], []);
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Sent(id(1))]);
+}
+
+#[test]
+fn mail_waits_for_the_absent_across_a_kill() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    for n in 1..=3 {
+        ann.send(&mut world, &bob, id(n), b"waits");
+    }
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [1, 2, 3].map(|n| Heard::Sent(id(n))));
+    let mut world = world.kill();
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let waited = [1, 2, 3].map(|n| message(n as u32, n, b"waits"));
+    assert_eq!(bob.heard, [&waited[..], &[Heard::Drained]].concat());
+    bob.ack(&mut world, 3);
+    world.pass_ms(300);
+    let mut world = world.kill();
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(bob.heard, [Heard::Drained], "the floor was remembered");
+    let ann = Phone::connect(&mut world, 0, "ann", 1);
+    let ticks: Vec<_> = (1..=3).map(|n| Heard::Delivered { number: n, id: id(u64::from(n)) }).collect();
+    assert_eq!(ann.heard[..3], ticks, "ticks survive the sender's absence and the kill");
+}
+
+#[test]
+fn a_retry_is_recognised_also_after_a_kill() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"once");
+    ann.send(&mut world, &bob, id(1), b"once");
+    let mut world = world.kill();
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &bob, id(1), b"once");
+    ann.hear(&mut world);
+    assert_eq!(ann.heard, [Heard::Drained, Heard::Sent(id(1))]);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(bob.heard, [message(1, 1, b"once"), Heard::Drained]);
+}
+
+#[test]
+fn a_retry_from_before_the_horizon_has_expired() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, bob) = two_phones(&mut world);
+    let old = (NOW_S - 25 * 3600) << 32 | 1;
+    ann.send(&mut world, &bob, old, b"late");
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Expired(old)]);
+}
+
+#[test]
+fn a_refused_stream_goes_on_only_from_the_refused_message() {
+    let limits = Limits { window_count: 2, mailbox_count: 2, ..Limits::default() };
+    let mut world = World::new(limits);
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    for n in 1..=4 {
+        ann.send(&mut world, &bob, id(n), b"x");
+    }
+    ann.hear(&mut world);
+    let (one, two) = (Heard::Sent(id(1)), Heard::Sent(id(2)));
+    assert_eq!(ann.heard[1..], [one, two, Heard::Busy(id(3)), Heard::Busy(id(4))]);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.ack(&mut world, 2);
+    ann.hear(&mut world);
+    ann.ack(&mut world, 2);
+    ann.heard.clear();
+    ann.send(&mut world, &bob, id(4), b"x");
+    ann.hear(&mut world);
+    assert_eq!(ann.heard, [Heard::Busy(id(4))], "4 must not overtake 3");
+    ann.send(&mut world, &bob, id(3), b"x");
+    ann.send(&mut world, &bob, id(4), b"x");
+    bob.hear(&mut world);
+    assert_eq!(bob.heard[bob.heard.len() - 2..], [message(3, 3, b"x"), message(4, 4, b"x")]);
+}
+
+#[test]
+fn a_slow_phone_costs_its_window_and_no_more() {
+    let limits = Limits { window_count: 4, ..Limits::default() };
+    let mut world = World::new(limits);
+    let (mut ann, mut bob) = two_phones(&mut world);
+    for n in 1..=10 {
+        ann.send(&mut world, &bob, id(n), b"x");
+    }
+    bob.hear(&mut world);
+    assert_eq!(bob.heard.len(), 1 + 4);
+    bob.ack(&mut world, 3);
+    assert_eq!(bob.heard.len(), 1 + 7);
+}
+
+#[test]
+fn a_second_login_of_a_device_replaces_the_first() {
+    let mut world = World::new(Limits::default());
+    let (_, mut bob) = two_phones(&mut world);
+    let again = Phone::connect(&mut world, 2, "bob", 2);
+    bob.hear(&mut world);
+    assert_eq!(bob.heard.last(), Some(&Heard::Goodbye("Replaced".into())));
+    assert_eq!(again.heard, [Heard::Drained]);
+    assert!(world.closed.contains(&1));
+}
+
+#[test]
+fn anothers_name_is_refused() {
+    let mut world = World::new(Limits::default());
+    let _phones = two_phones(&mut world);
+    let thief = Phone::connect(&mut world, 2, "bob", 3);
+    assert_eq!(thief.heard, [Heard::Refused("NameTaken".into())]);
+}
+
+#[test]
+fn acknowledging_the_future_ends_the_connection() {
+    let mut world = World::new(Limits::default());
+    let (_, mut bob) = two_phones(&mut world);
+    bob.ack(&mut world, 7);
+    assert_eq!(bob.heard.last(), Some(&Heard::Refused("BadAcknowledgement".into())));
+}
+
+#[test]
+fn a_silent_connection_is_given_up() {
+    let mut world = World::new(Limits { login_ms: 500, idle_ms: 1_000, ..Limits::default() });
+    world.step(tern_core::io::Input::Accepted { slot: 7, peer: None });
+    world.turn();
+    world.pass_ms(502);
+    assert_eq!(world.closed, [7]);
+    let (_ann, mut bob) = two_phones(&mut world);
+    world.pass_ms(1_002);
+    bob.hear(&mut world);
+    assert_eq!(bob.heard.last(), Some(&Heard::Goodbye("Idle".into())));
+    assert_eq!(world.shard.counters().sessions_now, 0);
+}

@@ -1,0 +1,5 @@
+//! The core from outside: one shard, the real client, a perfect network and disk.
+
+mod allocation;
+mod journey;
+mod world;

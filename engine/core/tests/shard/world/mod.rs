@@ -1,0 +1,168 @@
+//! One shard on a perfect network and a perfect disk: what the tests of the core talk to.
+
+pub(crate) mod phone;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tern_core::io::{ConnId, Input, Now, Output, Outputs};
+use tern_core::limits::Limits;
+use tern_core::partitions::PartitionMap;
+use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
+use tern_protocol::ids::ShardId;
+use tern_protocol::phone::noise::KeyPair;
+use tern_storage::io::{DiskDone, DiskOp, SegmentId};
+
+/// The shard, its time, its disk and the bytes that it sent.
+pub(crate) struct World {
+    pub(crate) shard: Shard,
+    pub(crate) now: Now,
+    pub(crate) out: Outputs,
+    spare_out: Outputs,
+    pub(crate) files: BTreeMap<u32, Vec<u8>>,
+    pub(crate) sent: BTreeMap<u32, Vec<u8>>,
+    pub(crate) conns: BTreeMap<u32, ConnId>,
+    pub(crate) closed: Vec<u32>,
+    /// Disk operations that wait, when the disk is stopped.
+    pub(crate) disk_queue: VecDeque<(DiskOp, Vec<u8>)>,
+    pub(crate) disk_runs: bool,
+    /// Allocations inside steps.
+    pub(crate) allocation_count: u64,
+    config: ShardConfig,
+}
+
+pub(crate) fn server_keys() -> KeyPair {
+    KeyPair::from_seed([42; 32])
+}
+
+impl World {
+    pub(crate) fn new(limits: Limits) -> Self {
+        limits.validate().expect("the test's limits hold");
+        let config = ShardConfig {
+            shard: ShardId(0),
+            partitions: Arc::new(PartitionMap::even(64, 1)),
+            limits,
+            server_keys: server_keys(),
+            open_registration: true,
+            seed: [9; 32],
+            dedup_key: [3; 16],
+            segment_bytes: 4 << 20,
+            #[cfg(feature = "bugs")]
+            bugs: tern_core::bugs::Bugs::default(),
+        };
+        Self::boot(config, BTreeMap::new(), Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 })
+    }
+
+    fn boot(config: ShardConfig, files: BTreeMap<u32, Vec<u8>>, now: Now) -> Self {
+        let mut recovery = ShardRecovery::new(config.clone());
+        let mut order: Vec<_> = files.iter().collect();
+        order.sort_by_key(|(_, bytes)| {
+            tern_storage::log::Recovery::generation(&bytes[..4096]).unwrap_or(u64::MAX)
+        });
+        for (number, bytes) in order {
+            recovery.segment(SegmentId(*number), bytes).expect("the log is readable");
+        }
+        let mut out = Outputs::default();
+        let (shard, report) = recovery.finish(now, &mut out);
+        assert!(report.rot.is_empty(), "the disk is perfect");
+        let mut world = Self {
+            shard,
+            now,
+            out,
+            spare_out: Outputs::default(),
+            files,
+            sent: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            closed: Vec::new(),
+            disk_queue: VecDeque::new(),
+            disk_runs: true,
+            allocation_count: 0,
+            config,
+        };
+        world.turn();
+        world
+    }
+
+    /// The process is killed and started again on the same files.
+    pub(crate) fn kill(self) -> Self {
+        let Self { mut config, files, now, .. } = self;
+        config.seed[0] ^= 1;
+        Self::boot(config, files, now)
+    }
+
+    pub(crate) fn step(&mut self, input: Input<'_>) {
+        let Self { shard, now, out, .. } = self;
+        let counted = allocation_counter::measure(|| shard.step(*now, input, out));
+        self.allocation_count += counted.count_total;
+    }
+
+    /// Flushes and performs outputs until nothing more comes.
+    pub(crate) fn turn(&mut self) {
+        loop {
+            self.step(Input::Flush);
+            if self.out.list.is_empty() {
+                return;
+            }
+            // Two lists in turn, so that their memory is kept as a driver keeps it.
+            let mut out = std::mem::replace(&mut self.out, std::mem::take(&mut self.spare_out));
+            for output in out.list.drain(..) {
+                self.perform(output, &out.arena);
+            }
+            out.clear();
+            self.spare_out = out;
+        }
+    }
+
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now.mono_ns += 1_000_000;
+            self.now.wall_ms += 1;
+            self.step(Input::Tick);
+            self.turn();
+        }
+    }
+
+    fn perform(&mut self, output: Output, arena: &[u8]) {
+        match output {
+            Output::ReceiveOnce(conn) | Output::ReceiveAlways(conn) => {
+                self.conns.insert(conn.slot, conn);
+            }
+            Output::Send { conn, data } => {
+                self.sent.entry(conn.slot).or_default().extend_from_slice(&arena[data]);
+                self.step(Input::Sent { conn });
+            }
+            Output::Close(conn) => {
+                self.closed.push(conn.slot);
+                self.step(Input::Closed { conn });
+            }
+            Output::Disk(op) => {
+                let bytes = match &op {
+                    DiskOp::Write { data, .. } => arena[data.clone()].to_vec(),
+                    DiskOp::Create { .. } => Vec::new(),
+                };
+                self.disk_queue.push_back((op, bytes));
+                if self.disk_runs {
+                    self.run_disk();
+                }
+            }
+            Output::Serving | Output::Continue | Output::WantRoom { .. } | Output::Reply { .. } => {}
+            other => panic!("one shard alone does not {other:?}"),
+        }
+    }
+
+    pub(crate) fn run_disk(&mut self) {
+        while let Some((op, bytes)) = self.disk_queue.pop_front() {
+            let done = match op {
+                DiskOp::Create { segment, bytes } => {
+                    self.files.insert(segment.0, vec![0; bytes as usize]);
+                    DiskDone::Created { segment, result: Ok(()) }
+                }
+                DiskOp::Write { segment, offset, .. } => {
+                    let file = self.files.get_mut(&segment.0).expect("written after it was made");
+                    file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                    DiskDone::Written { segment, offset, result: Ok(()) }
+                }
+            };
+            self.step(Input::Disk(done));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A phone in a test: the real client state machine, and what it heard.
+
+use super::{World, server_keys};
+use tern_core::io::Input;
+use tern_protocol::ids::{AccountId, MessageId};
+use tern_protocol::phone::client::{Client, ClientConfig, Event};
+use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::noise::KeyPair;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Message { number: u32, id: u64, body: Vec<u8> },
+    Sent(u64),
+    Delivered { number: u32, id: u64 },
+    Drained,
+    Busy(u64),
+    Expired(u64),
+    Found(Option<u64>),
+    Refused(String),
+    Goodbye(String),
+}
+
+pub(crate) struct Phone {
+    pub(crate) slot: u32,
+    pub(crate) client: Client,
+    pub(crate) account: Option<AccountId>,
+    pub(crate) heard: Vec<Heard>,
+}
+
+impl Phone {
+    pub(crate) fn connect(world: &mut World, slot: u32, name: &str, key: u8) -> Self {
+        let client = Client::new(ClientConfig {
+            name: name.into(),
+            keys: KeyPair::from_seed([key; 32]),
+            server_key: Some(server_keys().public),
+            register: true,
+            partition_hint: None,
+            seed: [slot as u8 ^ 0x55; 32],
+        });
+        world.sent.remove(&slot);
+        world.step(Input::Accepted { slot, peer: None });
+        world.turn();
+        let mut phone = Self { slot, client, account: None, heard: Vec::new() };
+        for _ in 0..4 {
+            phone.exchange(world);
+        }
+        phone
+    }
+
+    /// Sends what it has, hears what there is.
+    pub(crate) fn exchange(&mut self, world: &mut World) {
+        let mut bytes = Vec::new();
+        self.client.flush(&mut bytes);
+        if !bytes.is_empty() {
+            let conn = world.conns[&self.slot];
+            world.step(Input::Received { conn, bytes: &mut bytes });
+        }
+        world.turn();
+        self.hear(world);
+    }
+
+    pub(crate) fn hear(&mut self, world: &mut World) {
+        let bytes = world.sent.remove(&self.slot).unwrap_or_default();
+        let (heard, account) = (&mut self.heard, &mut self.account);
+        let mut note = |event: Event<'_>| match event {
+            Event::Welcome { account: id, .. } => *account = Some(id),
+            Event::Deliver { number, id, body, .. } => {
+                heard.push(Heard::Message { number, id: id.0, body: body.to_vec() });
+            }
+            Event::Sent { id } => heard.push(Heard::Sent(id.0)),
+            Event::Delivered { number, id, .. } => heard.push(Heard::Delivered { number, id: id.0 }),
+            Event::Drained => heard.push(Heard::Drained),
+            Event::Busy { id, .. } => heard.push(Heard::Busy(id.0)),
+            Event::Expired { id } => heard.push(Heard::Expired(id.0)),
+            Event::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
+            Event::Refused { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
+            Event::Goodbye { reason, .. } => heard.push(Heard::Goodbye(format!("{reason:?}"))),
+            _ => {}
+        };
+        self.client.receive(&bytes, &mut note).expect("the server speaks the protocol");
+    }
+
+    pub(crate) fn send(&mut self, world: &mut World, to: &Self, id: u64, body: &[u8]) {
+        let to = to.account.expect("logged in");
+        self.client.send(&ClientFrame::Send { to, id: MessageId(id), body });
+        self.exchange(world);
+    }
+
+    pub(crate) fn ack(&mut self, world: &mut World, number: u32) {
+        self.client.ack(number);
+        self.exchange(world);
+    }
+
+    pub(crate) fn leave(&mut self, world: &mut World) {
+        let conn = world.conns[&self.slot];
+        world.step(Input::Ended { conn });
+        world.turn();
+    }
+}
