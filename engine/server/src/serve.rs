@@ -9,9 +9,10 @@ use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use tern_driver::{Exit, FatalError, Node, NodeConfig};
+use tern_core::shard::RecoveryError;
+use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Runs the node until it ends.
 ///
@@ -47,7 +48,8 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         open_registration: settings.open_registration,
         segment_bytes: data.segment_bytes,
     })
-    .map_err(|error| Failure::start_up(error.to_string()))?;
+    .map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() })?;
+    tell_recovery(&node);
     let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.public)?;
     control_loop(Arc::new(plane), admin)
 }
@@ -98,6 +100,34 @@ fn say_ready(plane: &Plane) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     info!(phone = %plane.phone(), admin = %plane.admin(), "serving");
+}
+
+/// Damage and its like have their own codes also when they are found at the start.
+fn ending_of_start(error: &StartError) -> Ending {
+    match error {
+        // Another version's log is whole; this program is the wrong one.
+        StartError::Recovery(_, RecoveryError::Version(_)) => Ending::StartUp,
+        StartError::Recovery(..) | StartError::MoreShards(_) => Ending::Damaged,
+        StartError::Fatal(FatalError::LogWrite(_)) => Ending::LogWrite,
+        StartError::Panicked(_) => Ending::ShardPanic,
+        StartError::Config(_) | StartError::Limits(_) => Ending::Usage,
+        StartError::Fatal(FatalError::LogFullAtBoot)
+        | StartError::Missing(_)
+        | StartError::Bind(..)
+        | StartError::Data(..)
+        | StartError::System(_) => Ending::StartUp,
+    }
+}
+
+/// Rot is an operator's matter at once; a torn tail is what a kill leaves.
+fn tell_recovery(node: &Node) {
+    for (shard, report) in node.recovery().iter().enumerate() {
+        if !report.rot.is_empty() || report.unknown_count > 0 {
+            warn!(shard, rot = ?report.rot, unknown = report.unknown_count, "the log is damaged in places: the rest is served");
+        }
+        let torn = report.torn.len();
+        info!(shard, records = report.record_count, commits = report.commit_count, torn, "recovered");
+    }
 }
 
 fn ending(exit: &Exit) -> Ending {

@@ -30,8 +30,13 @@ fn render(status: &Value) -> Option<String> {
     );
     let shards = status["shards"].as_array()?;
     for (shard, recovery) in shards.iter().map(|shard| &shard["recovery"]).enumerate() {
-        if let Some(report) = recovery.as_str() {
-            out += &format!("shard {shard} recovered {report}\n");
+        if let Some(report) = recovery.as_object() {
+            let places = |field: &str| report.get(field).and_then(Value::as_array).map(Vec::len);
+            let (records, rot, torn) =
+                (report.get("record_count")?.as_u64()?, places("rot")?, places("torn")?);
+            out += &format!(
+                "shard {shard} recovered {records} records, {rot} damaged places, {torn} torn tails\n"
+            );
         }
     }
     for (name, total) in status["totals"].as_object()? {
@@ -54,10 +59,19 @@ mod tests {
         let status = json!({
             "version": "1", "pid": 7, "uptime_s": 9, "draining": true, "phone": "p", "admin": "a", "server_key": "k",
             "totals": { "logins": 5, "expired": 0 },
-            "shards": [{ "counters": { "logins": 2, "expired": 0 } }, { "counters": { "logins": 3, "expired": 0 } }],
+            "shards": [{
+                "counters": { "logins": 2, "expired": 0 },
+                "recovery": { "record_count": 8, "rot": [], "torn": [{}] },
+            }, { "counters": { "logins": 3, "expired": 0 } }],
         });
         let text = render(&status).unwrap();
-        assert!(text.contains("draining") && text.contains("5  2 3") && !text.contains("expired"), "{text}");
+        assert!(
+            text.contains("draining")
+                && text.contains("8 records")
+                && text.contains("5  2 3")
+                && !text.contains("expired"),
+            "{text}"
+        );
         assert_eq!(render(&json!({})), None);
     }
 }

@@ -6,6 +6,8 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tern_core::counters::Counters;
+use tern_driver::RecoveryReport;
+use tern_storage::io::SegmentId;
 
 /// `GET /v1/server-key`
 pub(super) async fn server_key(State(plane): State<Arc<Plane>>) -> Json<Value> {
@@ -23,7 +25,7 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
             json!({
                 "shard": shard,
                 "counters": to_json(counters),
-                "recovery": recovery.get(shard).map(|report| format!("{report:?}")),
+                "recovery": recovery.get(shard).map(report_to_json),
             })
         })
         .collect();
@@ -39,6 +41,19 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
         "totals": to_json(&plane.totals()),
         "shards": shards,
     }))
+}
+
+fn report_to_json(report: &RecoveryReport) -> Value {
+    let places = |list: &[(SegmentId, u32)]| -> Vec<Value> {
+        list.iter().map(|(segment, offset)| json!({ "segment": segment.0, "offset": offset })).collect()
+    };
+    json!({
+        "record_count": report.record_count,
+        "commit_count": report.commit_count,
+        "unknown_count": report.unknown_count,
+        "rot": places(&report.rot),
+        "torn": places(&report.torn),
+    })
 }
 
 fn to_json(counters: &Counters) -> Value {

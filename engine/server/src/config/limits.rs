@@ -54,4 +54,5 @@ limits_table! {
     tick_retry_ms: u64,
     busy_ms: u32,
     account_count: u32,
+    segment_count: u32,
 }
