@@ -65,7 +65,7 @@ fn build() -> Vec<Vec<u8>> {
     let (mut files, mut ops, mut arena) = (Vec::new(), Vec::new(), Vec::new());
     log.want_spares(&mut ops);
     let mut next = 1;
-    let mut envelope = Vec::new();
+    let (mut envelope, mut positions) = (Vec::new(), Vec::new());
     loop {
         while !ops.is_empty() {
             for op in std::mem::take(&mut ops) {
@@ -73,6 +73,8 @@ fn build() -> Vec<Vec<u8>> {
                 log.disk_done(done, &mut ops);
             }
         }
+        // Live ones hold their segments; otherwise the log would use the files again.
+        positions.drain(..).for_each(|position| log.live(position));
         if next > RECORD_COUNT {
             return files;
         }
@@ -83,9 +85,8 @@ fn build() -> Vec<Vec<u8>> {
             envelope.clear();
             message(mailbox, next).encode(&mut envelope);
             let record = Record::Mail { mailbox, seq: Seq(next), envelope: &envelope };
-            if commit.push(&record).is_err() {
-                break;
-            }
+            let Ok(position) = commit.push(&record) else { break };
+            positions.push(position);
             next += 1;
         }
         commit.finish(&mut ops);

@@ -174,12 +174,11 @@ impl World {
     pub(super) fn assemble(&mut self, records: &[Owned]) -> (Vec<u8>, Vec<DiskOp>, Vec<Found>) {
         assert!(self.log.can_commit());
         let (mut arena, mut ops, mut placed) = (vec![0xaa; 3], Vec::new(), Vec::new());
-        let mut lsn = self.log.next_lsn;
+        let first_lsn = self.log.next_lsn;
         let mut commit = self.log.begin(&mut arena);
-        for record in records {
+        for (lsn, record) in (first_lsn..).zip(records) {
             let Ok(position) = commit.push(&record.borrow()) else { break };
             placed.push((position, lsn, record.clone()));
-            lsn += 1;
         }
         assert_eq!(commit.finish(&mut ops).is_some(), !placed.is_empty());
         assert!(arena.starts_with(&[0xaa; 3]));
