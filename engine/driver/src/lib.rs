@@ -1,1 +1,30 @@
-//! placeholder
+//! The core on real rings: threads, sockets, lanes between shards, log files, the clock. No behaviour of its own.
+//!
+//! [`Node::start`] makes one pinned thread per shard ([`NodeConfig`]); each turns its loop (`shard_thread`): one system
+//! call that submits and waits, then completions, mesh and commands become inputs of the pure shard, and its outputs
+//! become operations again. The parts: `sockets` (slots, closes, moves), `mesh` (lanes between shards), `disk` (log
+//! files), `boot` (from files to a serving shard), `lifecycle` (how a node ends), `clock`, `pin`.
+//!
+//! Invariants: a shard's thread never blocks but in its turn's one system call; the core's bytes are copied before the
+//! next step; nothing is reported closed before its last completion.
+
+mod boot;
+mod clock;
+mod control;
+mod disk;
+mod error;
+mod lifecycle;
+mod maker;
+mod mesh;
+mod node;
+mod outputs;
+mod pin;
+mod shard_thread;
+mod sockets;
+
+pub use control::Control;
+pub use error::StartError;
+pub use lifecycle::Exit;
+pub use node::{Node, NodeConfig};
+pub use tern_core::io::FatalError;
+pub use tern_core::shard::RecoveryReport;

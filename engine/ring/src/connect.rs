@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const PICK_SLOT: i32 = -1;
 
 /// A TCP socket on its way to be something.
+#[derive(Debug)]
 pub(crate) struct RawSocket(OwnedFd);
 
 impl RawSocket {
@@ -39,6 +40,10 @@ impl RawSocket {
         // SAFETY: the pointer and length describe `address`, which outlives the call.
         let result = unsafe { libc::bind(self.0.as_raw_fd(), pointer, address.length) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpListener::from(self.0.try_clone()?).local_addr()
     }
 
     pub(crate) fn listen(self, backlog_count: u32) -> io::Result<TcpListener> {

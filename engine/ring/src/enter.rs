@@ -137,10 +137,13 @@ impl Ring {
     /// Arms receives again that found no buffer, once buffers are back: no more of them than there are buffers, or
     /// they would only fail again (ten million useless completions were seen).
     fn rearm_starved(&mut self) {
-        if self.starved.is_empty() || self.has_events() {
+        if self.starved.is_empty() {
             return;
         }
-        for _ in 0..self.memory.buffers.count() {
+        // Completions that nobody has looked at hold buffers: then only a few are tried, so that none waits for ever.
+        let count = self.memory.buffers.count();
+        let tries = if self.has_events() { count.div_ceil(16) } else { count };
+        for _ in 0..tries {
             let Some((slot, generation)) = self.starved.pop_front() else { break };
             let state = &mut self.slots[slot as usize];
             if state.generation != generation || state.phase != Phase::Open {

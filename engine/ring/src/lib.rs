@@ -57,6 +57,6 @@ pub use config::Config;
 pub use error::SlotError;
 pub use event::{Event, ListenerId, Slot};
 pub use file::DurableFile;
-pub use listener::Listener;
+pub use listener::{BoundAddress, Listener};
 pub use ring::{Ring, Stats};
 pub use wake::{Peer, RingHandle, Waker};

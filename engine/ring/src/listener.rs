@@ -15,19 +15,51 @@ pub struct Listener {
     socket: TcpListener,
 }
 
-impl Listener {
+/// A bound TCP socket that does not listen yet: it holds the address, and connections to it are refused.
+#[derive(Debug)]
+pub struct BoundAddress {
+    socket: RawSocket,
+    address: SocketAddr,
+}
+
+impl BoundAddress {
     /// Binds `address` with SO_REUSEADDR and SO_REUSEPORT (each shard has its own listener on the same address, and
     /// the kernel spreads connections over them) and TCP_NODELAY, which accepted sockets inherit.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn bind(address: SocketAddr, backlog_count: u32) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = RawSocket::tcp(&address)?;
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         socket.set(libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         socket.bind(&raw_address(&address))?;
-        Ok(Self { socket: socket.listen(backlog_count)? })
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    /// What was bound; tells the port when 0 was asked for.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn listen(self, backlog_count: u32) -> io::Result<Listener> {
+        Ok(Listener { socket: self.socket.listen(backlog_count)? })
+    }
+}
+
+impl Listener {
+    /// Binds and listens at once.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn bind(address: SocketAddr, backlog_count: u32) -> io::Result<Self> {
+        BoundAddress::bind(address)?.listen(backlog_count)
     }
 
     /// Where it listens; tells the port when 0 was asked for.

@@ -20,6 +20,12 @@ impl Ring {
         Ok(state)
     }
 
+    /// The key that the socket in `slot` was last used with; none if no socket is there.
+    #[must_use]
+    pub fn key_of(&self, slot: Slot) -> Option<u64> {
+        self.slots.get(slot.0 as usize).filter(|state| state.phase != Phase::Free).map(|state| state.key)
+    }
+
     /// Receives once: exactly one `Received` or `Ended` follows.
     ///
     /// # Errors

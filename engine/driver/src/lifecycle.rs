@@ -1,0 +1,71 @@
+//! How a node ends: drained, by a failure that breaks the promise, or by a panic. The first reason is the one told.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tern_core::io::FatalError;
+
+/// Why a node stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It was asked to drain, and every shard is done.
+    Drained,
+    /// A shard cannot keep the promise any more; the node stopped at once.
+    Fatal(FatalError),
+    /// A shard panicked or its ring failed; the node stopped at once.
+    Panicked(String),
+}
+
+/// Shared by a node's threads.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    stop: AtomicBool,
+    undrained_count: AtomicUsize,
+    exit: flume::Sender<Exit>,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(shard_count: usize, exit: flume::Sender<Exit>) -> Self {
+        Self { stop: AtomicBool::new(false), undrained_count: AtomicUsize::new(shard_count), exit }
+    }
+
+    /// Whether threads shall end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends all threads, for `exit` unless a reason was given before. Callers wake the threads.
+    pub(crate) fn stop(&self, exit: Exit) {
+        if !self.stop.swap(true, Ordering::AcqRel) {
+            // One place, filled once.
+            let _ = self.exit.try_send(exit);
+        }
+    }
+
+    /// One shard is drained. True if it was the last: shards go on serving the mesh until all are.
+    pub(crate) fn one_drained(&self) -> bool {
+        self.undrained_count.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+/// The words of a panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_is_told_once() {
+        let (tell, told) = flume::bounded(1);
+        let lifecycle = Lifecycle::new(2, tell);
+        assert!(!lifecycle.one_drained());
+        assert!(lifecycle.one_drained());
+        lifecycle.stop(Exit::Fatal(FatalError::LogFullAtBoot));
+        lifecycle.stop(Exit::Drained);
+        assert!(lifecycle.is_stopping());
+        assert_eq!(told.drain().collect::<Vec<_>>(), [Exit::Fatal(FatalError::LogFullAtBoot)]);
+    }
+}

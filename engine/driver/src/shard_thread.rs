@@ -1,0 +1,278 @@
+//! One shard's thread: its turn, and how what happens becomes inputs of the shard.
+
+use crate::clock::Clock;
+use crate::control::{Command, Port};
+use crate::disk::Disk;
+use crate::lifecycle::{Exit, Lifecycle};
+use crate::mesh::{Arrival, MeshEnd};
+use crate::sockets::{Sockets, connection, read_hand_over_message};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tern_core::control::ControlReply;
+use tern_core::counters::Counters;
+use tern_core::io::{HandOverToken, Input, Now, Outputs};
+use tern_core::shard::Shard;
+use tern_protocol::ids::ShardId;
+use tern_ring::{BoundAddress, Event, ListenerId, Peer, Ring};
+use tracing::warn;
+
+/// How often changed counters are published.
+const COUNTERS_NS: u64 = 50_000_000;
+/// How long the door stays shut after the system refused to accept.
+const ACCEPT_PAUSE_NS: u64 = 100_000_000;
+/// Longest sleep.
+const SLEEP_MAX_NS: u64 = 1_000_000_000;
+
+/// The way in: bound from the start, listening once the shard serves.
+pub(crate) struct Door {
+    pub(crate) bound: Option<BoundAddress>,
+    pub(crate) listener: Option<ListenerId>,
+    /// Monotonic nanoseconds.
+    pub(crate) resume_at_ns: Option<u64>,
+}
+
+/// A shard with all that its thread owns.
+pub(crate) struct ShardThread {
+    pub(crate) own: ShardId,
+    pub(crate) ring: Ring,
+    pub(crate) shard: Shard,
+    pub(crate) out: Outputs,
+    pub(crate) clock: Clock,
+    pub(crate) sockets: Sockets,
+    pub(crate) door: Door,
+    pub(crate) mesh: MeshEnd,
+    /// The other shards' rings; none for the own one.
+    pub(crate) peers: Vec<Option<Peer>>,
+    pub(crate) disk: Disk,
+    pub(crate) commands: flume::Receiver<Command>,
+    pub(crate) replies: HashMap<u64, flume::Sender<ControlReply>>,
+    pub(crate) next_reply: u64,
+    pub(crate) ports: Arc<[Port]>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Arc<Mutex<Counters>>,
+    pub(crate) published: Counters,
+    pub(crate) published_at_ns: u64,
+    /// The shard has more to do than one step may.
+    pub(crate) go_on: bool,
+    /// Told once, when the shard serves.
+    pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
+    pub(crate) spin_ns: u64,
+}
+
+impl ShardThread {
+    /// Turns until the node stops.
+    ///
+    /// # Errors
+    /// Why the node must stop.
+    pub(crate) fn run(&mut self) -> Result<(), Exit> {
+        // What the recovery asked for.
+        self.perform()?;
+        while !self.lifecycle.is_stopping() {
+            self.wait()?;
+            let now = self.clock.now();
+            self.take_events(now);
+            self.take_made(now);
+            self.take_commands(now);
+            self.take_mesh(now);
+            if std::mem::take(&mut self.go_on) || self.is_due(now) {
+                self.shard.step(now, Input::Tick, &mut self.out);
+            }
+            let now = self.clock.now();
+            self.sockets.expire(&mut self.ring, now.mono_ns);
+            self.resume_accept(now.mono_ns);
+            self.shard.step(now, Input::Flush, &mut self.out);
+            self.perform()?;
+            self.publish_counters(now.mono_ns);
+        }
+        self.publish_counters(u64::MAX);
+        Ok(())
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        self.shard.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.mono_ns)
+    }
+
+    /// The turn's one system call.
+    fn wait(&mut self) -> Result<(), Exit> {
+        let mut wait = self.sleep_time();
+        if wait.is_some() && self.spin() {
+            wait = None;
+        }
+        if wait.is_some() && !self.mesh.fall_asleep() {
+            wait = None;
+        }
+        let entered = self.ring.enter(wait);
+        self.mesh.awake();
+        entered.map_err(|error| Exit::Panicked(format!("the ring of shard {} failed: {error}", self.own.0)))
+    }
+
+    /// How long the shard may sleep; none if there is something to do.
+    fn sleep_time(&self) -> Option<Duration> {
+        if self.go_on {
+            return None;
+        }
+        let now_ns = self.clock.mono_ns();
+        let counters =
+            (self.published != *self.shard.counters()).then_some(self.published_at_ns + COUNTERS_NS);
+        let until_ns =
+            [self.shard.next_deadline(), self.sockets.next_deadline(), self.door.resume_at_ns, counters]
+                .into_iter()
+                .flatten()
+                .fold(now_ns + SLEEP_MAX_NS, u64::min);
+        until_ns.checked_sub(now_ns).filter(|&left_ns| left_ns > 0).map(Duration::from_nanos)
+    }
+
+    /// Looks for work for a short time before a sleep. True if there is some.
+    fn spin(&mut self) -> bool {
+        if self.spin_ns == 0 {
+            return false;
+        }
+        let end_ns = self.clock.mono_ns() + self.spin_ns;
+        while self.clock.mono_ns() < end_ns {
+            if self.ring.has_work() || self.mesh.has_arrivals() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    fn take_events(&mut self, now: Now) {
+        while let Some(event) = self.ring.next_event() {
+            let (shard, out) = (&mut self.shard, &mut self.out);
+            match event {
+                Event::Received { slot, key, bytes } => {
+                    if let Some(conn) = connection(key)
+                        && self.sockets.is_heard(slot.0)
+                    {
+                        shard.step(now, Input::Received { conn, bytes }, out);
+                    }
+                }
+                Event::Sent { key, .. } => {
+                    if let Some(conn) = connection(key) {
+                        self.sockets.sent(&mut self.ring, conn);
+                        shard.step(now, Input::Sent { conn }, out);
+                    }
+                }
+                Event::SendFailed { slot, key, .. } => {
+                    if let Some(conn) = connection(key) {
+                        self.sockets.sent(&mut self.ring, conn);
+                        shard.step(now, Input::Sent { conn }, out);
+                        if self.sockets.end(slot.0) {
+                            shard.step(now, Input::Ended { conn }, out);
+                        }
+                    }
+                }
+                Event::Ended { slot, key, .. } => {
+                    if let Some(conn) = connection(key)
+                        && self.sockets.end(slot.0)
+                    {
+                        shard.step(now, Input::Ended { conn }, out);
+                    }
+                }
+                Event::Closed { key, .. } => {
+                    if let Some(conn) = connection(key) {
+                        shard.step(now, Input::Closed { conn }, out);
+                    }
+                }
+                Event::Accepted { slot, .. } => {
+                    self.sockets.opened(slot.0);
+                    shard.step(now, Input::Accepted { slot: slot.0, peer: None }, out);
+                }
+                Event::DescriptorArrived { slot, message } => {
+                    self.sockets.opened(slot.0);
+                    let (from, token) = read_hand_over_message(message);
+                    let (from, token) = (ShardId(from), HandOverToken(token));
+                    shard.step(now, Input::HandOverSocket { from, token, slot: slot.0 }, out);
+                }
+                Event::DescriptorSent { key, result, .. } => {
+                    if let Some(conn) = connection(key) {
+                        shard.step(now, Input::SocketMoved { conn, moved: result.is_ok() }, out);
+                    }
+                }
+                Event::Written { key, result } => {
+                    shard.step(now, Input::Disk(Disk::written(key, result)), out);
+                }
+                Event::AcceptPaused { error, .. } => {
+                    // ENFILE: the table is full; the ring tries again by itself when a slot is freed.
+                    if error != libc::ENFILE {
+                        warn!(shard = self.own.0, error, "accepting paused");
+                    }
+                    self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
+                }
+                // Commands are looked for in every turn; a message only ends the sleep.
+                Event::Woken | Event::Message(_) => {}
+                Event::Connected { .. } | Event::ConnectFailed { .. } => {
+                    unreachable!("a shard connects nowhere")
+                }
+            }
+        }
+    }
+
+    fn take_made(&mut self, now: Now) {
+        while let Some(done) = self.disk.next_made() {
+            self.shard.step(now, Input::Disk(done), &mut self.out);
+        }
+    }
+
+    fn take_commands(&mut self, now: Now) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Request(request, answer) => {
+                    self.next_reply += 1;
+                    self.replies.insert(self.next_reply, answer);
+                    let input = Input::Control { token: self.next_reply, request };
+                    self.shard.step(now, input, &mut self.out);
+                }
+                Command::Drain => {
+                    if let Some(listener) = self.door.listener.take() {
+                        self.ring.stop_accept(listener);
+                    }
+                    self.shard.step(now, Input::Drain, &mut self.out);
+                }
+            }
+        }
+    }
+
+    fn take_mesh(&mut self, now: Now) {
+        let (ring, peers) = (&mut self.ring, &self.peers);
+        let (shard, out) = (&mut self.shard, &mut self.out);
+        self.mesh.receive(
+            |to| wake(ring, peers, to),
+            |from, arrival| match arrival {
+                Arrival::Envelopes(envelopes) => shard.step(now, Input::Mesh { from, envelopes }, out),
+                Arrival::State(state) => shard.step(now, Input::HandOverState { from, state }, out),
+            },
+        );
+        self.mesh.take_room(|to, lane, room_bytes| {
+            shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
+        });
+    }
+
+    fn resume_accept(&mut self, now_ns: u64) {
+        if self.door.resume_at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
+            self.door.resume_at_ns = None;
+            if let Some(listener) = self.door.listener {
+                self.ring.resume_accept(listener);
+            }
+        }
+    }
+
+    fn publish_counters(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.published_at_ns) >= COUNTERS_NS
+            && self.published != *self.shard.counters()
+        {
+            self.published = *self.shard.counters();
+            self.published_at_ns = now_ns;
+            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.published;
+        }
+    }
+}
+
+/// Ends another shard's sleep.
+pub(crate) fn wake(ring: &mut Ring, peers: &[Option<Peer>], to: ShardId) {
+    if let Some(peer) = peers[usize::from(to.0)] {
+        ring.wake(peer, 0);
+    }
+}
