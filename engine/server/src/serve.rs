@@ -9,7 +9,6 @@ use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use tern_core::shard::RecoveryError;
 use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -105,8 +104,6 @@ fn say_ready(plane: &Plane) {
 /// Damage and its like have their own codes also when they are found at the start.
 fn ending_of_start(error: &StartError) -> Ending {
     match error {
-        // Another version's log is whole; this program is the wrong one.
-        StartError::Recovery(_, RecoveryError::Version(_)) => Ending::StartUp,
         StartError::Recovery(..) | StartError::MoreShards(_) => Ending::Damaged,
         StartError::Fatal(FatalError::LogWrite(_)) => Ending::LogWrite,
         StartError::Panicked(_) => Ending::ShardPanic,

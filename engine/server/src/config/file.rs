@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Default, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConfigFile {
-    /// Data directory.
-    pub(super) data: Option<PathBuf>,
+    /// Data directories, one for each drive; one for now.
+    pub(super) data: Option<Vec<PathBuf>>,
     /// Where phones connect.
     pub(super) phone: Option<SocketAddr>,
     /// Admin endpoint.

@@ -45,14 +45,15 @@ impl Settings {
     }
 
     fn merge(file: ConfigFile, args: &ServeArgs) -> Result<Self, Failure> {
-        if args.data.len() > 1 {
+        let data =
+            if args.data.is_empty() { file.data.unwrap_or_else(default_data) } else { args.data.clone() };
+        let [data] = data.as_slice() else {
             return Err(Failure::usage(format!(
-                "--data is given {} times, allowed: once; several drives are not available yet",
-                args.data.len()
+                "data = {data:?}, allowed: one directory; several are not available yet"
             )));
-        }
+        };
         let settings = Self {
-            data: args.data.first().cloned().or(file.data).unwrap_or_else(|| PathBuf::from("./tern-data")),
+            data: data.clone(),
             phone: args.phone.or(file.phone).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7322))),
             admin: args.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323))),
             shards: args.shards.or(file.shards),
@@ -111,7 +112,7 @@ impl Settings {
     /// The whole configuration as a file that means the same.
     pub(crate) fn to_toml(&self) -> String {
         let file = ConfigFile {
-            data: Some(self.data.clone()),
+            data: Some(vec![self.data.clone()]),
             phone: Some(self.phone),
             admin: Some(self.admin),
             shards: self.shards,
@@ -122,6 +123,10 @@ impl Settings {
         };
         toml::to_string(&file).expect("a configuration made of numbers, paths and addresses is TOML")
     }
+}
+
+fn default_data() -> Vec<PathBuf> {
+    vec![PathBuf::from("./tern-data")]
 }
 
 #[cfg(test)]
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = ConfigFile::parse("phone = \"127.0.0.1:1\"\nshards = 3\ndata = \"a\"").unwrap();
+        let file = ConfigFile::parse("phone = \"127.0.0.1:1\"\nshards = 3\ndata = [\"a\"]").unwrap();
         let args = ServeArgs {
             phone: Some("127.0.0.1:2".parse().unwrap()),
             data: vec!["b".into()],
@@ -173,6 +178,7 @@ mod tests {
             ("shards = \"two\"", &["shards", "two", "u16"][..]),
             ("admin = \"0.0.0.0:1\"", &["admin", "0.0.0.0:1", "loopback"][..]),
             ("segment_bytes = 4097", &["segment_bytes", "4097", "multiple of 4096"][..]),
+            ("data = []", &["data", "[]", "one directory"][..]),
             ("shards = 2\ncpus = [1]", &["cpus", "[1]", "each shard"][..]),
         ] {
             let error = settings(text).unwrap_err();
