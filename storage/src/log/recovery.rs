@@ -180,11 +180,9 @@ impl Recovery {
         let mut heads = [None; HEAD_COUNT];
         for head in Head::ALL {
             let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
-            heads[head.index()] = newest.filter(|s| s.reusable && !s.suspect).map(|s| Open {
-                segment: s.segment,
-                seal: s.seal,
-                end_bytes: s.end_bytes,
-            });
+            heads[head.index()] = newest
+                .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
+                .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
         for open in heads.iter().flatten() {

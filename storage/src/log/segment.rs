@@ -64,8 +64,8 @@ pub(super) struct SegmentHeader {
     segment_bytes: U32,
     /// Over all that is before it.
     crc: U32,
-    /// Its last byte is not zero. The header of a file that is not in use is all zeros, so that a last byte of zero
-    /// tells a first write that was cut short from a header that rotted.
+    /// Its last byte is not zero, nor is the first of `magic`. The header of a file that is not in use is all zeros:
+    /// a zero at one of the ends is a header whose writing or zeroing was cut short, and not one that rotted.
     end_magic: [u8; 4],
     padding: [u8; 4],
 }
@@ -96,7 +96,7 @@ impl Seal {
 /// What the first block of a file says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FirstBlock {
-    /// Not in use: zeros, or a first write that was cut short.
+    /// Not in use: zeros, or a header whose writing or zeroing was cut short.
     Unformatted,
     /// In use by this stream format.
     Formatted(Segment),
@@ -148,7 +148,7 @@ impl Segment {
 pub(super) fn read_first_block(bytes: &[u8]) -> FirstBlock {
     let Ok((header, _)) = SegmentHeader::ref_from_prefix(bytes) else { return FirstBlock::Unformatted };
     let raw = header.as_bytes();
-    if raw[END_AT] == 0 {
+    if raw[0] == 0 || raw[END_AT] == 0 {
         return FirstBlock::Unformatted;
     }
     let whole = header.magic == MAGIC
