@@ -142,9 +142,6 @@ impl Session {
         };
         let over = self.run(phase, u64::MAX, settled)?;
         self.fleet.logins.end_wave();
-        if let Some(refusal) = &self.fleet.refusal {
-            eprintln!("tern-load: refused: {refusal}");
-        }
         Ok(over == Over::Done && self.fleet.refusal.is_none())
     }
 
@@ -205,6 +202,9 @@ impl Session {
         };
         report.set_faults(tally.faults);
         self.fleet.logins.report(&mut report);
+        if let Some(refusal) = &self.fleet.refusal {
+            eprintln!("tern-load: refused: {refusal}");
+        }
         if tally.refused + tally.leftovers + tally.leftover_ticks > 0 {
             eprintln!(
                 "tern-load: refused for good {}, of earlier runs: {} messages, {} ticks",

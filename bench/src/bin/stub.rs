@@ -1,0 +1,8 @@
+//! The stub. See the crate's documentation.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    tern_bench::main(tern_bench::Kind::Stub)
+}

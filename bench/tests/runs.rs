@@ -1,0 +1,33 @@
+//! Both programs run, move messages, and say so in one line of JSON.
+
+use serde_json::Value;
+use std::process::Command;
+
+fn run(program: &str, more: &[&str]) -> Value {
+    let output = Command::new(program)
+        .args(["--phones", "4", "--duration", "0.5", "--body", "32"])
+        .args(more)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+}
+
+#[test]
+fn raw_echo_moves_messages() {
+    let report = run(env!("CARGO_BIN_EXE_raw-echo"), &[]);
+    assert!(report["messages"].as_u64().expect("a count") > 4, "{report}");
+}
+
+#[test]
+fn the_stub_moves_messages_and_commits() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().to_str().expect("a path");
+    let more = ["--window", "3", "--data", data, "--commits-per-s", "50", "--commit-bytes", "5000"];
+    let report = run(env!("CARGO_BIN_EXE_stub"), &more);
+    assert!(report["messages"].as_u64().expect("a count") > 4, "{report}");
+    // Warming up included, 0.55 s at 50 a second; a slow drive makes fewer.
+    let commits = report["server"]["commits"].as_u64().expect("a count");
+    assert!((1..=40).contains(&commits), "{report}");
+}
