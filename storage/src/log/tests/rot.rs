@@ -105,8 +105,12 @@ fn a_restart_without_an_open_segment_still_tells_rot_from_torn() {
     world.disk.apply(&ops[0], &arena, BLOCK);
     let report = world.restart(CONFIG);
     assert_eq!((report.rot, report.torn), (vec![], vec![commit_of(&placed[0])]));
-    // The highest commit now is one that only the tables head has a part in.
+    // The newer mail segment goes. The highest commit then has a part in the tables head only, and is the only one
+    // that says how far the mail head had come.
+    let newer = world.kept.pop().unwrap();
+    world.log.dead(newer.0);
     world.commit(&[Owned::Epoch(1)]);
+    assert_eq!(Recovery::generation(world.file(newer.0)), None);
     assert_ne!(old.0.segment, placed[0].0.segment);
     world.file(old.0)[old.0.offset as usize + 99] ^= 1;
     let report = world.restart(CONFIG);
