@@ -1,1 +1,22 @@
-//! placeholder
+//! The simulated world: whole nodes, a network, drives and phones in one thread and virtual time, with an oracle.
+//!
+//! [`world::run`] plays one seed and says which invariant broke, if one did. A seed and a commit reproduce a run. The
+//! simulator knows the core and never the driver: [`node`] does what the driver does, by the same contract.
+
+pub mod attacker;
+pub mod campaign;
+pub mod disk;
+pub mod lanes;
+pub mod logs;
+pub mod network;
+pub mod node;
+pub mod oracle;
+pub mod outbox;
+pub mod phone;
+pub mod plan;
+pub mod random;
+pub mod scene;
+pub mod schedule;
+pub mod slots;
+pub mod trace;
+pub mod world;

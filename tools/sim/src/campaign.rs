@@ -1,0 +1,70 @@
+//! Many seeds: plays them so that a panic in one is a failure of that one.
+
+use crate::world::{self, Bugs, Outcome};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// How one seed went.
+#[derive(Debug)]
+pub struct Played {
+    /// The seed.
+    pub seed: u64,
+    /// The outcome, or what the panic said.
+    pub result: Result<Outcome, String>,
+}
+
+impl Played {
+    /// What went wrong, if something did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        match &self.result {
+            Ok(outcome) => outcome.failure.as_deref(),
+            Err(panic) => Some(panic),
+        }
+    }
+}
+
+/// Plays a seed. A panic of the core, whose own assertions are invariants too, is a failure like others.
+/// `tells` prints everything that happens.
+#[must_use]
+pub fn play(seed: u64, bugs: Bugs, tells: bool) -> Played {
+    let result = catch_unwind(AssertUnwindSafe(|| world::run(seed, bugs, tells)))
+        .map_err(|_| LAST_PANIC.with(|last| format!("panicked: {}", last.take())));
+    Played { seed, result }
+}
+
+/// Panics are kept for the report instead of being printed where they happen.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string();
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            eprintln!("{text}\n{}", std::backtrace::Backtrace::force_capture());
+        }
+        LAST_PANIC.with(|last| last.replace(text));
+    }));
+}
+
+/// The set with only the bug of this name; `None` for an unknown name.
+#[cfg(feature = "bugs")]
+#[must_use]
+pub fn bug(name: &str) -> Option<Bugs> {
+    let mut bugs = Bugs::default();
+    let switch = match name {
+        "tick_before_commit" => &mut bugs.tick_before_commit,
+        "sequence_reused" => &mut bugs.sequence_reused,
+        "floor_forgotten" => &mut bugs.floor_forgotten,
+        "dedup_forgotten" => &mut bugs.dedup_forgotten,
+        "leftover_dropped" => &mut bugs.leftover_dropped,
+        "busy_breaks_order" => &mut bugs.busy_breaks_order,
+        "generation_ignored" => &mut bugs.generation_ignored,
+        "replay_replaces" => &mut bugs.replay_replaces,
+        _ => return None,
+    };
+    *switch = true;
+    Some(bugs)
+}

@@ -1,0 +1,171 @@
+//! The mesh between the shards of a node: bounded byte queues, one for each ordered pair and lane.
+
+use crate::random::Random;
+use std::collections::{BTreeMap, VecDeque};
+use tern_core::io::Lane;
+use tern_protocol::envelope::Envelope;
+use tern_protocol::ids::ShardId;
+
+/// One queue's place: from, to, lane.
+type Key = (u16, u16, u8);
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Runs of whole envelopes.
+    runs: VecDeque<Vec<u8>>,
+    used_bytes: usize,
+    /// The sender waits for so much room.
+    wanted_bytes: Option<usize>,
+}
+
+/// All queues of a node.
+#[derive(Debug)]
+pub struct Lanes {
+    queues: BTreeMap<Key, Queue>,
+    lane_bytes: usize,
+}
+
+/// Room that a sender waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Who waits.
+    pub from: ShardId,
+    /// For which queue.
+    pub to: ShardId,
+    /// And lane.
+    pub lane: Lane,
+    /// What may be sent now.
+    pub room_bytes: usize,
+}
+
+impl Lanes {
+    /// Empty lanes of `lane_bytes` each.
+    #[must_use]
+    pub const fn new(lane_bytes: usize) -> Self {
+        Self { queues: BTreeMap::new(), lane_bytes }
+    }
+
+    /// Puts a run of envelopes on a lane.
+    ///
+    /// # Errors
+    /// When the run is not whole envelopes or does not fit.
+    pub fn push(&mut self, from: ShardId, to: ShardId, lane: Lane, run: &[u8]) -> Result<(), String> {
+        let mut rest = run;
+        while !rest.is_empty() {
+            rest = Envelope::parse_first(rest).map_err(|error| format!("mesh run: {error:?}"))?.1;
+        }
+        if from == to {
+            return Err(format!("{from:?} sends to itself over the mesh"));
+        }
+        let queue = self.queues.entry((from.0, to.0, lane as u8)).or_default();
+        if queue.used_bytes + run.len() > self.lane_bytes {
+            let (used, more) = (queue.used_bytes, run.len());
+            return Err(format!("{lane:?} lane {from:?} to {to:?} has {used} bytes and gets {more} more"));
+        }
+        queue.used_bytes += run.len();
+        queue.runs.push_back(run.to_vec());
+        Ok(())
+    }
+
+    /// The sender wants to hear when there is room for `bytes`; answered at once where there is.
+    pub fn want(&mut self, from: ShardId, to: ShardId, lane: Lane, bytes: usize) -> Option<Room> {
+        let queue = self.queues.entry((from.0, to.0, lane as u8)).or_default();
+        queue.wanted_bytes = Some(bytes);
+        self.room(from, to, lane)
+    }
+
+    /// Takes what `to` reads next from one of its lanes, control first: its sender and one or more envelopes.
+    pub fn pop(&mut self, to: ShardId, random: &mut Random) -> Option<(ShardId, Lane, Vec<u8>)> {
+        for lane in [Lane::Control, Lane::Bulk] {
+            let talking: Vec<u16> = self
+                .queues
+                .iter()
+                .filter(|(key, queue)| key.1 == to.0 && key.2 == lane as u8 && !queue.runs.is_empty())
+                .map(|(key, _)| key.0)
+                .collect();
+            if talking.is_empty() {
+                continue;
+            }
+            let from = random.pick(&talking);
+            let queue = self.queues.get_mut(&(from, to.0, lane as u8))?;
+            let mut run = queue.runs.pop_front()?;
+            if random.chance(30) {
+                // The reader may take a run in parts, at any envelope.
+                let first_bytes =
+                    Envelope::parse_first(&run).map_or(run.len(), |(first, _)| first.bytes().len());
+                let rest = run.split_off(first_bytes);
+                if !rest.is_empty() {
+                    queue.runs.push_front(rest);
+                }
+            }
+            queue.used_bytes -= run.len();
+            return Some((ShardId(from), lane, run));
+        }
+        None
+    }
+
+    /// Whether a sender waits for this lane and has its room now; it is told once.
+    pub fn room(&mut self, from: ShardId, to: ShardId, lane: Lane) -> Option<Room> {
+        let queue = self.queues.get_mut(&(from.0, to.0, lane as u8))?;
+        let room_bytes = self.lane_bytes - queue.used_bytes;
+        if queue.wanted_bytes? > room_bytes {
+            return None;
+        }
+        queue.wanted_bytes = None;
+        Some(Room { from, to, lane, room_bytes })
+    }
+
+    /// Whether anything waits for `to`.
+    #[must_use]
+    pub fn waits(&self, to: ShardId) -> bool {
+        self.queues.iter().any(|(key, queue)| key.1 == to.0 && !queue.runs.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_protocol::envelope::{Kind, Parts};
+    use tern_protocol::ids::{AccountId, DeviceId, MessageId};
+
+    fn envelope(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Parts {
+            kind: Kind::Message,
+            flags: 0,
+            to: AccountId(1),
+            from: AccountId(2),
+            from_device: DeviceId(1),
+            id: MessageId(3),
+            time_ms: 4,
+            seq: 0,
+            from_name: "a",
+            body,
+        }
+        .encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn lanes_are_bounded_keep_order_and_tell_of_room() {
+        let one = envelope(b"one");
+        let run = [one.clone(), one.clone()].concat();
+        let mut lanes = Lanes::new(run.len() + 10);
+        let (a, b) = (ShardId(0), ShardId(1));
+        lanes.push(a, b, Lane::Bulk, &run).unwrap();
+        assert!(lanes.push(a, b, Lane::Bulk, &one).is_err());
+        assert!(lanes.push(a, b, Lane::Control, &one[1..]).is_err());
+        assert_eq!(lanes.want(a, b, Lane::Bulk, one.len()), None);
+        lanes.push(a, b, Lane::Control, &one).unwrap();
+        let mut random = Random::new(1);
+        assert_eq!(lanes.pop(b, &mut random).unwrap().1, Lane::Control);
+        let mut got = Vec::new();
+        while let Some((_, _, part)) = lanes.pop(b, &mut random) {
+            got.extend(part);
+        }
+        assert_eq!(got, run);
+        assert_eq!(lanes.room(a, b, Lane::Bulk).unwrap().room_bytes, run.len() + 10);
+        assert_eq!(lanes.room(a, b, Lane::Bulk), None);
+        assert!(!lanes.waits(b));
+    }
+}

@@ -1,0 +1,331 @@
+//! The model: what was composed, seen, acknowledged and ticked, and the rules that every single event must keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId};
+
+/// Begins every body, so that a message is recognised wherever its bytes turn up.
+pub const BODY_MAGIC: &[u8; 8] = b"TernSim\n";
+/// Smallest body: magic and serial number.
+pub const BODY_BYTES_MIN: usize = 16;
+
+/// An account of the run; its index is its place in [`Oracle::accounts`].
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Its id, once a phone or the control plane learnt it.
+    pub id: Option<AccountId>,
+    /// Its devices.
+    pub devices: Vec<DeviceId>,
+}
+
+/// A message of the run; its index is its serial number.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Account index of the sender.
+    pub from: usize,
+    /// Account index of the recipient.
+    pub to: usize,
+    /// Its id.
+    pub id: MessageId,
+    /// Its place in the order of its pair.
+    pub index: u64,
+    /// When it was composed, wall milliseconds.
+    pub composed_ms: u64,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The sender has the `sent` tick (or the `delivered` one, which says more).
+    pub sent: bool,
+    /// The sender has the `delivered` tick.
+    pub delivered: bool,
+    /// Devices that decrypted it.
+    pub seen_by: BTreeSet<u16>,
+    /// Devices whose acknowledgement of it left the phone.
+    pub acknowledged_by: BTreeSet<u16>,
+    /// It was in a write that the drive reported as done, or in the image that a crash left.
+    pub durable: bool,
+}
+
+/// The model.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// All accounts.
+    pub accounts: Vec<Account>,
+    /// All messages, by serial number.
+    pub messages: Vec<Message>,
+    by_id: BTreeMap<(usize, MessageId), usize>,
+    by_account: BTreeMap<AccountId, usize>,
+    pair_counts: BTreeMap<(usize, usize), u64>,
+    /// The last index that a device saw of a pair.
+    last_seen: BTreeMap<(usize, usize, u16), u64>,
+    /// Messages that must not be handed to a device again: acknowledged, with floor and record stable at a crash.
+    floored: BTreeSet<(usize, u16)>,
+}
+
+/// What a phone received.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt<'a> {
+    /// Whose phone: the account's index.
+    pub account: usize,
+    /// Which device.
+    pub device: DeviceId,
+    /// The sender.
+    pub from: AccountId,
+    /// The sender's name.
+    pub from_name: &'a str,
+    /// The message.
+    pub id: MessageId,
+    /// The server's stamp, seconds.
+    pub time_s: u32,
+    /// The body.
+    pub body: &'a [u8],
+    /// Wall milliseconds now.
+    pub now_ms: u64,
+}
+
+impl Oracle {
+    /// Adds an account and returns its index.
+    pub fn add_account(&mut self, name: String, device_count: u16) -> usize {
+        let devices = (1..=device_count).map(DeviceId).collect();
+        self.accounts.push(Account { name, id: None, devices });
+        self.accounts.len() - 1
+    }
+
+    /// An account's id was learnt; it must stay the same and be nobody else's.
+    ///
+    /// # Errors
+    /// Names the broken invariant, as everywhere here.
+    pub fn learn_id(&mut self, account: usize, id: AccountId) -> Result<(), String> {
+        let known = self.accounts[account].id.get_or_insert(id);
+        if *known != id {
+            return Err(format!("account {account} was {known:?} and is now {id:?}"));
+        }
+        match self.by_account.insert(id, account) {
+            Some(other) if other != account => Err(format!("accounts {account} and {other} are both {id:?}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The account with this id.
+    #[must_use]
+    pub fn account_of(&self, id: AccountId) -> Option<usize> {
+        self.by_account.get(&id).copied()
+    }
+
+    /// Makes a message; `padding` follows its mark in the body. Returns its serial number.
+    pub fn compose(&mut self, from: usize, to: usize, id: MessageId, now_ms: u64, padding: &[u8]) -> usize {
+        let serial = self.messages.len();
+        let count = self.pair_counts.entry((from, to)).or_default();
+        *count += 1;
+        let mut body = BODY_MAGIC.to_vec();
+        body.extend((serial as u64).to_le_bytes());
+        body.extend(padding);
+        self.messages.push(Message {
+            from,
+            to,
+            id,
+            index: *count,
+            composed_ms: now_ms,
+            body,
+            sent: false,
+            delivered: false,
+            seen_by: BTreeSet::new(),
+            acknowledged_by: BTreeSet::new(),
+            durable: false,
+        });
+        let old = self.by_id.insert((from, id), serial);
+        assert!(old.is_none(), "the simulated phone used {id:?} twice");
+        serial
+    }
+
+    /// The message that account `from` calls `id`.
+    #[must_use]
+    pub fn serial_of(&self, from: usize, id: MessageId) -> Option<usize> {
+        self.by_id.get(&(from, id)).copied()
+    }
+
+    /// A device decrypted a message; `again` when it had it before. Returns the serial number.
+    ///
+    /// # Errors
+    /// Wrong addressee, changed content, order of the pair, or handed out again after its floor was stable.
+    pub fn seen(&mut self, receipt: &Receipt<'_>, again: bool) -> Result<usize, String> {
+        let (account, device) = (receipt.account, receipt.device.0);
+        let from =
+            self.account_of(receipt.from).ok_or_else(|| format!("mail from unknown {:?}", receipt.from))?;
+        let serial =
+            self.serial_of(from, receipt.id).ok_or_else(|| format!("nobody composed {:?}", receipt.id))?;
+        let message = &mut self.messages[serial];
+        if message.to != account {
+            let to = message.to;
+            return Err(format!("message {serial} for account {to} was given to account {account}"));
+        }
+        if message.body != receipt.body || self.accounts[from].name != receipt.from_name {
+            return Err(format!("message {serial} changed on its way"));
+        }
+        let (earliest_s, latest_s) = (message.composed_ms / 1000, receipt.now_ms / 1000);
+        if !(earliest_s..=latest_s).contains(&u64::from(receipt.time_s)) {
+            return Err(format!("message {serial} is stamped {} outside its life", receipt.time_s));
+        }
+        if self.floored.contains(&(serial, device)) {
+            return Err(format!(
+                "message {serial} was handed out again to device {device} of account {account}, \
+                 whose floor was stable before the crash"
+            ));
+        }
+        if again {
+            return Ok(serial);
+        }
+        if !message.seen_by.insert(device) {
+            return Err(format!("message {serial} twice after dedup"));
+        }
+        let last = self.last_seen.insert((from, account, device), message.index).unwrap_or(0);
+        if last >= message.index {
+            let index = message.index;
+            return Err(format!(
+                "order: account {account} device {device} got number {index} of account {from} after {last}"
+            ));
+        }
+        Ok(serial)
+    }
+
+    /// A device's acknowledgement left the phone.
+    pub fn acknowledged(&mut self, serial: usize, device: DeviceId) {
+        self.messages[serial].acknowledged_by.insert(device.0);
+    }
+
+    /// A crash left a stable floor of `device` that covers the stable record of this message.
+    ///
+    /// # Errors
+    /// When that device never acknowledged it.
+    pub fn floored(&mut self, serial: usize, device: DeviceId) -> Result<(), String> {
+        if !self.messages[serial].acknowledged_by.contains(&device.0) {
+            return Err(format!(
+                "a floor of {device:?} covers message {serial}, which it did not acknowledge"
+            ));
+        }
+        self.floored.insert((serial, device.0));
+        Ok(())
+    }
+
+    /// Bytes became stable: the messages whose marks are in them are durable.
+    pub fn written(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(at) = rest.windows(BODY_MAGIC.len()).position(|window| window == BODY_MAGIC) {
+            rest = &rest[at + BODY_MAGIC.len()..];
+            if let Some(serial) = rest.first_chunk().map(|b| u64::from_le_bytes(*b) as usize)
+                && let Some(message) = self.messages.get_mut(serial)
+            {
+                message.durable = true;
+            }
+        }
+    }
+
+    /// The sender got a `sent` tick.
+    ///
+    /// # Errors
+    /// No such message, or it is not safe: not on stable storage and not acknowledged by every device.
+    pub fn sent(&mut self, from: usize, id: MessageId) -> Result<usize, String> {
+        let serial = self.serial_of(from, id).ok_or_else(|| format!("sent tick for unknown {id:?}"))?;
+        let message = &self.messages[serial];
+        if !message.durable && !self.acknowledged_by_all(serial) {
+            return Err(format!("the sent tick of message {serial} came before it was safe"));
+        }
+        self.messages[serial].sent = true;
+        Ok(serial)
+    }
+
+    /// The sender's account got a `delivered` tick.
+    ///
+    /// # Errors
+    /// No such message, wrong recipient, or no device acknowledged it.
+    pub fn delivered(&mut self, from: usize, by: AccountId, id: MessageId) -> Result<usize, String> {
+        let serial = self.serial_of(from, id).ok_or_else(|| format!("delivered tick for unknown {id:?}"))?;
+        let message = &self.messages[serial];
+        if self.accounts[message.to].id != Some(by) {
+            return Err(format!("message {serial} is ticked as delivered by {by:?}"));
+        }
+        if message.acknowledged_by.is_empty() {
+            return Err(format!("the delivered tick of message {serial} came before any acknowledgement"));
+        }
+        Ok(serial)
+    }
+
+    /// Whether every device of the recipient acknowledged it.
+    #[must_use]
+    pub fn acknowledged_by_all(&self, serial: usize) -> bool {
+        let message = &self.messages[serial];
+        self.accounts[message.to].devices.iter().all(|device| message.acknowledged_by.contains(&device.0))
+    }
+
+    /// What is not done yet with a message: `None` when every device saw and acknowledged it and both ticks came.
+    #[must_use]
+    pub fn unfinished(&self, serial: usize) -> Option<String> {
+        let message = &self.messages[serial];
+        let devices = &self.accounts[message.to].devices;
+        let missing = devices.iter().find(|device| !message.seen_by.contains(&device.0));
+        Some(match missing {
+            Some(device) if message.sent => {
+                format!("message {serial} was ticked and never reached {device:?} of account {}", message.to)
+            }
+            Some(device) => format!("message {serial} never reached {device:?} of account {}", message.to),
+            None if !message.sent => format!("message {serial} never got its sent tick"),
+            None if !message.delivered => format!("message {serial} never got its delivered tick"),
+            None if !self.acknowledged_by_all(serial) => format!("message {serial} is not acknowledged"),
+            None => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (Oracle, usize, usize) {
+        let mut oracle = Oracle::default();
+        let a = oracle.add_account("a".into(), 1);
+        let b = oracle.add_account("b".into(), 1);
+        oracle.learn_id(a, AccountId(1)).unwrap();
+        oracle.learn_id(b, AccountId(2)).unwrap();
+        (oracle, a, b)
+    }
+
+    fn receipt<'a>(oracle: &Oracle, account: usize, serial: usize, body: &'a [u8]) -> Receipt<'a> {
+        let id = oracle.messages[serial].id;
+        let (device, from) = (DeviceId(1), AccountId(1));
+        Receipt { account, device, from, from_name: "a", id, time_s: 5, body, now_ms: 6000 }
+    }
+
+    #[test]
+    fn order_addressee_content_and_floors_are_checked() {
+        let (mut oracle, a, b) = world();
+        let first = oracle.compose(a, b, MessageId(1), 5000, b"x");
+        let second = oracle.compose(a, b, MessageId(2), 5000, b"y");
+        let bodies: Vec<Vec<u8>> = oracle.messages.iter().map(|m| m.body.clone()).collect();
+        assert!(
+            oracle.seen(&receipt(&oracle, a, first, &bodies[0]), false).unwrap_err().contains("given to")
+        );
+        assert!(oracle.seen(&receipt(&oracle, b, first, b"z"), false).unwrap_err().contains("changed"));
+        oracle.seen(&receipt(&oracle, b, second, &bodies[1]), false).unwrap();
+        assert!(oracle.seen(&receipt(&oracle, b, first, &bodies[0]), false).unwrap_err().contains("order"));
+        assert!(oracle.floored(second, DeviceId(1)).is_err());
+        oracle.acknowledged(second, DeviceId(1));
+        oracle.floored(second, DeviceId(1)).unwrap();
+        assert!(oracle.seen(&receipt(&oracle, b, second, &bodies[1]), true).unwrap_err().contains("again"));
+    }
+
+    #[test]
+    fn ticks_must_not_come_before_their_fact() {
+        let (mut oracle, a, b) = world();
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        assert!(oracle.sent(a, MessageId(1)).is_err());
+        assert!(oracle.delivered(a, AccountId(2), MessageId(1)).is_err());
+        let mut disk_bytes = vec![7; 100];
+        disk_bytes.extend(&oracle.messages[serial].body.clone());
+        oracle.written(&disk_bytes);
+        oracle.sent(a, MessageId(1)).unwrap();
+        oracle.acknowledged(serial, DeviceId(1));
+        assert!(oracle.delivered(a, AccountId(1), MessageId(1)).is_err());
+        oracle.delivered(a, AccountId(2), MessageId(1)).unwrap();
+        assert!(oracle.unfinished(serial).unwrap().contains("never reached"));
+    }
+}

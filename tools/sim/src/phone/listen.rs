@@ -1,0 +1,266 @@
+//! What a phone makes of what it hears, and the rules that it holds the server to.
+
+use super::Phone;
+use crate::network::Direction;
+use crate::oracle::Receipt;
+use crate::scene::{Event, Scene};
+use crate::schedule::MS;
+use tern_protocol::ids::{AccountId, DeviceId, MessageId};
+use tern_protocol::phone::client;
+use tern_protocol::phone::frame::GoodbyeReason;
+
+/// A client's event with its bytes owned.
+#[derive(Debug)]
+enum Heard {
+    Welcome {
+        account: AccountId,
+        device: DeviceId,
+        server_key: [u8; 32],
+    },
+    Deliver {
+        number: u32,
+        from: AccountId,
+        id: MessageId,
+        time_s: u32,
+        from_name: String,
+        body: Vec<u8>,
+    },
+    Sent {
+        id: MessageId,
+    },
+    Delivered {
+        number: u32,
+        by: AccountId,
+        id: MessageId,
+    },
+    Busy {
+        id: MessageId,
+        retry_ms: u32,
+    },
+    Found {
+        account: Option<AccountId>,
+        name: String,
+    },
+    Nothing,
+    Goodbye {
+        reason: GoodbyeReason,
+        retry_ms: u32,
+    },
+    ConnectBusy {
+        retry_ms: u32,
+    },
+    /// Something that the server must never say to an honest phone.
+    Wrong(String),
+}
+
+impl Heard {
+    fn own(event: client::Event<'_>) -> Self {
+        match event {
+            client::Event::Welcome { account, device, server_key, .. } => {
+                Self::Welcome { account, device, server_key }
+            }
+            client::Event::Deliver { number, from, id, time_s, from_name, body } => {
+                Self::Deliver { number, from, id, time_s, from_name: from_name.into(), body: body.into() }
+            }
+            client::Event::Sent { id } => Self::Sent { id },
+            client::Event::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
+            client::Event::Drained | client::Event::Pong { .. } => Self::Nothing,
+            client::Event::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
+            client::Event::Found { account, name } => Self::Found { account, name: name.into() },
+            client::Event::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
+            client::Event::ConnectBusy { retry_ms } => Self::ConnectBusy { retry_ms },
+            client::Event::Refused { .. }
+            | client::Event::VersionRefused { .. }
+            | client::Event::Expired { .. }
+            | client::Event::Unknown { .. } => Self::Wrong(format!("{event:?}")),
+        }
+    }
+}
+
+impl Phone {
+    /// Bytes or the end arrived on the phone's link.
+    pub fn listen(&mut self, scene: &mut Scene) {
+        while let Some(connection) = &mut self.connection {
+            let link = connection.link;
+            let bytes_max =
+                if scene.random().chance(20) { scene.random().range(1, 40) as usize } else { 1 << 16 };
+            let bytes = scene.network.read(link, Direction::Down, bytes_max);
+            if bytes.is_empty() {
+                break;
+            }
+            connection.heard_ns = scene.now_ns();
+            let mut heard = Vec::new();
+            let result = connection.client.receive(&bytes, &mut |event| heard.push(Heard::own(event)));
+            for one in heard {
+                scene.schedule.tell(|| format!("phone {} <- {one:?}", self.index));
+                self.hear(scene, one);
+            }
+            if let Err(error) = result {
+                scene
+                    .schedule
+                    .fail(format!("phone {} cannot read what the server says: {error:?}", self.index));
+            }
+        }
+        if self.link().is_some_and(|link| scene.network.ended(link, Direction::Down)) {
+            self.give_up(scene);
+        } else {
+            self.act(scene);
+        }
+    }
+
+    fn hear(&mut self, scene: &mut Scene, heard: Heard) {
+        match heard {
+            Heard::Welcome { account, device, server_key } => {
+                self.hear_welcome(scene, account, device, server_key);
+            }
+            Heard::Deliver { number, from, id, time_s, from_name, body } => {
+                self.count_delivery(scene, number);
+                let (account, device, now_ms) = (self.account, self.device, scene.schedule.wall_ms());
+                let from_name = &from_name;
+                let body = &body;
+                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms };
+                self.hear_message(scene, number, &receipt);
+            }
+            Heard::Sent { id } => self.hear_sent(scene, id),
+            Heard::Delivered { number, by, id } => {
+                self.count_delivery(scene, number);
+                self.hear_delivered(scene, number, by, id);
+            }
+            Heard::Busy { id, retry_ms } => {
+                let verdict = scene.oracle.serial_of(self.account, id);
+                let Some(serial) = scene.judge(verdict.ok_or_else(|| format!("busy for unknown {id:?}")))
+                else {
+                    return;
+                };
+                let jitter_ms = scene.random().below(u64::from(retry_ms) + 1);
+                let until_ns = scene.now_ns() + (u64::from(retry_ms) + jitter_ms) * MS;
+                self.progress_ns = scene.now_ns();
+                self.outbox.refused(scene.oracle.messages[serial].to, id, until_ns);
+            }
+            Heard::Found { account, name } => self.hear_found(scene, account, &name),
+            Heard::Nothing => {}
+            Heard::Goodbye { reason, retry_ms } => self.hear_goodbye(scene, reason, retry_ms),
+            Heard::ConnectBusy { retry_ms } => {
+                self.hang_up(scene);
+                self.come_back(scene, u64::from(retry_ms));
+            }
+            Heard::Wrong(what) => {
+                scene.schedule.fail(format!("the server told honest phone {}: {what}", self.index));
+            }
+        }
+    }
+
+    fn hear_welcome(
+        &mut self,
+        scene: &mut Scene,
+        account: AccountId,
+        device: DeviceId,
+        server_key: [u8; 32],
+    ) {
+        let verdict = scene.oracle.learn_id(self.account, account);
+        scene.judge(verdict);
+        let right = server_key == scene.server_keys.public && device == self.device;
+        scene.schedule.check(right, || format!("phone {} is welcomed as {device:?}", self.index));
+        scene.exists.insert(self.account);
+        self.knows_server = true;
+        self.progress_ns = scene.now_ns();
+        if let Some(connection) = &mut self.connection {
+            connection.is_welcome = true;
+        }
+        // Sends go right behind `Start`, before anything came from the home.
+        self.act(scene);
+    }
+
+    fn count_delivery(&mut self, scene: &mut Scene, number: u32) {
+        let Some(connection) = &mut self.connection else { return };
+        let expected = connection.next_number;
+        connection.next_number = number + 1;
+        let index = self.index;
+        scene.schedule.check(number == expected, || {
+            format!("phone {index} got delivery number {number} instead of {expected}")
+        });
+    }
+
+    fn hear_message(&mut self, scene: &mut Scene, number: u32, receipt: &Receipt<'_>) {
+        let key = (receipt.from, receipt.id);
+        let again = !self.seen.insert(key);
+        let verdict = scene.oracle.seen(receipt, again);
+        let Some(serial) = scene.judge(verdict) else { return };
+        self.note_delivery(scene, number, Some(serial));
+        let Some(connection) = &mut self.connection else { return };
+        let fresh = connection.got.insert(key);
+        let index = self.index;
+        scene
+            .schedule
+            .check(fresh, || format!("phone {index} got message {serial} twice within one connection"));
+    }
+
+    /// Remembers to acknowledge.
+    fn note_delivery(&mut self, scene: &mut Scene, number: u32, serial: Option<usize>) {
+        let due_ns = scene.now_ns() + self.ack_delay_ns(scene.random());
+        let Some(connection) = &mut self.connection else { return };
+        connection.unacknowledged.push((number, serial));
+        connection.ack_due_ns = Some(connection.ack_due_ns.unwrap_or(due_ns).min(due_ns));
+    }
+
+    fn hear_sent(&mut self, scene: &mut Scene, id: MessageId) {
+        let verdict = scene.oracle.sent(self.account, id);
+        let Some(serial) = scene.judge(verdict) else { return };
+        self.progress_ns = scene.now_ns();
+        self.outbox.ticked(scene.oracle.messages[serial].to, id);
+        if let Some(fault) = scene.crash_on_tick.take() {
+            let delay_ns = scene.random().below(3 * MS);
+            scene.schedule.after(delay_ns, Event::Crash(fault));
+        }
+    }
+
+    fn hear_delivered(&mut self, scene: &mut Scene, number: u32, by: AccountId, id: MessageId) {
+        self.note_delivery(scene, number, None);
+        let verdict = scene.oracle.delivered(self.account, by, id);
+        let Some(serial) = scene.judge(verdict) else { return };
+        let Some(connection) = &mut self.connection else { return };
+        let fresh = connection.got_ticks.insert((by, id));
+        let index = self.index;
+        scene.schedule.check(fresh, || {
+            format!("phone {index} got the delivered tick of message {serial} twice within one connection")
+        });
+        if self.device == DeviceId(1) {
+            self.progress_ns = scene.now_ns();
+            let message = &mut scene.oracle.messages[serial];
+            message.sent = true;
+            message.delivered = true;
+            self.outbox.ticked(message.to, id);
+        }
+    }
+
+    fn hear_found(&mut self, scene: &mut Scene, account: Option<AccountId>, name: &str) {
+        let Some(index) = scene.oracle.accounts.iter().position(|known| known.name == name) else {
+            scene.schedule.fail(format!("an answer for {name}, which nobody asked for"));
+            return;
+        };
+        let Some(id) = account else {
+            let asked = self.connection.as_ref().and_then(|connection| connection.asked.get(&index));
+            let existed = asked.is_some_and(|asked| asked.1);
+            scene.schedule.check(!existed, || format!("account {index} is not found any more"));
+            return;
+        };
+        let verdict = scene.oracle.learn_id(index, id);
+        scene.judge(verdict);
+        self.known.insert(index, id);
+    }
+
+    fn hear_goodbye(&mut self, scene: &mut Scene, reason: GoodbyeReason, retry_ms: u32) {
+        let Some(link) = self.link() else { return };
+        let index = self.index;
+        let wrong = match reason {
+            GoodbyeReason::Replaced => !scene.has_other_link(index, link),
+            GoodbyeReason::Removed => true,
+            GoodbyeReason::Draining | GoodbyeReason::Idle | GoodbyeReason::TooSlow | GoodbyeReason::Busy => {
+                false
+            }
+        };
+        scene.schedule.check(!wrong, || format!("phone {index} with one connection was told {reason:?}"));
+        self.hang_up(scene);
+        self.come_back(scene, u64::from(retry_ms).max(50));
+    }
+}

@@ -1,0 +1,268 @@
+//! What a seed decides in advance: the size of the world, tight limits, the traffic, and what goes wrong when.
+
+use crate::disk::Crash;
+use crate::network::{Direction, Pace};
+use crate::oracle::BODY_BYTES_MIN;
+use crate::random::Random;
+use crate::schedule::{MS, SECOND, US};
+use tern_core::limits::Limits;
+
+/// One account of the run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountPlan {
+    /// Its name.
+    pub name: String,
+    /// Its devices; more than one only where the control plane makes it.
+    pub device_count: u16,
+    /// Its phone registers at the door; otherwise the control plane makes it.
+    pub registers: bool,
+}
+
+/// Something that goes wrong, or that somebody does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The node stops and starts again after `down_ns`.
+    Crash(Crash, u64),
+    /// The same, right after a phone gets its next `sent` tick.
+    CrashOnTick(Crash, u64),
+    /// The node is asked to stop politely, then starts again.
+    Drain,
+    /// A drive is slow for so long.
+    DiskSlow(u16, u64),
+    /// A drive has no room for new files for so long.
+    DiskFull(u16, u64),
+    /// A drive fails its next write.
+    DiskWriteFails(u16),
+    /// A shard gets little time for so long.
+    ShardSlow(u16, u64),
+    /// Sockets cannot be moved for so long.
+    MovesFail(u64),
+    /// A phone's link breaks.
+    Cut(usize),
+    /// A phone's link goes silent.
+    Vanish(usize),
+    /// One direction of a phone's link stands still for so long.
+    Stall(usize, Direction, u64),
+    /// A phone leaves and comes back after so long.
+    Leave(usize, u64),
+    /// A phone composes so many messages to an account.
+    Compose(usize, usize, u64),
+    /// An attacker connects.
+    Attack,
+}
+
+/// The plan of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Shards of the node.
+    pub shard_count: u16,
+    /// Partitions.
+    pub partition_count: u16,
+    /// The accounts.
+    pub accounts: Vec<AccountPlan>,
+    /// The limits of each shard.
+    pub limits: Limits,
+    /// Length of segment files.
+    pub segment_bytes: u32,
+    /// The network.
+    pub pace: Pace,
+    /// Longest disk operation while nothing is wrong, nanoseconds.
+    pub disk_ns_max: u64,
+    /// Longest time between a completion and the turn that takes it, nanoseconds.
+    pub turn_ns_max: u64,
+    /// Longest time that one half of a hand-over travels, nanoseconds.
+    pub move_ns_max: u64,
+    /// What happens when, in order of time.
+    pub faults: Vec<(u64, Fault)>,
+    /// When all faults are over, nanoseconds.
+    pub calm_ns: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(seed: u64, random: &mut Random) -> Self {
+        let shard_count = random.pick(&[1, 2, 2, 3, 4]);
+        let limits = limits(random);
+        debug_assert_eq!(limits.validate(), Ok(()));
+        let accounts = accounts(random);
+        let segment_bytes = segment_bytes(&limits, random);
+        let calm_ns = random.range(3, 9) * SECOND;
+        let mut plan = Self {
+            seed,
+            shard_count,
+            partition_count: shard_count * random.range(1, 6) as u16,
+            accounts,
+            limits,
+            segment_bytes,
+            pace: Pace {
+                delay_ns_max: random.pick(&[200 * US, 3 * MS, 3 * MS, 40 * MS]),
+                split_percent: random.pick(&[0, 30, 90]),
+            },
+            disk_ns_max: random.pick(&[200 * US, 4 * MS, 4 * MS, 40 * MS]),
+            turn_ns_max: random.pick(&[20 * US, 200 * US, 3 * MS]),
+            move_ns_max: random.pick(&[50 * US, MS, 20 * MS]),
+            faults: Vec::new(),
+            calm_ns,
+        };
+        plan.add_traffic(random);
+        plan.add_faults(random);
+        plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
+        plan
+    }
+
+    /// Number of phones: one for each device.
+    #[must_use]
+    pub fn phone_count(&self) -> usize {
+        self.accounts.iter().map(|account| usize::from(account.device_count)).sum()
+    }
+
+    /// Longest padding of a body, bytes.
+    #[must_use]
+    pub const fn padding_bytes_max(&self) -> usize {
+        self.limits.body_bytes - BODY_BYTES_MIN
+    }
+
+    /// Whether any attacker comes.
+    #[must_use]
+    pub fn has_attackers(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| *fault == Fault::Attack)
+    }
+
+    fn add(&mut self, random: &mut Random, fault: Fault) {
+        let time_ns = random.below(self.calm_ns);
+        self.faults.push((time_ns, fault));
+    }
+
+    fn add_traffic(&mut self, random: &mut Random) {
+        let bursts = random.range(4, 20);
+        for _ in 0..bursts {
+            let from = random.index(self.accounts.len());
+            let to = (from + 1 + random.index(self.accounts.len() - 1)) % self.accounts.len();
+            let count = random.pick(&[1, 1, 2, 3, 8]);
+            self.add(random, Fault::Compose(from, to, count));
+        }
+        if random.chance(40) {
+            // Everybody to one: a full mailbox, and a lane without room.
+            let to = random.index(self.accounts.len());
+            let time_ns = random.below(self.calm_ns);
+            for from in (0..self.accounts.len()).filter(|&from| from != to) {
+                self.faults.push((time_ns, Fault::Compose(from, to, random.range(4, 12))));
+            }
+        }
+        for phone in 0..self.phone_count() {
+            for _ in 0..random.pick(&[0, 1, 1, 2]) {
+                let away_ns = random.range(50, 2500) * MS;
+                self.add(random, Fault::Leave(phone, away_ns));
+            }
+        }
+    }
+
+    fn add_faults(&mut self, random: &mut Random) {
+        let crash = |random: &mut Random| random.pick(&[Crash::Kill, Crash::Power]);
+        let phones = self.phone_count();
+        for _ in 0..random.pick(&[0, 0, 1, 1, 2, 3]) {
+            let down_ns = random.range(1, 600) * MS;
+            let fault = match random.below(10) {
+                0..=3 => Fault::Crash(crash(random), down_ns),
+                4..=7 => Fault::CrashOnTick(crash(random), down_ns),
+                8 => Fault::Drain,
+                _ => Fault::DiskWriteFails(random.below(u64::from(self.shard_count)) as u16),
+            };
+            self.add(random, fault);
+        }
+        for _ in 0..random.pick(&[0, 0, 1, 2, 4]) {
+            let shard = random.below(u64::from(self.shard_count)) as u16;
+            let long_ns = random.range(20, 1500) * MS;
+            let fault = match random.below(4) {
+                0 => Fault::DiskSlow(shard, long_ns),
+                1 => Fault::DiskFull(shard, long_ns),
+                2 => Fault::ShardSlow(shard, long_ns),
+                _ => Fault::MovesFail(long_ns),
+            };
+            self.add(random, fault);
+        }
+        for _ in 0..random.pick(&[0, 1, 2, 4]) {
+            let phone = random.index(phones);
+            let direction = random.pick(&[Direction::Up, Direction::Down]);
+            let fault = match random.below(4) {
+                0 => Fault::Vanish(phone),
+                1 => Fault::Stall(phone, direction, random.range(20, 2500) * MS),
+                _ => Fault::Cut(phone),
+            };
+            self.add(random, fault);
+        }
+        if random.chance(50) {
+            for _ in 0..random.range(1, 3) {
+                self.add(random, Fault::Attack);
+            }
+        }
+    }
+}
+
+fn accounts(random: &mut Random) -> Vec<AccountPlan> {
+    let count = random.range(2, 5);
+    let door_percent = random.pick(&[0, 50, 100]);
+    (0..count)
+        .map(|n| {
+            let registers = random.chance(door_percent);
+            let device_count = if !registers && random.chance(25) { 2 } else { 1 };
+            AccountPlan { name: format!("phone-{n}-{:x}", random.below(1 << 16)), device_count, registers }
+        })
+        .collect()
+}
+
+/// Tight limits, so that the paths behind them are walked.
+fn limits(random: &mut Random) -> Limits {
+    let body_bytes = random.pick(&[64, 300, 2000]);
+    let window_count: u16 = random.pick(&[1, 2, 4, 16, 64]);
+    Limits {
+        body_bytes,
+        window_count,
+        mailbox_count: random.pick(&[4, 8, 40, 1000]).max(u32::from(window_count)),
+        mail_bytes: 1 << 20,
+        segment_count: 4096,
+        connection_count: random.pick(&[16, 64]),
+        login_ms: 2_000,
+        idle_ms: 5_000,
+        hand_over_ms: random.pick(&[30, 500]),
+        edge_backlog_bytes: 2 * body_bytes + 4096 + random.pick(&[0, 16 << 10]),
+        step_budget: random.pick(&[1, 4, 64, 512]),
+        handshakes_per_turn: random.pick(&[1, 4, 16]),
+        lane_bytes: body_bytes + 1024 + random.pick(&[0, 0, 16 << 10]),
+        lane_backlog_bytes: random.pick(&[4096, 64 << 10]),
+        commit_bytes: body_bytes + 8192 + random.pick(&[0, 32 << 10]),
+        write_back_ms: random.pick(&[0, 2, 20, 50]),
+        floor_delay_ms: random.pick(&[0, 20, 200]),
+        dedup_horizon_ms: 24 * 3_600_000,
+        dedup_count: 100_000,
+        expiry_ms: 30 * 24 * 3_600_000,
+        tick_retry_ms: random.pick(&[200, 1000]),
+        busy_ms: random.pick(&[20, 200]),
+        account_count: 1000,
+    }
+}
+
+fn segment_bytes(limits: &Limits, random: &mut Random) -> u32 {
+    // A header block, and one commit padded to whole blocks.
+    let smallest = (limits.commit_bytes + 3 * 4096).next_multiple_of(4096);
+    (smallest + random.pick(&[0, 16 << 10, 64 << 10])) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_valid_and_differ() {
+        let plans: Vec<Plan> = (0..300).map(|seed| Plan::new(seed, &mut Random::new(seed))).collect();
+        for plan in &plans {
+            assert_eq!(plan.limits.validate(), Ok(()), "seed {}", plan.seed);
+            assert!(plan.faults.iter().all(|&(time_ns, _)| time_ns < plan.calm_ns));
+        }
+        assert_eq!(plans[5], Plan::new(5, &mut Random::new(5)));
+        assert!(plans.iter().any(Plan::has_attackers) && !plans.iter().all(Plan::has_attackers));
+    }
+}

@@ -1,0 +1,449 @@
+//! One run: the plan is played, faults end, everything comes to rest, and the books are closed.
+
+use crate::attacker::Attacker;
+use crate::disk::Crash;
+use crate::network::{Direction, Owner, Pace};
+use crate::node::Node;
+use crate::phone::Phone;
+use crate::plan::{Fault, Plan};
+use crate::random::Random;
+use crate::scene::{Event, Scene};
+use crate::schedule::{MS, SECOND, US};
+use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
+use tern_core::io::FatalError;
+use tern_protocol::phone::noise::KeyPair;
+
+/// Time between looks at the whole, nanoseconds.
+const LOOK_NS: u64 = 50 * MS;
+/// After faults end everything must be at rest within this time, nanoseconds.
+const REST_NS: u64 = 60 * SECOND;
+/// After everybody left the node's books must be even within this time, nanoseconds.
+const EVEN_NS: u64 = 20 * SECOND;
+/// A polite stop must end within this time, nanoseconds.
+const DRAIN_NS: u64 = 30 * SECOND;
+
+/// How a run went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Hash over everything that went in and out of the shards.
+    pub trace: u64,
+    /// The invariant that broke, if one did.
+    pub failure: Option<String>,
+    /// Messages that were composed.
+    pub message_count: usize,
+    /// Links that were opened.
+    pub link_count: usize,
+    /// Times that the node started.
+    pub boot_count: u32,
+    /// Virtual milliseconds.
+    pub virtual_ms: u64,
+}
+
+/// Deliberate bugs to switch on; without the feature there are none.
+#[cfg(feature = "bugs")]
+pub type Bugs = tern_core::bugs::Bugs;
+/// Deliberate bugs to switch on; without the feature there are none.
+#[cfg(not(feature = "bugs"))]
+pub type Bugs = ();
+
+/// Plays one seed; `tells` prints everything that happens.
+#[must_use]
+pub fn run(seed: u64, bugs: Bugs, tells: bool) -> Outcome {
+    let mut world = World::new(seed, bugs);
+    if tells {
+        world.scene.schedule.tell_everything();
+        println!("{:#?}", world.scene.plan);
+    }
+    world.play();
+    Outcome {
+        seed,
+        trace: world.scene.schedule.trace.hash(),
+        failure: world.scene.schedule.failure().cloned(),
+        message_count: world.scene.oracle.messages.len(),
+        link_count: world.scene.network.link_count(),
+        boot_count: world.boot_count,
+        virtual_ms: world.scene.now_ns() / MS,
+    }
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Faults happen.
+    Storm,
+    /// Faults are over since then.
+    Calm(u64),
+    /// Everybody has left, since then.
+    Closing(u64),
+    /// The node was stopped and started once more, to see what is left.
+    Reopening(u64),
+    /// Done.
+    Over,
+}
+
+struct World {
+    scene: Scene,
+    node: Node,
+    phones: Vec<Phone>,
+    attackers: Vec<Attacker>,
+    phase: Phase,
+    boot_count: u32,
+    /// In which life of the node each account was asked for.
+    asked_boot: Vec<u32>,
+    /// Since when the node drains.
+    draining_ns: Option<u64>,
+    /// A failed write was planned for a drive.
+    write_failure_planned: bool,
+    disk_full_planned: bool,
+}
+
+impl World {
+    #[cfg_attr(not(feature = "bugs"), expect(unused_variables, reason = "there are no bugs to switch on"))]
+    fn new(seed: u64, bugs: Bugs) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::new(seed, &mut random);
+        let mut scene = Scene::new(plan, random);
+        #[cfg_attr(not(feature = "bugs"), expect(unused_mut, reason = "only bugs change it here"))]
+        let mut node = Node::new(&mut scene);
+        #[cfg(feature = "bugs")]
+        {
+            node.bugs = bugs;
+        }
+        let mut phones = Vec::new();
+        for account in scene.plan.accounts.clone() {
+            let index = scene.oracle.add_account(account.name, account.device_count);
+            for device in scene.oracle.accounts[index].devices.clone() {
+                let keys = KeyPair::from_seed(scene.random().seed());
+                let phone = Phone::new(phones.len(), index, device, &mut scene, keys);
+                phones.push(phone);
+            }
+        }
+        let mut world = Self {
+            asked_boot: vec![0; scene.plan.accounts.len()],
+            scene,
+            node,
+            phones,
+            attackers: Vec::new(),
+            phase: Phase::Storm,
+            boot_count: 0,
+            draining_ns: None,
+            write_failure_planned: false,
+            disk_full_planned: false,
+        };
+        world.lay_out();
+        world
+    }
+
+    /// Puts the plan on the schedule.
+    fn lay_out(&mut self) {
+        let schedule = &mut self.scene.schedule;
+        schedule.at(0, Event::Boot);
+        schedule.at(LOOK_NS, Event::Look);
+        for &(time_ns, fault) in &self.scene.plan.faults {
+            schedule.at(time_ns, Event::Fault(fault));
+        }
+        schedule.at(self.scene.plan.calm_ns, Event::Calm);
+        for phone in &mut self.phones {
+            phone.act(&mut self.scene);
+        }
+    }
+
+    fn play(&mut self) {
+        while let Some(event) = self.scene.schedule.next() {
+            self.handle(event);
+            if let Some(error) = self.node.fatal.take() {
+                self.node_stopped(error);
+            }
+            if self.phase == Phase::Over || self.scene.schedule.failure().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let scene = &mut self.scene;
+        match event {
+            Event::Network(link, direction) => {
+                let arrival = scene.network.arrive(link, direction, scene.schedule.now_ns());
+                scene.expect(arrival);
+                match (direction, scene.network.owner(link)) {
+                    (Direction::Up, _) => self.node.hear(scene, link),
+                    (Direction::Down, Owner::Attacker(attacker)) => self.attackers[attacker].listen(scene),
+                    (Direction::Down, Owner::Phone(phone)) => {
+                        if self.phones[phone].link() == Some(link) {
+                            self.phones[phone].listen(scene);
+                        }
+                    }
+                }
+            }
+            Event::Knock(link) => self.node.knock(scene, link),
+            Event::Node { boot, event } => {
+                if boot == self.node.boot {
+                    self.node.handle(scene, event);
+                }
+            }
+            Event::Boot => self.boot(),
+            Event::Phone(phone) => self.phones[phone].wake(scene),
+            // Once faults are over everybody is online anyway, or has left for good.
+            Event::Return(_) if scene.is_calm => {}
+            Event::Return(phone) => self.phones[phone].set_online(scene, true),
+            Event::Attacker(attacker) => self.attackers[attacker].act(scene),
+            Event::Fault(fault) => self.inflict(fault),
+            Event::Mend(fault) => self.mend(fault),
+            Event::Crash(fault) => self.crash(fault),
+            Event::Calm => self.calm(),
+            Event::Look => self.look(),
+        }
+        self.hear_control();
+    }
+
+    fn boot(&mut self) {
+        if !self.node.is_up() {
+            self.boot_count += 1;
+            self.draining_ns = None;
+            self.node.boot(&mut self.scene);
+        }
+    }
+
+    fn stop(&mut self, crash: Crash, down_ns: u64) {
+        if self.node.is_up() {
+            self.scene.schedule.tell(|| format!("the node stops: {crash:?}"));
+            self.node.crash(&mut self.scene, crash);
+            self.scene.schedule.after(down_ns, Event::Boot);
+        }
+    }
+
+    fn crash(&mut self, fault: Fault) {
+        if let Fault::Crash(crash, down_ns) | Fault::CrashOnTick(crash, down_ns) = fault {
+            self.stop(crash, down_ns);
+        }
+    }
+
+    /// The node stopped itself: only for a reason that the plan gave it.
+    fn node_stopped(&mut self, error: FatalError) {
+        let expected = match error {
+            FatalError::LogWrite(_) => std::mem::take(&mut self.write_failure_planned),
+            FatalError::LogFullAtBoot => self.disk_full_planned,
+        };
+        self.scene.schedule.check(expected, || format!("the node stopped itself: {error:?}"));
+        let down_ns = self.scene.random().below(300 * MS);
+        self.stop(Crash::Kill, down_ns);
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        let scene = &mut self.scene;
+        scene.schedule.tell(|| format!("{fault:?}"));
+        let now_ns = scene.now_ns();
+        match fault {
+            Fault::Crash(..) => self.crash(fault),
+            Fault::CrashOnTick(..) => scene.crash_on_tick = Some(fault),
+            Fault::Drain if self.node.is_serving() => {
+                self.draining_ns = Some(now_ns);
+                self.node.drain(scene);
+            }
+            Fault::Drain => {}
+            Fault::DiskSlow(shard, long_ns) => {
+                self.node.mood(shard).latency_ns_max = 150 * MS;
+                scene.schedule.after(long_ns, Event::Mend(fault));
+            }
+            Fault::DiskFull(shard, long_ns) => {
+                self.disk_full_planned = true;
+                self.node.mood(shard).full = true;
+                scene.schedule.after(long_ns, Event::Mend(fault));
+            }
+            Fault::DiskWriteFails(shard) => {
+                self.write_failure_planned = true;
+                self.node.mood(shard).write_fails = true;
+            }
+            Fault::ShardSlow(shard, long_ns) => self.node.slow(shard, now_ns + long_ns),
+            Fault::MovesFail(long_ns) => self.node.fail_moves(now_ns + long_ns),
+            Fault::Cut(phone) => {
+                if let Some(link) = self.phones[phone].link() {
+                    scene.reset(link);
+                }
+            }
+            Fault::Vanish(phone) => {
+                if let Some(link) = self.phones[phone].link() {
+                    scene.network.vanish(link);
+                }
+            }
+            Fault::Stall(phone, direction, long_ns) => {
+                if let Some(link) = self.phones[phone].link() {
+                    scene.network.stall(link, direction, now_ns + long_ns);
+                }
+            }
+            Fault::Leave(phone, away_ns) => {
+                self.phones[phone].set_online(scene, false);
+                scene.schedule.after(away_ns, Event::Return(phone));
+            }
+            Fault::Compose(from, to, count) => {
+                if let Some(phone) = self.phones.iter_mut().find(|phone| phone.owner().0 == from) {
+                    phone.compose(scene, to, count);
+                }
+            }
+            Fault::Attack => {
+                let attacker = Attacker::new(self.attackers.len(), scene);
+                self.attackers.push(attacker);
+            }
+        }
+    }
+
+    fn mend(&mut self, fault: Fault) {
+        match fault {
+            Fault::DiskSlow(shard, _) => self.node.mood(shard).latency_ns_max = self.scene.plan.disk_ns_max,
+            Fault::DiskFull(shard, _) => self.node.mood(shard).full = false,
+            _ => {}
+        }
+    }
+
+    /// Faults end: everybody comes online and must come to rest.
+    fn calm(&mut self) {
+        let scene = &mut self.scene;
+        scene.is_calm = true;
+        scene.crash_on_tick = None;
+        scene.network.pace = Pace { delay_ns_max: MS, split_percent: 30 };
+        for shard in 0..scene.plan.shard_count {
+            let mood = self.node.mood(shard);
+            mood.full = false;
+            mood.write_fails = false;
+            mood.latency_ns_max = MS;
+            self.node.slow(shard, 0);
+        }
+        self.node.fail_moves(0);
+        scene.plan.move_ns_max = 500 * US;
+        scene.plan.turn_ns_max = 200 * US;
+        self.phase = Phase::Calm(scene.now_ns());
+        for phone in &mut self.phones {
+            phone.set_online(scene, true);
+        }
+    }
+
+    /// Looks at the whole from time to time: makes accounts, ends a polite stop, and ends the run.
+    fn look(&mut self) {
+        self.scene.schedule.after(LOOK_NS, Event::Look);
+        self.make_accounts();
+        self.end_drain();
+        let now_ns = self.scene.now_ns();
+        match self.phase {
+            Phase::Calm(since_ns) => {
+                let unrest = self.unrest();
+                if let Some(unrest) = unrest {
+                    let late = now_ns > since_ns + REST_NS;
+                    self.scene.schedule.check(!late, || format!("no rest after faults ended: {unrest}"));
+                } else if self.draining_ns.is_none() && self.node.is_serving() {
+                    for phone in &mut self.phones {
+                        phone.retire(&mut self.scene);
+                    }
+                    self.phase = Phase::Closing(now_ns);
+                }
+            }
+            Phase::Closing(since_ns) => match self.uneven() {
+                Some(uneven) => {
+                    let late = now_ns > since_ns + EVEN_NS;
+                    self.scene.schedule.check(!late, || format!("after everybody left: {uneven}"));
+                }
+                // Floors and confirmations get their time to become durable.
+                None if now_ns > since_ns + 4 * SECOND => {
+                    self.node.check_counters(&mut self.scene);
+                    self.stop(Crash::Power, MS);
+                    self.phase = Phase::Reopening(now_ns);
+                }
+                None => {}
+            },
+            Phase::Reopening(since_ns) if self.node.is_serving() => {
+                let left = self.node.counters().mail_count_now;
+                self.scene.schedule.check(left == 0, || {
+                    format!("everything was acknowledged, and {left} messages come back after a stop")
+                });
+                self.phase = if now_ns > since_ns + SECOND { Phase::Over } else { self.phase };
+            }
+            Phase::Reopening(since_ns) => {
+                let late = now_ns > since_ns + REST_NS;
+                self.scene.schedule.check(!late, || "the node does not serve again".into());
+            }
+            Phase::Storm | Phase::Over => {}
+        }
+    }
+
+    /// What is not done yet, if anything.
+    fn unrest(&self) -> Option<String> {
+        let serials = 0..self.scene.oracle.messages.len();
+        let restless = self.phones.iter().find(|phone| !phone.is_quiet()).map(Phone::describe);
+        match serials.filter_map(|serial| self.scene.oracle.unfinished(serial)).next() {
+            Some(unfinished) => Some(format!("{unfinished}; {}", restless.unwrap_or_default())),
+            None => restless,
+        }
+    }
+
+    /// What the node still holds although nobody is there and everything was acknowledged.
+    fn uneven(&self) -> Option<String> {
+        let counters = self.node.counters();
+        let held = [
+            ("sessions", counters.sessions_now),
+            ("connections", counters.connections_now),
+            ("messages", counters.mail_count_now),
+            ("bytes of mail", counters.mail_bytes_now),
+            ("slots", self.node.used_slots() as u64),
+        ];
+        held.iter()
+            .find(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("the node holds {count} {name}"))
+    }
+
+    fn end_drain(&mut self) {
+        let Some(since_ns) = self.draining_ns else { return };
+        if self.node.is_drained() {
+            let used = self.node.used_slots();
+            self.scene.schedule.check(used == 0, || format!("drained with {used} sockets open"));
+            self.draining_ns = None;
+            let down_ns = self.scene.random().below(200 * MS);
+            self.stop(Crash::Kill, down_ns);
+        } else {
+            let late = self.scene.now_ns() > since_ns + DRAIN_NS;
+            self.scene.schedule.check(!late, || "a polite stop does not end".into());
+        }
+    }
+
+    /// Asks for the accounts that the control plane makes.
+    fn make_accounts(&mut self) {
+        if !self.node.is_serving() {
+            return;
+        }
+        for account in 0..self.scene.plan.accounts.len() {
+            let plan = &self.scene.plan.accounts[account];
+            let is_there = plan.registers || self.scene.exists.contains(&account);
+            if is_there || self.asked_boot[account] == self.node.boot {
+                continue;
+            }
+            self.asked_boot[account] = self.node.boot;
+            let name = plan.name.clone();
+            let phones = self.phones.iter().filter(|phone| phone.owner().0 == account);
+            let device_keys = phones.map(Phone::public_key).collect();
+            let home = self.node.home_of_name(&name);
+            let request = ControlRequest::CreateAccounts(vec![NewAccount { name, device_keys }]);
+            self.node.ask(&mut self.scene, home, account as u64, request);
+        }
+    }
+
+    fn hear_control(&mut self) {
+        for (token, reply) in std::mem::take(&mut self.node.replies) {
+            let account = token as usize;
+            match reply {
+                ControlReply::Created(made) => match made.as_slice() {
+                    [Created::New(id) | Created::Existing(id)] => {
+                        self.scene.exists.insert(account);
+                        let verdict = self.scene.oracle.learn_id(account, *id);
+                        self.scene.judge(verdict);
+                    }
+                    // Asked again at the next look.
+                    [Created::Full] => self.asked_boot[account] = 0,
+                    _ => self.scene.schedule.fail(format!("account {account} is not made: {made:?}")),
+                },
+                ControlReply::Refused => self.asked_boot[account] = 0,
+                _ => self.scene.schedule.fail(format!("a wrong answer from the control plane: {reply:?}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Each deliberate bug is found within 2,000 seeds: the simulator bites.
+
+use tern_sim::campaign;
+
+/// Seeds in which a bug must be found.
+const SEED_COUNT: u64 = 2000;
+
+/// Plays seeds until one fails; it must fail for a reason that names one of `signs`.
+fn is_found(name: &str, signs: &[&str]) {
+    campaign::quiet_panics();
+    let bugs = campaign::bug(name).expect("a known bug");
+    for seed in 0..SEED_COUNT {
+        let played = campaign::play(seed, bugs, false);
+        if let Some(failure) = played.failure() {
+            println!("{name}: seed {seed}: {failure}");
+            assert!(signs.iter().any(|sign| failure.contains(sign)), "seed {seed}, but it says: {failure}");
+            return;
+        }
+    }
+    panic!("{name} was not found within {SEED_COUNT} seeds");
+}
+
+#[test]
+fn a_tick_before_the_commit_is_found() {
+    is_found("tick_before_commit", &["before it was safe"]);
+}
+
+#[test]
+fn a_sequence_reused_after_a_crash_is_found() {
+    is_found("sequence_reused", &["held", "after Some", "covers message", "stored twice"]);
+}
+
+#[test]
+fn a_floor_forgotten_at_recovery_is_found() {
+    is_found("floor_forgotten", &["handed out again", "come back after a stop"]);
+}
+
+#[test]
+fn dedup_forgotten_at_recovery_is_found() {
+    is_found("dedup_forgotten", &["stored twice"]);
+}
+
+#[test]
+fn a_hand_over_without_its_leftover_is_found() {
+    is_found("leftover_dropped", &["no rest", "protocol errors", "honest phone"]);
+}
+
+#[test]
+fn an_order_broken_by_busy_is_found() {
+    is_found("busy_breaks_order", &["order"]);
+}
+
+#[test]
+fn a_slot_reused_without_its_generation_is_found() {
+    is_found("generation_ignored", &["protocol errors", "honest phone", "sends", "receive", "slot"]);
+}
+
+#[test]
+fn a_session_replaced_by_a_replay_is_found() {
+    is_found("replay_replaces", &["was told Replaced"]);
+}
