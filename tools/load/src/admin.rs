@@ -84,10 +84,18 @@ impl Admin {
             let mut response = self
                 .agent
                 .post(format!("{}/v1/accounts", self.base))
+                .config()
+                // The answer's text says what is wrong.
+                .http_status_as_error(false)
+                .build()
                 .header("content-type", "application/json")
                 .send(body)
                 .context("the admin endpoint made no accounts")?;
-            let reply: CreateReply = serde_json::from_str(&response.body_mut().read_to_string()?)?;
+            let text = response.body_mut().read_to_string()?;
+            if !response.status().is_success() {
+                bail!("the admin endpoint made no accounts: {}: {text}", response.status());
+            }
+            let reply: CreateReply = serde_json::from_str(&text)?;
             if reply.results.len() != batch.len() {
                 bail!("{} accounts asked for, {} answers", batch.len(), reply.results.len());
             }
