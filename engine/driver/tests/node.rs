@@ -1,0 +1,220 @@
+//! Whole nodes: real rings, sockets, files and threads.
+#![allow(missing_docs)]
+
+mod phones;
+
+use phones::{Login, Phone, Told, config, create, id};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use tern_driver::{Exit, Node, StartError};
+use tern_protocol::ids::AccountId;
+use tern_protocol::phone::frame::GoodbyeReason;
+
+const REGISTER: Login = Login { register: true, knows_server: false, hint: false };
+const KNOWN: Login = Login { register: false, knows_server: true, hint: true };
+
+fn settled(node: &Node, mut wanted: impl FnMut(&tern_core::counters::Counters) -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut totals = tern_core::counters::Counters::default();
+        node.counters().iter().for_each(|shard| totals.add(shard));
+        if wanted(&totals) {
+            return;
+        }
+        assert!(Instant::now() < end, "not settled: {totals:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn one_message(from: &mut Phone, to: &mut Phone, low: u32) {
+    let id = id(low);
+    from.send(to.account, id, b"hello");
+    let number = to.until(|event| match event {
+        Told::Deliver { number, from: sender, id: got, body } if *got == id => {
+            assert_eq!((*sender, &body[..]), (from.account, &b"hello"[..]));
+            Some(*number)
+        }
+        _ => None,
+    });
+    to.ack(number);
+    let number = from.until(|event| match event {
+        Told::Delivered { number, id: got } if *got == id => Some(*number),
+        _ => None,
+    });
+    from.ack(number);
+}
+
+#[test]
+fn phones_register_and_talk_across_shards() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(config(data.path(), 2)).unwrap();
+    let names: Vec<String> = (0..8).map(|n| format!("ann-{n}")).collect();
+    let mut phones: Vec<Phone> =
+        names.iter().map(|name| Phone::login(node.phone_addr(), name, REGISTER)).collect();
+    let shards: Vec<_> = names.iter().map(|name| node.control().shard_of_name(name).0).collect();
+    assert!(shards.contains(&0) && shards.contains(&1), "names on both shards");
+    let mut low = 0;
+    for a in 0..phones.len() {
+        for b in a + 1..phones.len() {
+            let (left, right) = phones.split_at_mut(b);
+            low += 1;
+            one_message(&mut left[a], &mut right[0], low);
+        }
+    }
+    phones[0].ping(44);
+    phones[0].until(|event| (*event == Told::Pong(44)).then_some(()));
+    settled(&node, |counters| counters.messages_in == 28 && counters.ticks_delivered == 28);
+    let counters = node.counters();
+    assert!(counters.iter().all(|shard| shard.sessions_now > 0), "phones live on the shard of their mailbox");
+    assert!(counters.iter().map(|shard| shard.mesh_in).sum::<u64>() > 0);
+    // Without a hint about half of them came in at the wrong shard.
+    assert!(counters.iter().map(|shard| shard.taken_over).sum::<u64>() > 0, "nobody was handed over");
+    drop(phones);
+    settled(&node, |counters| counters.connections_now == 0 && counters.sessions_now == 0);
+}
+
+#[test]
+fn many_phones_with_windows_of_messages() {
+    const PHONES: usize = 40;
+    const EACH: u32 = 50;
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(config(data.path(), 2)).unwrap();
+    let names: Vec<String> = (0..PHONES).map(|n| format!("load-{n}")).collect();
+    create(&node, &names);
+    let mut phones: Vec<Phone> =
+        names.iter().map(|name| Phone::login(node.phone_addr(), name, KNOWN)).collect();
+    let accounts: Vec<AccountId> = phones.iter().map(|phone| phone.account).collect();
+    std::thread::scope(|scope| {
+        for (n, phone) in phones.iter_mut().enumerate() {
+            let to = accounts[(n + 1) % PHONES];
+            scope.spawn(move || {
+                for low in 0..EACH {
+                    phone.send(to, id(low + 1), &[n as u8; 300]);
+                }
+                let (mut got, mut ticked) = (0, 0);
+                while got < EACH || ticked < EACH {
+                    match phone.next() {
+                        Told::Deliver { number, body, .. } => {
+                            assert_eq!(body, [((n + PHONES - 1) % PHONES) as u8; 300]);
+                            got += 1;
+                            phone.ack(number);
+                        }
+                        Told::Delivered { number, .. } => {
+                            ticked += 1;
+                            phone.ack(number);
+                        }
+                        Told::Sent(_) | Told::Drained => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    settled(&node, |counters| counters.mail_count_now == 0);
+    settled(&node, |counters| counters.messages_in == u64::from(EACH) * PHONES as u64);
+}
+
+#[test]
+fn waiting_mail_survives_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let names = ["sender".to_owned(), "away-1".to_owned(), "away-2".to_owned()];
+    let node = Node::start(config(data.path(), 2)).unwrap();
+    create(&node, &names);
+    let away: Vec<AccountId> =
+        names[1..].iter().map(|name| Phone::login(node.phone_addr(), name, KNOWN).account).collect();
+    let mut sender = Phone::login(node.phone_addr(), "sender", KNOWN);
+    let mut sent = vec![];
+    for (n, &to) in away.iter().enumerate() {
+        let id = id(n as u32 + 1);
+        sender.send(to, id, b"while you were out");
+        sender.until(|event| (*event == Told::Sent(id)).then_some(()));
+        sent.push(id);
+    }
+    drop(node); // at once, without a drain: `sent` is the promise
+    let node = Node::start(config(data.path(), 2)).unwrap();
+    assert!(node.recovery().iter().map(|report| report.record_count).sum::<u64>() >= 5);
+    assert!(node.recovery().iter().all(|report| report.rot.is_empty()));
+    for (name, id) in names[1..].iter().zip(sent) {
+        let mut phone = Phone::login(node.phone_addr(), name, KNOWN);
+        let got = phone.until(|event| match event {
+            Told::Deliver { id, body, .. } => Some((*id, body.clone())),
+            _ => None,
+        });
+        assert_eq!(got, (id, b"while you were out".to_vec()));
+    }
+}
+
+#[test]
+fn a_drain_says_goodbye_and_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(config(data.path(), 2)).unwrap();
+    let names: Vec<String> = (0..6).map(|n| format!("bob-{n}")).collect();
+    let mut phones: Vec<Phone> =
+        names.iter().map(|name| Phone::login(node.phone_addr(), name, REGISTER)).collect();
+    let address = node.phone_addr();
+    node.drain();
+    for phone in &mut phones {
+        phone.until(|event| (*event == Told::Goodbye(GoodbyeReason::Draining)).then_some(()));
+        while !phone.ended {
+            phone.next();
+        }
+    }
+    assert_eq!(node.wait(), Exit::Drained);
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    Node::start(config(data.path(), 2)).unwrap();
+}
+
+#[test]
+fn what_keeps_a_node_from_starting_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut wanted = config(data.path(), 2);
+    wanted.phone = taken.local_addr().unwrap();
+    assert!(matches!(Node::start(wanted), Err(StartError::Bind(..))));
+
+    let mut wanted = config(data.path(), 1);
+    wanted.limits.write_back_ms = 1000;
+    assert!(matches!(Node::start(wanted), Err(StartError::Limits(error)) if error.name == "write_back_ms"));
+
+    drop(Node::start(config(data.path(), 2)).unwrap());
+    assert!(matches!(Node::start(config(data.path(), 1)), Err(StartError::MoreShards(_))));
+
+    // A segment of shard 1 in shard 0's directory.
+    let segment = std::fs::read_dir(data.path().join("shard-001")).unwrap().next().unwrap().unwrap();
+    let stranger = data.path().join("shard-000").join("seg-000000ff.log");
+    let formatted = |path: &std::path::Path| std::fs::read(path).unwrap()[..8] == *b"TERNSEG1";
+    let mut source = segment.path();
+    for entry in std::fs::read_dir(data.path().join("shard-001")).unwrap() {
+        let path = entry.unwrap().path();
+        if formatted(&path) {
+            source = path;
+        }
+    }
+    std::fs::copy(source, &stranger).unwrap();
+    let error = Node::start(config(data.path(), 2)).unwrap_err();
+    assert!(matches!(&error, StartError::Recovery(path, _) if *path == stranger), "{error}");
+}
+
+#[test]
+fn rude_sockets_leave_nothing_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), 2);
+    wanted.limits.login_ms = 300;
+    wanted.limits.connection_count = 50;
+    let node = Node::start(wanted).unwrap();
+    use std::io::Write;
+    for round in 0..400_u32 {
+        let mut stream = TcpStream::connect(node.phone_addr()).unwrap();
+        match round % 4 {
+            0 => {}
+            1 => drop(stream.write_all(b"GET / HTTP/1.1\r\n\r\n")),
+            2 => drop(stream.write_all(b"TRN\x01")),
+            // Reset: unread or unsent bytes are thrown away by a close.
+            _ => drop(stream.write_all(&[0xff; 5000])),
+        }
+    }
+    settled(&node, |counters| counters.accepted >= 300 && counters.connections_now == 0);
+    let mut a = Phone::login(node.phone_addr(), "after-a", REGISTER);
+    let mut b = Phone::login(node.phone_addr(), "after-b", REGISTER);
+    one_message(&mut a, &mut b, 1);
+}
