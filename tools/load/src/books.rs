@@ -33,6 +33,8 @@ pub(crate) struct Books {
     pub(crate) flows: Vec<Flow>,
     pub(crate) tally: Tally,
     pub(crate) accounts: Vec<Option<AccountId>>,
+    /// Accounts of phones that have not logged in yet, as leftover mail names them; each login is held to it.
+    claimed: Vec<Option<AccountId>>,
     leftovers: Leftovers,
     bodies: Bodies,
 }
@@ -44,6 +46,7 @@ impl Books {
             flows: (0..phone_count).map(|_| Flow::new(run)).collect(),
             tally: Tally::default(),
             accounts: vec![None; phone_count as usize],
+            claimed: vec![None; phone_count as usize],
             leftovers: Leftovers::default(),
             bodies: Bodies::new(run, body_bytes),
         }
@@ -84,9 +87,8 @@ impl Books {
         let flow = &mut self.flows[phone as usize];
         match event {
             Event::Welcome { account, server_key, .. } => {
-                if self.accounts[phone as usize].is_some_and(|known| known != account) {
-                    tally.faults.misdelivered += 1;
-                }
+                let known = self.accounts[phone as usize].or(self.claimed[phone as usize]);
+                tally.faults.misdelivered += u64::from(known.is_some_and(|known| known != account));
                 self.accounts[phone as usize] = Some(account);
                 signals.welcome = Some(server_key);
             }
@@ -97,10 +99,10 @@ impl Books {
             Event::Sent { id } => flow.on_sent(id, now_ns, tally),
             Event::Delivered { number, by, id, .. } => {
                 signals.ack = Some(number);
-                if Some(by) == self.accounts[partner(phone) as usize] {
-                    flow.on_delivered(id, tally);
+                if self.is_account_of(partner(phone), by) {
+                    self.flows[phone as usize].on_delivered(id, &mut self.tally);
                 } else {
-                    tally.faults.misdelivered += 1;
+                    self.tally.faults.misdelivered += 1;
                 }
             }
             Event::Drained => signals.drained = true,
@@ -120,9 +122,15 @@ impl Books {
         }
     }
 
+    /// Whether `account` is that phone's, as far as it is known: without the admin endpoint it is learnt at its login.
+    fn is_account_of(&mut self, phone: u32, account: AccountId) -> bool {
+        let known = self.accounts[phone as usize];
+        known.unwrap_or_else(|| *self.claimed[phone as usize].get_or_insert(account)) == account
+    }
+
     fn take_delivery(&mut self, phone: u32, from: AccountId, id: MessageId, body: &[u8], now_ns: u64) {
         let sender = partner(phone);
-        if Some(from) != self.accounts[sender as usize] {
+        if !self.is_account_of(sender, from) {
             self.tally.faults.misdelivered += 1;
             return;
         }
@@ -228,6 +236,29 @@ mod tests {
         let tick = Event::Delivered { number: 1, by: AccountId(3), id, time_s: 0 };
         books.take(0, tick, 5, 0.0, &mut signals);
         assert_eq!(books.tally.faults.misdelivered, 4);
+    }
+
+    #[test]
+    fn a_sender_that_is_not_known_yet_is_held_to_its_first_claim() {
+        let (mut books, _) = books(16);
+        books.accounts[0] = None;
+        let old = |n| MessageId::new(RUN.started_s - 1, n);
+        deliver(&mut books, 1, 1, old(3), &head(99, 0, 5));
+        assert_eq!(books.tally.faults.misdelivered, 0);
+        deliver(&mut books, 1, 8, old(4), &head(99, 0, 6));
+        assert_eq!(books.tally.faults.misdelivered, 1, "two senders claim to be one phone");
+        let welcome = |account| Event::Welcome {
+            account: AccountId(account),
+            device: tern_protocol::ids::DeviceId(1),
+            time_ms: 0,
+            window: 1,
+            server_key: [0; 32],
+            keep_alive_s: 240,
+        };
+        books.take(0, welcome(1), 5, 0.0, &mut Signals::default());
+        assert_eq!(books.tally.faults.misdelivered, 1);
+        books.take(0, welcome(8), 5, 0.0, &mut Signals::default());
+        assert_eq!(books.tally.faults.misdelivered, 2, "another account than before");
     }
 
     #[test]
