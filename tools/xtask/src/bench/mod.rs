@@ -29,7 +29,7 @@ pub(crate) struct BenchArgs {
 /// The measurements.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 enum Name {
-    /// 1,000 phones in pairs, window 1, 128-byte bodies.
+    /// 1,000 phones in pairs, window 1, 128-byte bodies; and the stub, which is the floor.
     Pairs,
     /// 100,000 messages to 1,000 absent phones, then they come.
     Offline,
@@ -46,7 +46,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if std::thread::available_parallelism().context("hardware threads")?.get() < 2 {
         bail!("a measurement needs two hardware threads");
     }
-    build(&["tern-server", "tern-load"])?;
+    build(&["tern-server", "tern-load", "tern-bench"])?;
     let run = match args.name {
         Name::Pairs => pairs::run,
         Name::Offline => offline::run,
