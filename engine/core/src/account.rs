@@ -65,6 +65,8 @@ pub(crate) struct Account {
     pub(crate) mailbox: Mailbox,
     /// The floor of [`DeviceId::TICKS`].
     pub(crate) ticks_floor: Floor,
+    /// Its mail that waits in the queue of lazy items.
+    pub(crate) lazy_count: u32,
     pub(crate) position: Option<Position>,
 }
 
@@ -214,7 +216,8 @@ pub(crate) mod stored {
         let name: Box<str> = core::str::from_utf8(name).ok()?.into();
         let devices = devices.chunks_exact(DEVICE_BYTES).map(device).collect::<Option<Vec<_>>>()?;
         let ticks_floor = Floor::at(Seq(0));
-        Some(Account { id, name, devices, mailbox: Mailbox::default(), ticks_floor, position: None })
+        let mailbox = Mailbox::default();
+        Some(Account { id, name, devices, mailbox, ticks_floor, lazy_count: 0, position: None })
     }
 
     fn device(bytes: &[u8]) -> Option<Device> {
@@ -237,7 +240,7 @@ pub(crate) mod stored {
                     id: DeviceId(n as u16 + 1), key: *key, since: Seq(n as u64), floor: Seq(n as u64),
                     log_floor: Floor::at(Seq(0)), session: None }).collect();
                 let account = Account { id: AccountId(7), name: name.as_str().into(), devices, mailbox: Mailbox::default(),
-                    ticks_floor: Floor::at(Seq(0)), position: None };
+                    ticks_floor: Floor::at(Seq(0)), lazy_count: 0, position: None };
                 let mut payload = Vec::new();
                 encode(&account, &mut payload);
                 let read = decode(AccountId(7), &payload).unwrap();

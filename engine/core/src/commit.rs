@@ -262,6 +262,14 @@ impl Sources<'_> {
         }
     }
 
+    fn leaves_lazy_queue(&mut self, item: &Item) {
+        if let &Item::Mail { account, .. } = item
+            && let Some(account) = self.accounts.get_mut(account)
+        {
+            account.lazy_count -= 1;
+        }
+    }
+
     fn put_mail(
         &mut self,
         commit: &mut Commit<'_>,
@@ -352,8 +360,12 @@ impl Shard {
             avoided_count: 0,
         };
         let mut commit = log.begin(&mut out.arena);
-        let mut take = |item: Item| -> Result<(), Item> {
-            match sources.put(&mut commit, &item) {
+        let mut take = |item: Item, is_lazy: bool| -> Result<(), Item> {
+            let put = sources.put(&mut commit, &item);
+            if is_lazy && put.is_ok() {
+                sources.leaves_lazy_queue(&item);
+            }
+            match put {
                 Ok(Some(Carrying { position, id, floor })) => {
                     carried.push(Carried { item, position, id, floor });
                     Ok(())
@@ -364,7 +376,7 @@ impl Shard {
         };
         let mut has_room = true;
         while has_room && let Some(item) = urgent.pop_front() {
-            match take(item) {
+            match take(item, false) {
                 Ok(()) => *urgent_taken += 1,
                 Err(item) => {
                     urgent.push_front(item);
@@ -374,14 +386,14 @@ impl Shard {
         }
         while has_room && lazy.front().is_some_and(|item| item.0 <= now.mono_ns) {
             let Some((due_ns, account, seq)) = lazy.pop_front() else { break };
-            if take(Item::Mail { account, seq }).is_err() {
+            if take(Item::Mail { account, seq }, true).is_err() {
                 lazy.push_front((due_ns, account, seq));
                 has_room = false;
             }
         }
         while has_room && floors.front().is_some_and(|item| item.0 <= now.mono_ns) {
             let Some((due_ns, account, place)) = floors.pop_front() else { break };
-            if take(Item::Floor { account, place }).is_err() {
+            if take(Item::Floor { account, place }, false).is_err() {
                 floors.push_front((due_ns, account, place));
                 has_room = false;
             }

@@ -364,7 +364,8 @@ impl Shard {
         for conn in dirty.drain(..) {
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             edge.dirty = false;
-            if edge.sending || matches!(edge.state, State::Moving { .. }) {
+            // Nothing follows a close: the slot may be someone else's.
+            if edge.sending || matches!(edge.state, State::Moving { .. } | State::Closing { asked: true }) {
                 continue;
             }
             let start = out.arena.len();

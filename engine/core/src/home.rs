@@ -56,7 +56,8 @@ impl Shard {
     /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
     /// message brings them again.
     fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
-        let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.sender_device()) else {
+        let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.sender_device())
+        else {
             return;
         };
         let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
@@ -182,9 +183,11 @@ impl Shard {
             mail: Some(mail),
             position: None,
         });
-        let is_online = account.is_online();
+        // Behind lazy mail comes lazy mail: a mailbox's records must become durable in its order.
+        let is_lazy = self.config.limits.write_back_ms > 0 && (account.is_online() || account.lazy_count > 0);
+        account.lazy_count += u32::from(is_lazy);
         let device_count = account.devices.len();
-        if is_online && self.config.limits.write_back_ms > 0 {
+        if is_lazy {
             let due_ns = now.mono_ns + self.config.limits.write_back_ms * 1_000_000;
             self.writer.push_lazy(due_ns, index, seq);
         } else {
@@ -319,10 +322,9 @@ impl Shard {
     /// Mail is on stable storage: its sender's `sent` tick, or the confirmation of a tick, goes out.
     pub(crate) fn mail_is_durable(&mut self, now: Now, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let mailbox_id = account.id;
+        let (mailbox_id, places) = (account.id, account.devices.len());
         let Some(entry) = account.mailbox.set_durable(seq, position) else {
             // All over already, but the record is there: only a floor keeps it from coming back.
-            let places = account.devices.len();
             (0..places).for_each(|place| self.queue_floor(index, place));
             self.queue_floor(index, TICKS_PLACE);
             return;
@@ -338,10 +340,9 @@ impl Shard {
             } else {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
             }
-        } else if entry.waiting.is_empty() {
-            let places = account.devices.len();
-            (0..places).for_each(|place| self.queue_floor(index, place));
         }
+        // Devices may have acknowledged while the commit was under way: their floors matter only now.
+        (0..places).for_each(|place| self.queue_floor(index, place));
     }
 
     /// Takes what is over from the front of a mailbox.

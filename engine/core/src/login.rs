@@ -161,6 +161,7 @@ impl Shard {
             devices,
             mailbox: Mailbox::default(),
             ticks_floor: Floor::at(since),
+            lazy_count: 0,
             position: None,
         });
         self.writer.push_urgent(Item::Account(index));

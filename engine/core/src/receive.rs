@@ -216,6 +216,8 @@ impl Shard {
             edge.state = State::Closing { asked: true };
         } else {
             self.counters.hand_over_failures += 1;
+            // The socket is ours again, so that it can be closed.
+            edge.state = State::Greeting;
             if edge.transport.is_none() {
                 busy_refusal(retry_ms, &mut edge.raw_out);
             }
