@@ -8,6 +8,7 @@
 //! Invariants: a shard's thread never blocks but in its turn's one system call; the core's bytes are copied before the
 //! next step; nothing is reported closed before its last completion.
 
+mod assembly;
 mod boot;
 mod clock;
 mod control;

@@ -277,3 +277,144 @@ impl MeshEnd {
         self.board[self.own].asleep.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    const SHARDS: u16 = 3;
+    const LANE_BYTES: usize = 64;
+
+    fn runs(end: &mut MeshEnd) -> Vec<(u16, Vec<u8>)> {
+        let mut got = vec![];
+        end.receive(
+            |_| {},
+            |from, arrival| {
+                if let Arrival::Envelopes(run) = arrival {
+                    got.push((from.0, run.to_vec()));
+                }
+            },
+        );
+        got
+    }
+
+    #[test]
+    fn runs_arrive_whole_also_around_the_rings_end() {
+        let mut ends = build(SHARDS, LANE_BYTES);
+        for round in 0..50_u8 {
+            let run = vec![round; 41];
+            ends[2].send(ShardId(0), Lane::Bulk, &run);
+            assert_eq!(runs(&mut ends[0]), [], "nothing is seen before the turn's end");
+            ends[2].publish(|_| panic!("nobody sleeps"));
+            assert_eq!(runs(&mut ends[0]), [(2, run)]);
+        }
+    }
+
+    #[test]
+    fn control_goes_before_bulk() {
+        let mut ends = build(SHARDS, LANE_BYTES);
+        ends[1].send(ShardId(0), Lane::Bulk, b"bulk");
+        ends[1].send(ShardId(0), Lane::Control, b"control");
+        ends[1].publish(|_| {});
+        assert_eq!(runs(&mut ends[0]), [(1, b"control".to_vec()), (1, b"bulk".to_vec())]);
+    }
+
+    #[test]
+    fn only_a_sleeper_is_woken_and_only_once() {
+        let mut ends = build(SHARDS, LANE_BYTES);
+        assert!(ends[0].fall_asleep());
+        let mut woken = vec![];
+        for from in [1, 2] {
+            ends[from].send(ShardId(0), Lane::Bulk, b"x");
+            ends[from].publish(|to| woken.push(to));
+        }
+        assert_eq!(woken, [ShardId(0)]);
+        assert!(!ends[0].fall_asleep(), "must not sleep over what came");
+        runs(&mut ends[0]);
+        assert!(ends[0].fall_asleep());
+    }
+
+    #[test]
+    fn room_is_told_when_it_is_there_even_to_a_sleeper() {
+        let mut ends = build(SHARDS, LANE_BYTES);
+        ends[0].send(ShardId(1), Lane::Bulk, &[1; 60]);
+        ends[0].want_room(ShardId(1), Lane::Bulk, 32);
+        ends[0].publish(|_| {});
+        ends[0].take_room(|_, _, _| panic!("there is no room yet"));
+        assert!(ends[0].fall_asleep());
+        let mut woken = vec![];
+        ends[1].receive(|to| woken.push(to), |_, _| {});
+        assert_eq!(woken, [ShardId(0)]);
+        let mut rooms = vec![];
+        ends[0].receive(|_| {}, |_, _| {});
+        ends[0].take_room(|to, lane, bytes| rooms.push((to, lane, bytes)));
+        assert_eq!(rooms, [(ShardId(1), Lane::Bulk, 64)]);
+        ends[0].take_room(|_, _, _| panic!("told once"));
+    }
+
+    #[test]
+    #[should_panic(expected = "never sends more than a lane's room")]
+    fn more_than_the_room_is_the_cores_bug() {
+        let mut ends = build(2, LANE_BYTES);
+        ends[0].send(ShardId(1), Lane::Bulk, &[1; 65]);
+    }
+
+    /// Three threads throw a counter around and sleep without a limit whenever they may: a lost wake stops the play.
+    #[test]
+    fn no_wake_is_lost() {
+        const ROUNDS: u32 = 30_000;
+        let ends = build(SHARDS, LANE_BYTES);
+        let finished = AtomicUsize::new(0);
+        let started = Instant::now();
+        thread::scope(|scope| {
+            let (tell, told) = flume::unbounded::<Vec<thread::Thread>>();
+            let (mut joins, mut threads) = (vec![], vec![]);
+            for mut end in ends {
+                let (told, finished) = (told.clone(), &finished);
+                let join = scope.spawn(move || {
+                    let peers = told.recv().unwrap();
+                    let wake = |to: ShardId| peers[usize::from(to.0)].unpark();
+                    let (own, mut seen) = (end.own, 0);
+                    let next = ShardId((own as u16 + 1) % SHARDS);
+                    if own == 0 {
+                        end.send(next, Lane::Bulk, &1_u32.to_le_bytes());
+                        end.publish(wake);
+                    }
+                    while seen < ROUNDS {
+                        let mut got = None;
+                        end.receive(wake, |_, arrival| {
+                            if let Arrival::Envelopes(run) = arrival {
+                                got = Some(u32::from_le_bytes(run.try_into().unwrap()));
+                            }
+                        });
+                        if got.is_none() {
+                            // Others act between the last look and the sleep.
+                            thread::yield_now();
+                        }
+                        if let Some(count) = got {
+                            assert!(count > seen);
+                            seen = count;
+                            end.send(next, Lane::Bulk, &(count + 1).to_le_bytes());
+                            end.publish(wake);
+                        } else if end.fall_asleep() {
+                            // A lost wake would sleep for ever; the time limit only ends the test.
+                            thread::park_timeout(Duration::from_secs(10));
+                            end.awake();
+                            assert!(started.elapsed() < Duration::from_secs(9), "a wake was lost");
+                        }
+                    }
+                    finished.fetch_add(1, Ordering::Relaxed);
+                });
+                threads.push(join.thread().clone());
+                joins.push(join);
+            }
+            for _ in 0..SHARDS {
+                tell.send(threads.clone()).unwrap();
+            }
+        });
+        assert_eq!(finished.load(Ordering::Relaxed), usize::from(SHARDS));
+    }
+}

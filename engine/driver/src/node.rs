@@ -1,35 +1,21 @@
 //! A node: its shards' threads, from start to end.
 
+use crate::assembly::{NodeParts, SPARE_SLOTS};
 use crate::boot;
-use crate::clock::Clock;
-use crate::control::{Command, Control, Port};
-use crate::disk::Disk;
+use crate::control::{Command, Control};
 use crate::error::StartError;
-use crate::lifecycle::{Exit, Lifecycle, panic_text};
-use crate::maker;
-use crate::mesh::{self, MeshEnd};
+use crate::lifecycle::{Exit, Lifecycle};
 use crate::outputs::wake_all;
-use crate::pin::{pin, spin_ns};
-use crate::shard_thread::{Door, ShardThread};
-use crate::sockets::Sockets;
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::thread::JoinHandle;
 use tern_core::counters::Counters;
-use tern_core::io::Outputs;
 use tern_core::limits::Limits;
-use tern_core::partitions::PartitionMap;
-use tern_core::shard::{RecoveryReport, ShardConfig, ShardRecovery};
-use tern_protocol::ids::ShardId;
+use tern_core::shard::RecoveryReport;
 use tern_protocol::phone::noise::KeyPair;
-use tern_ring::{BoundAddress, Config, Ring, RingHandle, Waker, probe};
+use tern_ring::probe;
 
-/// Slots beyond the limit on connections, so that those above it can be refused with a word.
-const SPARE_SLOTS: u32 = 64;
 /// Bytes of all lanes of a node together.
 const MESH_BYTES_MAX: usize = 64 << 20;
 
@@ -68,32 +54,6 @@ pub struct Node {
     lifecycle: Arc<Lifecycle>,
     exited: flume::Receiver<Exit>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// What a shard's thread tells the starting thread.
-enum Progress {
-    Ring(ShardId, RingHandle, Waker),
-    Serving(ShardId, RecoveryReport),
-    Failed(StartError),
-}
-
-/// What the starting thread tells a shard's thread: all rings, all ports.
-type Introduction = (Vec<RingHandle>, Arc<[Port]>);
-
-/// What a shard's thread is made with.
-struct Setup {
-    config: ShardConfig,
-    cpus: Option<Vec<usize>>,
-    data: PathBuf,
-    bound: BoundAddress,
-    mesh: MeshEnd,
-    jobs: flume::Sender<maker::Job>,
-    commands: flume::Receiver<Command>,
-    counters: Arc<Mutex<Counters>>,
-    lifecycle: Arc<Lifecycle>,
-    start: Instant,
-    progress: flume::Sender<Progress>,
-    introduction: flume::Receiver<Introduction>,
 }
 
 impl Node {
@@ -196,230 +156,4 @@ fn check(config: &mut NodeConfig) -> Result<(), StartError> {
     config.limits.validate().map_err(StartError::Limits)?;
     let missing = probe::run(config.limits.connection_count.saturating_add(SPARE_SLOTS));
     if missing.is_empty() { Ok(()) } else { Err(StartError::Missing(missing)) }
-}
-
-/// A node that is being put together.
-struct NodeParts {
-    phone: SocketAddr,
-    bound: Vec<BoundAddress>,
-    partitions: Arc<PartitionMap>,
-    ports: Arc<[Port]>,
-    counters: Vec<Arc<Mutex<Counters>>>,
-    lifecycle: Arc<Lifecycle>,
-    exited: flume::Receiver<Exit>,
-    threads: Vec<JoinHandle<()>>,
-    commands: Vec<flume::Sender<Command>>,
-    introductions: Vec<flume::Sender<Introduction>>,
-    progress: flume::Receiver<Progress>,
-    tell_progress: Option<flume::Sender<Progress>>,
-}
-
-impl NodeParts {
-    fn new(config: &NodeConfig) -> Result<Self, StartError> {
-        let bind = |address| BoundAddress::bind(address).map_err(|error| StartError::Bind(address, error));
-        let first = bind(config.phone)?;
-        let phone = first.local_addr();
-        let mut bound = vec![first];
-        for _ in 1..config.shard_count {
-            bound.push(bind(phone)?);
-        }
-        let (exit, exited) = flume::bounded(1);
-        let (tell_progress, progress) = flume::unbounded();
-        Ok(Self {
-            phone,
-            bound,
-            partitions: Arc::new(PartitionMap::even(config.partition_count, config.shard_count)),
-            ports: Arc::new([]),
-            counters: (0..config.shard_count).map(|_| Arc::default()).collect(),
-            lifecycle: Arc::new(Lifecycle::new(usize::from(config.shard_count), exit)),
-            exited,
-            threads: Vec::new(),
-            commands: Vec::new(),
-            introductions: Vec::new(),
-            progress,
-            tell_progress: Some(tell_progress),
-        })
-    }
-
-    /// Starts the threads; each makes its ring.
-    fn spawn(&mut self, config: &NodeConfig) -> Result<(), StartError> {
-        let jobs = maker::start().map_err(StartError::System)?;
-        let tell_progress = self.tell_progress.take().expect("threads are started once");
-        let start = Instant::now();
-        let ends = mesh::build(config.shard_count, config.limits.lane_bytes);
-        for ((number, mesh), bound) in (0..config.shard_count).zip(ends).zip(self.bound.drain(..)) {
-            let (tell_command, commands) = flume::unbounded();
-            let (introduce, introduction) = flume::bounded(1);
-            let setup = Setup {
-                config: shard_config(config, number, &self.partitions)?,
-                cpus: config.cpus.clone(),
-                data: config.data.clone(),
-                bound,
-                mesh,
-                jobs: jobs.clone(),
-                commands,
-                counters: Arc::clone(&self.counters[usize::from(number)]),
-                lifecycle: Arc::clone(&self.lifecycle),
-                start,
-                progress: tell_progress.clone(),
-                introduction,
-            };
-            let thread = Builder::new().name(format!("shard-{number}")).spawn(move || setup.run());
-            self.threads.push(thread.map_err(StartError::System)?);
-            self.commands.push(tell_command);
-            self.introductions.push(introduce);
-        }
-        Ok(())
-    }
-
-    /// Makes the shards known to each other and waits until all serve.
-    fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
-        let count = self.threads.len();
-        let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
-        let mut reports: Vec<Option<RecoveryReport>> = vec![None; count];
-        while reports.iter().any(Option::is_none) {
-            match self.progress.recv() {
-                Ok(Progress::Ring(shard, handle, waker)) => {
-                    rings[usize::from(shard.0)] = Some((handle, waker));
-                    if rings.iter().all(Option::is_some) {
-                        self.tell_all(rings.iter().flatten());
-                    }
-                }
-                Ok(Progress::Serving(shard, report)) => reports[usize::from(shard.0)] = Some(report),
-                Ok(Progress::Failed(error)) => return Err(error),
-                Err(flume::RecvError::Disconnected) => {
-                    return Err(StartError::Panicked("a shard ended without a word".into()));
-                }
-            }
-        }
-        Ok(reports.into_iter().flatten().collect())
-    }
-
-    fn tell_all<'r>(&mut self, rings: impl Iterator<Item = &'r (RingHandle, Waker)>) {
-        let (handles, wakers): (Vec<_>, Vec<_>) = rings.cloned().unzip();
-        let ports = self.commands.drain(..).zip(wakers).map(|(commands, waker)| Port { commands, waker });
-        self.ports = ports.collect();
-        for introduce in self.introductions.drain(..) {
-            // A thread that is gone has told why.
-            let _ = introduce.send((handles.clone(), Arc::clone(&self.ports)));
-        }
-    }
-
-    /// Stops what was started.
-    fn abandon(mut self) {
-        self.lifecycle.stop(Exit::Drained);
-        self.introductions.clear();
-        wake_all(&self.ports);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn shard_config(
-    config: &NodeConfig,
-    number: u16,
-    partitions: &Arc<PartitionMap>,
-) -> Result<ShardConfig, StartError> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed)
-        .map_err(|_| StartError::System(std::io::Error::other("the system gives no randomness")))?;
-    Ok(ShardConfig {
-        shard: ShardId(number),
-        partitions: Arc::clone(partitions),
-        limits: config.limits,
-        server_keys: config.server_keys,
-        open_registration: config.open_registration,
-        seed,
-        dedup_key: config.dedup_key,
-        segment_bytes: config.segment_bytes,
-    })
-}
-
-impl Setup {
-    /// The thread's life.
-    fn run(self) {
-        let own = self.config.shard;
-        let (lifecycle, progress) = (Arc::clone(&self.lifecycle), self.progress.clone());
-        let mut ports: Arc<[Port]> = Arc::new([]);
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut thread = match self.boot() {
-                Ok(Some(thread)) => thread,
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    let _ = progress.send(Progress::Failed(error));
-                    return Ok(());
-                }
-            };
-            ports = Arc::clone(&thread.ports);
-            thread.run()
-        }));
-        let (exit, failed) = match ended {
-            Ok(Ok(())) => return,
-            Ok(Err(exit @ Exit::Fatal(error))) => (exit, StartError::Fatal(error)),
-            Ok(Err(exit)) => {
-                let text = format!("{exit:?}");
-                (exit, StartError::Panicked(text))
-            }
-            Err(payload) => {
-                let text = format!("shard {}: {}", own.0, panic_text(&*payload));
-                (Exit::Panicked(text.clone()), StartError::Panicked(text))
-            }
-        };
-        // Heard only while the node starts.
-        let _ = progress.send(Progress::Failed(failed));
-        lifecycle.stop(exit);
-        wake_all(&ports);
-    }
-
-    /// From nothing to a shard that writes its epoch. None: the start was given up.
-    fn boot(self) -> Result<Option<ShardThread>, StartError> {
-        let own = self.config.shard;
-        pin(own.0, self.cpus.as_deref());
-        let limits = self.config.limits;
-        let descriptor_count = limits.connection_count.saturating_add(SPARE_SLOTS);
-        let mut ring = Ring::new(&Config { descriptor_count, ..Config::default() })
-            .map_err(|error| StartError::Missing(vec![probe::explain(&error)]))?;
-        let _ = self.progress.send(Progress::Ring(own, ring.handle(), ring.waker()));
-
-        let directory = boot::directory(&self.data, own.0);
-        let shard_count = self.config.partitions.shard_count();
-        let mut recovery = ShardRecovery::new(self.config);
-        let files = boot::recover(&directory, &mut recovery)?;
-        let Ok((handles, ports)) = self.introduction.recv() else { return Ok(None) };
-        let peers = handles.into_iter().enumerate().map(|(shard, handle)| {
-            if shard == usize::from(own.0) { None } else { Some(ring.add_peer(handle)) }
-        });
-        let peers = peers.collect();
-
-        let mut clock = Clock::new(self.start);
-        let mut out = Outputs::default();
-        let (shard, report) = recovery.finish(clock.now(), &mut out);
-        let progress = self.progress;
-        Ok(Some(ShardThread {
-            own,
-            ring,
-            shard,
-            out,
-            clock,
-            sockets: Sockets::default(),
-            door: Door { bound: Some(self.bound), listener: None, resume_at_ns: None },
-            mesh: self.mesh,
-            peers,
-            disk: Disk::new(directory, files, self.jobs),
-            commands: self.commands,
-            replies: HashMap::new(),
-            next_reply: 0,
-            ports,
-            lifecycle: self.lifecycle,
-            counters: self.counters,
-            published: Counters::default(),
-            published_at_ns: 0,
-            go_on: false,
-            serving: Some(Box::new(move || {
-                let _ = progress.send(Progress::Serving(own, report));
-            })),
-            spin_ns: spin_ns(shard_count),
-        }))
-    }
 }
