@@ -1,0 +1,114 @@
+//! A drive that is full, and a log that is damaged.
+
+use crate::phone::{Heard, Phone, Way, id};
+use crate::process::{Node, Setup};
+use std::os::unix::fs::FileExt;
+use tern_protocol::ids::AccountId;
+
+/// Sends bodies of 30,000 bytes to an absent account until one is refused; ids of those that were ticked.
+fn fill(ann: &mut Phone, to: AccountId) -> Vec<u64> {
+    let mut ticked = Vec::new();
+    for n in 0..10_000 {
+        let id = id(n);
+        ann.send(to, id, &[7; 30_000]);
+        match ann.next() {
+            Heard::Sent(sent) => {
+                assert_eq!(sent, id);
+                ticked.push(id);
+            }
+            Heard::Busy(busy) => {
+                assert_eq!(busy, id);
+                return ticked;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the drive never filled up");
+}
+
+fn ann_and_absent_bob(node: &Node) -> (Phone, AccountId) {
+    let bob = Phone::log_in(node.phone, "bob", 2, &Way::default()).account;
+    let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
+    assert_eq!(ann.next(), Heard::Drained);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    (ann, bob)
+}
+
+#[test]
+fn a_full_drive_refuses_and_loses_nothing() {
+    let setup = Setup { drive_mb: Some(40), ..Setup::shards(1) };
+    let setup = Setup { config: "segment_bytes = 4194304\n".into(), ..setup };
+    let node = Node::start(setup);
+    let (mut ann, bob) = ann_and_absent_bob(&node);
+    let ticked = fill(&mut ann, bob);
+    assert!(ticked.len() > 100, "{} messages fitted", ticked.len());
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    for expected in &ticked {
+        let Heard::Message { number, id, .. } = bob.next() else { panic!("mail was promised") };
+        assert_eq!(id, *expected);
+        bob.ack(number);
+    }
+    // Space comes back with the acknowledgements, and the refused sender may go on.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let id = id(20_000);
+        ann.send(bob.account, id, b"again");
+        let heard = loop {
+            match ann.next() {
+                Heard::Delivered { number, .. } => ann.ack(number),
+                other => break other,
+            }
+        };
+        match heard {
+            Heard::Sent(_) => break,
+            Heard::Busy(_) => assert!(std::time::Instant::now() < deadline, "the drive stays full"),
+            other => panic!("{other:?}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn rot_is_reported_and_the_rest_is_served() {
+    let mut node = Node::start(Setup::shards(1));
+    let (mut ann, bob) = ann_and_absent_bob(&node);
+    let ids: Vec<u64> = (0..20).map(id).collect();
+    for id in &ids {
+        ann.send(bob, *id, &[7; 100]);
+        assert_eq!(ann.next(), Heard::Sent(*id));
+    }
+    node.kill();
+    damage_one_message(&node);
+    node.start_again();
+    let url = format!("http://{}/v1/status", node.admin);
+    let status = ureq::get(&url).call().expect("the admin endpoint answers").into_body().read_to_string();
+    assert!(status.expect("text").contains("rot"), "the damage is in the status");
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    let mut served = 0;
+    while let Heard::Message { number, id, .. } = bob.next() {
+        assert!(ids.contains(&id));
+        served += 1;
+        bob.ack(number);
+    }
+    assert_eq!(served, 19, "one was damaged, the others are served");
+}
+
+/// Flips a byte in the body of a message in the middle of the log.
+fn damage_one_message(node: &Node) {
+    let mut files = Vec::new();
+    for shard in std::fs::read_dir(node.data()).expect("the data directory").flatten() {
+        if shard.path().is_dir() {
+            files.extend(std::fs::read_dir(shard.path()).expect("a shard's directory").flatten());
+        }
+    }
+    for file in files {
+        let bytes = std::fs::read(file.path()).expect("a segment");
+        let mut bodies = (0..bytes.len().saturating_sub(100)).filter(|at| bytes[*at..*at + 100] == [7; 100]);
+        if let Some(at) = bodies.nth(9) {
+            let file = std::fs::OpenOptions::new().write(true).open(file.path()).expect("a segment");
+            file.write_all_at(&[8], at as u64 + 50).expect("the damage is done");
+            return;
+        }
+    }
+    panic!("no segment holds the messages");
+}

@@ -1,0 +1,8 @@
+//! Whole nodes: the real binary, real sockets, a real disk.
+
+mod disk;
+mod doors;
+mod kills;
+mod phone;
+mod process;
+mod sessions;

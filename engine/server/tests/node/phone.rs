@@ -1,0 +1,163 @@
+//! A phone over a blocking socket: the real client state machine, and what it heard.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use tern_protocol::ids::{AccountId, MessageId, PartitionId};
+use tern_protocol::phone::client::{Client, ClientConfig, Event};
+use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::noise::KeyPair;
+
+/// What a phone heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Welcome,
+    Message {
+        number: u32,
+        id: u64,
+        body: Vec<u8>,
+    },
+    Sent(u64),
+    Delivered {
+        number: u32,
+        id: u64,
+    },
+    Drained,
+    Pong(u32),
+    Busy(u64),
+    Found(Option<u64>),
+    Refused(String),
+    Goodbye(String),
+    /// The connection is over.
+    End,
+}
+
+/// How a phone connects.
+#[derive(Clone, Default)]
+pub(crate) struct Way {
+    pub(crate) server_key: Option<[u8; 32]>,
+    pub(crate) hint: Option<PartitionId>,
+}
+
+pub(crate) struct Phone {
+    socket: TcpStream,
+    client: Client,
+    pub(crate) account: AccountId,
+    pub(crate) server_key: [u8; 32],
+    heard: VecDeque<Heard>,
+}
+
+impl Phone {
+    /// Connects and waits for the welcome.
+    pub(crate) fn log_in(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
+        let mut phone = Self::connect(door, name, key, way);
+        assert_eq!(phone.next(), Heard::Welcome, "{name} is not welcome");
+        phone
+    }
+
+    pub(crate) fn connect(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
+        let socket = TcpStream::connect(door).expect("the door is open");
+        socket.set_nodelay(true).expect("a socket option");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
+        let seed = SEEDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes().repeat(4);
+        let client = Client::new(ClientConfig {
+            name: name.into(),
+            keys: KeyPair::from_seed([key; 32]),
+            server_key: way.server_key,
+            register: true,
+            partition_hint: way.hint,
+            seed: seed.try_into().expect("32 bytes"),
+        });
+        let (account, server_key) = (AccountId(0), [0; 32]);
+        let mut phone = Self { socket, client, account, server_key, heard: VecDeque::new() };
+        phone.flush();
+        phone
+    }
+
+    /// Writes what the client has to say; a connection that is over says nothing.
+    pub(crate) fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        self.client.flush(&mut bytes);
+        let _ = self.socket.write_all(&bytes);
+    }
+
+    pub(crate) fn say(&mut self, frame: &ClientFrame<'_>) {
+        self.client.send(frame);
+        self.flush();
+    }
+
+    pub(crate) fn send(&mut self, to: AccountId, id: u64, body: &[u8]) {
+        self.say(&ClientFrame::Send { to, id: MessageId(id), body });
+    }
+
+    pub(crate) fn ack(&mut self, number: u32) {
+        self.client.ack(number);
+        self.flush();
+    }
+
+    /// The next thing that the phone hears, within five seconds.
+    pub(crate) fn next(&mut self) -> Heard {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return heard;
+            }
+            assert!(Instant::now() < deadline, "nothing is heard");
+            self.read();
+        }
+    }
+
+    /// What the phone hears in a while.
+    pub(crate) fn listen(&mut self, while_: Duration) -> Vec<Heard> {
+        let deadline = Instant::now() + while_;
+        while Instant::now() < deadline && self.heard.back() != Some(&Heard::End) {
+            self.read();
+        }
+        self.heard.drain(..).collect()
+    }
+
+    fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        let count = match self.socket.read(&mut bytes) {
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            self.heard.push_back(Heard::End);
+            return;
+        }
+        let Self { client, heard, account, server_key, .. } = self;
+        let mut note = |event: Event<'_>| {
+            heard.extend(match event {
+                Event::Welcome { account: id, server_key: key, .. } => {
+                    (*account, *server_key) = (id, key);
+                    Some(Heard::Welcome)
+                }
+                Event::Deliver { number, id, body, .. } => {
+                    Some(Heard::Message { number, id: id.0, body: body.to_vec() })
+                }
+                Event::Sent { id } => Some(Heard::Sent(id.0)),
+                Event::Delivered { number, id, .. } => Some(Heard::Delivered { number, id: id.0 }),
+                Event::Drained => Some(Heard::Drained),
+                Event::Pong { token } => Some(Heard::Pong(token)),
+                Event::Busy { id, .. } => Some(Heard::Busy(id.0)),
+                Event::Found { account, .. } => Some(Heard::Found(account.map(|account| account.0))),
+                Event::Refused { code, .. } => Some(Heard::Refused(format!("{code:?}"))),
+                Event::Goodbye { reason, .. } => Some(Heard::Goodbye(format!("{reason:?}"))),
+                _ => None,
+            });
+        };
+        client.receive(&bytes[..count], &mut note).expect("the server speaks the protocol");
+        self.flush();
+    }
+}
+
+static SEEDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+/// A message id made now.
+pub(crate) fn id(low: u32) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    MessageId::new(now.as_secs() as u32, low).0
+}

@@ -1,0 +1,142 @@
+//! Phones that log in, talk, leave, come back and replace each other, on several shards.
+
+use crate::phone::{Heard, Phone, Way, id};
+use crate::process::{Node, Setup};
+use std::time::Duration;
+use tern_protocol::ids::PartitionId;
+use tern_protocol::phone::frame::ClientFrame;
+
+/// Names enough to have accounts on every shard.
+fn names() -> impl Iterator<Item = String> {
+    (0..12).map(|n| format!("phone-{n}"))
+}
+
+#[test]
+fn phones_of_all_shards_talk_to_each_other() {
+    let node = Node::start(Setup::shards(3));
+    let mut phones: Vec<Phone> =
+        names().map(|name| Phone::log_in(node.phone, &name, 7, &Way::default())).collect();
+    let accounts: Vec<_> = phones.iter().map(|phone| phone.account).collect();
+    for phone in &mut phones {
+        assert_eq!(phone.next(), Heard::Drained);
+    }
+    for (from, phone) in phones.iter_mut().enumerate() {
+        for (to, account) in accounts.iter().enumerate().filter(|(to, _)| *to != from) {
+            phone.send(*account, id((from * 100 + to) as u32), format!("{from} to {to}").as_bytes());
+        }
+    }
+    for (to, phone) in phones.iter_mut().enumerate() {
+        let mut bodies = Vec::new();
+        let (mut sent, mut delivered) = (0, 0);
+        while bodies.len() < 11 || sent < 11 || delivered < 11 {
+            match phone.next() {
+                Heard::Message { number, body, .. } => {
+                    bodies.push(String::from_utf8(body).expect("text"));
+                    phone.ack(number);
+                }
+                Heard::Sent(_) => sent += 1,
+                Heard::Delivered { number, .. } => {
+                    delivered += 1;
+                    phone.ack(number);
+                }
+                other => panic!("{other:?}"),
+            }
+            // The others must acknowledge before this one's ticks can come.
+            if bodies.len() == 11 && delivered < 11 {
+                break;
+            }
+        }
+        bodies.sort();
+        let mut expected: Vec<_> = (0..12).filter(|n| *n != to).map(|n| format!("{n} to {to}")).collect();
+        expected.sort();
+        assert_eq!(bodies, expected);
+    }
+    node.wait_for("tern_handed_over_total", 4);
+    node.wait_for("tern_messages_appended_total", 12 * 11);
+}
+
+#[test]
+fn every_way_in_ends_at_home() {
+    let node = Node::start(Setup::shards(4));
+    for name in names() {
+        let first = Phone::log_in(node.phone, &name, 7, &Way::default());
+        let (key, home) = (Some(first.server_key), Some(first.account.partition()));
+        let account = first.account;
+        drop(first);
+        // The right hint moves raw bytes; a wrong one moves twice; without one the login moves; XX has no key.
+        let wrong = Some(PartitionId((account.partition().0 + 2048) % 4096));
+        for way in [
+            Way { server_key: key, hint: home },
+            Way { server_key: key, hint: wrong },
+            Way { server_key: key, hint: None },
+            Way { server_key: None, hint: home },
+            Way { server_key: None, hint: wrong },
+            Way { server_key: key, hint: Some(PartitionId(65_000)) },
+        ] {
+            let mut phone = Phone::log_in(node.phone, &name, 7, &way);
+            assert_eq!(phone.account, account);
+            assert_eq!(phone.next(), Heard::Drained);
+            phone.say(&ClientFrame::Ping { token: 5 });
+            assert_eq!(phone.next(), Heard::Pong(5));
+        }
+    }
+}
+
+#[test]
+fn mail_waits_through_kill_and_drain() {
+    let mut node = Node::start(Setup::shards(2));
+    let bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    let account = bob.account;
+    drop(bob);
+    let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
+    assert_eq!(ann.next(), Heard::Drained);
+    node.wait_for("tern_accounts_now", 2);
+    let (first, second) = (id(1), id(2));
+    ann.send(account, first, b"before the kill");
+    assert_eq!(ann.next(), Heard::Sent(first));
+    node.kill();
+    node.start_again();
+    let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
+    assert_eq!(ann.next(), Heard::Drained);
+    ann.send(account, second, b"before the drain");
+    assert_eq!(ann.next(), Heard::Sent(second));
+    assert!(node.drain().success(), "a drain is a clean end");
+    assert_eq!(ann.next(), Heard::Goodbye("Draining".into()));
+    node.start_again();
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    let heard = [bob.next(), bob.next(), bob.next()];
+    assert_eq!(
+        heard,
+        [
+            Heard::Message { number: 1, id: first, body: b"before the kill".to_vec() },
+            Heard::Message { number: 2, id: second, body: b"before the drain".to_vec() },
+            Heard::Drained,
+        ]
+    );
+}
+
+#[test]
+fn a_device_replaces_its_own_session_and_nobody_elses() {
+    let node = Node::start(Setup::shards(2));
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    assert_eq!(bob.next(), Heard::Drained);
+    let mut thief = Phone::connect(node.phone, "bob", 3, &Way::default());
+    assert_eq!(thief.next(), Heard::Refused("NameTaken".into()));
+    assert_eq!(bob.listen(Duration::from_millis(100)), [], "the owner does not notice");
+    let mut again = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    assert_eq!(again.next(), Heard::Drained);
+    assert_eq!(bob.next(), Heard::Goodbye("Replaced".into()));
+    assert_eq!(bob.next(), Heard::End);
+}
+
+#[test]
+fn names_are_found_and_strangers_are_not() {
+    let node = Node::start(Setup::shards(2));
+    let bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
+    assert_eq!(ann.next(), Heard::Drained);
+    ann.say(&ClientFrame::Lookup { name: "bob" });
+    assert_eq!(ann.next(), Heard::Found(Some(bob.account.0)));
+    ann.say(&ClientFrame::Lookup { name: "nobody" });
+    assert_eq!(ann.next(), Heard::Found(None));
+}
