@@ -34,7 +34,7 @@ pub struct Message {
     pub composed_ms: u64,
     /// Its body.
     pub body: Vec<u8>,
-    /// The sender has the `sent` tick (or the `delivered` one, which says more).
+    /// The sender has the `sent` tick.
     pub sent: bool,
     /// The sender has the `delivered` tick.
     pub delivered: bool,

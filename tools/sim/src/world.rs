@@ -157,6 +157,7 @@ impl World {
                 self.node_stopped(error);
             }
             if self.phase == Phase::Over || self.scene.schedule.failure().is_some() {
+                self.scene.schedule.tell(|| self.node.describe());
                 return;
             }
         }
@@ -373,7 +374,10 @@ impl World {
         let restless = self.phones.iter().find(|phone| !phone.is_quiet()).map(Phone::describe);
         match serials.filter_map(|serial| self.scene.oracle.unfinished(serial)).next() {
             Some(unfinished) => Some(format!("{unfinished}; {}", restless.unwrap_or_default())),
-            None => restless,
+            None => restless.or_else(|| {
+                let held = self.node.counters().mail_count_now;
+                (held > 0).then(|| format!("the node still holds {held} messages"))
+            }),
         }
     }
 

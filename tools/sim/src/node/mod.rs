@@ -176,6 +176,12 @@ impl Node {
         sum
     }
 
+    /// Everything that the shards hold, to follow a seed.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.driven.iter().map(|driven| format!("{:#?}\n", driven.shard)).collect()
+    }
+
     /// Slots in use, all shards together.
     #[must_use]
     pub fn used_slots(&self) -> usize {

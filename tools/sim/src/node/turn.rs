@@ -143,7 +143,13 @@ impl Node {
         trace.word(now.mono_ns);
         words.iter().for_each(|&word| trace.word(word));
         trace.bytes(bytes);
-        scene.schedule.tell(|| format!("shard {shard} <- {input:?}"));
+        scene.schedule.tell(|| match &input {
+            Input::Received { conn, bytes } => format!("shard {shard} <- {} bytes on {conn:?}", bytes.len()),
+            Input::Mesh { from, envelopes } => {
+                format!("shard {shard} <- {} bytes of mesh from {from:?}", envelopes.len())
+            }
+            input => format!("shard {shard} <- {input:?}"),
+        });
         let driven = &mut self.driven[usize::from(shard)];
         driven.shard.step(now, input, &mut driven.outputs);
     }

@@ -197,7 +197,7 @@ impl Phone {
 
     /// Remembers to acknowledge.
     fn note_delivery(&mut self, scene: &mut Scene, number: u32, serial: Option<usize>) {
-        let due_ns = scene.now_ns() + self.ack_delay_ns(scene.random());
+        let due_ns = scene.now_ns() + self.ack_delay_ns(scene);
         let Some(connection) = &mut self.connection else { return };
         connection.unacknowledged.push((number, serial));
         connection.ack_due_ns = Some(connection.ack_due_ns.unwrap_or(due_ns).min(due_ns));
@@ -224,12 +224,10 @@ impl Phone {
         scene.schedule.check(fresh, || {
             format!("phone {index} got the delivered tick of message {serial} twice within one connection")
         });
+        // Only `sent` ends the retries: another device of the recipient may still depend on an unsafe copy.
         if self.device == DeviceId(1) {
             self.progress_ns = scene.now_ns();
-            let message = &mut scene.oracle.messages[serial];
-            message.sent = true;
-            message.delivered = true;
-            self.outbox.ticked(message.to, id);
+            scene.oracle.messages[serial].delivered = true;
         }
     }
 

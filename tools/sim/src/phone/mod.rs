@@ -8,7 +8,6 @@ mod listen;
 
 use crate::network::{Direction, LinkId, Owner};
 use crate::outbox::Outbox;
-use crate::random::Random;
 use crate::scene::{Event, Scene};
 use crate::schedule::{MS, SECOND};
 use std::collections::{BTreeMap, BTreeSet};
@@ -325,7 +324,7 @@ impl Phone {
         let mut count = connection.unacknowledged.len();
         if count > 1 && scene.random().chance(20) {
             count = 1 + scene.random().index(count - 1);
-            connection.ack_due_ns = Some(now_ns + MS + scene.random().below(self.style.ack_ns_max + 1));
+            connection.ack_due_ns = Some(now_ns + 2 * MS);
         }
         let done: Vec<(u32, Option<usize>)> = connection.unacknowledged.drain(..count).collect();
         let Some(&(number, _)) = done.last() else { return };
@@ -392,7 +391,9 @@ impl Phone {
         }
     }
 
-    fn ack_delay_ns(&self, random: &mut Random) -> u64 {
-        random.below(self.style.ack_ns_max + 1)
+    fn ack_delay_ns(&self, scene: &mut Scene) -> u64 {
+        // Lazy phones and a window of one would make the calm last for minutes.
+        let longest_ns = if scene.is_calm { MS } else { self.style.ack_ns_max };
+        scene.random().below(longest_ns + 1)
     }
 }
