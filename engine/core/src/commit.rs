@@ -347,6 +347,7 @@ fn floor_mut(accounts: &mut Accounts, index: AccountIndex, place: usize) -> Opti
 impl Shard {
     /// Starts a commit if one may start and something is due.
     pub(crate) fn try_commit(&mut self, now: Now, out: &mut Outputs) {
+        self.wake_waiters(now, out);
         if self.writer.next_deadline().is_none_or(|due_ns| due_ns > now.mono_ns) {
             return;
         }
@@ -462,6 +463,11 @@ impl Shard {
         self.writer.carried = carried;
         self.writer.urgent_done = self.writer.urgent_taken;
         self.writer.note_freed();
+        self.wake_waiters(now, out);
+    }
+
+    /// Lets those go on whose items are all durable, or who had none to wait for.
+    fn wake_waiters(&mut self, now: Now, out: &mut Outputs) {
         while self.writer.waiters.front().is_some_and(|waiter| waiter.0 <= self.writer.urgent_done) {
             let Some((_, waiter)) = self.writer.waiters.pop_front() else { break };
             self.wake(now, waiter, out);

@@ -33,13 +33,14 @@ impl Shard {
         match envelope.kind() {
             Kind::Message => self.take_message(now, envelope),
             Kind::Delivered => self.take_tick(now, envelope),
-            Kind::Confirm => self.tick_is_confirmed(envelope),
+            Kind::Confirm => self.tick_is_confirmed(now, envelope),
             Kind::Sent => {
                 self.counters.ticks_sent += 1;
                 self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
             }
             Kind::Busy => {
                 let retry_ms = envelope.seq().0 as u32;
+                self.home_refused(envelope.to(), envelope.sender_device(), envelope.from());
                 self.answer(envelope, &ServerFrame::Busy { id: envelope.id(), retry_ms });
             }
             Kind::Expired => self.answer(envelope, &ServerFrame::Expired { id: envelope.id() }),
@@ -228,7 +229,7 @@ impl Shard {
     }
 
     /// The sender's home has the tick: the entry owes nothing any more.
-    fn tick_is_confirmed(&mut self, envelope: Envelope<'_>) {
+    fn tick_is_confirmed(&mut self, now: Now, envelope: Envelope<'_>) {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
         let Some(account) = self.accounts.get_mut(index) else { return };
         if let Some(entry) = account.mailbox.find_mut(envelope.seq())
@@ -238,6 +239,7 @@ impl Shard {
         {
             entry.tick = TickState::Settled;
             self.counters.ticks_delivered += 1;
+            self.answer_if_over(now, index, envelope.seq());
             self.drop_over(index);
         }
     }
@@ -245,6 +247,8 @@ impl Shard {
     /// A device has everything up to `floor`.
     pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
+        // Expiry may have moved the floor past what the device acknowledges: floors never go back.
+        let floor = floor.max(account.devices[place].floor);
         let old = core::mem::replace(&mut account.devices[place].floor, floor);
         let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));
         for entry_index in first..end {
@@ -262,6 +266,7 @@ impl Shard {
             return;
         }
         entry.waiting.0 &= !DeviceSet::one(place).0;
+        let seq = entry.seq;
         let is_first = !entry.is_tick && entry.tick == TickState::NotDue;
         if is_first {
             entry.tick = TickState::Owed;
@@ -273,18 +278,30 @@ impl Shard {
                 entry.answered = true;
                 let origin = Envelope::parse(self.cache.get(mail)).map(|envelope| envelope.seq().0);
                 let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-                let (id, seq) = (entry.id, origin.expect("the cache holds what was parsed before"));
+                let (id, origin) = (entry.id, origin.expect("the cache holds what was parsed before"));
                 self.cache.remove(mail);
-                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+                self.cast_to(now, Kind::Confirm, 0, ends, id, origin);
                 return;
             }
             self.cache.remove(mail);
         }
         if is_first {
-            let seq = self.accounts.get(index).and_then(|a| a.mailbox.at(entry_index)).map(|entry| entry.seq);
-            if let Some(seq) = seq {
-                self.send_tick(now, index, seq);
-            }
+            self.send_tick(now, index, seq);
+        } else {
+            self.answer_if_over(now, index, seq);
+        }
+    }
+
+    /// What several devices acknowledged one after the other, before its commit, is safe by rule (c) and is never
+    /// written. Its `sent` waits until the tick is confirmed: told earlier, a crash could swallow the tick.
+    fn answer_if_over(&mut self, now: Now, index: AccountIndex, seq: Seq) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mailbox_id = account.id;
+        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.is_over()) else { return };
+        if !entry.is_tick && !core::mem::replace(&mut entry.answered, true) {
+            let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
+            let id = entry.id;
+            self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
     }
 

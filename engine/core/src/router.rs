@@ -16,6 +16,8 @@ struct LaneOut {
     buffer: Vec<u8>,
     /// Whether the driver was asked to say when there is room again.
     wanting: bool,
+    /// The largest that was refused since the driver last spoke of room.
+    refused_bytes: usize,
 }
 
 /// The ways out of a shard.
@@ -62,6 +64,7 @@ impl Router {
         };
         if lane_out.buffer.len() + parts.encoded_bytes() > room {
             self.dropped_count += u64::from(lane == Lane::Control);
+            lane_out.refused_bytes = lane_out.refused_bytes.max(parts.encoded_bytes());
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
                 self.dirty.push(to);
             }
@@ -87,6 +90,7 @@ impl Router {
         let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
         lane_out.room_bytes = room_bytes;
         lane_out.wanting = false;
+        lane_out.refused_bytes = 0;
         if !lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }
@@ -106,10 +110,12 @@ impl Router {
                     lane_out.room_bytes -= whole;
                     out.push(Output::Mesh { to, lane, data: start..start + whole });
                 }
-                let is_short = lane_out.room_bytes < self.lane_bytes / 2 || !lane_out.buffer.is_empty();
+                // The lane's room is known only from the driver: without asking, it never grows.
+                let bytes = lane_out.refused_bytes.max(self.lane_bytes / 2).min(self.lane_bytes);
+                let is_short = lane_out.room_bytes < bytes || !lane_out.buffer.is_empty();
                 if is_short && !lane_out.wanting {
                     lane_out.wanting = true;
-                    out.push(Output::WantRoom { to, lane, bytes: self.lane_bytes / 2 });
+                    out.push(Output::WantRoom { to, lane, bytes });
                 }
             }
         }

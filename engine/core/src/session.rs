@@ -211,6 +211,16 @@ impl Shard {
         self.say(conn, &ServerFrame::Busy { id: message, retry_ms });
     }
 
+    /// The recipient's home refused the stream. From now on it holds the order alone: it may wait for an earlier id
+    /// than the lane's refusal here does, and no stream can start again from two ids.
+    pub(crate) fn home_refused(&mut self, sender: AccountId, device: DeviceId, to: AccountId) {
+        let Some((account, place)) = self.accounts.find_device(sender, device) else { return };
+        let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
+        if let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) {
+            session.refused.retain(|(account, _)| *account != to);
+        }
+    }
+
     /// The phone has everything up to a delivery number.
     pub(crate) fn session_ack(&mut self, now: Now, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(id) else { return };

@@ -2,4 +2,5 @@
 
 mod allocation;
 mod journey;
+mod stuck;
 mod world;

@@ -1,0 +1,130 @@
+//! Nothing waits for ever: replies, ticks of several devices, refused streams.
+
+use crate::world::World;
+use crate::world::phone::{Heard, Phone};
+use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
+use tern_core::io::{Input, Output};
+use tern_core::limits::Limits;
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId};
+use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::noise::KeyPair;
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn id(low: u64) -> u64 {
+    NOW_S << 32 | low
+}
+
+fn create(world: &mut World, token: u64, name: &str, keys: &[u8]) {
+    let device_keys = keys.iter().map(|&key| KeyPair::from_seed([key; 32]).public).collect();
+    let request = ControlRequest::CreateAccounts(vec![NewAccount { name: name.into(), device_keys }]);
+    world.step(Input::Control { token, request });
+    world.turn();
+}
+
+fn created(world: &World, wanted: u64) -> Option<Created> {
+    world.gone_out.iter().find_map(|output| match output {
+        Output::Reply { token, reply: ControlReply::Created(created) } if *token == wanted => {
+            created.first().copied()
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_reply_that_needs_no_commit_does_not_wait_for_one() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, 1, "ann", &[1]);
+    assert!(matches!(created(&world, 1), Some(Created::New(_))));
+    world.pass_ms(10);
+    create(&mut world, 2, "ann", &[1]);
+    assert!(matches!(created(&world, 2), Some(Created::Existing(_))));
+    let name = "nobody".into();
+    world.step(Input::Control { token: 3, request: ControlRequest::RemoveAccount { name } });
+    world.turn();
+    let removed = |o: &Output| matches!(o, Output::Reply { token: 3, reply: ControlReply::Removed(false) });
+    assert!(world.gone_out.iter().any(removed));
+}
+
+#[test]
+fn what_all_devices_acknowledged_one_after_the_other_is_ticked_sent() {
+    let mut world = World::new(Limits { write_back_ms: 50, ..Limits::default() });
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut phones = [2, 3].map(|key| Phone::connect(&mut world, u32::from(key), "bob", key));
+    ann.send(&mut world, &phones[0], id(1), b"x");
+    for phone in &mut phones {
+        phone.hear(&mut world);
+        phone.ack(&mut world, 1);
+    }
+    ann.hear(&mut world);
+    ann.ack(&mut world, 1);
+    world.pass_ms(100);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Delivered { number: 1, id: id(1) }, Heard::Sent(id(1))]);
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+}
+
+/// A name whose home is shard 0 of two, and an account of shard 1.
+fn here_and_there() -> (String, AccountId) {
+    let here = (0..).map(|n| format!("ann{n}")).find(|name| PartitionId::of_name(name, 64).0 < 32);
+    (here.expect("half of all names are here"), AccountId::new(PartitionId(40), 1))
+}
+
+#[test]
+fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
+    let limits = Limits { body_bytes: 1000, lane_bytes: 2024, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    let body = [7; 900];
+    let send = |ann: &mut Phone, world: &mut World, low: u64| {
+        ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body: &body });
+        ann.exchange(world);
+    };
+    for low in [1, 2, 3] {
+        send(&mut ann, &mut world, low);
+    }
+    assert_eq!(ann.heard[1..], [Heard::Busy(id(3))], "the lane has room for two");
+    // The other home had refused the first already.
+    let busy = Parts {
+        kind: Kind::Busy,
+        flags: 0,
+        to: ann.account.expect("logged in"),
+        from: there,
+        from_device: DeviceId(1),
+        id: MessageId(id(1)),
+        time_ms: 0,
+        seq: 500,
+        from_name: "",
+        body: &[],
+    };
+    let mut envelopes = Vec::new();
+    busy.encode(&mut envelopes);
+    let from = tern_protocol::ids::ShardId(1);
+    world.step(Input::Mesh { from, envelopes: &envelopes });
+    world.step(Input::LaneRoom { to: from, lane: tern_core::io::Lane::Bulk, room_bytes: 2024 });
+    world.turn();
+    ann.hear(&mut world);
+    ann.heard.clear();
+    send(&mut ann, &mut world, 1);
+    assert_eq!(ann.heard, [], "it must be let through to the home that waits for it");
+}
+
+#[test]
+fn a_lane_with_room_for_some_messages_is_asked_for_more() {
+    let limits = Limits { body_bytes: 1000, lane_bytes: 2024, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    let body = [7; 1000];
+    let mut send = |world: &mut World, low: u64, body: &[u8]| {
+        ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body });
+        ann.exchange(world);
+    };
+    send(&mut world, 1, &body[..950]);
+    send(&mut world, 2, &body);
+    let wanted = |world: &World| world.wanted_room_bytes.iter().copied().max().unwrap_or(0);
+    assert!(wanted(&world) > 1050, "room for {} bytes is there already", wanted(&world));
+}
