@@ -174,8 +174,12 @@ impl Accounts {
     /// Up to `limit` accounts with ids above `after`, in the order of their ids.
     pub(crate) fn page(&self, after: AccountId, limit: usize) -> Vec<&Account> {
         let mut page: Vec<&Account> = self.table.iter().flatten().filter(|a| a.id > after).collect();
+        if limit < page.len() {
+            // Only the page is sorted: a shard may have millions.
+            page.select_nth_unstable_by_key(limit, |account| account.id);
+            page.truncate(limit);
+        }
         page.sort_unstable_by_key(|account| account.id);
-        page.truncate(limit);
         page
     }
 }

@@ -73,6 +73,7 @@ pub(crate) struct Writer {
     waiters: VecDeque<(u64, Waiter)>,
     pub(crate) segment_ids: SegmentIds,
     pub(crate) ids_live: VecDeque<(u32, Position)>,
+    ids_per_record: usize,
     epoch_position: Option<Position>,
     /// How often each segment was freed: tells whether a floor's position still means anything.
     uses: Vec<u32>,
@@ -82,8 +83,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(log: Log) -> Self {
+    /// A writer of commits of at most `commit_bytes`.
+    pub(crate) fn new(log: Log, commit_bytes: usize) -> Self {
+        let ids_fit = commit_bytes.saturating_sub(IDS_MARGIN_BYTES) / size_of::<u64>();
         Self {
+            ids_per_record: ids_fit.clamp(1, IDS_PER_RECORD_MAX),
             log,
             urgent: VecDeque::new(),
             lazy: VecDeque::new(),
@@ -191,7 +195,7 @@ impl Writer {
     /// Queues records of ids, hour by hour; the last one releases the segment.
     pub(crate) fn push_ids(&mut self, ids: &mut [(u32, IdHash)], unpin: Option<Position>) {
         ids.sort_unstable_by_key(|id| id.0);
-        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(IDS_PER_RECORD));
+        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(self.ids_per_record));
         let last = chunks().count().saturating_sub(1);
         for (index, chunk) in chunks().enumerate() {
             let hashes = chunk.iter().flat_map(|(_, hash)| hash.0.to_le_bytes()).collect();
@@ -228,8 +232,10 @@ impl Writer {
     }
 }
 
-/// Ids in one record: 32 KiB of hashes.
-const IDS_PER_RECORD: usize = 4096;
+/// Most ids in one record: 32 KiB of hashes.
+const IDS_PER_RECORD_MAX: usize = 4096;
+/// Bytes of a commit that are left for headers beside a record of ids.
+const IDS_MARGIN_BYTES: usize = 4096;
 
 /// What looking up items needs.
 struct Sources<'a> {

@@ -31,6 +31,8 @@ pub(crate) struct Dedup {
     horizon_s: u32,
     /// Ids of this hour and older ones were dropped for want of memory.
     dropped_hour: u32,
+    /// The hour in which the last rotation was.
+    present_hour: u32,
 }
 
 impl Dedup {
@@ -44,6 +46,7 @@ impl Dedup {
             count_max,
             horizon_s: u32::try_from(horizon_ms / 1000).unwrap_or(u32::MAX),
             dropped_hour: 0,
+            present_hour: 0,
         }
     }
 
@@ -84,7 +87,7 @@ impl Dedup {
             hashes.insert_unique(hash.0, hash.0, |h| *h);
             self.count += 1;
         }
-        if self.count > self.count_max && self.hours.len() > 1 {
+        if self.count > self.count_max && self.may_drop() {
             self.drop_oldest();
         }
     }
@@ -92,11 +95,19 @@ impl Dedup {
     /// Drops the hours that have left the horizon; returns the first hour that is kept.
     pub(crate) fn rotate(&mut self, now_s: u32) -> u32 {
         let first = Self::hour(now_s.saturating_sub(self.horizon_s));
+        self.present_hour = Self::hour(now_s);
         while self.hours.front().is_some_and(|hour| hour.hour < first) {
             let gone = self.hours.pop_front().map_or(0, |hour| hour.hashes.len());
             self.count -= gone;
         }
         first
+    }
+
+    /// The present hour and the one before hold what is being sent and tried again: dropping them would refuse live
+    /// traffic, and one phone whose clock is ahead would be enough. They may take four times the limit.
+    fn may_drop(&self) -> bool {
+        let is_old = self.hours.front().is_some_and(|oldest| oldest.hour + 1 < self.present_hour);
+        self.hours.len() > 1 && (is_old || self.count > self.count_max.saturating_mul(4))
     }
 
     fn drop_oldest(&mut self) {
@@ -143,13 +154,31 @@ mod tests {
     fn too_many_ids_shorten_the_horizon_instead_of_forgetting() {
         let mut dedup = dedup(10);
         let now_s = 1_800_000_000;
+        let old_s = now_s - 2 * HOUR_S;
+        dedup.rotate(now_s);
         for n in 0..10 {
-            dedup.insert(Dedup::hour(now_s - HOUR_S), IdHash(n));
+            dedup.insert(Dedup::hour(old_s), IdHash(n));
         }
-        assert!(dedup.is_within(now_s - HOUR_S, now_s));
+        assert!(dedup.is_within(old_s, now_s));
         dedup.insert(Dedup::hour(now_s), IdHash(99));
-        assert!(!dedup.is_within(now_s - HOUR_S, now_s), "dropped ids must be refused, not taken for new");
+        assert!(!dedup.is_within(old_s, now_s), "dropped ids must be refused, not taken for new");
         assert!(dedup.has(Dedup::hour(now_s), IdHash(99)));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_make_the_present_expire() {
+        let mut dedup = dedup(10);
+        let now_s = 1_800_000_000;
+        dedup.rotate(now_s);
+        for n in 0..20 {
+            dedup.insert(Dedup::hour(now_s), IdHash(n));
+        }
+        dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(99));
+        assert!(dedup.is_within(now_s, now_s) && dedup.has(Dedup::hour(now_s), IdHash(7)));
+        for n in 100..200 {
+            dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(n));
+        }
+        assert!(dedup.count <= 140, "four times the limit is the end, one hour's worth more");
     }
 
     #[test]

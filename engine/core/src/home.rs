@@ -25,7 +25,7 @@ pub(crate) type RefusalKey = (AccountIndex, AccountId, DeviceId);
 /// How long a refused stream waits for its id before the sender counts as having given it up.
 const REFUSAL_NS: u64 = 60_000_000_000;
 /// Refused streams that a shard remembers.
-const REFUSAL_COUNT_MAX: usize = 100_000;
+const REFUSAL_COUNT_MAX: usize = 250_000;
 
 impl Shard {
     /// An envelope for an account of this shard.
@@ -142,11 +142,18 @@ impl Shard {
         if bug!(self, busy_breaks_order) {
             return;
         }
-        if self.refusals.len() >= REFUSAL_COUNT_MAX {
+        // Past the limit order is given up, for the streams that are refused then, rather than memory.
+        if self.refusals.len() < REFUSAL_COUNT_MAX || self.refusals.contains_key(&key) {
+            let until_ns = now.mono_ns + REFUSAL_NS;
+            self.refusals.entry(key).or_insert(Refusal { id, until_ns });
+        }
+    }
+
+    /// Forgets streams whose senders gave up, once there are many; looked through from time to time, never per message.
+    pub(crate) fn forget_refusals(&mut self, now: Now) {
+        if self.refusals.len() > REFUSAL_COUNT_MAX / 16 {
             self.refusals.retain(|_, refusal| refusal.until_ns > now.mono_ns);
         }
-        let until_ns = now.mono_ns + REFUSAL_NS;
-        self.refusals.entry(key).or_insert(Refusal { id, until_ns });
     }
 
     /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them.

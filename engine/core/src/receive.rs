@@ -68,7 +68,7 @@ impl Shard {
 
     /// Takes up handshakes that were left over by the last turn.
     pub(crate) fn use_deferred(&mut self, now: Now, out: &mut Outputs) {
-        for _ in 0..self.edges.deferred.len() {
+        while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             edge.deferred = false;

@@ -135,7 +135,7 @@ impl Shard {
             sweep_at: 0,
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
-            writer: Writer::new(log),
+            writer: Writer::new(log, limits.commit_bytes),
             epoch: 0,
             next_seq: Seq(1),
             serving: false,
@@ -247,6 +247,7 @@ impl Shard {
         let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
         self.writer.drop_ids_before(first_hour);
         self.sweep_expired(now);
+        self.forget_refusals(now);
         self.writer.note_freed();
     }
 

@@ -128,3 +128,21 @@ fn a_lane_with_room_for_some_messages_is_asked_for_more() {
     let wanted = |world: &World| world.wanted_room_bytes.iter().copied().max().unwrap_or(0);
     assert!(wanted(&world) > 1050, "room for {} bytes is there already", wanted(&world));
 }
+
+#[test]
+fn ids_of_a_full_segment_fit_the_smallest_commits() {
+    let limits = Limits { body_bytes: 64, commit_bytes: 64 + 8192, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let to = bob.account.expect("logged in");
+    for turn in 0..1100 {
+        for n in 0..10 {
+            ann.client.send(&ClientFrame::Send { to, id: MessageId(id(turn * 10 + n)), body: b"x" });
+        }
+        ann.exchange(&mut world);
+    }
+    assert_eq!(ann.heard.len(), 1 + 11_000);
+    assert!(world.shard.counters().segments_used_now > 2, "a segment was filled");
+}
