@@ -92,7 +92,7 @@ impl Disk {
                 if self.files.contains_key(&segment) {
                     return Err(format!("{segment:?} is created but exists"));
                 }
-                if bytes == 0 || bytes % BLOCK_BYTES != 0 {
+                if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) {
                     return Err(format!("{segment:?} is created with {bytes} bytes"));
                 }
                 Work::Create { segment, bytes }
@@ -161,7 +161,7 @@ impl Disk {
             return Err(format!("write to {segment:?}, which does not exist"));
         };
         let end = offset as usize + data.len();
-        let whole = offset % BLOCK_BYTES == 0 && data.len() % BLOCK_BYTES as usize == 0;
+        let whole = offset.is_multiple_of(BLOCK_BYTES) && data.len().is_multiple_of(BLOCK_BYTES as usize);
         if !whole || data.is_empty() || end > file.stable.len() {
             return Err(format!("write of {} bytes at {offset} of {segment:?}", data.len()));
         }

@@ -104,7 +104,7 @@ impl<E> Schedule<E> {
     }
 
     /// Takes the next event and sets the clock to its time.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn advance(&mut self) -> Option<E> {
         let Reverse(entry) = self.queue.pop()?;
         self.now_ns = entry.time_ns;
         Some(entry.event)
@@ -155,7 +155,7 @@ mod tests {
             for n in 0..10 {
                 schedule.at(3, n);
             }
-            let all: Vec<i32> = std::iter::from_fn(|| schedule.next()).collect();
+            let all: Vec<i32> = std::iter::from_fn(|| schedule.advance()).collect();
             assert_eq!(all[10], 50);
             assert_eq!(schedule.now_ns(), 5);
             all

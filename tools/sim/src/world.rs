@@ -15,8 +15,8 @@ use tern_protocol::phone::noise::KeyPair;
 
 /// Time between looks at the whole, nanoseconds.
 const LOOK_NS: u64 = 50 * MS;
-/// After faults end everything must be at rest within this time, nanoseconds.
-const REST_NS: u64 = 60 * SECOND;
+/// After faults end everything must be at rest within this time, nanoseconds: a refused stream may wait a minute.
+const REST_NS: u64 = 150 * SECOND;
 /// After everybody left the node's books must be even within this time, nanoseconds.
 const EVEN_NS: u64 = 20 * SECOND;
 /// A polite stop must end within this time, nanoseconds.
@@ -151,7 +151,7 @@ impl World {
     }
 
     fn play(&mut self) {
-        while let Some(event) = self.scene.schedule.next() {
+        while let Some(event) = self.scene.schedule.advance() {
             self.handle(event);
             if let Some(error) = self.node.fatal.take() {
                 self.node_stopped(error);
