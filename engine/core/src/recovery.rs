@@ -137,13 +137,14 @@ impl ShardRecovery {
         let mut shard = Shard::new(self.config, now, log);
         let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
         shard.cache = cache;
-        shard.restore_accounts(accounts, &gone);
+        let floors_up_to = floors.values().map(|floor| floor.up_to).max();
+        let accounts_since = shard.restore_accounts(accounts, &gone);
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
         let last_seq = mail.iter().map(|mail| mail.seq).max();
         shard.restore_mail(now, mail, ids);
-        shard.begin_epoch(epoch, last_seq);
+        shard.begin_epoch(epoch, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.writer.log.recovered_done();
         shard.writer.note_freed();
         shard.writer.want_spares(out);
@@ -155,26 +156,30 @@ impl ShardRecovery {
 }
 
 impl Shard {
+    /// Returns the highest place behind which a device begins.
     fn restore_accounts(
         &mut self,
         accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
         gone: &[(AccountId, Position)],
-    ) {
+    ) -> Option<Seq> {
         for &(id, position) in gone {
             self.accounts.note_id(id);
             self.writer.log.live(position);
         }
         let mut removed = HashSet::with_hasher(SeededHash(1, 2));
         removed.extend(gone.iter().map(|gone| gone.0));
+        let mut since = None;
         for (id, (_, position, payload)) in accounts {
             if removed.contains(&id) {
                 continue;
             }
             let Some(mut account) = stored::decode(id, &payload) else { continue };
             account.position = Some(position);
+            since = account.devices.iter().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
             self.accounts.add(account);
         }
+        since
     }
 
     fn restore_floors(&mut self, floors: BTreeMap<(AccountId, DeviceId), FoundFloor>) {
@@ -285,8 +290,16 @@ impl Shard {
         entry
     }
 
-    fn begin_epoch(&mut self, found: Option<(u32, Position)>, last_seq: Option<Seq>) {
-        let last = found.map_or(0, |(epoch, _)| epoch);
+    /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may
+    /// have rotted, and a place that comes back would lose mail.
+    fn begin_epoch(
+        &mut self,
+        found: Option<(u32, Position)>,
+        last_seq: Option<Seq>,
+        highest_place: Option<Seq>,
+    ) {
+        let named = highest_place.map_or(0, |place| (place.0 >> Seq::COUNTER_BITS) as u32);
+        let last = found.map_or(0, |(epoch, _)| epoch).max(named);
         if bug!(self, sequence_reused) && last > 0 {
             self.epoch = last;
             self.next_seq = last_seq.unwrap_or(Seq::start_of_epoch(last)).next();

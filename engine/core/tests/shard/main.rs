@@ -2,5 +2,6 @@
 
 mod allocation;
 mod journey;
+mod rot;
 mod stuck;
 mod world;

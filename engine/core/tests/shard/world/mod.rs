@@ -58,10 +58,11 @@ impl World {
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
         };
-        Self::boot(config, BTreeMap::new(), Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 })
+        let now = Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 };
+        Self::boot(config, BTreeMap::new(), now, 0)
     }
 
-    fn boot(config: ShardConfig, files: BTreeMap<u32, Vec<u8>>, now: Now) -> Self {
+    fn boot(config: ShardConfig, files: BTreeMap<u32, Vec<u8>>, now: Now, rot_count: usize) -> Self {
         let mut recovery = ShardRecovery::new(config.clone());
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
@@ -72,7 +73,7 @@ impl World {
         }
         let mut out = Outputs::default();
         let (shard, report) = recovery.finish(now, &mut out);
-        assert!(report.rot.is_empty(), "the disk is perfect");
+        assert_eq!(report.rot.len(), rot_count, "the disk is perfect but for what the test spoilt");
         let mut world = Self {
             shard,
             now,
@@ -95,9 +96,14 @@ impl World {
 
     /// The process is killed and started again on the same files.
     pub(crate) fn kill(self) -> Self {
+        self.kill_with_rot(0)
+    }
+
+    /// Likewise, and recovery finds so many spoilt places.
+    pub(crate) fn kill_with_rot(self, rot_count: usize) -> Self {
         let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, files, now)
+        Self::boot(config, files, now, rot_count)
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>) {

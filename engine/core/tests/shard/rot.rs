@@ -1,0 +1,28 @@
+//! A bad block in the log: what it must not do to the rest.
+
+use crate::world::World;
+use crate::world::phone::{Heard, Phone};
+use tern_core::limits::Limits;
+
+const BLOCK: usize = 4096;
+
+#[test]
+fn places_do_not_repeat_when_the_boot_epoch_has_rotted() {
+    let mut world = World::new(Limits::default());
+    // All that is written so far is the epoch: the first commit of its segment, behind the segment's header.
+    let is_written = |bytes: &&[u8]| bytes[BLOCK..2 * BLOCK].iter().any(|&byte| byte != 0);
+    let epoch = world.files.iter().find(|(_, bytes)| is_written(&&bytes[..])).map(|(&number, _)| number);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let id = |n: u64| 1_800_000_000_u64 << 32 | n;
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"before");
+    let file = world.files.get_mut(&epoch.expect("the epoch was written")).expect("it is there");
+    file[BLOCK + 110] ^= 0xff;
+    let mut world = world.kill_with_rot(1);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &bob, id(2), b"after");
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let message = |number, n, body: &[u8]| Heard::Message { number, id: id(n), body: body.to_vec() };
+    assert_eq!(bob.heard, [message(1, 1, b"before"), message(2, 2, b"after"), Heard::Drained]);
+}
