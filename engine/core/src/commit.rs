@@ -421,7 +421,12 @@ impl Shard {
         match event {
             Some(LogEvent::Committed(_)) => self.committed(now, out),
             Some(LogEvent::Failed(error)) => out.push(Output::Fatal(FatalError::LogWrite(error))),
-            Some(LogEvent::Full) if !self.serving => out.push(Output::Fatal(FatalError::LogFullAtBoot)),
+            // The epoch may be under way in a segment that is there: a full drive can still be emptied by its phones.
+            Some(LogEvent::Full)
+                if !self.serving && self.writer.carried.is_empty() && self.writer.log.is_full() =>
+            {
+                out.push(Output::Fatal(FatalError::LogFullAtBoot));
+            }
             Some(LogEvent::SpaceBack | LogEvent::Full) | None => {}
         }
         let stats = self.writer.log.stats();

@@ -163,7 +163,8 @@ impl Shard {
         let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
         !is_full
             && !self.draining
-            && !self.writer.log.is_full()
+            // Ticks empty mailboxes, and so the drive: they may use the last of it.
+            && (is_tick || !self.writer.log.is_low())
             && self.cache.bytes_used() < limits.mail_bytes
     }
 

@@ -136,7 +136,7 @@ impl Shard {
             return Created::BadKeys;
         }
         let is_full = self.accounts.count() >= self.config.limits.account_count as usize;
-        if is_full || self.writer.log.is_full() {
+        if is_full || self.writer.log.is_low() {
             return Created::Full;
         }
         let id = self.accounts.new_id(partition);

@@ -1,4 +1,4 @@
-//! A bad block in the log: what it must not do to the rest.
+//! Bad and full drives: what they must not do to the rest.
 
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
@@ -25,4 +25,18 @@ fn places_do_not_repeat_when_the_boot_epoch_has_rotted() {
     let bob = Phone::connect(&mut world, 1, "bob", 2);
     let message = |number, n, body: &[u8]| Heard::Message { number, id: id(n), body: body.to_vec() };
     assert_eq!(bob.heard, [message(1, 1, b"before"), message(2, 2, b"after"), Heard::Drained]);
+}
+
+#[test]
+fn a_drive_that_is_full_still_hands_out_its_mail() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let id = 1_800_000_000 << 32 | 1;
+    ann.send(&mut world, &bob, id, b"waits");
+    let mut world = world.kill_on_a_full_drive();
+    assert!(world.gone_out.is_empty(), "it starts: {:?}", world.gone_out);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(bob.heard, [Heard::Message { number: 1, id, body: b"waits".to_vec() }, Heard::Drained]);
 }

@@ -10,7 +10,7 @@ use tern_core::partitions::PartitionMap;
 use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
 use tern_protocol::phone::noise::KeyPair;
-use tern_storage::io::{DiskDone, DiskOp, SegmentId};
+use tern_storage::io::{DiskDone, DiskError, DiskOp, SegmentId};
 
 /// The shard, its time, its disk and the bytes that it sent.
 pub(crate) struct World {
@@ -25,6 +25,7 @@ pub(crate) struct World {
     /// Disk operations that wait, when the disk is stopped.
     pub(crate) disk_queue: VecDeque<(DiskOp, Vec<u8>)>,
     pub(crate) disk_runs: bool,
+    drive_is_full: bool,
     /// What went to the control plane, to other shards and to the operator.
     pub(crate) gone_out: Vec<Output>,
     /// The lanes' room that was waited for.
@@ -59,10 +60,16 @@ impl World {
             bugs: tern_core::bugs::Bugs::default(),
         };
         let now = Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 };
-        Self::boot(config, BTreeMap::new(), now, 0)
+        Self::boot(config, BTreeMap::new(), now, 0, false)
     }
 
-    fn boot(config: ShardConfig, files: BTreeMap<u32, Vec<u8>>, now: Now, rot_count: usize) -> Self {
+    fn boot(
+        config: ShardConfig,
+        files: BTreeMap<u32, Vec<u8>>,
+        now: Now,
+        rot_count: usize,
+        drive_is_full: bool,
+    ) -> Self {
         let mut recovery = ShardRecovery::new(config.clone());
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
@@ -85,6 +92,7 @@ impl World {
             closed: Vec::new(),
             disk_queue: VecDeque::new(),
             disk_runs: true,
+            drive_is_full,
             gone_out: Vec::new(),
             wanted_room_bytes: Vec::new(),
             allocation_count: 0,
@@ -99,11 +107,19 @@ impl World {
         self.kill_with_rot(0)
     }
 
+    /// Likewise, and there is no room on the drive for another file.
+    pub(crate) fn kill_on_a_full_drive(self) -> Self {
+        let Self { mut config, mut files, now, .. } = self;
+        config.seed[0] ^= 1;
+        files.retain(|_, bytes| bytes.iter().any(|&byte| byte != 0));
+        Self::boot(config, files, now, 0, true)
+    }
+
     /// Likewise, and recovery finds so many spoilt places.
     pub(crate) fn kill_with_rot(self, rot_count: usize) -> Self {
         let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, files, now, rot_count)
+        Self::boot(config, files, now, rot_count, false)
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>) {
@@ -175,6 +191,9 @@ impl World {
     pub(crate) fn run_disk(&mut self) {
         while let Some((op, bytes)) = self.disk_queue.pop_front() {
             let done = match op {
+                DiskOp::Create { segment, .. } if self.drive_is_full => {
+                    DiskDone::Created { segment, result: Err(DiskError::Full) }
+                }
                 DiskOp::Create { segment, bytes } => {
                     self.files.insert(segment.0, vec![0; bytes as usize]);
                     DiskDone::Created { segment, result: Ok(()) }
