@@ -35,13 +35,16 @@ impl Shard {
             let number = session.acknowledged + session.window.len() as u32 + 1;
             let time_s = (envelope.time_ms() / 1000) as u32;
             let said = if envelope.kind() == Kind::Delivered {
-                if envelope.has(FLAG_IMPLIES_SENT) {
-                    self.counters.ticks_sent += 1;
-                    let sent = ServerFrame::Sent { id: envelope.id() };
-                    self.edges.say(session.conn, &sent, DELIVERY_BACKLOG_BYTES);
-                }
                 let tick = ServerFrame::Delivered { number, by: envelope.from(), id: envelope.id(), time_s };
-                self.edges.say(session.conn, &tick, DELIVERY_BACKLOG_BYTES)
+                if envelope.has(FLAG_IMPLIES_SENT) {
+                    // Both or neither: a tick that waits would say `Sent` again when it goes.
+                    let sent = ServerFrame::Sent { id: envelope.id() };
+                    let said = self.edges.say(session.conn, &sent, DELIVERY_BACKLOG_BYTES);
+                    self.counters.ticks_sent += u64::from(said);
+                    said && self.edges.say(session.conn, &tick, usize::MAX)
+                } else {
+                    self.edges.say(session.conn, &tick, DELIVERY_BACKLOG_BYTES)
+                }
             } else {
                 let message = ServerFrame::Deliver {
                     number,

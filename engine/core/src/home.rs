@@ -156,13 +156,14 @@ impl Shard {
         }
     }
 
-    /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them.
+    /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them. They are taken
+    /// during a drain too: what they speak of may never have been written.
     fn has_room_for(&self, index: AccountIndex, is_tick: bool) -> bool {
         let limits = &self.config.limits;
         let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
         let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
         !is_full
-            && !self.draining
+            && (is_tick || !self.draining)
             // Ticks empty mailboxes, and so the drive: they may use the last of it.
             && (is_tick || !self.writer.log.is_low())
             && self.cache.bytes_used() < limits.mail_bytes

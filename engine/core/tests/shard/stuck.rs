@@ -146,3 +146,30 @@ fn ids_of_a_full_segment_fit_the_smallest_commits() {
     assert_eq!(ann.heard.len(), 1 + 11_000);
     assert!(world.shard.counters().segments_used_now > 2, "a segment was filled");
 }
+
+#[test]
+fn a_tick_that_comes_during_a_drain_is_kept() {
+    let mut world = World::one_of(2, Limits::default());
+    let (name, there) = here_and_there();
+    let ann = Phone::connect(&mut world, 0, &name, 1);
+    world.step(Input::Drain);
+    world.turn();
+    let tick = Parts {
+        kind: Kind::Delivered,
+        flags: 0,
+        to: ann.account.expect("logged in"),
+        from: there,
+        from_device: DeviceId(1),
+        id: MessageId(id(1)),
+        time_ms: NOW_S * 1000,
+        seq: 7,
+        from_name: "",
+        body: &[],
+    };
+    let mut envelopes = Vec::new();
+    tick.encode(&mut envelopes);
+    world.step(Input::Mesh { from: tern_protocol::ids::ShardId(1), envelopes: &envelopes });
+    world.pass_ms(20);
+    let confirms = |o: &Output| matches!(o, Output::Mesh { lane: tern_core::io::Lane::Control, .. });
+    assert!(world.gone_out.iter().any(confirms), "the other home is told once it is durable");
+}
