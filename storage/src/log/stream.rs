@@ -90,6 +90,8 @@ pub struct Log {
     pub(super) stats: LogStats,
     failed: bool,
     drive_full: bool,
+    /// The last segment that was asked for could not be made.
+    short_of_space: bool,
 }
 
 impl Log {
@@ -108,6 +110,7 @@ impl Log {
             stats: LogStats::default(),
             failed: false,
             drive_full: false,
+            short_of_space: false,
         }
     }
 
@@ -154,6 +157,14 @@ impl Log {
     pub fn is_full(&self) -> bool {
         let at_most = self.usage.file_count() >= self.config.segment_count_max;
         !self.has_room() && !self.usage.expects_spares() && (self.drive_full || at_most)
+    }
+
+    /// Whether the rest of the drive must be kept for what gives space back: floors, ticks and their confirmations.
+    /// New mail and new accounts are to be refused then; otherwise a full drive could never be emptied.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        let at_most = self.usage.file_count() >= self.config.segment_count_max;
+        (self.short_of_space || at_most) && self.usage.spare_count() <= 1
     }
 
     /// A live record (mail, account, ids, epoch) is at `p`.
@@ -246,11 +257,11 @@ impl Log {
         self.usage.created(segment, result.is_ok());
         match result {
             Ok(()) => {
-                self.drive_full = false;
+                (self.drive_full, self.short_of_space) = (false, false);
                 (!could && self.has_room()).then_some(LogEvent::SpaceBack)
             }
             Err(DiskError::Full) => {
-                self.drive_full = true;
+                (self.drive_full, self.short_of_space) = (true, true);
                 Some(LogEvent::Full)
             }
             Err(error) => self.fail(error),

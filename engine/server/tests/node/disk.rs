@@ -5,8 +5,9 @@ use crate::process::{Node, Setup};
 use std::os::unix::fs::FileExt;
 use tern_protocol::ids::AccountId;
 
-/// Sends bodies of 30,000 bytes to an absent account until one is refused; ids of those that were ticked.
-fn fill(ann: &mut Phone, to: AccountId) -> Vec<u64> {
+/// Sends bodies of 30,000 bytes to an absent account until one is refused; ids of those that were ticked, and the
+/// refused one.
+fn fill(ann: &mut Phone, to: AccountId) -> (Vec<u64>, u64) {
     let mut ticked = Vec::new();
     for n in 0..10_000 {
         let id = id(n);
@@ -18,7 +19,7 @@ fn fill(ann: &mut Phone, to: AccountId) -> Vec<u64> {
             }
             Heard::Busy(busy) => {
                 assert_eq!(busy, id);
-                return ticked;
+                return (ticked, id);
             }
             other => panic!("{other:?}"),
         }
@@ -40,7 +41,7 @@ fn a_full_drive_refuses_and_loses_nothing() {
     let setup = Setup { config: "segment_bytes = 4194304\n".into(), ..setup };
     let node = Node::start(setup);
     let (mut ann, bob) = ann_and_absent_bob(&node);
-    let ticked = fill(&mut ann, bob);
+    let (ticked, refused) = fill(&mut ann, bob);
     assert!(ticked.len() > 100, "{} messages fitted", ticked.len());
     let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
     for expected in &ticked {
@@ -51,8 +52,8 @@ fn a_full_drive_refuses_and_loses_nothing() {
     // Space comes back with the acknowledgements, and the refused sender may go on.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
-        let id = id(20_000);
-        ann.send(bob.account, id, b"again");
+        // The refused stream goes on from the refused message, and from no other.
+        ann.send(bob.account, refused, b"again");
         let heard = loop {
             match ann.next() {
                 Heard::Delivered { number, .. } => ann.ack(number),

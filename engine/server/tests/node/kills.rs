@@ -13,6 +13,7 @@ fn twenty_kills_under_load_lose_nothing_that_was_ticked() {
     load.args(["--phones", "40", "--window", "4", "--duration", "40", "--body", "100"]);
     load.args(["--seed", "7", "--patience", "20", "--json"]);
     let mut load = load.stdout(Stdio::piped()).spawn().expect("tern-load starts");
+    node.wait_for("tern_logins_total", 40);
     let start = Instant::now();
     for kill in 0..20_u64 {
         // Uneven, so that the kills hit different moments of commits and reconnects.
