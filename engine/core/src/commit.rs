@@ -22,12 +22,23 @@ pub(crate) const TICKS_PLACE: usize = usize::MAX;
 /// needless by then is skipped.
 #[derive(Debug)]
 pub(crate) enum Item {
-    Mail { account: AccountIndex, seq: Seq },
-    Floor { account: AccountIndex, place: usize },
+    Mail {
+        account: AccountIndex,
+        seq: Seq,
+    },
+    Floor {
+        account: AccountIndex,
+        place: usize,
+    },
     Account(AccountIndex),
-    Gone(AccountId),
+    /// With the account's own record, which stays live until the removal is durable: else its id could come back.
+    Gone(AccountId, Option<Position>),
     Epoch,
-    Ids { hour: u32, hashes: Vec<u8>, unpin: Option<Position> },
+    Ids {
+        hour: u32,
+        hashes: Vec<u8>,
+        unpin: Option<Position>,
+    },
 }
 
 /// Who waits for a table change to be durable.
@@ -260,7 +271,7 @@ impl Sources<'_> {
                 let record = Record::Account { account: account.id, payload: self.scratch };
                 commit.push(&record).map(Carrying::plain)
             }
-            &Item::Gone(account) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
+            &Item::Gone(account, _) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
             Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
             Item::Ids { hour, hashes, .. } => {
                 commit.push(&Record::Ids { hour: *hour, hashes }).map(Carrying::plain)
@@ -455,7 +466,10 @@ impl Shard {
                     }
                 }
                 // Kept for good: the id must never be given out again, and older records must stay dead.
-                Item::Gone(_) => self.writer.log.live(position),
+                Item::Gone(_, record) => {
+                    self.writer.log.live(position);
+                    record.into_iter().for_each(|record| self.writer.log.dead(record));
+                }
                 Item::Epoch => {
                     self.writer.log.live(position);
                     if let Some(old) = self.writer.epoch_position.replace(position) {

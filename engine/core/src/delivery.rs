@@ -3,7 +3,9 @@
 use crate::io::Now;
 use crate::session::SessionId;
 use crate::shard::Shard;
+use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind};
+use tern_protocol::ids::MessageId;
 use tern_protocol::phone::frame::ServerFrame;
 
 /// Bytes of frames behind which a session waits for its edge's last send.
@@ -11,7 +13,18 @@ const DELIVERY_BACKLOG_BYTES: usize = 32 << 10;
 
 impl Shard {
     /// Fills a session's window from its mailbox.
-    pub(crate) fn deliver(&mut self, _now: Now, id: SessionId) {
+    pub(crate) fn deliver(&mut self, now: Now, id: SessionId) {
+        let mut said_sent = Vec::new();
+        self.fill_window(id, &mut said_sent);
+        for message in said_sent {
+            self.session_is_done_with(now, id, message);
+        }
+    }
+
+    /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.
+    fn fill_window(&mut self, id: SessionId, said_sent: &mut Vec<MessageId>) {
+        // Half of what makes a slow reader: delivery alone never does.
+        let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(account) = self.accounts.get(session.account) else { return };
         let window_count = usize::from(self.config.limits.window_count);
@@ -39,11 +52,14 @@ impl Shard {
                 if envelope.has(FLAG_IMPLIES_SENT) {
                     // Both or neither: a tick that waits would say `Sent` again when it goes.
                     let sent = ServerFrame::Sent { id: envelope.id() };
-                    let said = self.edges.say(session.conn, &sent, DELIVERY_BACKLOG_BYTES);
+                    let said = self.edges.say(session.conn, &sent, backlog_bytes);
                     self.counters.ticks_sent += u64::from(said);
+                    if said && session.waits_for_answers() {
+                        said_sent.push(envelope.id());
+                    }
                     said && self.edges.say(session.conn, &tick, usize::MAX)
                 } else {
-                    self.edges.say(session.conn, &tick, DELIVERY_BACKLOG_BYTES)
+                    self.edges.say(session.conn, &tick, backlog_bytes)
                 }
             } else {
                 let message = ServerFrame::Deliver {
@@ -54,7 +70,7 @@ impl Shard {
                     from_name: envelope.sender_name(),
                     body: envelope.body(),
                 };
-                self.edges.say(session.conn, &message, DELIVERY_BACKLOG_BYTES)
+                self.edges.say(session.conn, &message, backlog_bytes)
             };
             if !said {
                 // `Sent` brings us back here.

@@ -4,6 +4,7 @@ use crate::account::AccountIndex;
 use crate::commit::{Item, TICKS_PLACE, id_of};
 use crate::dedup::Dedup;
 use crate::io::{Lane, Now};
+use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
@@ -11,19 +12,9 @@ use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::log::Position;
 use tern_storage::mailbox::{DeviceSet, Entry, TickState};
 
-/// A sender's stream to a mailbox that was refused: nothing is taken until it starts again from the id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) id: MessageId,
-    /// A sender that gave the message up may go on after this, monotonic nanoseconds.
-    pub(crate) until_ns: u64,
-}
-
 /// Who was refused: the mailbox, the sender and the sender's device.
 pub(crate) type RefusalKey = (AccountIndex, AccountId, DeviceId);
 
-/// How long a refused stream waits for its id before the sender counts as having given it up.
-const REFUSAL_NS: u64 = 60_000_000_000;
 /// Refused streams that a shard remembers.
 const REFUSAL_COUNT_MAX: usize = 250_000;
 
@@ -36,15 +27,22 @@ impl Shard {
             Kind::Confirm => self.tick_is_confirmed(now, envelope),
             Kind::Sent => {
                 self.counters.ticks_sent += 1;
+                self.sender_is_done(now, envelope);
                 self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
             }
             Kind::Busy => {
                 let retry_ms = envelope.seq().0 as u32;
-                self.home_refused(envelope.to(), envelope.sender_device(), envelope.from());
+                self.home_refused(envelope);
                 self.answer(envelope, &ServerFrame::Busy { id: envelope.id(), retry_ms });
             }
-            Kind::Expired => self.answer(envelope, &ServerFrame::Expired { id: envelope.id() }),
-            Kind::Unknown => self.answer(envelope, &ServerFrame::Unknown { id: envelope.id() }),
+            Kind::Expired => {
+                self.sender_is_done(now, envelope);
+                self.answer(envelope, &ServerFrame::Expired { id: envelope.id() });
+            }
+            Kind::Unknown => {
+                self.sender_is_done(now, envelope);
+                self.answer(envelope, &ServerFrame::Unknown { id: envelope.id() });
+            }
             Kind::Lookup => self.look_up(now, envelope),
             Kind::Found => {
                 let Ok(name) = core::str::from_utf8(envelope.body()) else { return };
@@ -52,6 +50,27 @@ impl Shard {
                 self.answer(envelope, &ServerFrame::Found { account, name });
             }
         }
+    }
+
+    /// A final answer passes by: the sender's session does not wait for the message any more.
+    fn sender_is_done(&mut self, now: Now, envelope: Envelope<'_>) {
+        let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
+        let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        if let Some(session) = device.and_then(|device| device.session) {
+            self.session_is_done_with(now, session, envelope.id());
+        }
+    }
+
+    /// Tells a recipient's home that a message which it refused will not come again.
+    pub(crate) fn tell_home_done(
+        &mut self,
+        now: Now,
+        to: AccountId,
+        from: AccountId,
+        device: DeviceId,
+        id: MessageId,
+    ) {
+        self.cast_to(now, Kind::Confirm, 0, Ends { to, from, device }, id, 0);
     }
 
     /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
@@ -100,8 +119,10 @@ impl Shard {
         }
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, false);
         let hour = Dedup::hour(id.unix_s());
+        let key = (index, envelope.from(), envelope.sender_device());
         if self.dedup.has(hour, hash) {
             self.counters.duplicates += 1;
+            self.stream_is_done_with(key, id);
             let waits = self
                 .accounts
                 .get(index)
@@ -111,7 +132,6 @@ impl Shard {
             }
             return;
         }
-        let key = (index, envelope.from(), envelope.sender_device());
         if self.is_out_of_turn(now, key, id)
             || !self.has_room_for(index, false)
             || !self.append(now, index, envelope)
@@ -130,12 +150,19 @@ impl Shard {
 
     /// Go-back-N: whether this stream must start again from another id.
     fn is_out_of_turn(&mut self, now: Now, key: RefusalKey, id: MessageId) -> bool {
-        let Some(refusal) = self.refusals.get(&key) else { return false };
-        if refusal.id == id || refusal.until_ns <= now.mono_ns {
+        let Some(refusal) = self.refusals.get_mut(&key) else { return false };
+        let passes = refusal.lets_pass(id, now.mono_ns);
+        if passes {
             self.refusals.remove(&key);
-            return false;
         }
-        true
+        !passes
+    }
+
+    /// The sender has its answer for `id` and will not send it again: its stream waits for it no longer.
+    fn stream_is_done_with(&mut self, key: RefusalKey, id: MessageId) {
+        if self.refusals.get_mut(&key).is_some_and(|refusal| refusal.is_over_without(id)) {
+            self.refusals.remove(&key);
+        }
     }
 
     fn refuse_stream(&mut self, now: Now, key: RefusalKey, id: MessageId) {
@@ -144,15 +171,14 @@ impl Shard {
         }
         // Past the limit order is given up, for the streams that are refused then, rather than memory.
         if self.refusals.len() < REFUSAL_COUNT_MAX || self.refusals.contains_key(&key) {
-            let until_ns = now.mono_ns + REFUSAL_NS;
-            self.refusals.entry(key).or_insert(Refusal { id, until_ns });
+            self.refusals.entry(key).or_insert(Refusal::new(id, now.mono_ns));
         }
     }
 
     /// Forgets streams whose senders gave up, once there are many; looked through from time to time, never per message.
     pub(crate) fn forget_refusals(&mut self, now: Now) {
         if self.refusals.len() > REFUSAL_COUNT_MAX / 16 {
-            self.refusals.retain(|_, refusal| refusal.until_ns > now.mono_ns);
+            self.refusals.retain(|_, refusal| !refusal.is_stale(now.mono_ns));
         }
     }
 
@@ -240,6 +266,7 @@ impl Shard {
     /// The sender's home has the tick: the entry owes nothing any more.
     fn tick_is_confirmed(&mut self, now: Now, envelope: Envelope<'_>) {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
+        self.stream_is_done_with((index, envelope.from(), envelope.sender_device()), envelope.id());
         let Some(account) = self.accounts.get_mut(index) else { return };
         if let Some(entry) = account.mailbox.find_mut(envelope.seq())
             && entry.tick == TickState::Owed
@@ -366,6 +393,12 @@ impl Shard {
             } else {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
             }
+        }
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        // A floor that was written before this record may be freed before it: it must be written again behind it.
+        let below = Seq(seq.0 - 1);
+        for device in account.devices.iter_mut().filter(|device| device.floor >= seq) {
+            device.log_floor.persisted = device.log_floor.persisted.min(below);
         }
         // Devices may have acknowledged while the commit was under way: their floors matter only now.
         (0..places).for_each(|place| self.queue_floor(index, place));

@@ -31,6 +31,7 @@ mod login;
 pub mod partitions;
 mod receive;
 mod recovery;
+mod refusal;
 mod router;
 mod session;
 pub mod shard;

@@ -186,10 +186,7 @@ impl Shard {
         for floor in account.devices.iter().map(|d| d.log_floor).chain([account.ticks_floor]) {
             self.forget_floor(floor);
         }
-        if let Some(position) = account.position {
-            self.writer.log.dead(position);
-        }
-        self.writer.push_urgent(Item::Gone(account.id));
+        self.writer.push_urgent(Item::Gone(account.id, account.position));
     }
 
     fn list_accounts(&self, after: AccountId, limit: u32) -> Vec<AccountInfo> {

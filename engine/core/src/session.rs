@@ -4,10 +4,11 @@
 use crate::account::AccountIndex;
 use crate::edge::State;
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
+use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::valid_name;
@@ -33,8 +34,17 @@ pub(crate) struct Session {
     pub(crate) acknowledged: u32,
     /// Whether the device was told that its mailbox was empty.
     pub(crate) told_drained: bool,
-    /// Recipients to whom this session's stream is refused until it starts again from the id (go-back-N).
-    refused: Vec<(AccountId, MessageId)>,
+    /// Recipients to whom this session's stream is refused, the lane being full.
+    refused: Vec<(AccountId, Refusal)>,
+    /// Messages that their recipients' homes refused and that have no final answer yet.
+    refused_at_home: Vec<(AccountId, MessageId)>,
+}
+
+impl Session {
+    /// Whether a refused stream may wait for a message that gets its final answer another way.
+    pub(crate) fn waits_for_answers(&self) -> bool {
+        !self.refused.is_empty() || !self.refused_at_home.is_empty()
+    }
 }
 
 /// The sessions of a shard.
@@ -107,6 +117,7 @@ impl Shard {
             acknowledged: 0,
             told_drained: false,
             refused: Vec::new(),
+            refused_at_home: Vec::new(),
         };
         let id = self.sessions.add(session);
         device_state.session = Some(id);
@@ -160,7 +171,12 @@ impl Shard {
             self.say(conn, &ServerFrame::Unknown { id: message });
             return;
         };
-        if self.is_refused_here(id, to, message) {
+        // Who does not fetch its ticks makes its recipients' homes owe them: it must fetch before it sends more.
+        let owes_too_much = self
+            .accounts
+            .get(account)
+            .is_some_and(|account| account.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize);
+        if self.is_refused_here(id, to, message) || owes_too_much {
             self.refuse_message(id, to, message);
             return;
         }
@@ -184,27 +200,29 @@ impl Shard {
 
     /// Go-back-N at the source: is this recipient's stream waiting for another id?
     fn is_refused_here(&mut self, id: SessionId, to: AccountId, message: MessageId) -> bool {
+        let now_ns = self.now.mono_ns;
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let Some(index) = session.refused.iter().position(|(account, _)| *account == to) else {
             return false;
         };
-        if session.refused[index].1 == message {
+        let passes = session.refused[index].1.lets_pass(message, now_ns);
+        if passes {
             session.refused.swap_remove(index);
-            return false;
         }
-        true
+        !passes
     }
 
     /// The lane to the recipient's home is full: the phone comes back with this id, and with no later one before.
     fn refuse_message(&mut self, id: SessionId, to: AccountId, message: MessageId) {
         let retry_ms = self.busy_ms();
         let breaks_order = bug!(self, busy_breaks_order);
+        let now_ns = self.now.mono_ns;
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !breaks_order && !session.refused.iter().any(|(account, _)| *account == to) {
             if session.refused.len() == REFUSED_COUNT_MAX {
                 session.refused.remove(0);
             }
-            session.refused.push((to, message));
+            session.refused.push((to, Refusal::new(message, now_ns)));
         }
         let conn = session.conn;
         self.counters.refused_busy += 1;
@@ -213,11 +231,33 @@ impl Shard {
 
     /// The recipient's home refused the stream. From now on it holds the order alone: it may wait for an earlier id
     /// than the lane's refusal here does, and no stream can start again from two ids.
-    pub(crate) fn home_refused(&mut self, sender: AccountId, device: DeviceId, to: AccountId) {
-        let Some((account, place)) = self.accounts.find_device(sender, device) else { return };
-        let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
+    pub(crate) fn home_refused(&mut self, envelope: Envelope<'_>) {
+        let (to, message) = (envelope.from(), envelope.id());
+        let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
+        let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        let session = device.and_then(|device| device.session);
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) {
             session.refused.retain(|(account, _)| *account != to);
+            if session.refused_at_home.len() < REFUSED_COUNT_MAX
+                && !session.refused_at_home.contains(&(to, message))
+            {
+                session.refused_at_home.push((to, message));
+            }
+        }
+    }
+
+    /// The phone has its final answer for a message and will not send it again: no stream may wait for it.
+    pub(crate) fn session_is_done_with(&mut self, now: Now, id: SessionId, message: MessageId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !session.waits_for_answers() {
+            return;
+        }
+        session.refused.retain_mut(|(_, refusal)| !refusal.is_over_without(message));
+        let refused = session.refused_at_home.iter().position(|(_, refused)| *refused == message);
+        if let Some(index) = refused {
+            let (from, device) = (session.account_id, session.device);
+            let (to, message) = session.refused_at_home.swap_remove(index);
+            self.tell_home_done(now, to, from, device, message);
         }
     }
 
