@@ -5,11 +5,12 @@ use crate::node::{Load, Node, NodePlan};
 use anyhow::Result;
 use serde_json::Value;
 
-/// One run with a fresh server. It has no duration: it ends when everything is drained.
+/// One run with a fresh server: half of the phones send, the other half is away. It has no duration: it ends when
+/// everything is drained.
 pub(super) fn run(_seconds: u32) -> Result<Value> {
     let data = place()?;
     let node = Node::start(NodePlan::new(&data.path().join("data"), 1, Some(SERVER_CPU)))?;
-    let options = ["--phones", "1000", "--messages", "100000", "--body", "128"].map(String::from);
+    let options = ["--phones", "2000", "--messages", "100000", "--body", "128"].map(String::from);
     let result = clean(Load::start(&node, Some(GENERATOR_CPU), "offline", &options)?.finish()?)?;
     node.drain()?;
     Ok(result)
