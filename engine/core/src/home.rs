@@ -1,11 +1,12 @@
 //! The home of an account: its mailbox takes messages and ticks, devices acknowledge, ticks go back.
 
 use crate::account::AccountIndex;
-use crate::commit::{Item, TICKS_PLACE, id_of};
+use crate::commit::id_of;
 use crate::dedup::Dedup;
 use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
+use crate::writer::{Item, TICKS_PLACE};
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;

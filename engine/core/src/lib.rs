@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`shard`]: its step shows the journey of a message. The modules in the order of that journey:
 //! [`io`] (what goes in and out), `edge` and `receive` (socket, cryptography, framing), `session` (the connected
-//! device), `router` (own shard, another shard), `home` (the mailbox, acknowledgements, ticks), `commit` (the log),
+//! device), `router` (own shard, another shard), `home` (the mailbox, acknowledgements, ticks), `writer` and `commit` (the log),
 //! `delivery` (back out to the device).
 //!
 //! Invariants: an input is never waited for; every completion is checked against its slot's generation; `sent` never
@@ -36,3 +36,4 @@ mod router;
 mod session;
 pub mod shard;
 mod wheel;
+mod writer;

@@ -1,11 +1,11 @@
 //! Accounts come, phones log in to them, accounts go.
 
 use crate::account::{Account, AccountIndex, Device, Floor};
-use crate::commit::{Item, Waiter};
 use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
 use crate::edge::State;
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::shard::{Shard, bug};
+use crate::writer::{Item, Waiter};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};

@@ -2,10 +2,10 @@
 //! new boot epoch that is durable before the shard serves.
 
 use crate::account::{Account, Floor, SeededHash, stored};
-use crate::commit::{Item, SegmentIds, Waiter};
 use crate::dedup::IdHash;
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
+use crate::writer::{Item, SegmentIds, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use hashbrown::HashSet;

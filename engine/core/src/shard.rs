@@ -2,7 +2,6 @@
 //! [`Shard::step`] shows the whole journey as calls that go down and never back up.
 
 use crate::account::{Accounts, SeededHash};
-use crate::commit::Writer;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::edge::Edges;
@@ -15,6 +14,7 @@ use crate::refusal::Refusal;
 use crate::router::Router;
 use crate::session::Sessions;
 use crate::wheel::Wheel;
+use crate::writer::Writer;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

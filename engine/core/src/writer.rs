@@ -1,0 +1,243 @@
+//! What waits for the log: in three queues by urgency, with those who wait for it to be durable.
+
+use crate::account::AccountIndex;
+use crate::dedup::IdHash;
+use crate::io::{ConnId, Output, Outputs};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use tern_protocol::ids::{AccountId, Seq};
+use tern_storage::io::{DiskOp, SegmentId};
+use tern_storage::log::{Log, Position};
+
+/// The place that stands for [`DeviceId::TICKS`] in a list of floors.
+pub(crate) const TICKS_PLACE: usize = usize::MAX;
+
+/// Something that goes into the log. Its bytes are looked up when the commit is put together: what has become
+/// needless by then is skipped.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Mail {
+        account: AccountIndex,
+        seq: Seq,
+    },
+    Floor {
+        account: AccountIndex,
+        place: usize,
+    },
+    Account(AccountIndex),
+    /// With the account's own record, which stays live until the removal is durable: else its id could come back.
+    Gone(AccountId, Option<Position>),
+    Epoch,
+    Ids {
+        hour: u32,
+        hashes: Vec<u8>,
+        unpin: Option<Position>,
+    },
+}
+
+/// Who waits for a table change to be durable.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Reply { token: u64, reply: crate::control::ControlReply },
+    Welcome { conn: ConnId, account: AccountIndex, place: usize },
+    Serving,
+}
+
+/// An item that a commit carries.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) item: Item,
+    pub(crate) position: Position,
+    /// Of mail: the hour and hash that dedup knows it by.
+    pub(crate) id: Option<(u32, IdHash)>,
+    /// Of a floor: where it stands.
+    pub(crate) floor: Seq,
+}
+
+/// The ids in the mail segment that is open now. They become a record of their own before the segment can be freed:
+/// dedup must outlive the mail.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentIds {
+    /// The pinned record that keeps the segment until the ids are durable elsewhere.
+    pub(crate) pinned: Option<Position>,
+    pub(crate) ids: Vec<(u32, IdHash)>,
+}
+
+/// The log with what waits for it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) log: Log,
+    pub(crate) urgent: VecDeque<Item>,
+    pub(crate) lazy: VecDeque<(u64, AccountIndex, Seq)>,
+    pub(crate) floors: VecDeque<(u64, AccountIndex, usize)>,
+    pub(crate) carried: Vec<Carried>,
+    /// Urgent items that were pushed, and that are durable or needless, since boot: in order, so a number waits.
+    pub(crate) urgent_pushed: u64,
+    pub(crate) urgent_taken: u64,
+    pub(crate) urgent_done: u64,
+    pub(crate) waiters: VecDeque<(u64, Waiter)>,
+    pub(crate) segment_ids: SegmentIds,
+    pub(crate) ids_live: VecDeque<(u32, Position)>,
+    pub(crate) ids_per_record: usize,
+    pub(crate) epoch_position: Option<Position>,
+    /// How often each segment was freed: tells whether a floor's position still means anything.
+    pub(crate) uses: Vec<u32>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) ops: Vec<DiskOp>,
+    pub(crate) freed: Vec<SegmentId>,
+}
+
+impl Writer {
+    /// A writer of commits of at most `commit_bytes`.
+    pub(crate) fn new(log: Log, commit_bytes: usize) -> Self {
+        let ids_fit = commit_bytes.saturating_sub(IDS_MARGIN_BYTES) / size_of::<u64>();
+        Self {
+            ids_per_record: ids_fit.clamp(1, IDS_PER_RECORD_MAX),
+            log,
+            urgent: VecDeque::new(),
+            lazy: VecDeque::new(),
+            floors: VecDeque::new(),
+            carried: Vec::new(),
+            urgent_pushed: 0,
+            urgent_taken: 0,
+            urgent_done: 0,
+            waiters: VecDeque::new(),
+            segment_ids: SegmentIds::default(),
+            ids_live: VecDeque::new(),
+            epoch_position: None,
+            uses: Vec::new(),
+            scratch: Vec::new(),
+            ops: Vec::new(),
+            freed: Vec::new(),
+        }
+    }
+
+    /// Queues an item for the next commit.
+    pub(crate) fn push_urgent(&mut self, item: Item) {
+        self.urgent.push_back(item);
+        self.urgent_pushed += 1;
+    }
+
+    /// Queues mail for an online account.
+    pub(crate) fn push_lazy(&mut self, due_ns: u64, account: AccountIndex, seq: Seq) {
+        self.lazy.push_back((due_ns, account, seq));
+    }
+
+    /// Queues a floor.
+    pub(crate) fn push_floor(&mut self, due_ns: u64, account: AccountIndex, place: usize) {
+        self.floors.push_back((due_ns, account, place));
+    }
+
+    /// Remembers where the last epoch stands, so that it dies when the new one is durable.
+    pub(crate) fn set_epoch_position(&mut self, position: Position) {
+        self.epoch_position = Some(position);
+    }
+
+    /// Lets `waiter` wait for all urgent items so far.
+    pub(crate) fn wait(&mut self, waiter: Waiter) {
+        self.waiters.push_back((self.urgent_pushed, waiter));
+    }
+
+    /// When something is due; `None` when nothing waits or a commit is under way.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        if !self.log.can_commit() {
+            return None;
+        }
+        let urgent = (!self.urgent.is_empty()).then_some(0);
+        let lazy = self.lazy.front().map(|item| item.0);
+        let floor = self.floors.front().map(|item| item.0);
+        [urgent, lazy, floor].into_iter().flatten().min()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.urgent.is_empty() && self.lazy.is_empty() && self.floors.is_empty() && self.carried.is_empty()
+    }
+
+    /// Everything that waits is due now: the shard drains.
+    pub(crate) fn hurry(&mut self) {
+        self.lazy.iter_mut().for_each(|item| item.0 = 0);
+        self.floors.iter_mut().for_each(|item| item.0 = 0);
+    }
+
+    /// How often the segment was freed.
+    pub(crate) fn use_of(&self, segment: SegmentId) -> u32 {
+        self.uses.get(segment.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// A floor's old record is dead, if its segment still is the one it was written to.
+    pub(crate) fn floor_dead(&mut self, position: Position, used: u32) {
+        if self.use_of(position.segment) == used {
+            self.log.floor_dead(position);
+        }
+    }
+
+    pub(crate) fn note_freed(&mut self) {
+        self.log.take_freed(&mut self.freed);
+        for segment in self.freed.drain(..) {
+            let index = segment.0 as usize;
+            if self.uses.len() <= index {
+                self.uses.resize(index + 1, 0);
+            }
+            self.uses[index] += 1;
+        }
+    }
+
+    /// Starts to keep the ids of another segment; those of the last one go to the table head.
+    pub(crate) fn turn_ids(&mut self, position: Position) {
+        let ids = &mut self.segment_ids;
+        if ids.pinned.is_some_and(|pinned| pinned.segment == position.segment) {
+            return;
+        }
+        self.log.live(position);
+        let unpin = ids.pinned.replace(position);
+        let mut ids = core::mem::take(&mut ids.ids);
+        self.push_ids(&mut ids, unpin);
+        ids.clear();
+        self.segment_ids.ids = ids;
+    }
+
+    /// Queues records of ids, hour by hour; the last one releases the segment.
+    pub(crate) fn push_ids(&mut self, ids: &mut [(u32, IdHash)], unpin: Option<Position>) {
+        ids.sort_unstable_by_key(|id| id.0);
+        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(self.ids_per_record));
+        let last = chunks().count().saturating_sub(1);
+        for (index, chunk) in chunks().enumerate() {
+            let hashes = chunk.iter().flat_map(|(_, hash)| hash.0.to_le_bytes()).collect();
+            let unpin = if index == last { unpin } else { None };
+            self.urgent.push_back(Item::Ids { hour: chunk[0].0, hashes, unpin });
+            self.urgent_pushed += 1;
+        }
+        if ids.is_empty()
+            && let Some(position) = unpin
+        {
+            self.log.dead(position);
+        }
+    }
+
+    /// Forgets records of ids whose hour has left the horizon.
+    pub(crate) fn drop_ids_before(&mut self, first_hour: u32) {
+        let log = &mut self.log;
+        self.ids_live.retain(|&(hour, position)| {
+            if hour < first_hour {
+                log.dead(position);
+            }
+            hour >= first_hour
+        });
+    }
+
+    /// Performs the log's own wishes: segments to have ready.
+    pub(crate) fn want_spares(&mut self, out: &mut Outputs) {
+        self.log.want_spares(&mut self.ops);
+        self.emit(out);
+    }
+
+    pub(crate) fn emit(&mut self, out: &mut Outputs) {
+        out.list.extend(self.ops.drain(..).map(Output::Disk));
+    }
+}
+
+/// Most ids in one record: 32 KiB of hashes.
+const IDS_PER_RECORD_MAX: usize = 4096;
+/// Bytes of a commit that are left for headers beside a record of ids.
+const IDS_MARGIN_BYTES: usize = 4096;
