@@ -103,12 +103,16 @@ pub struct Shard {
     pub(crate) serving: bool,
     pub(crate) draining: bool,
     drained: bool,
+    /// When a drain stops waiting for a log that takes no more, monotonic nanoseconds.
+    drain_until_ns: u64,
     next_chores_ns: u64,
     loopback: Vec<u8>,
 }
 
 /// How often the chores are done: segments, horizons, expiry.
 const CHORES_NS: u64 = 1_000_000_000;
+/// How long a drain waits for the log.
+const DRAIN_NS: u64 = 10_000_000_000;
 
 impl Shard {
     pub(crate) fn new(config: ShardConfig, now: Now, log: Log) -> Self {
@@ -142,6 +146,7 @@ impl Shard {
             serving: false,
             draining: false,
             drained: false,
+            drain_until_ns: u64::MAX,
             next_chores_ns: now.mono_ns + CHORES_NS,
             loopback: Vec::new(),
             config,
@@ -236,7 +241,9 @@ impl Shard {
         if !self.edges.deferred.is_empty() {
             out.push(Output::Continue);
         }
-        if self.draining && !self.drained && self.edges.open_count() == 0 && self.writer.is_idle() {
+        // What a full drive does not take in time was never ticked: its senders still have it.
+        let is_safe = self.writer.is_idle() || self.drain_until_ns <= now.mono_ns;
+        if self.draining && !self.drained && self.edges.open_count() == 0 && is_safe {
             self.drained = true;
             out.push(Output::Drained);
         }
@@ -283,6 +290,7 @@ impl Shard {
     /// Stops politely: phones are sent away, everything accepted is committed at once.
     fn drain(&mut self) {
         self.draining = true;
+        self.drain_until_ns = self.now.mono_ns + DRAIN_NS;
         self.writer.hurry();
         let all: Vec<ConnId> = self.edges.all().collect();
         for conn in all {

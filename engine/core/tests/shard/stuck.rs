@@ -173,3 +173,21 @@ fn a_tick_that_comes_during_a_drain_is_kept() {
     let confirms = |o: &Output| matches!(o, Output::Mesh { lane: tern_core::io::Lane::Control, .. });
     assert!(world.gone_out.iter().any(confirms), "the other home is told once it is durable");
 }
+
+#[test]
+fn a_drain_ends_also_when_the_log_takes_no_more() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    world.disk_runs = false;
+    ann.send(&mut world, &bob, 1_800_000_000 << 32 | 1, b"never ticked");
+    world.step(Input::Drain);
+    world.turn();
+    world.pass_ms(9_000);
+    assert!(!world.drained, "the log may still take it");
+    world.pass_ms(1_500);
+    assert!(world.drained);
+    ann.hear(&mut world);
+    assert!(!ann.heard.contains(&Heard::Sent(1_800_000_000 << 32 | 1)));
+}

@@ -25,6 +25,7 @@ pub(crate) struct World {
     /// Disk operations that wait, when the disk is stopped.
     pub(crate) disk_queue: VecDeque<(DiskOp, Vec<u8>)>,
     pub(crate) disk_runs: bool,
+    pub(crate) drained: bool,
     drive_is_full: bool,
     /// What went to the control plane, to other shards and to the operator.
     pub(crate) gone_out: Vec<Output>,
@@ -92,6 +93,7 @@ impl World {
             closed: Vec::new(),
             disk_queue: VecDeque::new(),
             disk_runs: true,
+            drained: false,
             drive_is_full,
             gone_out: Vec::new(),
             wanted_room_bytes: Vec::new(),
@@ -177,6 +179,7 @@ impl World {
                     self.run_disk();
                 }
             }
+            Output::Drained => self.drained = true,
             Output::Serving | Output::Continue => {}
             Output::WantRoom { bytes, .. } => self.wanted_room_bytes.push(bytes),
             other => {
