@@ -15,6 +15,7 @@ use clap::Parser;
 use cli::{Cli, Command, ConfigCommand};
 use config::Settings;
 use exit::{Ending, Failure};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(ending) => ending.into(),
         Err(Failure { ending, text }) => {
-            eprintln!("tern: {text}");
+            // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
+            let _ = writeln!(std::io::stderr(), "tern: {text}");
             ending.into()
         }
     }

@@ -70,6 +70,23 @@ fn a_full_drive_refuses_and_loses_nothing() {
 }
 
 #[test]
+fn a_failed_log_write_ends_the_node_and_is_never_ticked() {
+    let mut node = Node::start(Setup::shards(2));
+    let (mut ann, bob) = ann_and_absent_bob(&node);
+    let (safe, lost) = (id(1), id(2));
+    ann.send(bob, safe, b"safe");
+    assert_eq!(ann.next(), Heard::Sent(safe));
+    node.forbid_writing();
+    ann.send(bob, lost, b"not safe");
+    assert_eq!(node.wait_for_the_end().code(), Some(4));
+    let heard = ann.listen(std::time::Duration::from_secs(2));
+    assert!(!heard.contains(&Heard::Sent(lost)), "ticked without being safe: {heard:?}");
+    node.start_again();
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    assert_eq!(bob.next(), Heard::Message { number: 1, id: safe, body: b"safe".to_vec() });
+}
+
+#[test]
 fn rot_is_reported_and_the_rest_is_served() {
     let mut node = Node::start(Setup::shards(1));
     let (mut ann, bob) = ann_and_absent_bob(&node);

@@ -59,12 +59,23 @@ impl Node {
     pub(crate) fn drain(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        self.wait_for_the_end()
+    }
+
+    /// From now on every write to a file fails.
+    pub(crate) fn forbid_writing(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=0"]).status();
+        assert!(status.expect("prlimit runs").success());
+    }
+
+    pub(crate) fn wait_for_the_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "SIGTERM did not end the node");
+            assert!(Instant::now() < deadline, "the node does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -102,7 +113,12 @@ fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> (Ch
     std::fs::create_dir_all(&data).expect("the data directory is made");
     let tern = env!("CARGO_BIN_EXE_tern");
     let mut command = match setup.drive_mb {
-        None => Command::new(tern),
+        None => {
+            // Ignored signals stay ignored: a test may forbid writing with a limit of the file size, and get an error.
+            let mut command = Command::new("sh");
+            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", tern]);
+            command
+        }
         Some(size_mb) => {
             // A mount of the child's own, which ends with it.
             let script = format!("mount -t tmpfs -o size={size_mb}m tern \"$0\" && exec \"$@\"");
