@@ -15,6 +15,15 @@ use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::noise::{PLAINTEXT_BYTES_MAX, Transport};
 use tern_protocol::phone::server::{Handshake, LoginRequest};
 
+/// Whom an edge was greeted as, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) account: AccountId,
+    pub(crate) device: DeviceId,
+    /// Counts the greetings of this shard: of two logins of one device, the later one is the phone's present.
+    pub(crate) number: u64,
+}
+
 /// Where an edge is on its way from the accept to its end.
 #[derive(Debug)]
 pub(crate) enum State {
@@ -25,7 +34,7 @@ pub(crate) enum State {
     /// Authenticated; the home has not answered (a registration waits for its commit). Nothing is read.
     Greeting,
     /// `Welcome` is on its way; the first transport frame will show that this is no replay.
-    Greeted { account: AccountId, device: DeviceId },
+    Greeted(Greeting),
     /// It has a session and stays on this shard.
     Adopted(SessionId),
     /// On its way to another shard. `asked` when the driver was told: not before the last send is over.

@@ -2,7 +2,7 @@
 
 use crate::account::{Account, AccountIndex, Device, Floor};
 use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
-use crate::edge::State;
+use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
@@ -84,7 +84,8 @@ impl Shard {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
-        edge.state = State::Greeted { account, device };
+        self.greeting_count += 1;
+        edge.state = State::Greeted(Greeting { account, device, number: self.greeting_count });
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {
             account,

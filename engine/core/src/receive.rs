@@ -58,7 +58,7 @@ impl Shard {
     fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let reads_once = match edge.state {
-            State::Preface | State::Shaking(_) | State::Greeted { .. } => true,
+            State::Preface | State::Shaking(_) | State::Greeted(_) => true,
             State::Greeting | State::Adopted(_) | State::Moving { .. } | State::Closing { .. } => false,
         };
         if reads_once && !edge.deferred {
@@ -85,7 +85,7 @@ impl Shard {
             let next = match edge.state {
                 State::Preface => self.use_preface(conn, rest, out),
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
-                State::Greeted { .. } | State::Adopted(_) => self.use_record(now, conn, rest, out),
+                State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
                 State::Greeting | State::Moving { .. } => Next::Stop,
                 State::Closing { .. } => Next::Used(rest.len()),
             };
@@ -284,10 +284,8 @@ impl Shard {
     fn use_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame<'_>, out: &mut Outputs) -> bool {
         let Some(edge) = self.edges.get_mut(conn) else { return false };
         match (&edge.state, frame) {
-            (&State::Greeted { account, device }, ClientFrame::Start) => {
-                self.start_session(now, conn, account, device, out);
-            }
-            (State::Greeted { .. }, ClientFrame::Goodbye) => self.hang_up(conn),
+            (&State::Greeted(greeting), ClientFrame::Start) => self.start_session(now, conn, greeting, out),
+            (State::Greeted(_), ClientFrame::Goodbye) => self.hang_up(conn),
             (&State::Adopted(session), frame) => match frame {
                 ClientFrame::Send { to, id, body } => self.session_send(now, session, to, id, body),
                 ClientFrame::Ack { number } => self.session_ack(now, session, number),

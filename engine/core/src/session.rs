@@ -2,7 +2,7 @@
 //! else waits in the mailbox.
 
 use crate::account::AccountIndex;
-use crate::edge::State;
+use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
@@ -21,6 +21,8 @@ pub(crate) struct SessionId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) conn: ConnId,
+    /// The number of the greeting that it began with.
+    greeting: u64,
     pub(crate) account: AccountIndex,
     pub(crate) account_id: AccountId,
     pub(crate) device: DeviceId,
@@ -91,23 +93,23 @@ impl Sessions {
 
 impl Shard {
     /// The first transport frame came: the device is really there. It replaces an earlier session of its own.
-    pub(crate) fn start_session(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        account_id: AccountId,
-        device: DeviceId,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn start_session(&mut self, now: Now, conn: ConnId, greeting: Greeting, out: &mut Outputs) {
+        let Greeting { account: account_id, device, number } = greeting;
         let Some((account, place)) = self.accounts.find_device(account_id, device) else {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
+        if self.has_newer_session(account, place, number) {
+            // Bytes of a connection that the phone has left behind were under way for long.
+            self.goodbye(conn, GoodbyeReason::Replaced, 0);
+            return;
+        }
         self.replace_session(account, place);
         let window = self.sessions.windows.pop().unwrap_or_default();
         let Some(device_state) = self.accounts.device_mut(account, place) else { return };
         let session = Session {
             conn,
+            greeting: number,
             account,
             account_id,
             device,
@@ -128,6 +130,11 @@ impl Shard {
         self.counters.logins += 1;
         out.push(Output::ReceiveAlways(conn));
         self.deliver(now, id);
+    }
+
+    fn has_newer_session(&mut self, account: AccountIndex, place: usize, number: u64) -> bool {
+        let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
+        session.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.greeting > number)
     }
 
     /// Ends the session that the device has, if any.

@@ -85,6 +85,8 @@ pub struct Shard {
     pub(crate) edges: Edges,
     pub(crate) hand_overs: HandOvers,
     pub(crate) handshakes_left: u32,
+    /// Logins that were welcomed.
+    pub(crate) greeting_count: u64,
     pub(crate) sessions: Sessions,
     pub(crate) router: Router,
 
@@ -131,6 +133,7 @@ impl Shard {
             edges: Edges::default(),
             hand_overs: HandOvers::default(),
             handshakes_left: limits.handshakes_per_turn,
+            greeting_count: 0,
             sessions: Sessions::default(),
             router,
             accounts: Accounts::new(hash),
