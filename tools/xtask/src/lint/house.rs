@@ -41,14 +41,15 @@ fn is_unsafe(line: &str) -> bool {
             next.iter().any(|start| rest.starts_with(start))
         })
     };
-    follows("unsafe", &["{", "fn ", "impl", "extern", "trait"])
-        || follows("allow(", &["unsafe_code"])
-        || follows("expect(", &["unsafe_code"])
+    let gives_leave = ["allow(", "expect(", "warn("].iter().any(|word| code.contains(word));
+    follows("unsafe", &["{", "fn ", "impl", "extern", "trait"]) || gives_leave && code.contains("unsafe_code")
 }
 
 fn is_ignored(line: &str) -> bool {
     let code = line.trim_start();
-    code.starts_with(concat!("#[", "ignore")) || (code.starts_with("#[cfg_attr") && code.contains(", ignore"))
+    // Also behind another attribute of the same line.
+    code.starts_with('#') && code.contains(concat!("#[", "ignore"))
+        || (code.starts_with("#[cfg_attr") && code.contains(", ignore"))
 }
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ mod tests {
             format!("let x = {word} {{ y }};"),
             format!("pub {word} fn f()"),
             format!("#![allow({word}_code)]"),
+            format!("#[expect(dead_code, {word}_code)]"),
             format!("{word} impl Send for X {{}}"),
         ] {
             assert!(is_unsafe(&code), "{code}");
@@ -72,6 +74,7 @@ mod tests {
             assert!(!is_unsafe(&text), "{text}");
         }
         assert!(is_ignored(concat!("    #[", "ignore = \"slow\"]")));
+        assert!(is_ignored(concat!("#[test] #[", "ignore]")));
         assert!(is_ignored("#[cfg_attr(miri, ignore)]"));
         assert!(!is_ignored("let ignored = 1;"));
     }

@@ -133,8 +133,8 @@ mod tests {
     use super::*;
 
     fn check_text(promises: &str) -> String {
-        let text = "mod tests {\n    /// Why.\n    #[test]\n    fn good() {}\n    fn plain() {}\n    #[test]\n    \
-                    #[ignore]\n    fn off() {}\n}";
+        let text = "mod tests {\n    /// Why.\n    #[test]\n    fn good() {}\n    fn plain() {}\n    #[test]\n    #[ignore]\n    \
+                    fn off() {}\n}";
         let sources = [Source { package: "tern-a".into(), path: "a/src/deep.rs".into(), text: text.into() }];
         problems(promises, "Nothing that\nwas ticked  is lost.", &sources).unwrap().join("; ")
     }
