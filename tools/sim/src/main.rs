@@ -140,5 +140,5 @@ fn bugs(arguments: &Arguments) -> Result<Bugs> {
 #[cfg(not(feature = "bugs"))]
 #[expect(clippy::unnecessary_wraps, reason = "the same signature as with bugs")]
 fn bugs(_: &Arguments) -> Result<Bugs> {
-    Ok(())
+    Ok(Bugs::default())
 }

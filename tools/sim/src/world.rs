@@ -46,7 +46,8 @@ pub struct Outcome {
 pub type Bugs = tern_core::bugs::Bugs;
 /// Deliberate bugs to switch on; without the feature there are none.
 #[cfg(not(feature = "bugs"))]
-pub type Bugs = ();
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Bugs {}
 
 /// Plays one seed; `tells` prints everything that happens.
 #[must_use]
