@@ -13,12 +13,14 @@ pub(crate) struct Refusal {
     /// The first one behind it that came out of turn.
     next: Option<MessageId>,
     until_ns: u64,
+    /// Whether the recipient's home named the message to start again from.
+    moved_back: bool,
 }
 
 impl Refusal {
     /// Refuses a stream at `id`.
     pub(crate) const fn new(id: MessageId, now_ns: u64) -> Self {
-        Self { id, next: None, until_ns: now_ns + PATIENCE_NS }
+        Self { id, next: None, until_ns: now_ns + PATIENCE_NS, moved_back: false }
     }
 
     /// Whether the stream may go on with `id`; the refusal is then over.
@@ -42,6 +44,14 @@ impl Refusal {
                 false
             }
             None => true,
+        }
+    }
+
+    /// The recipient's home refused an earlier message of the stream: it starts again from there, and if the sender is
+    /// done with that one, from where it was refused here.
+    pub(crate) fn move_back(&mut self, id: MessageId) {
+        if !core::mem::replace(&mut self.moved_back, true) {
+            self.next = Some(core::mem::replace(&mut self.id, id));
         }
     }
 

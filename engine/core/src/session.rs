@@ -244,7 +244,11 @@ impl Shard {
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         let session = device.and_then(|device| device.session);
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) {
-            session.refused.retain(|(account, _)| *account != to);
+            session
+                .refused
+                .iter_mut()
+                .filter(|(account, _)| *account == to)
+                .for_each(|(_, r)| r.move_back(message));
             if session.refused_at_home.len() < REFUSED_COUNT_MAX
                 && !session.refused_at_home.contains(&(to, message))
             {
