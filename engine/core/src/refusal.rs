@@ -50,7 +50,7 @@ impl Refusal {
     /// The recipient's home refused an earlier message of the stream: it starts again from there, and if the sender is
     /// done with that one, from where it was refused here.
     pub(crate) fn move_back(&mut self, id: MessageId) {
-        if !core::mem::replace(&mut self.moved_back, true) {
+        if id != self.id && !core::mem::replace(&mut self.moved_back, true) {
             self.next = Some(core::mem::replace(&mut self.id, id));
         }
     }
@@ -82,6 +82,24 @@ mod tests {
         assert!(!refusal.is_over_without(MessageId(5)));
         assert!(!refusal.lets_pass(MessageId(8), 1), "an old copy of 8 must not overtake 6");
         assert!(refusal.lets_pass(MessageId(6), 1));
+    }
+
+    #[test]
+    fn a_stream_moved_back_comes_to_where_it_was_refused_here() {
+        let mut refusal = Refusal::new(MessageId(5), 0);
+        refusal.move_back(MessageId(3));
+        refusal.move_back(MessageId(4));
+        assert!(!refusal.lets_pass(MessageId(5), 1), "3 must come before 5");
+        assert!(!refusal.is_over_without(MessageId(3)));
+        assert!(!refusal.lets_pass(MessageId(7), 1), "an old copy of 7 must not overtake 5");
+        assert!(refusal.lets_pass(MessageId(5), 1));
+    }
+
+    #[test]
+    fn both_may_refuse_copies_of_the_same_message() {
+        let mut refusal = Refusal::new(MessageId(5), 0);
+        refusal.move_back(MessageId(5));
+        assert!(refusal.is_over_without(MessageId(5)));
     }
 
     #[test]

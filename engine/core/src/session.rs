@@ -236,19 +236,17 @@ impl Shard {
         self.say(conn, &ServerFrame::Busy { id: message, retry_ms });
     }
 
-    /// The recipient's home refused the stream. From now on it holds the order alone: it may wait for an earlier id
-    /// than the lane's refusal here does, and no stream can start again from two ids.
+    /// The recipient's home refused the stream. It waits for an earlier id than the lane's refusal here may do, and no
+    /// stream can start again from two ids: the refusal here moves back to the home's.
     pub(crate) fn home_refused(&mut self, envelope: Envelope<'_>) {
         let (to, message) = (envelope.from(), envelope.id());
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         let session = device.and_then(|device| device.session);
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) {
-            session
-                .refused
-                .iter_mut()
-                .filter(|(account, _)| *account == to)
-                .for_each(|(_, r)| r.move_back(message));
+            if let Some((_, refusal)) = session.refused.iter_mut().find(|(account, _)| *account == to) {
+                refusal.move_back(message);
+            }
             if session.refused_at_home.len() < REFUSED_COUNT_MAX
                 && !session.refused_at_home.contains(&(to, message))
             {
