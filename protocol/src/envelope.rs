@@ -79,7 +79,7 @@ pub struct Header {
     pub id: U64,
     /// When the sender's edge took it, wall milliseconds of Unix time.
     pub time_ms: U64,
-    /// A number that the kind gives a meaning; zero in messages.
+    /// A number that the kind gives a meaning; in messages that of the sender's session, which orders its streams.
     pub seq: U64,
     /// The sender's device.
     pub from_device: U16,

@@ -14,11 +14,12 @@ const DELIVERY_BACKLOG_BYTES: usize = 32 << 10;
 impl Shard {
     /// Fills a session's window from its mailbox.
     pub(crate) fn deliver(&mut self, now: Now, id: SessionId) {
-        let mut said_sent = Vec::new();
+        let mut said_sent = core::mem::take(&mut self.said_sent);
         self.fill_window(id, &mut said_sent);
-        for message in said_sent {
+        for message in said_sent.drain(..) {
             self.session_is_done_with(now, id, message);
         }
+        self.said_sent = said_sent;
     }
 
     /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.

@@ -121,6 +121,7 @@ impl Shard {
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, false);
         let hour = Dedup::hour(id.unix_s());
         let key = (index, envelope.from(), envelope.sender_device());
+        let session = envelope.seq().0;
         if self.dedup.has(hour, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
@@ -133,11 +134,11 @@ impl Shard {
             }
             return;
         }
-        if self.is_out_of_turn(now, key, id)
+        if self.is_out_of_turn(now, key, id, session)
             || !self.has_room_for(index, false)
             || !self.append(now, index, envelope)
         {
-            self.refuse_stream(now, key, id);
+            self.refuse_stream(now, key, id, session);
             let retry_ms = u64::from(self.busy_ms());
             self.counters.refused_busy += 1;
             self.cast_to(now, Kind::Busy, 0, ends, id, retry_ms);
@@ -150,9 +151,9 @@ impl Shard {
     }
 
     /// Go-back-N: whether this stream must start again from another id.
-    fn is_out_of_turn(&mut self, now: Now, key: RefusalKey, id: MessageId) -> bool {
+    fn is_out_of_turn(&mut self, now: Now, key: RefusalKey, id: MessageId, session: u64) -> bool {
         let Some(refusal) = self.refusals.get_mut(&key) else { return false };
-        let passes = refusal.lets_pass(id, now.mono_ns);
+        let passes = refusal.lets_pass(id, session, now.mono_ns);
         if passes {
             self.refusals.remove(&key);
         }
@@ -166,13 +167,13 @@ impl Shard {
         }
     }
 
-    fn refuse_stream(&mut self, now: Now, key: RefusalKey, id: MessageId) {
+    fn refuse_stream(&mut self, now: Now, key: RefusalKey, id: MessageId, session: u64) {
         if bug!(self, busy_breaks_order) {
             return;
         }
         // Past the limit order is given up, for the streams that are refused then, rather than memory.
         if self.refusals.len() < REFUSAL_COUNT_MAX || self.refusals.contains_key(&key) {
-            self.refusals.entry(key).or_insert(Refusal::new(id, now.mono_ns));
+            self.refusals.entry(key).or_insert(Refusal::new(id, session, now.mono_ns));
         }
     }
 

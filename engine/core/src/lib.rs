@@ -28,6 +28,7 @@ mod home;
 pub mod io;
 pub mod limits;
 mod login;
+mod outbound;
 pub mod partitions;
 mod receive;
 mod recovery;

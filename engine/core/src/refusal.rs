@@ -13,19 +13,19 @@ pub(crate) struct Refusal {
     /// The first one behind it that came out of turn.
     next: Option<MessageId>,
     until_ns: u64,
-    /// Whether the recipient's home named the message to start again from.
-    moved_back: bool,
+    /// The sender's session: a later one starts its stream again from its oldest message anyway.
+    session: u64,
 }
 
 impl Refusal {
     /// Refuses a stream at `id`.
-    pub(crate) const fn new(id: MessageId, now_ns: u64) -> Self {
-        Self { id, next: None, until_ns: now_ns + PATIENCE_NS, moved_back: false }
+    pub(crate) const fn new(id: MessageId, session: u64, now_ns: u64) -> Self {
+        Self { id, next: None, until_ns: now_ns + PATIENCE_NS, session }
     }
 
     /// Whether the stream may go on with `id`; the refusal is then over.
-    pub(crate) fn lets_pass(&mut self, id: MessageId, now_ns: u64) -> bool {
-        if self.id == id || self.is_stale(now_ns) {
+    pub(crate) fn lets_pass(&mut self, id: MessageId, session: u64, now_ns: u64) -> bool {
+        if self.id == id || self.session != session || self.is_stale(now_ns) {
             return true;
         }
         self.next.get_or_insert(id);
@@ -35,6 +35,9 @@ impl Refusal {
     /// The sender will not send `id` again: it has its answer by another way. The stream then waits for the message
     /// behind it, since copies of still later ones may be on their way. Whether the refusal is over.
     pub(crate) fn is_over_without(&mut self, id: MessageId) -> bool {
+        if self.next == Some(id) {
+            self.next = None;
+        }
         if self.id != id {
             return false;
         }
@@ -44,14 +47,6 @@ impl Refusal {
                 false
             }
             None => true,
-        }
-    }
-
-    /// The recipient's home refused an earlier message of the stream: it starts again from there, and if the sender is
-    /// done with that one, from where it was refused here.
-    pub(crate) fn move_back(&mut self, id: MessageId) {
-        if id != self.id && !core::mem::replace(&mut self.moved_back, true) {
-            self.next = Some(core::mem::replace(&mut self.id, id));
         }
     }
 
@@ -67,45 +62,42 @@ mod tests {
 
     #[test]
     fn only_the_refused_message_passes() {
-        let mut refusal = Refusal::new(MessageId(5), 0);
-        assert!(!refusal.lets_pass(MessageId(6), 1));
-        assert!(!refusal.lets_pass(MessageId(7), 1));
-        assert!(refusal.lets_pass(MessageId(5), 1));
+        let mut refusal = Refusal::new(MessageId(5), 1, 0);
+        assert!(!refusal.lets_pass(MessageId(6), 1, 1));
+        assert!(!refusal.lets_pass(MessageId(7), 1, 1));
+        assert!(refusal.lets_pass(MessageId(5), 1, 1));
     }
 
     #[test]
     fn a_message_that_is_done_leaves_the_turn_to_the_one_behind_it() {
-        let mut refusal = Refusal::new(MessageId(5), 0);
-        refusal.lets_pass(MessageId(6), 1);
-        refusal.lets_pass(MessageId(7), 1);
+        let mut refusal = Refusal::new(MessageId(5), 1, 0);
+        refusal.lets_pass(MessageId(6), 1, 1);
+        refusal.lets_pass(MessageId(7), 1, 1);
         assert!(!refusal.is_over_without(MessageId(9)));
         assert!(!refusal.is_over_without(MessageId(5)));
-        assert!(!refusal.lets_pass(MessageId(8), 1), "an old copy of 8 must not overtake 6");
-        assert!(refusal.lets_pass(MessageId(6), 1));
+        assert!(!refusal.lets_pass(MessageId(8), 1, 1), "an old copy of 8 must not overtake 6");
+        assert!(refusal.lets_pass(MessageId(6), 1, 1));
     }
 
     #[test]
-    fn a_stream_moved_back_comes_to_where_it_was_refused_here() {
-        let mut refusal = Refusal::new(MessageId(5), 0);
-        refusal.move_back(MessageId(3));
-        refusal.move_back(MessageId(4));
-        assert!(!refusal.lets_pass(MessageId(5), 1), "3 must come before 5");
-        assert!(!refusal.is_over_without(MessageId(3)));
-        assert!(!refusal.lets_pass(MessageId(7), 1), "an old copy of 7 must not overtake 5");
-        assert!(refusal.lets_pass(MessageId(5), 1));
-    }
-
-    #[test]
-    fn both_may_refuse_copies_of_the_same_message() {
-        let mut refusal = Refusal::new(MessageId(5), 0);
-        refusal.move_back(MessageId(5));
+    fn nothing_waits_for_a_message_that_was_done_out_of_turn() {
+        let mut refusal = Refusal::new(MessageId(5), 1, 0);
+        refusal.lets_pass(MessageId(6), 1, 1);
+        assert!(!refusal.is_over_without(MessageId(6)));
         assert!(refusal.is_over_without(MessageId(5)));
     }
 
     #[test]
+    fn a_later_session_starts_its_stream_again() {
+        let mut refusal = Refusal::new(MessageId(5), 1, 0);
+        assert!(!refusal.lets_pass(MessageId(6), 1, 1));
+        assert!(refusal.lets_pass(MessageId(6), 2, 1));
+    }
+
+    #[test]
     fn patience_ends() {
-        let mut refusal = Refusal::new(MessageId(5), 0);
-        assert!(!refusal.lets_pass(MessageId(6), PATIENCE_NS - 1));
-        assert!(refusal.lets_pass(MessageId(6), PATIENCE_NS));
+        let mut refusal = Refusal::new(MessageId(5), 1, 0);
+        assert!(!refusal.lets_pass(MessageId(6), 1, PATIENCE_NS - 1));
+        assert!(refusal.lets_pass(MessageId(6), 1, PATIENCE_NS));
     }
 }

@@ -4,7 +4,7 @@
 use crate::account::AccountIndex;
 use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
-use crate::refusal::Refusal;
+use crate::outbound::{Outbound, Turn};
 use crate::shard::{Shard, bug};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -36,16 +36,14 @@ pub(crate) struct Session {
     pub(crate) acknowledged: u32,
     /// Whether the device was told that its mailbox was empty.
     pub(crate) told_drained: bool,
-    /// Recipients to whom this session's stream is refused, the lane being full.
-    refused: Vec<(AccountId, Refusal)>,
-    /// Messages that their recipients' homes refused and that have no final answer yet.
-    refused_at_home: Vec<(AccountId, MessageId)>,
+    /// What the phone sent and has no final answer for: the order of its streams.
+    outbound: Outbound,
 }
 
 impl Session {
     /// Whether a refused stream may wait for a message that gets its final answer another way.
     pub(crate) fn waits_for_answers(&self) -> bool {
-        !self.refused.is_empty() || !self.refused_at_home.is_empty()
+        !self.outbound.is_empty()
     }
 }
 
@@ -118,8 +116,7 @@ impl Shard {
             window,
             acknowledged: 0,
             told_drained: false,
-            refused: Vec::new(),
-            refused_at_home: Vec::new(),
+            outbound: Outbound::default(),
         };
         let id = self.sessions.add(session);
         device_state.session = Some(id);
@@ -183,7 +180,16 @@ impl Shard {
             .accounts
             .get(account)
             .is_some_and(|account| account.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize);
-        if self.is_refused_here(id, to, message) || owes_too_much {
+        let now_ns = now.mono_ns;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let greeting = session.greeting;
+        let Some(turn) = session.outbound.turn(to, message, now_ns) else {
+            // It would have to be remembered: a phone with so much under way starts again.
+            let retry_ms = self.busy_ms();
+            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+            return;
+        };
+        if owes_too_much || turn == Turn::Later {
             self.refuse_message(id, to, message);
             return;
         }
@@ -196,7 +202,7 @@ impl Shard {
             from_device,
             id: message,
             time_ms: now.wall_ms,
-            seq: 0,
+            seq: greeting,
             from_name: &account.name,
             body,
         };
@@ -205,67 +211,39 @@ impl Shard {
         }
     }
 
-    /// Go-back-N at the source: is this recipient's stream waiting for another id?
-    fn is_refused_here(&mut self, id: SessionId, to: AccountId, message: MessageId) -> bool {
-        let now_ns = self.now.mono_ns;
-        let Some(session) = self.sessions.get_mut(id) else { return false };
-        let Some(index) = session.refused.iter().position(|(account, _)| *account == to) else {
-            return false;
-        };
-        let passes = session.refused[index].1.lets_pass(message, now_ns);
-        if passes {
-            session.refused.swap_remove(index);
-        }
-        !passes
-    }
-
-    /// The lane to the recipient's home is full: the phone comes back with this id, and with no later one before.
+    /// A message does not go on now: the phone comes back with this id, and with no later one before.
     fn refuse_message(&mut self, id: SessionId, to: AccountId, message: MessageId) {
         let retry_ms = self.busy_ms();
         let breaks_order = bug!(self, busy_breaks_order);
         let now_ns = self.now.mono_ns;
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if !breaks_order && !session.refused.iter().any(|(account, _)| *account == to) {
-            if session.refused.len() == REFUSED_COUNT_MAX {
-                session.refused.remove(0);
-            }
-            session.refused.push((to, Refusal::new(message, now_ns)));
+        if !breaks_order {
+            session.outbound.refuse(to, message, now_ns, false);
         }
         let conn = session.conn;
         self.counters.refused_busy += 1;
         self.say(conn, &ServerFrame::Busy { id: message, retry_ms });
     }
 
-    /// The recipient's home refused the stream. It waits for an earlier id than the lane's refusal here may do, and no
-    /// stream can start again from two ids: the refusal here moves back to the home's.
+    /// The recipient's home refused a message.
     pub(crate) fn home_refused(&mut self, envelope: Envelope<'_>) {
-        let (to, message) = (envelope.from(), envelope.id());
+        let breaks_order = bug!(self, busy_breaks_order);
+        let now_ns = self.now.mono_ns;
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         let session = device.and_then(|device| device.session);
-        if let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) {
-            if let Some((_, refusal)) = session.refused.iter_mut().find(|(account, _)| *account == to) {
-                refusal.move_back(message);
-            }
-            if session.refused_at_home.len() < REFUSED_COUNT_MAX
-                && !session.refused_at_home.contains(&(to, message))
-            {
-                session.refused_at_home.push((to, message));
-            }
+        if let Some(session) = session.and_then(|id| self.sessions.get_mut(id))
+            && !breaks_order
+        {
+            session.outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
         }
     }
 
     /// The phone has its final answer for a message and will not send it again: no stream may wait for it.
     pub(crate) fn session_is_done_with(&mut self, now: Now, id: SessionId, message: MessageId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if !session.waits_for_answers() {
-            return;
-        }
-        session.refused.retain_mut(|(_, refusal)| !refusal.is_over_without(message));
-        let refused = session.refused_at_home.iter().position(|(_, refused)| *refused == message);
-        if let Some(index) = refused {
+        if let Some(to) = session.outbound.done(message) {
             let (from, device) = (session.account_id, session.device);
-            let (to, message) = session.refused_at_home.swap_remove(index);
             self.tell_home_done(now, to, from, device, message);
         }
     }
@@ -317,6 +295,3 @@ impl Shard {
         self.router.cast(self.config.partitions.shard_of(partition), Lane::Control, &parts);
     }
 }
-
-/// Recipients whose refusals one session remembers.
-const REFUSED_COUNT_MAX: usize = 256;

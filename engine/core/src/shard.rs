@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tern_protocol::envelope::Envelope;
-use tern_protocol::ids::{Seq, ShardId};
+use tern_protocol::ids::{MessageId, Seq, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::noise::StaticKey;
@@ -109,6 +109,8 @@ pub struct Shard {
     drain_until_ns: u64,
     next_chores_ns: u64,
     loopback: Vec<u8>,
+    /// Kept for its memory: messages whose `sent` a delivery implied.
+    pub(crate) said_sent: Vec<MessageId>,
 }
 
 /// How often the chores are done: segments, horizons, expiry.
@@ -152,6 +154,7 @@ impl Shard {
             drain_until_ns: u64::MAX,
             next_chores_ns: now.mono_ns + CHORES_NS,
             loopback: Vec::new(),
+            said_sent: Vec::new(),
             config,
         }
     }

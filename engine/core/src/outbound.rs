@@ -1,0 +1,149 @@
+//! The order of what a session sends: messages without a final answer, and which of them were refused (go-back-N).
+//!
+//! A message goes on only if none before it to the same recipient is refused. The list knows the order of the phone's
+//! stream, so it does not matter whether a lane or the recipient's home refused, nor which `busy` comes first.
+
+use alloc::collections::VecDeque;
+use tern_protocol::ids::{AccountId, MessageId};
+
+/// How long a refused message is waited for before the sender counts as having given it up.
+const PATIENCE_NS: u64 = 60_000_000_000;
+/// Most messages of one session without a final answer.
+const COUNT_MAX: usize = 4096;
+
+/// Whether a message may go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    Now,
+    /// One before it was refused.
+    Later,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    to: AccountId,
+    id: MessageId,
+    /// Until when those behind it wait for it, monotonic nanoseconds; zero while it is not refused.
+    refused_until_ns: u64,
+    /// Whether its recipient's home may be waiting for it.
+    home_refused: bool,
+}
+
+/// The messages of a session without a final answer, in the order in which the phone first sent them.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    messages: VecDeque<Message>,
+    refused_count: usize,
+}
+
+impl Outbound {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The phone sends a message, for the first time or again. `None` if there are too many.
+    pub(crate) fn turn(&mut self, to: AccountId, id: MessageId, now_ns: u64) -> Option<Turn> {
+        let known = self.find(to, id);
+        let index = known.or_else(|| self.append(to, id))?;
+        if self.refused_count == 0 {
+            return Some(Turn::Now);
+        }
+        let waits = |m: &Message| m.to == to && m.refused_until_ns > now_ns;
+        if self.messages.iter().take(index).any(waits) {
+            return Some(Turn::Later);
+        }
+        self.refused_count -= usize::from(self.messages[index].refused_until_ns != 0);
+        self.messages[index].refused_until_ns = 0;
+        Some(Turn::Now)
+    }
+
+    /// A message was refused, by the lane or by the recipient's home.
+    pub(crate) fn refuse(&mut self, to: AccountId, id: MessageId, now_ns: u64, by_home: bool) {
+        let Some(index) = self.find(to, id) else { return };
+        let message = &mut self.messages[index];
+        self.refused_count += usize::from(message.refused_until_ns == 0);
+        message.refused_until_ns = now_ns + PATIENCE_NS;
+        message.home_refused |= by_home;
+    }
+
+    /// A message has its final answer. The recipient, if its home may still wait for it.
+    pub(crate) fn done(&mut self, id: MessageId) -> Option<AccountId> {
+        let index = self.messages.iter().position(|message| message.id == id)?;
+        let message = self.messages.remove(index)?;
+        self.refused_count -= usize::from(message.refused_until_ns != 0);
+        message.home_refused.then_some(message.to)
+    }
+
+    fn append(&mut self, to: AccountId, id: MessageId) -> Option<usize> {
+        if self.messages.len() == COUNT_MAX {
+            return None;
+        }
+        self.messages.push_back(Message { to, id, refused_until_ns: 0, home_refused: false });
+        Some(self.messages.len() - 1)
+    }
+
+    fn find(&self, to: AccountId, id: MessageId) -> Option<usize> {
+        self.messages.iter().position(|message| message.id == id && message.to == to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TO: AccountId = AccountId(1);
+    const OTHER: AccountId = AccountId(2);
+
+    fn sent(numbers: core::ops::Range<u64>) -> Outbound {
+        let mut outbound = Outbound::default();
+        for n in numbers {
+            assert_eq!(outbound.turn(TO, MessageId(n), 0), Some(Turn::Now));
+        }
+        outbound
+    }
+
+    #[test]
+    fn what_was_sent_behind_a_refused_message_waits_for_it() {
+        let mut outbound = sent(1..4);
+        outbound.refuse(TO, MessageId(2), 0, false);
+        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Later));
+        assert_eq!(outbound.turn(TO, MessageId(1), 1), Some(Turn::Now), "it came before");
+        assert_eq!(outbound.turn(OTHER, MessageId(9), 1), Some(Turn::Now), "another stream");
+        assert_eq!(outbound.turn(TO, MessageId(2), 1), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Now));
+    }
+
+    #[test]
+    fn it_does_not_matter_who_refuses_first() {
+        let mut outbound = sent(1..6);
+        outbound.refuse(TO, MessageId(4), 0, false);
+        outbound.refuse(TO, MessageId(2), 0, true);
+        outbound.refuse(TO, MessageId(3), 0, true);
+        assert_eq!(outbound.turn(TO, MessageId(4), 1), Some(Turn::Later));
+        for n in 2..6 {
+            assert_eq!(outbound.turn(TO, MessageId(n), 1), Some(Turn::Now));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_message_that_has_its_answer() {
+        let mut outbound = sent(1..4);
+        outbound.refuse(TO, MessageId(1), 0, true);
+        outbound.refuse(TO, MessageId(2), 0, false);
+        assert_eq!(outbound.done(MessageId(1)), Some(TO), "its home must hear of it");
+        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Later), "2 is still refused");
+        assert_eq!(outbound.done(MessageId(2)), None);
+        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Now));
+        outbound.done(MessageId(3));
+        assert!(outbound.is_empty() && outbound.refused_count == 0);
+    }
+
+    #[test]
+    fn patience_and_memory_end() {
+        let mut outbound = sent(1..COUNT_MAX as u64 + 1);
+        outbound.refuse(TO, MessageId(1), 0, false);
+        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1), Some(Turn::Later));
+        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(0), PATIENCE_NS), None);
+    }
+}
