@@ -196,6 +196,7 @@ impl Session {
             unticked: tally.sent - tally.ticked,
             delivered: tally.delivered,
             redelivered: tally.redelivered,
+            refused: tally.refused,
             latency_us: Latency::of(&tally.latency_ns),
             tick_latency_us: Latency::of(&tally.tick_latency_ns),
             ..Report::default()

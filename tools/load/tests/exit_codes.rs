@@ -70,6 +70,13 @@ fn cut_connections_and_busy_are_no_fault() {
 }
 
 #[test]
+fn a_message_refused_for_good_makes_the_run_incomplete() {
+    let (code, report) = run(Habit::Refuses, PAIRS);
+    assert_eq!((code, report["lost"].as_u64()), (3, Some(0)));
+    assert!(report["unticked"].as_u64().unwrap() >= 1);
+}
+
+#[test]
 fn silence_and_absence_are_incomplete() {
     let (code, report) =
         run(Habit::FallsSilent, "pairs --phones 4 --window 4 --duration 60 --body 40 --patience 1");

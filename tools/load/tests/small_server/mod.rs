@@ -36,6 +36,8 @@ pub(crate) enum Habit {
     Cuts,
     /// Says `busy` to it and to all of its pair until it comes again.
     IsBusy,
+    /// Says that it knows no such account.
+    Refuses,
     /// Falls silent for good.
     FallsSilent,
 }
@@ -295,6 +297,9 @@ impl Server {
                 }
                 _ => {}
             }
+        }
+        if self.habit == Habit::Refuses && chosen {
+            return self.say(index, &ServerFrame::Unknown { id });
         }
         let mail = Mail::Message { from, id, body: body.to_vec() };
         if self.known.insert((from, id)) {
