@@ -188,3 +188,21 @@ fn a_silent_connection_is_given_up() {
     assert_eq!(bob.heard.last(), Some(&Heard::Goodbye("Idle".into())));
     assert_eq!(world.shard.counters().sessions_now, 0);
 }
+
+#[test]
+fn mail_that_nobody_fetches_expires() {
+    let mut world = World::new(Limits { expiry_ms: 60_000, ..Limits::default() });
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"too late");
+    world.pass_ms(2_000);
+    assert_eq!((world.shard.counters().expired, world.shard.counters().mail_count_now), (0, 1));
+    world.now.mono_ns += 60_000_000_000;
+    world.now.wall_ms += 60_000;
+    world.pass_ms(2_000);
+    assert_eq!((world.shard.counters().expired, world.shard.counters().mail_count_now), (1, 0));
+    // Also after a kill it does not come back.
+    let mut world = world.kill();
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(bob.heard, [Heard::Drained]);
+}
