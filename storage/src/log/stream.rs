@@ -164,7 +164,7 @@ impl Log {
     #[must_use]
     pub fn is_low(&self) -> bool {
         let at_most = self.usage.file_count() >= self.config.segment_count_max;
-        (self.short_of_space || at_most) && self.usage.spare_count() <= 1
+        (self.short_of_space || at_most) && self.usage.usable_count() <= 1
     }
 
     /// A live record (mail, account, ids, epoch) is at `p`.

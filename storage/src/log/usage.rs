@@ -132,6 +132,11 @@ impl Usage {
         self.used_count + self.spare_count() + self.creating_count + self.freed.len() as u32
     }
 
+    /// Spares, and freed segments that the next commit makes spares of.
+    pub(super) fn usable_count(&self) -> u32 {
+        self.spare_count() + self.freed.len() as u32
+    }
+
     /// Number of spares that there will be when all that is under way is done.
     pub(super) fn coming_count(&self) -> u32 {
         self.spare_count() + self.creating_count + self.freed.len() as u32

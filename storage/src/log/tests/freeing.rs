@@ -157,6 +157,21 @@ fn full_until_something_dies() {
 }
 
 #[test]
+fn a_log_is_low_no_longer_than_its_segments_are_needed() {
+    let mut world = World::with(LogConfig { segment_count_max: 4, ..CONFIG });
+    world.commit(&[Owned::Epoch(1)]);
+    let mut mails = Vec::new();
+    while world.log.can_commit() {
+        world.commit(&[mail(1, 7000)]);
+        mails.push(world.kept.last().unwrap().0);
+    }
+    assert!(world.log.is_low());
+    kill(&mut world, &mails);
+    // Before any commit: whoever refuses mail while the log is low would otherwise wait for a commit for ever.
+    assert!(!world.log.is_low());
+}
+
+#[test]
 fn a_full_drive_is_said_and_tried_again() {
     let (mut log, _) = Recovery::new(CONFIG).finish();
     log.recovered_done();
