@@ -249,7 +249,9 @@ impl Shard {
         }
         // What a full drive does not take in time was never ticked: its senders still have it.
         let is_safe = self.writer.is_idle() || self.drain_until_ns <= now.mono_ns;
-        if self.draining && !self.drained && self.edges.open_count() == 0 && is_safe {
+        // A socket whose state is still on its way is open, too; it is joined or given up in time.
+        let is_empty = self.edges.open_count() == 0 && self.hand_overs.next_deadline().is_none();
+        if self.draining && !self.drained && is_empty && is_safe {
             self.drained = true;
             out.push(Output::Drained);
         }
