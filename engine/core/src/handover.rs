@@ -73,6 +73,16 @@ impl Shard {
             Input::HandOverState { from, state } => (from, state.token, Half::State(state)),
             _ => return,
         };
+        if self.draining {
+            // The node is going away, and this shard may have said already that it is done.
+            if let Some(Half::Socket(slot)) = self.hand_overs.take(from, token) {
+                out.push(Output::CloseSlot(slot));
+            }
+            if let Half::Socket(slot) = half {
+                out.push(Output::CloseSlot(slot));
+            }
+            return;
+        }
         match (self.hand_overs.take(from, token), half) {
             (Some(Half::State(state)), Half::Socket(slot))
             | (Some(Half::Socket(slot)), Half::State(state)) => {
