@@ -4,6 +4,7 @@ use crate::session::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
+use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
@@ -91,7 +92,8 @@ impl Account {
 #[derive(Debug)]
 pub(crate) struct Accounts {
     table: Vec<Option<Account>>,
-    by_id: HashMap<AccountId, AccountIndex, SeededHash>,
+    /// Looked up several times a message. Ids are given out by us, so nobody can choose ones that collide.
+    by_id: HashMap<AccountId, AccountIndex, FixedState>,
     by_name: HashMap<Box<str>, AccountIndex, SeededHash>,
     /// The highest number that each partition has given out, removed accounts included.
     counters: HashMap<PartitionId, u64, SeededHash>,
@@ -101,7 +103,7 @@ impl Accounts {
     pub(crate) fn new(seed: SeededHash) -> Self {
         Self {
             table: Vec::new(),
-            by_id: HashMap::with_hasher(seed),
+            by_id: HashMap::with_hasher(FixedState::with_seed(seed.0)),
             by_name: HashMap::with_hasher(seed),
             counters: HashMap::with_hasher(seed),
         }
