@@ -424,7 +424,9 @@ impl Shard {
     fn look_up(&mut self, now: Now, envelope: Envelope<'_>) {
         let name = core::str::from_utf8(envelope.body()).unwrap_or("");
         let found = self.accounts.by_name(name).and_then(|index| self.accounts.get(index));
-        let account = found.map_or(0, |account| account.id.0);
+        // An id is told to nobody before it is durable: a crash would give it to another account.
+        let durable = found.filter(|account| account.position.is_some());
+        let account = durable.map_or(0, |account| account.id.0);
         let Some(home) = self.config.partitions.home_of(envelope.from()) else { return };
         let parts = Parts {
             kind: Kind::Found,

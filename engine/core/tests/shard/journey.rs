@@ -3,6 +3,7 @@
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
 use tern_core::limits::Limits;
+use tern_protocol::phone::frame::ClientFrame;
 
 const NOW_S: u64 = 1_800_000_000;
 
@@ -205,4 +206,22 @@ fn mail_that_nobody_fetches_expires() {
     let mut world = world.kill();
     let bob = Phone::connect(&mut world, 1, "bob", 2);
     assert_eq!(bob.heard, [Heard::Drained]);
+}
+
+#[test]
+fn an_account_is_found_only_once_it_is_durable() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    world.disk_runs = false;
+    let _registers = Phone::connect(&mut world, 1, "bob", 2);
+    let look_up = |world: &mut World, ann: &mut Phone| {
+        ann.client.send(&ClientFrame::Lookup { name: "bob" });
+        ann.exchange(world);
+        ann.heard.pop()
+    };
+    assert_eq!(look_up(&mut world, &mut ann), Some(Heard::Found(None)));
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    assert!(matches!(look_up(&mut world, &mut ann), Some(Heard::Found(Some(_)))));
 }
