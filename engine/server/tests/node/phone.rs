@@ -121,7 +121,14 @@ impl Phone {
         let mut bytes = [0; 4096];
         let count = match self.socket.read(&mut bytes) {
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                return;
+            }
             Err(_) => 0,
         };
         if count == 0 {
