@@ -101,7 +101,7 @@ impl NodeParts {
 
     /// Starts the threads; each makes its ring.
     pub(crate) fn spawn(&mut self, config: &NodeConfig) -> Result<(), StartError> {
-        let jobs = maker::start().map_err(StartError::System)?;
+        let (jobs, helper) = maker::start().map_err(StartError::System)?;
         let tell_progress = self.tell_progress.take().expect("threads are started once");
         let start = Instant::now();
         let ends = mesh::build(config.shard_count, config.limits.lane_bytes);
@@ -127,6 +127,8 @@ impl NodeParts {
             self.commands.push(tell_command);
             self.introductions.push(introduce);
         }
+        // Last, because it ends after the shards that give it work.
+        self.threads.push(helper);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use tern_ring::{DurableFile, Waker};
 use tern_storage::io::SegmentId;
 
@@ -24,18 +24,22 @@ pub(crate) struct Made {
     pub(crate) result: io::Result<DurableFile>,
 }
 
-/// Starts the helper of a node; it ends when all senders of jobs are gone.
-pub(crate) fn start() -> io::Result<flume::Sender<Job>> {
+/// Starts the helper of a node; it ends when all senders of jobs are gone. To be joined after them: a node that is over
+/// must not go on writing into a directory that the next one may use.
+pub(crate) fn start() -> io::Result<(flume::Sender<Job>, JoinHandle<()>)> {
     let (jobs, taken) = flume::unbounded::<Job>();
-    thread::Builder::new().name("segments".into()).spawn(move || {
+    let helper = thread::Builder::new().name("segments".into()).spawn(move || {
         for Job { directory, segment, bytes, answer, waker } in taken {
+            if answer.is_disconnected() {
+                continue;
+            }
             let result = make(&directory, segment, bytes);
             // The shard may be gone; then nobody wants it.
             let _ = answer.send(Made { segment, result });
             waker.wake();
         }
     })?;
-    Ok(jobs)
+    Ok((jobs, helper))
 }
 
 /// The file of a segment.
