@@ -65,6 +65,7 @@ pub(crate) struct NodeParts {
     pub(crate) counters: Vec<Arc<Mutex<Counters>>>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) exited: flume::Receiver<Exit>,
+    /// The helper that makes segments, then the shards.
     pub(crate) threads: Vec<JoinHandle<()>>,
     commands: Vec<flume::Sender<Command>>,
     introductions: Vec<flume::Sender<Introduction>>,
@@ -102,6 +103,8 @@ impl NodeParts {
     /// Starts the threads; each makes its ring.
     pub(crate) fn spawn(&mut self, config: &NodeConfig) -> Result<(), StartError> {
         let (jobs, helper) = maker::start().map_err(StartError::System)?;
+        // First, because it ends after the shards that give it work, and threads are joined from the last to the first.
+        self.threads.push(helper);
         let tell_progress = self.tell_progress.take().expect("threads are started once");
         let start = Instant::now();
         let ends = mesh::build(config.shard_count, config.limits.lane_bytes);
@@ -127,14 +130,12 @@ impl NodeParts {
             self.commands.push(tell_command);
             self.introductions.push(introduce);
         }
-        // Last, because it ends after the shards that give it work.
-        self.threads.push(helper);
         Ok(())
     }
 
     /// Makes the shards known to each other and waits until all serve.
     pub(crate) fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
-        let count = self.threads.len();
+        let count = self.counters.len();
         let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
         let mut reports: Vec<Option<RecoveryReport>> = vec![None; count];
         while reports.iter().any(Option::is_none) {
@@ -170,7 +171,7 @@ impl NodeParts {
         self.lifecycle.stop(Exit::Drained);
         self.introductions.clear();
         wake_all(&self.ports);
-        for thread in self.threads.drain(..) {
+        while let Some(thread) = self.threads.pop() {
             let _ = thread.join();
         }
     }

@@ -133,7 +133,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.lifecycle.stop(Exit::Drained);
         wake_all(&self.control.ports);
-        for thread in self.threads.drain(..) {
+        while let Some(thread) = self.threads.pop() {
             // Panics are caught and told inside.
             let _ = thread.join();
         }
