@@ -72,6 +72,26 @@ impl Sources<'_> {
         Ok(Some(Carrying { position, id, floor: seq }))
     }
 
+    /// Puts the floors of devices that have acknowledged mail already whose record the commit has just taken: an older
+    /// record of such a floor may be in a segment that is free by now, and a crash would hand the mail out again.
+    fn put_floors_behind(
+        &mut self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        seq: Seq,
+        carried: &mut Vec<Carried>,
+    ) {
+        let Some(account) = self.accounts.get(index) else { return };
+        let ahead = account.devices.iter().enumerate().filter(|(_, device)| device.floor >= seq);
+        for (place, device) in ahead {
+            let record = Record::Floor { mailbox: account.id, device: device.id, up_to: device.floor };
+            // Without room it goes later, as any floor does.
+            let Ok(position) = commit.push(&record) else { return };
+            let item = Item::Floor { account: index, place };
+            carried.push(Carried { item, position, id: None, floor: device.floor });
+        }
+    }
+
     fn put_floor(
         &mut self,
         commit: &mut Commit<'_>,
@@ -152,7 +172,11 @@ impl Shard {
             }
             match put {
                 Ok(Some(Carrying { position, id, floor })) => {
+                    let mail = if let &Item::Mail { account, seq } = &item { Some((account, seq)) } else { None };
                     carried.push(Carried { item, position, id, floor });
+                    if let Some((account, seq)) = mail {
+                        sources.put_floors_behind(&mut commit, account, seq, carried);
+                    }
                     Ok(())
                 }
                 Ok(None) => Ok(()),

@@ -121,9 +121,12 @@ impl Limits {
             ),
             ("segment_count", self.segment_count >= 6, "at least 6"),
             ("write_back_ms", self.write_back_ms <= 50, "0 to 50"),
+            ("floor_delay_ms", self.floor_delay_ms <= 60_000, "0 to 60000"),
             ("dedup_horizon_ms", self.dedup_horizon_ms >= 60_000, "at least 60000"),
             ("dedup_count", self.dedup_count >= 1024, "at least 1024"),
             ("expiry_ms", self.expiry_ms >= 60_000, "at least 60000"),
+            ("tick_retry_ms", (100..=600_000).contains(&self.tick_retry_ms), "100 to 600000"),
+            ("busy_ms", (1..=60_000).contains(&self.busy_ms), "1 to 60000"),
             ("account_count", self.account_count >= 1, "at least 1"),
         ];
         match rules.iter().find(|rule| !rule.1) {

@@ -66,6 +66,24 @@ fn what_all_devices_acknowledged_one_after_the_other_is_ticked_sent() {
     assert_eq!(world.shard.counters().mail_count_now, 0);
 }
 
+#[test]
+fn mail_that_is_written_after_an_acknowledgement_has_its_floor_with_it() {
+    let mut world = World::new(Limits { write_back_ms: 50, floor_delay_ms: 60_000, ..Limits::default() });
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    ann.send(&mut world, &slow, id(1), b"x");
+    quick.hear(&mut world);
+    quick.ack(&mut world, 1);
+    world.pass_ms(100);
+    let mut world = world.kill();
+    let quick = Phone::connect(&mut world, 2, "bob", 2);
+    assert_eq!(quick.heard, [Heard::Drained], "the floor went with the mail");
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    assert_eq!(slow.heard, [Heard::Message { number: 1, id: id(1), body: b"x".to_vec() }, Heard::Drained]);
+}
+
 /// A name whose home is shard 0 of two, and an account of shard 1.
 fn here_and_there() -> (String, AccountId) {
     let here = (0..).map(|n| format!("ann{n}")).find(|name| PartitionId::of_name(name, 64).0 < 32);
