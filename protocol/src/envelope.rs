@@ -36,6 +36,18 @@ pub enum Kind {
     Lookup = 8,
     /// The answer: `to` asked, `seq` is the account id or zero, the body is the name.
     Found = 9,
+    /// Into the mailbox of its own sender, for the sender's other devices; `from` is whom the message was sent to.
+    Copy = 10,
+    /// To the sender's home and into its mailbox: a device has read the message.
+    Read = 11,
+    /// To the reader's home: the sender's home has the `Read` tick. Ephemeral: the reader says it again without it.
+    ReadTaken = 12,
+    /// To an account's home: its presence is of interest to `from` for a time. Ephemeral.
+    Watch = 13,
+    /// To a watcher's home: `seq` is the state in the low 8 bits, above them when it was last seen. Ephemeral.
+    Presence = 14,
+    /// To an account's home: `seq` is whether `from` is typing. Ephemeral.
+    Typing = 15,
 }
 
 impl Kind {
@@ -52,6 +64,12 @@ impl Kind {
             7 => Self::Unknown,
             8 => Self::Lookup,
             9 => Self::Found,
+            10 => Self::Copy,
+            11 => Self::Read,
+            12 => Self::ReadTaken,
+            13 => Self::Watch,
+            14 => Self::Presence,
+            15 => Self::Typing,
             _ => return None,
         })
     }

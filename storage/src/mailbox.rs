@@ -54,6 +54,30 @@ pub enum TickState {
     Settled,
 }
 
+/// What an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// A message from someone.
+    Message,
+    /// A tick: a device of the recipient has a message.
+    Delivered,
+    /// A tick: a device of the recipient has read a message.
+    Read,
+    /// A message that one of the account's own devices sent, for the others. `from` is whom it was sent to.
+    Copy,
+}
+
+impl EntryKind {
+    /// Where its own `delivered` tick begins: only messages owe one.
+    #[must_use]
+    pub const fn first_tick_state(self) -> TickState {
+        match self {
+            Self::Message => TickState::NotDue,
+            Self::Delivered | Self::Read | Self::Copy => TickState::Settled,
+        }
+    }
+}
+
 /// One place in a mailbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -67,12 +91,12 @@ pub struct Entry {
     pub id: MessageId,
     /// Who has not acknowledged it.
     pub waiting: DeviceSet,
-    /// Whether the entry is itself a `delivered` tick.
-    pub is_tick: bool,
+    /// What it is.
+    pub kind: EntryKind,
     /// The state of the tick that this message owes.
     pub tick: TickState,
     /// Whether the other home was told that it is safe: the sender's by `sent` or by a tick that implies it; for a
-    /// tick, the recipient's by `Confirm`.
+    /// tick, the recipient's by `Confirm`. Of a copy, whether the message's `sent` has come and waits for it.
     pub answered: bool,
     /// When it arrived, seconds of Unix time.
     pub time_s: u32,
@@ -167,13 +191,20 @@ impl Mailbox {
     /// Whether the message is here and neither committed nor acknowledged yet. Looks from the end, where uncommitted
     /// ones are, and no further than the last of them.
     #[must_use]
-    pub fn has_uncommitted(&self, from: AccountId, id: MessageId, is_tick: bool) -> bool {
+    pub fn has_uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> bool {
+        self.uncommitted(from, id, kind).is_some()
+    }
+
+    /// The place of such an entry.
+    #[must_use]
+    pub fn uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> Option<Seq> {
         self.entries
             .iter()
             .rev()
             .filter(|entry| entry.position.is_none())
             .take(self.uncommitted_count)
-            .any(|e| !e.waiting.is_empty() && e.from == from && e.id == id && e.is_tick == is_tick)
+            .find(|e| !e.waiting.is_empty() && e.from == from && e.id == id && e.kind == kind)
+            .map(|entry| entry.seq)
     }
 
     /// Says where the entry's durable record is; the entry, if it is still here.
@@ -231,7 +262,7 @@ mod tests {
             from_device: DeviceId(1),
             id: MessageId(seq * 10),
             waiting: DeviceSet(waiting),
-            is_tick: false,
+            kind: EntryKind::Message,
             tick,
             answered: false,
             time_s: 0,
@@ -279,8 +310,8 @@ mod tests {
         assert_eq!(mailbox.index_above(Seq(0)), 0);
         assert_eq!(mailbox.index_above(Seq(4)), 2);
         assert_eq!(mailbox.index_above(Seq(6)), 3);
-        assert!(mailbox.has_uncommitted(AccountId(9), MessageId(40), false));
+        assert!(mailbox.has_uncommitted(AccountId(9), MessageId(40), EntryKind::Message));
         mailbox.set_durable(Seq(4), Position { segment: crate::io::SegmentId(0), offset: 0 });
-        assert!(!mailbox.has_uncommitted(AccountId(9), MessageId(40), false));
+        assert!(!mailbox.has_uncommitted(AccountId(9), MessageId(40), EntryKind::Message));
     }
 }

@@ -1,5 +1,6 @@
 //! Accounts by immutable id, the names that point at them, and their devices.
 
+use crate::presence::Presence;
 use crate::session::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -7,9 +8,9 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
-use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
 use tern_storage::log::Position;
-use tern_storage::mailbox::{DeviceSet, Mailbox};
+use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, EntryKind, Mailbox};
 
 /// Where an account lies in its shard's table; never used again for another one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +56,16 @@ pub(crate) struct Device {
     pub(crate) floor: Seq,
     pub(crate) log_floor: Floor,
     pub(crate) session: Option<SessionId>,
+    /// The lowest ticket number that was not used.
+    pub(crate) ticket_floor: u32,
+}
+
+impl Device {
+    /// A device that gets what comes behind `since`.
+    pub(crate) const fn new(id: DeviceId, key: [u8; 32], since: Seq) -> Self {
+        let log_floor = Floor::at(since);
+        Self { id, key, since, floor: since, log_floor, session: None, ticket_floor: 0 }
+    }
 }
 
 /// One user.
@@ -62,29 +73,105 @@ pub(crate) struct Device {
 pub(crate) struct Account {
     pub(crate) id: AccountId,
     pub(crate) name: Box<str>,
-    pub(crate) devices: Vec<Device>,
+    /// By place; the places of revoked devices are empty until another device takes them.
+    devices: Vec<Option<Device>>,
+    /// The number of the next device. Never given out twice: tickets and floors name devices by number.
+    next_device: u16,
     pub(crate) mailbox: Mailbox,
     /// The floor of [`DeviceId::TICKS`].
     pub(crate) ticks_floor: Floor,
     /// Its mail that waits in the queue of lazy items.
     pub(crate) lazy_count: u32,
     pub(crate) position: Option<Position>,
+    /// Who is told when its presence changes.
+    pub(crate) presence: Presence,
 }
 
 impl Account {
+    /// An account without mail, whose devices begin behind `since`.
+    pub(crate) fn new(id: AccountId, name: &str, keys: &[[u8; 32]], since: Seq) -> Self {
+        let numbered = keys.iter().zip(1..);
+        let devices: Vec<_> =
+            numbered.map(|(key, number)| Some(Device::new(DeviceId(number), *key, since))).collect();
+        Self {
+            id,
+            name: name.into(),
+            next_device: devices.len() as u16 + 1,
+            devices,
+            mailbox: Mailbox::default(),
+            ticks_floor: Floor::at(since),
+            lazy_count: 0,
+            position: None,
+            presence: Presence::default(),
+        }
+    }
+
+    /// Its devices.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().flatten()
+    }
+
+    /// Its devices.
+    pub(crate) fn devices_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.devices.iter_mut().flatten()
+    }
+
+    /// The device at a place.
+    pub(crate) fn device(&self, place: usize) -> Option<&Device> {
+        self.devices.get(place)?.as_ref()
+    }
+
+    /// The device at a place.
+    pub(crate) fn device_mut(&mut self, place: usize) -> Option<&mut Device> {
+        self.devices.get_mut(place)?.as_mut()
+    }
+
+    /// Adds a device that gets what comes behind `since`; `None` if there are as many as there may be.
+    pub(crate) fn add_device(&mut self, key: [u8; 32], since: Seq) -> Option<DeviceId> {
+        let place = self.devices.iter().position(Option::is_none).unwrap_or(self.devices.len());
+        if place == DEVICES_MAX || self.next_device == DeviceId::TICKS.0 {
+            return None;
+        }
+        let id = DeviceId(self.next_device);
+        self.next_device += 1;
+        if place == self.devices.len() {
+            self.devices.push(None);
+        }
+        self.devices[place] = Some(Device::new(id, key, since));
+        Some(id)
+    }
+
+    /// Empties a place. The caller makes sure that no entry waits for it.
+    pub(crate) fn take_device(&mut self, place: usize) -> Option<Device> {
+        self.devices.get_mut(place)?.take()
+    }
+
     /// The set of all devices.
     pub(crate) fn all_devices(&self) -> DeviceSet {
-        DeviceSet::first(self.devices.len())
+        let places = self.devices.iter().enumerate().filter(|(_, device)| device.is_some());
+        DeviceSet(places.fold(0, |set, (place, _)| set | DeviceSet::one(place).0))
     }
 
     /// The device's place in the list.
     pub(crate) fn place_of(&self, device: DeviceId) -> Option<usize> {
-        self.devices.iter().position(|d| d.id == device)
+        self.devices.iter().position(|d| d.as_ref().is_some_and(|d| d.id == device))
+    }
+
+    /// The place of the device with this key.
+    pub(crate) fn place_of_key(&self, key: &[u8; 32]) -> Option<usize> {
+        self.devices.iter().position(|d| d.as_ref().is_some_and(|d| d.key == *key))
+    }
+
+    /// The place of the copy of a message that it sent, if the copy is not safe yet.
+    pub(crate) fn uncommitted_copy(&self, to: AccountId, id: MessageId) -> Option<Seq> {
+        // Most accounts have one device, and look through nothing.
+        self.devices().nth(1)?;
+        self.mailbox.uncommitted(to, id, EntryKind::Copy)
     }
 
     /// Whether one of its devices is connected.
     pub(crate) fn is_online(&self) -> bool {
-        self.devices.iter().any(|device| device.session.is_some())
+        self.devices().any(|device| device.session.is_some())
     }
 }
 
@@ -127,7 +214,7 @@ impl Accounts {
     }
 
     pub(crate) fn device_mut(&mut self, index: AccountIndex, place: usize) -> Option<&mut Device> {
-        self.get_mut(index)?.devices.get_mut(place)
+        self.get_mut(index)?.device_mut(place)
     }
 
     pub(crate) fn by_id(&self, id: AccountId) -> Option<AccountIndex> {
@@ -188,50 +275,74 @@ impl Accounts {
 
 /// The stored form of an account's record: version, name, devices.
 pub(crate) mod stored {
-    use super::{Account, Device, DeviceId, Floor, Seq};
+    use super::{Account, Device, DeviceId, Floor, Presence, Seq};
     use alloc::boxed::Box;
     use alloc::vec::Vec;
     use tern_protocol::ids::AccountId;
     use tern_storage::mailbox::{DEVICES_MAX, Mailbox};
 
-    const VERSION: u8 = 1;
-    const DEVICE_BYTES: usize = 2 + 32 + 8;
+    const VERSION: u8 = 2;
+    const DEVICE_BYTES: usize = 2 + 32 + 8 + 4;
+    /// The form before tickets: no next number in its head, no ticket behind each device.
+    const OLD_VERSION: u8 = 1;
+    const OLD_DEVICE_BYTES: usize = 2 + 32 + 8;
 
-    /// Appends the record's payload: version u8, name length u8, device count u16, name, then of each device its id
-    /// u16, its key and the place that it begins behind u64.
+    /// Appends the record's payload: version u8, name length u8, device count u16, next device's number u16, name, then
+    /// of each device its number u16, its key, the place that it begins behind u64, and its lowest unused ticket u32.
     pub(crate) fn encode(account: &Account, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.push(account.name.len() as u8);
-        out.extend_from_slice(&(account.devices.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(account.devices().count() as u16).to_le_bytes());
+        out.extend_from_slice(&account.next_device.to_le_bytes());
         out.extend_from_slice(account.name.as_bytes());
-        for device in &account.devices {
+        for device in account.devices() {
             out.extend_from_slice(&device.id.0.to_le_bytes());
             out.extend_from_slice(&device.key);
             out.extend_from_slice(&device.since.0.to_le_bytes());
+            out.extend_from_slice(&device.ticket_floor.to_le_bytes());
         }
     }
 
-    /// Reads a payload; `None` if it is not one of this version.
+    /// Reads a payload; `None` if it is of no known version.
     pub(crate) fn decode(id: AccountId, payload: &[u8]) -> Option<Account> {
-        let (&[version, name_bytes, low, high], rest) = payload.split_first_chunk()?;
+        let (&[version, name_bytes, count_low, count_high], rest) = payload.split_first_chunk()?;
+        let (next_device, rest) = match version {
+            OLD_VERSION => (None, rest),
+            VERSION => {
+                let (next, rest) = rest.split_first_chunk()?;
+                (Some(u16::from_le_bytes(*next)), rest)
+            }
+            _ => return None,
+        };
+        let device_bytes = if version == VERSION { DEVICE_BYTES } else { OLD_DEVICE_BYTES };
         let (name, devices) = rest.split_at_checked(usize::from(name_bytes))?;
-        let device_count = usize::from(u16::from_le_bytes([low, high]));
-        if version != VERSION || device_count > DEVICES_MAX || devices.len() != device_count * DEVICE_BYTES {
+        let device_count = usize::from(u16::from_le_bytes([count_low, count_high]));
+        if device_count > DEVICES_MAX || devices.len() != device_count * device_bytes {
             return None;
         }
         let name: Box<str> = core::str::from_utf8(name).ok()?.into();
-        let devices = devices.chunks_exact(DEVICE_BYTES).map(device).collect::<Option<Vec<_>>>()?;
-        let ticks_floor = Floor::at(Seq(0));
-        let mailbox = Mailbox::default();
-        Some(Account { id, name, devices, mailbox, ticks_floor, lazy_count: 0, position: None })
+        let devices = devices.chunks_exact(device_bytes).map(device).collect::<Option<Vec<_>>>()?;
+        let last = devices.iter().map(|device| device.id.0).max().unwrap_or(0);
+        Some(Account {
+            id,
+            name,
+            devices: devices.into_iter().map(Some).collect(),
+            next_device: next_device.unwrap_or(last.saturating_add(1)),
+            mailbox: Mailbox::default(),
+            ticks_floor: Floor::at(Seq(0)),
+            lazy_count: 0,
+            position: None,
+            presence: Presence::default(),
+        })
     }
 
     fn device(bytes: &[u8]) -> Option<Device> {
         let (id, rest) = bytes.split_first_chunk()?;
         let (key, rest) = rest.split_first_chunk()?;
-        let since = Seq(u64::from_le_bytes(rest.try_into().ok()?));
-        let id = DeviceId(u16::from_le_bytes(*id));
-        Some(Device { id, key: *key, since, floor: since, log_floor: Floor::at(since), session: None })
+        let (since, rest) = rest.split_first_chunk()?;
+        let ticket_floor = rest.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let since = Seq(u64::from_le_bytes(*since));
+        Some(Device { ticket_floor, ..Device::new(DeviceId(u16::from_le_bytes(*id)), *key, since) })
     }
 
     #[cfg(test)]
@@ -241,20 +352,35 @@ pub(crate) mod stored {
 
         proptest! {
             #[test]
-            fn what_was_stored_is_read(name in "[a-z0-9]{1,64}", keys in prop::collection::vec(any::<[u8; 32]>(), 1..16)) {
-                let devices = keys.iter().enumerate().map(|(n, key)| Device {
-                    id: DeviceId(n as u16 + 1), key: *key, since: Seq(n as u64), floor: Seq(n as u64),
-                    log_floor: Floor::at(Seq(0)), session: None }).collect();
-                let account = Account { id: AccountId(7), name: name.as_str().into(), devices, mailbox: Mailbox::default(),
-                    ticks_floor: Floor::at(Seq(0)), lazy_count: 0, position: None };
+            fn what_was_stored_is_read(name in "[a-z0-9]{1,64}", keys in prop::collection::vec(any::<[u8; 32]>(), 1..16),
+                tickets in prop::collection::vec(any::<u32>(), 16), revoked in 0_usize..32) {
+                let mut account = Account::new(AccountId(7), &name, &keys, Seq(5));
+                for (device, ticket_floor) in account.devices_mut().zip(tickets) {
+                    device.ticket_floor = ticket_floor;
+                }
+                account.take_device(revoked);
                 let mut payload = Vec::new();
                 encode(&account, &mut payload);
                 let read = decode(AccountId(7), &payload).unwrap();
                 prop_assert_eq!(&*read.name, name.as_str());
-                prop_assert_eq!(read.devices.len(), keys.len());
-                for (device, key) in read.devices.iter().zip(&keys) {
-                    prop_assert_eq!(&device.key, key);
-                }
+                prop_assert_eq!(read.next_device, keys.len() as u16 + 1, "a revoked device's number stays used");
+                let shape = |account: &Account| -> Vec<_> {
+                    account.devices().map(|d| (d.id, d.key, d.since, d.floor, d.ticket_floor)).collect()
+                };
+                prop_assert_eq!(shape(&read), shape(&account));
+            }
+
+            #[test]
+            fn the_old_form_is_read(name in "[a-z]{1,9}", key: [u8; 32], number in 1_u16..100, since: u64) {
+                let mut payload = Vec::from([1, name.len() as u8, 1, 0]);
+                payload.extend_from_slice(name.as_bytes());
+                payload.extend_from_slice(&number.to_le_bytes());
+                payload.extend_from_slice(&key);
+                payload.extend_from_slice(&since.to_le_bytes());
+                let read = decode(AccountId(7), &payload).unwrap();
+                let device = read.devices().next().unwrap();
+                prop_assert_eq!((device.id, device.key, device.since), (DeviceId(number), key, Seq(since)));
+                prop_assert_eq!((read.next_device, device.ticket_floor), (number + 1, 0));
             }
 
             #[test]

@@ -7,13 +7,13 @@ use crate::account::{Account, AccountIndex, Accounts, Floor, stored};
 use crate::dedup::{Dedup, IdHash};
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::shard::Shard;
-use crate::writer::{Carried, Item, TICKS_PLACE, Waiter, Writer};
+use crate::writer::{Carried, Item, Waiter, Writer};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
 use tern_storage::io::DiskDone;
 use tern_storage::log::{Commit, LogEvent, NoRoom, Position, Record};
-use tern_storage::mailbox::Entry;
+use tern_storage::mailbox::{DEVICES_MAX, Entry, EntryKind};
 
 /// What looking up items needs.
 struct Sources<'a> {
@@ -30,7 +30,7 @@ impl Sources<'_> {
     fn put(&mut self, commit: &mut Commit<'_>, item: &Item) -> Result<Option<Carrying>, NoRoom> {
         match item {
             &Item::Mail { account, seq } => self.put_mail(commit, account, seq),
-            &Item::Floor { account, place } => self.put_floor(commit, account, place),
+            &Item::Floor { account, device } => self.put_floor(commit, account, device),
             &Item::Account(index) => {
                 let Some(account) = self.accounts.get(index) else { return Ok(None) };
                 self.scratch.clear();
@@ -82,12 +82,11 @@ impl Sources<'_> {
         carried: &mut Vec<Carried>,
     ) {
         let Some(account) = self.accounts.get(index) else { return };
-        let ahead = account.devices.iter().enumerate().filter(|(_, device)| device.floor >= seq);
-        for (place, device) in ahead {
+        for device in account.devices().filter(|device| device.floor >= seq) {
             let record = Record::Floor { mailbox: account.id, device: device.id, up_to: device.floor };
             // Without room it goes later, as any floor does.
             let Ok(position) = commit.push(&record) else { return };
-            let item = Item::Floor { account: index, place };
+            let item = Item::Floor { account: index, device: device.id };
             carried.push(Carried { item, position, id: None, floor: device.floor });
         }
     }
@@ -96,12 +95,12 @@ impl Sources<'_> {
         &mut self,
         commit: &mut Commit<'_>,
         index: AccountIndex,
-        place: usize,
+        device: DeviceId,
     ) -> Result<Option<Carrying>, NoRoom> {
         let Some(account) = self.accounts.get(index) else { return Ok(None) };
-        let Some((device, up_to, log_floor)) = floor_of(account, place) else { return Ok(None) };
+        let Some((up_to, log_floor)) = floor_of(account, device) else { return Ok(None) };
         if !account.mailbox.floor_matters(log_floor.persisted, up_to) {
-            if let Some(floor) = floor_mut(self.accounts, index, place) {
+            if let Some(floor) = floor_mut(self.accounts, index, device) {
                 floor.queued = false;
             }
             return Ok(None);
@@ -127,25 +126,31 @@ impl Carrying {
 
 /// The hour and the hash by which dedup knows an entry.
 pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, IdHash) {
-    let hash = dedup.hash(mailbox, entry.from, entry.id, entry.is_tick);
-    // A tick's id is as old as its message; what matters is when the tick came.
-    let made_s = if entry.is_tick { entry.time_s } else { entry.id.unix_s() };
+    let hash = dedup.hash(mailbox, entry.from, entry.id, entry.kind);
+    let made_s = match entry.kind {
+        EntryKind::Message | EntryKind::Copy => entry.id.unix_s(),
+        // A tick's id is as old as its message; what matters is when the tick came.
+        EntryKind::Delivered | EntryKind::Read => entry.time_s,
+    };
     (Dedup::hour(made_s), hash)
 }
 
-fn floor_of(account: &Account, place: usize) -> Option<(DeviceId, Seq, Floor)> {
-    if place == TICKS_PLACE {
-        return Some((DeviceId::TICKS, account.mailbox.left_up_to()?, account.ticks_floor));
+fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
+    if device == DeviceId::TICKS {
+        return Some((account.mailbox.left_up_to()?, account.ticks_floor));
     }
-    account.devices.get(place).map(|device| (device.id, device.floor, device.log_floor))
+    let device = account.device(account.place_of(device)?)?;
+    Some((device.floor, device.log_floor))
 }
 
-fn floor_mut(accounts: &mut Accounts, index: AccountIndex, place: usize) -> Option<&mut Floor> {
+/// None if the device was revoked meanwhile.
+fn floor_mut(accounts: &mut Accounts, index: AccountIndex, device: DeviceId) -> Option<&mut Floor> {
     let account = accounts.get_mut(index)?;
-    if place == TICKS_PLACE {
+    if device == DeviceId::TICKS {
         return Some(&mut account.ticks_floor);
     }
-    account.devices.get_mut(place).map(|device| &mut device.log_floor)
+    let place = account.place_of(device)?;
+    account.device_mut(place).map(|device| &mut device.log_floor)
 }
 
 impl Shard {
@@ -172,7 +177,8 @@ impl Shard {
             }
             match put {
                 Ok(Some(Carrying { position, id, floor })) => {
-                    let mail = if let &Item::Mail { account, seq } = &item { Some((account, seq)) } else { None };
+                    let mail =
+                        if let &Item::Mail { account, seq } = &item { Some((account, seq)) } else { None };
                     carried.push(Carried { item, position, id, floor });
                     if let Some((account, seq)) = mail {
                         sources.put_floors_behind(&mut commit, account, seq, carried);
@@ -201,9 +207,9 @@ impl Shard {
             }
         }
         while has_room && floors.front().is_some_and(|item| item.0 <= now.mono_ns) {
-            let Some((due_ns, account, place)) = floors.pop_front() else { break };
-            if take(Item::Floor { account, place }, false).is_err() {
-                floors.push_front((due_ns, account, place));
+            let Some((due_ns, account, device)) = floors.pop_front() else { break };
+            if take(Item::Floor { account, device }, false).is_err() {
+                floors.push_front((due_ns, account, device));
                 has_room = false;
             }
         }
@@ -248,7 +254,7 @@ impl Shard {
                     self.writer.segment_ids.ids.extend(id);
                     self.mail_is_durable(now, account, seq, position);
                 }
-                Item::Floor { account, place } => self.floor_is_durable(account, place, floor, position),
+                Item::Floor { account, device } => self.floor_is_durable(account, device, floor, position),
                 Item::Account(index) => {
                     if let Some(account) = self.accounts.get_mut(index) {
                         self.writer.log.live(position);
@@ -293,10 +299,12 @@ impl Shard {
     fn wake(&mut self, now: Now, waiter: Waiter, out: &mut Outputs) {
         match waiter {
             Waiter::Reply { token, reply } => out.push(Output::Reply { token, reply }),
-            Waiter::Welcome { conn, account, place } => {
-                self.welcome(now, conn, account, place);
+            Waiter::Welcome { conn, account, device } => {
+                self.welcome(now, conn, account, device);
                 self.welcomed(now, conn, out);
             }
+            Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),
+            Waiter::Devices { session, conn } => self.tell_devices(session, conn),
             Waiter::Serving => {
                 self.serving = true;
                 out.push(Output::Serving);
@@ -304,9 +312,9 @@ impl Shard {
         }
     }
 
-    fn floor_is_durable(&mut self, account: AccountIndex, place: usize, up_to: Seq, position: Position) {
+    fn floor_is_durable(&mut self, account: AccountIndex, device: DeviceId, up_to: Seq, position: Position) {
         let used = self.writer.use_of(position.segment);
-        let Some(floor) = floor_mut(&mut self.accounts, account, place) else { return };
+        let Some(floor) = floor_mut(&mut self.accounts, account, device) else { return };
         floor.persisted = up_to;
         floor.queued = false;
         let old = floor.position.replace((position, used));
@@ -314,20 +322,30 @@ impl Shard {
         if let Some((old, used)) = old {
             self.writer.floor_dead(old, used);
         }
-        self.queue_floor(account, place);
+        self.queue_floor(account, device);
     }
 
     /// Queues a device's floor (or the ticks' one) if the log does not know it and should.
-    pub(crate) fn queue_floor(&mut self, index: AccountIndex, place: usize) {
+    pub(crate) fn queue_floor(&mut self, index: AccountIndex, device: DeviceId) {
         let due_ns = self.now.mono_ns + self.config.limits.floor_delay_ms * 1_000_000;
         let Some(account) = self.accounts.get(index) else { return };
-        let Some((_, up_to, log_floor)) = floor_of(account, place) else { return };
+        let Some((up_to, log_floor)) = floor_of(account, device) else { return };
         if log_floor.queued || !account.mailbox.floor_matters(log_floor.persisted, up_to) {
             return;
         }
-        if let Some(floor) = floor_mut(&mut self.accounts, index, place) {
+        if let Some(floor) = floor_mut(&mut self.accounts, index, device) {
             floor.queued = true;
-            self.writer.push_floor(due_ns, index, place);
+            self.writer.push_floor(due_ns, index, device);
+        }
+    }
+
+    /// Queues the floors of all devices.
+    pub(crate) fn queue_floors(&mut self, index: AccountIndex) {
+        for place in 0..DEVICES_MAX {
+            let device = self.accounts.get(index).and_then(|account| account.device(place));
+            if let Some(device) = device.map(|device| device.id) {
+                self.queue_floor(index, device);
+            }
         }
     }
 

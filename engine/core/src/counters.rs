@@ -31,6 +31,16 @@ counters! {
     logins,
     /// Logins refused: unknown account, wrong key, replay.
     logins_refused,
+    /// Logins by resume ticket, among the logins.
+    logins_by_ticket,
+    /// Resume tickets refused: forged, used up, too old, or of a revoked device.
+    tickets_refused,
+    /// Devices added by phones.
+    devices_added,
+    /// Devices revoked by phones.
+    devices_revoked,
+    /// Presence and typing dropped for want of room.
+    ephemeral_dropped,
     /// Sessions replaced by a newer login of the same device.
     sessions_replaced,
     /// Accounts made.

@@ -8,6 +8,7 @@ use alloc::collections::VecDeque;
 use core::hash::BuildHasher;
 use hashbrown::HashTable;
 use tern_protocol::ids::{AccountId, MessageId};
+use tern_storage::mailbox::EntryKind;
 
 const HOUR_S: u32 = 3600;
 
@@ -51,13 +52,18 @@ impl Dedup {
     }
 
     /// The hash under which an id is remembered.
-    pub(crate) fn hash(&self, to: AccountId, from: AccountId, id: MessageId, is_tick: bool) -> IdHash {
+    pub(crate) fn hash(&self, to: AccountId, from: AccountId, id: MessageId, kind: EntryKind) -> IdHash {
         // Spelled out in bytes: the log keeps these hashes, so they may not depend on how a release hashes tuples.
         let mut bytes = [0; 25];
         for (field, value) in bytes.chunks_exact_mut(8).zip([to.0, from.0, id.0]) {
             field.copy_from_slice(&value.to_le_bytes());
         }
-        bytes[24] = u8::from(is_tick);
+        bytes[24] = match kind {
+            EntryKind::Message => 0,
+            EntryKind::Delivered => 1,
+            EntryKind::Read => 2,
+            EntryKind::Copy => 3,
+        };
         IdHash(self.key.build_hasher().hash(&bytes))
     }
 
@@ -138,7 +144,7 @@ mod tests {
     fn remembers_within_the_horizon() {
         let mut dedup = dedup(1000);
         let now_s = 1_800_000_000;
-        let hash = dedup.hash(AccountId(1), AccountId(2), MessageId(3), false);
+        let hash = dedup.hash(AccountId(1), AccountId(2), MessageId(3), EntryKind::Message);
         assert!(!dedup.has(Dedup::hour(now_s), hash));
         dedup.insert(Dedup::hour(now_s), hash);
         assert!(dedup.has(Dedup::hour(now_s), hash));
@@ -184,8 +190,8 @@ mod tests {
     #[test]
     fn a_tick_and_its_message_are_told_apart() {
         let dedup = dedup(10);
-        let message = dedup.hash(AccountId(1), AccountId(2), MessageId(3), false);
-        assert_ne!(message, dedup.hash(AccountId(1), AccountId(2), MessageId(3), true));
-        assert_ne!(message, dedup.hash(AccountId(2), AccountId(1), MessageId(3), false));
+        let message = dedup.hash(AccountId(1), AccountId(2), MessageId(3), EntryKind::Message);
+        assert_ne!(message, dedup.hash(AccountId(1), AccountId(2), MessageId(3), EntryKind::Delivered));
+        assert_ne!(message, dedup.hash(AccountId(2), AccountId(1), MessageId(3), EntryKind::Message));
     }
 }

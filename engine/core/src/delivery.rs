@@ -49,6 +49,9 @@ impl Shard {
             let number = session.acknowledged + session.window.len() as u32 + 1;
             let time_s = (envelope.time_ms() / 1000) as u32;
             let said = if envelope.kind() == Kind::Delivered {
+                if account.uncommitted_copy(envelope.from(), envelope.id()).is_some() {
+                    return;
+                }
                 let tick = ServerFrame::Delivered { number, by: envelope.from(), id: envelope.id(), time_s };
                 if envelope.has(FLAG_IMPLIES_SENT) {
                     // Both or neither: a tick that waits would say `Sent` again when it goes.
@@ -62,6 +65,8 @@ impl Shard {
                 } else {
                     self.edges.say(session.conn, &tick, backlog_bytes)
                 }
+            } else if let Some(frame) = short_frame(envelope, number, time_s) {
+                self.edges.say(session.conn, &frame, backlog_bytes)
             } else {
                 let message = ServerFrame::Deliver {
                     number,
@@ -81,5 +86,15 @@ impl Shard {
             session.cursor = entry.seq;
             session.window.push_back(entry.seq);
         }
+    }
+}
+
+/// The frame of a read tick or a copy; `None` for a message.
+fn short_frame(envelope: Envelope<'_>, number: u32, time_s: u32) -> Option<ServerFrame<'_>> {
+    let (peer, id) = (envelope.from(), envelope.id());
+    match envelope.kind() {
+        Kind::Read => Some(ServerFrame::Read { number, by: peer, id, time_s }),
+        Kind::Copy => Some(ServerFrame::Copy { number, to: peer, id, time_s, body: envelope.body() }),
+        _ => None,
     }
 }

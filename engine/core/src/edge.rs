@@ -22,6 +22,10 @@ pub(crate) struct Greeting {
     pub(crate) device: DeviceId,
     /// Counts the greetings of this shard: of two logins of one device, the later one is the phone's present.
     pub(crate) number: u64,
+    /// The number of the ticket that it came with.
+    pub(crate) ticket: Option<u32>,
+    /// Whether it came by the server's previous key.
+    pub(crate) by_previous_key: bool,
 }
 
 /// Where an edge is on its way from the accept to its end.
@@ -35,6 +39,8 @@ pub(crate) enum State {
     Greeting,
     /// `Welcome` is on its way; the first transport frame will show that this is no replay.
     Greeted(Greeting),
+    /// It came with a ticket, which is being used up; `frames` came behind `Start`. Nothing is read.
+    Starting { greeting: Greeting, frames: Vec<u8> },
     /// It has a session and stays on this shard.
     Adopted(SessionId),
     /// On its way to another shard. `asked` when the driver was told: not before the last send is over.

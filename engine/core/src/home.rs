@@ -1,17 +1,18 @@
 //! The home of an account: its mailbox takes messages and ticks, devices acknowledge, ticks go back.
 
-use crate::account::AccountIndex;
+use crate::account::{Account, AccountIndex};
 use crate::commit::id_of;
 use crate::dedup::Dedup;
 use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
-use crate::writer::{Item, TICKS_PLACE};
+use crate::writer::Item;
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
+use tern_storage::cache::CacheRef;
 use tern_storage::log::Position;
-use tern_storage::mailbox::{DeviceSet, Entry, TickState};
+use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 /// Who was refused: the mailbox, the sender and the sender's device.
 pub(crate) type RefusalKey = (AccountIndex, AccountId, DeviceId);
@@ -24,12 +25,14 @@ impl Shard {
     pub(crate) fn handle(&mut self, now: Now, envelope: Envelope<'_>) {
         match envelope.kind() {
             Kind::Message => self.take_message(now, envelope),
-            Kind::Delivered => self.take_tick(now, envelope),
+            Kind::Delivered | Kind::Read => self.take_tick(now, envelope),
             Kind::Confirm => self.tick_is_confirmed(now, envelope),
             Kind::Sent => {
                 self.counters.ticks_sent += 1;
                 self.sender_is_done(now, envelope);
-                self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
+                if !self.sent_waits_for_copy(envelope) {
+                    self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
+                }
             }
             Kind::Busy => {
                 let retry_ms = envelope.seq().0 as u32;
@@ -44,6 +47,15 @@ impl Shard {
                 self.sender_is_done(now, envelope);
                 self.answer(envelope, &ServerFrame::Unknown { id: envelope.id() });
             }
+            Kind::ReadTaken => {
+                let (author, id) = (envelope.from(), envelope.id());
+                self.answer(envelope, &ServerFrame::ReadTaken { author, id });
+            }
+            // Copies are appended where they are made, and go nowhere.
+            Kind::Copy => {}
+            Kind::Watch => self.take_watch(now, envelope),
+            Kind::Presence => self.tell_presence(envelope),
+            Kind::Typing => self.tell_typing(envelope),
             Kind::Lookup => self.look_up(now, envelope),
             Kind::Found => {
                 let Ok(name) = core::str::from_utf8(envelope.body()) else { return };
@@ -76,7 +88,7 @@ impl Shard {
 
     /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
     /// message brings them again.
-    fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
+    pub(crate) fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
         let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.sender_device())
         else {
             return;
@@ -88,7 +100,15 @@ impl Shard {
     }
 
     /// Casts a short envelope to the home of `to`.
-    fn cast_to(&mut self, now: Now, kind: Kind, flags: u8, ends: Ends, id: MessageId, seq: u64) -> bool {
+    pub(crate) fn cast_to(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        flags: u8,
+        ends: Ends,
+        id: MessageId,
+        seq: u64,
+    ) -> bool {
         let Some(home) = self.config.partitions.home_of(ends.to) else { return false };
         let parts = Parts {
             kind,
@@ -118,24 +138,23 @@ impl Shard {
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
-        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, false);
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
         let hour = Dedup::hour(id.unix_s());
         let key = (index, envelope.from(), envelope.sender_device());
         let session = envelope.seq().0;
         if self.dedup.has(hour, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
-            let waits = self
-                .accounts
-                .get(index)
-                .is_some_and(|account| account.mailbox.has_uncommitted(envelope.from(), id, false));
+            let waits = self.accounts.get(index).is_some_and(|account| {
+                account.mailbox.has_uncommitted(envelope.from(), id, EntryKind::Message)
+            });
             if !waits {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
             }
             return;
         }
         if self.is_out_of_turn(now, key, id, session)
-            || !self.has_room_for(index, false)
+            || !self.has_room_for(index, EntryKind::Message)
             || !self.append(now, index, envelope)
         {
             self.refuse_stream(now, key, id, session);
@@ -186,8 +205,9 @@ impl Shard {
 
     /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them. They are taken
     /// during a drain too: what they speak of may never have been written.
-    fn has_room_for(&self, index: AccountIndex, is_tick: bool) -> bool {
+    pub(crate) fn has_room_for(&self, index: AccountIndex, kind: EntryKind) -> bool {
         let limits = &self.config.limits;
+        let is_tick = kind == EntryKind::Delivered;
         let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
         let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
         !is_full
@@ -198,24 +218,21 @@ impl Shard {
     }
 
     /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.
-    fn append(&mut self, now: Now, index: AccountIndex, envelope: Envelope<'_>) -> bool {
+    pub(crate) fn append(&mut self, now: Now, index: AccountIndex, envelope: Envelope<'_>) -> bool {
         let Some(mail) = self.cache.insert(envelope.bytes()) else { return false };
         let seq = self.next_seq;
         self.next_seq = seq.next();
         let Some(account) = self.accounts.get_mut(index) else { return false };
-        let is_tick = envelope.kind() == Kind::Delivered;
-        let waiting = match account.place_of(envelope.sender_device()) {
-            Some(place) if is_tick => DeviceSet::one(place),
-            _ => account.all_devices(),
-        };
+        let kind = entry_kind(envelope.kind());
+        let waiting = waiting_for(account, kind, envelope.sender_device());
         account.mailbox.push(Entry {
             seq,
             from: envelope.from(),
             from_device: envelope.sender_device(),
             id: envelope.id(),
             waiting,
-            is_tick,
-            tick: if is_tick { TickState::Settled } else { TickState::NotDue },
+            kind,
+            tick: kind.first_tick_state(),
             answered: false,
             time_s: (envelope.time_ms() / 1000) as u32,
             mail: Some(mail),
@@ -224,7 +241,6 @@ impl Shard {
         // Behind lazy mail comes lazy mail: a mailbox's records must become durable in its order.
         let is_lazy = self.config.limits.write_back_ms > 0 && (account.is_online() || account.lazy_count > 0);
         account.lazy_count += u32::from(is_lazy);
-        let device_count = account.devices.len();
         if is_lazy {
             let due_ns = now.mono_ns + self.config.limits.write_back_ms * 1_000_000;
             self.writer.push_lazy(due_ns, index, seq);
@@ -232,8 +248,8 @@ impl Shard {
             self.writer.push_urgent(Item::Mail { account: index, seq });
         }
         self.counters.mail_count_now += 1;
-        self.counters.messages_appended += u64::from(!is_tick);
-        for place in 0..device_count {
+        self.counters.messages_appended += u64::from(kind == EntryKind::Message);
+        for place in 0..DEVICES_MAX {
             let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
             if let Some(session) = session {
                 self.deliver(now, session);
@@ -242,25 +258,27 @@ impl Shard {
         true
     }
 
-    /// A `delivered` tick comes home: it is mail for its message's sender.
+    /// A tick comes home: it is mail for its message's sender.
     fn take_tick(&mut self, now: Now, envelope: Envelope<'_>) {
+        let kind = entry_kind(envelope.kind());
+        let answer = if kind == EntryKind::Read { Kind::ReadTaken } else { Kind::Confirm };
         let ends = Ends::back_from(envelope);
         let (id, seq) = (envelope.id(), envelope.seq().0);
         let Some(index) = self.accounts.by_id(envelope.to()) else {
-            // Nobody is left to tell: the recipient's home need not go on owing.
-            self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+            // Nobody is left to tell: the other side need not go on owing.
+            self.cast_to(now, answer, 0, ends, id, seq);
             return;
         };
-        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, true);
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, kind);
         let hour = Dedup::hour((envelope.time_ms() / 1000) as u32);
         if self.dedup.has(hour, hash) || self.dedup.has(hour.wrapping_sub(1), hash) {
             let account = self.accounts.get(index);
-            if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, true)) {
-                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
+            if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, kind)) {
+                self.cast_to(now, answer, 0, ends, id, seq);
             }
             return;
         }
-        if self.has_room_for(index, true) && self.append(now, index, envelope) {
+        if self.has_room_for(index, kind) && self.append(now, index, envelope) {
             self.dedup.insert(hour, hash);
         }
     }
@@ -286,39 +304,37 @@ impl Shard {
     pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         // Expiry may have moved the floor past what the device acknowledges: floors never go back.
-        let floor = floor.max(account.devices[place].floor);
-        let old = core::mem::replace(&mut account.devices[place].floor, floor);
+        let Some(device) = account.device_mut(place) else { return };
+        let floor = floor.max(device.floor);
+        let old = core::mem::replace(&mut device.floor, floor);
+        let device = device.id;
         let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));
         for entry_index in first..end {
             self.acknowledge_one(now, index, entry_index, place);
         }
         self.drop_over(index);
-        self.queue_floor(index, place);
+        self.queue_floor(index, device);
     }
 
     fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let mailbox_id = account.id;
         let Some(entry) = account.mailbox.at_mut(entry_index) else { return };
         if !entry.waiting.has(place) {
             return;
         }
         entry.waiting.0 &= !DeviceSet::one(place).0;
         let seq = entry.seq;
-        let is_first = !entry.is_tick && entry.tick == TickState::NotDue;
+        let is_first = entry.tick == TickState::NotDue;
         if is_first {
             entry.tick = TickState::Owed;
         }
         if entry.waiting.is_empty()
             && let Some(mail) = entry.mail.take()
         {
-            if entry.is_tick && !entry.answered {
-                entry.answered = true;
-                let origin = Envelope::parse(self.cache.get(mail)).map(|envelope| envelope.seq().0);
-                let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-                let (id, origin) = (entry.id, origin.expect("the cache holds what was parsed before"));
+            if entry.kind != EntryKind::Message {
+                let origin = self.origin_of(mail);
                 self.cache.remove(mail);
-                self.cast_to(now, Kind::Confirm, 0, ends, id, origin);
+                self.is_safe(now, index, seq, origin);
                 return;
             }
             self.cache.remove(mail);
@@ -332,11 +348,11 @@ impl Shard {
 
     /// What several devices acknowledged one after the other, before its commit, is safe by rule (c) and is never
     /// written. Its `sent` waits until the tick is confirmed: told earlier, a crash could swallow the tick.
-    fn answer_if_over(&mut self, now: Now, index: AccountIndex, seq: Seq) {
+    pub(crate) fn answer_if_over(&mut self, now: Now, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
         let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.is_over()) else { return };
-        if !entry.is_tick && !core::mem::replace(&mut entry.answered, true) {
+        if entry.kind == EntryKind::Message && !core::mem::replace(&mut entry.answered, true) {
             let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
             let id = entry.id;
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
@@ -377,33 +393,51 @@ impl Shard {
     /// Mail is on stable storage: its sender's `sent` tick, or the confirmation of a tick, goes out.
     pub(crate) fn mail_is_durable(&mut self, now: Now, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let (mailbox_id, places) = (account.id, account.devices.len());
         let Some(entry) = account.mailbox.set_durable(seq, position) else {
             // All over already, but the record is there: only a floor keeps it from coming back.
-            (0..places).for_each(|place| self.queue_floor(index, place));
-            self.queue_floor(index, TICKS_PLACE);
+            self.queue_floors(index);
+            self.queue_floor(index, DeviceId::TICKS);
             return;
         };
         self.writer.log.live(position);
-        if !core::mem::replace(&mut entry.answered, true) {
-            let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-            let (id, is_tick, mail) = (entry.id, entry.is_tick, entry.mail);
-            if is_tick {
-                let origin = mail.and_then(|mail| Envelope::parse(self.cache.get(mail)).ok());
-                let seq = origin.map_or(0, |envelope| envelope.seq().0);
-                self.cast_to(now, Kind::Confirm, 0, ends, id, seq);
-            } else {
-                self.cast_to(now, Kind::Sent, 0, ends, id, 0);
-            }
-        }
+        let origin = entry.mail.map_or(0, |mail| self.origin_of(mail));
+        self.is_safe(now, index, seq, origin);
         let Some(account) = self.accounts.get_mut(index) else { return };
         // A floor that was written before this record may be freed before it: it must be written again behind it.
         let below = Seq(seq.0 - 1);
-        for device in account.devices.iter_mut().filter(|device| device.floor >= seq) {
+        for device in account.devices_mut().filter(|device| device.floor >= seq) {
             device.log_floor.persisted = device.log_floor.persisted.min(below);
         }
         // Devices may have acknowledged while the commit was under way: their floors matter only now.
-        (0..places).for_each(|place| self.queue_floor(index, place));
+        self.queue_floors(index);
+    }
+
+    /// The number in a kept envelope: of a tick, the place that its message had.
+    pub(crate) fn origin_of(&self, mail: CacheRef) -> u64 {
+        Envelope::parse(self.cache.get(mail)).expect("the cache holds what was parsed before").seq().0
+    }
+
+    /// An entry needs its sender no longer: it is on stable storage, or all its devices have it. Whoever waits for
+    /// that is told, once. `origin` is the number in the entry's envelope.
+    pub(crate) fn is_safe(&mut self, now: Now, index: AccountIndex, seq: Seq, origin: u64) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let mailbox_id = account.id;
+        let Some(entry) = account.mailbox.find_mut(seq) else { return };
+        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
+        let (id, kind) = (entry.id, entry.kind);
+        if kind == EntryKind::Copy {
+            let sent_waits = core::mem::take(&mut entry.answered);
+            self.copy_is_safe(now, index, ends.device, sent_waits.then_some(id));
+            return;
+        }
+        if core::mem::replace(&mut entry.answered, true) {
+            return;
+        }
+        match kind {
+            EntryKind::Delivered => self.cast_to(now, Kind::Confirm, 0, ends, id, origin),
+            EntryKind::Read => self.cast_to(now, Kind::ReadTaken, 0, ends, id, 0),
+            EntryKind::Message | EntryKind::Copy => self.cast_to(now, Kind::Sent, 0, ends, id, 0),
+        };
     }
 
     /// Takes what is over from the front of a mailbox.
@@ -417,7 +451,7 @@ impl Shard {
         }
         if dropped > 0 {
             self.counters.mail_count_now -= dropped;
-            self.queue_floor(index, TICKS_PLACE);
+            self.queue_floor(index, DeviceId::TICKS);
         }
     }
 
@@ -462,27 +496,46 @@ impl Shard {
                 entry_index += 1;
             }
             let Some(last) = last else { continue };
-            let places = account.devices.len();
-            for device in &mut account.devices {
+            for device in account.devices_mut() {
                 device.floor = device.floor.max(last);
             }
             self.drop_over(index);
-            (0..places).for_each(|place| self.queue_floor(index, place));
+            self.queue_floors(index);
         }
     }
 }
 
 /// Who a short envelope goes to, whom it speaks for, and which device it concerns.
 #[derive(Clone, Copy)]
-struct Ends {
-    to: AccountId,
-    from: AccountId,
-    device: DeviceId,
+pub(crate) struct Ends {
+    pub(crate) to: AccountId,
+    pub(crate) from: AccountId,
+    pub(crate) device: DeviceId,
+}
+
+/// What an envelope becomes in a mailbox.
+pub(crate) fn entry_kind(kind: Kind) -> EntryKind {
+    match kind {
+        Kind::Delivered => EntryKind::Delivered,
+        Kind::Read => EntryKind::Read,
+        Kind::Copy => EntryKind::Copy,
+        _ => EntryKind::Message,
+    }
+}
+
+/// Which devices an entry is for. `device` is the sender's: of a tick and of a copy, one of this account.
+pub(crate) fn waiting_for(account: &Account, kind: EntryKind, device: DeviceId) -> DeviceSet {
+    let all = account.all_devices();
+    match (kind, account.place_of(device)) {
+        (EntryKind::Delivered, Some(place)) => DeviceSet::one(place),
+        (EntryKind::Copy, Some(place)) => DeviceSet(all.0 & !DeviceSet::one(place).0),
+        _ => all,
+    }
 }
 
 impl Ends {
     /// The way back of an envelope.
-    fn back_from(envelope: Envelope<'_>) -> Self {
+    pub(crate) fn back_from(envelope: Envelope<'_>) -> Self {
         Self { to: envelope.from(), from: envelope.to(), device: envelope.sender_device() }
     }
 }

@@ -49,6 +49,8 @@ pub struct Limits {
     pub busy_ms: u32,
     /// Accounts of a shard.
     pub account_count: u32,
+    /// Milliseconds for which a resume ticket works; 0 gives none out.
+    pub ticket_ms: u64,
 }
 
 impl Default for Limits {
@@ -77,6 +79,7 @@ impl Default for Limits {
             tick_retry_ms: 2_000,
             busy_ms: 500,
             account_count: 4_000_000,
+            ticket_ms: 7 * 24 * 3_600_000,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Accounts come, phones log in to them, accounts go.
 
-use crate::account::{Account, AccountIndex, Device, Floor};
+use crate::account::{Account, AccountIndex};
 use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
 use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Output, Outputs};
@@ -9,9 +9,9 @@ use crate::writer::{Item, Waiter};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
-use tern_protocol::phone::server::LoginRequest;
+use tern_protocol::phone::server::KeyLogin;
 use tern_protocol::phone::valid_name;
-use tern_storage::mailbox::{DEVICES_MAX, Mailbox};
+use tern_storage::mailbox::DEVICES_MAX;
 
 /// Seconds after which a silent phone should ping.
 const KEEP_ALIVE_S: u16 = 240;
@@ -20,7 +20,7 @@ const PAGE_COUNT_MAX: u32 = 10_000;
 
 impl Shard {
     /// An authenticated edge wants in; this shard is the home of its name.
-    pub(crate) fn log_in(&mut self, now: Now, conn: ConnId, login: &LoginRequest) {
+    pub(crate) fn log_in(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
         if self.draining {
             self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
             return;
@@ -30,9 +30,9 @@ impl Shard {
             return;
         };
         let account = self.accounts.get(index);
-        let place =
-            account.and_then(|account| account.devices.iter().position(|d| d.key == login.device_key));
-        let Some(place) = place else {
+        let place = account.and_then(|account| account.place_of_key(&login.device_key));
+        let device = account.and_then(|account| Some((account.id, account.device(place?)?.id)));
+        let Some((id, device)) = device else {
             self.counters.logins_refused += 1;
             let code = if login.register { ErrorCode::NameTaken } else { ErrorCode::WrongKey };
             self.refuse(conn, code, "another key");
@@ -40,13 +40,13 @@ impl Shard {
         };
         if account.is_some_and(|account| account.position.is_none()) {
             // Its registration is not durable yet: the welcome waits for it.
-            self.writer.wait(Waiter::Welcome { conn, account: index, place });
+            self.writer.wait(Waiter::Welcome { conn, account: id, device });
             return;
         }
-        self.welcome(now, conn, index, place);
+        self.greet(now, conn, id, device, None, login.by_previous_key);
     }
 
-    fn register(&mut self, conn: ConnId, login: &LoginRequest) {
+    fn register(&mut self, conn: ConnId, login: &KeyLogin) {
         let refusal = if !login.register {
             Some((ErrorCode::UnknownAccount, "no such account"))
         } else if !self.config.open_registration {
@@ -62,9 +62,7 @@ impl Shard {
         let account = NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() };
         match self.create_account(&account) {
             Created::New(id) | Created::Existing(id) => {
-                if let Some(index) = self.accounts.by_id(id) {
-                    self.writer.wait(Waiter::Welcome { conn, account: index, place: 0 });
-                }
+                self.writer.wait(Waiter::Welcome { conn, account: id, device: DeviceId(1) });
             }
             Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
             Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
@@ -74,18 +72,31 @@ impl Shard {
     }
 
     /// The account is there and durable: say welcome, and wait for proof that this is no replay.
-    pub(crate) fn welcome(&mut self, now: Now, conn: ConnId, index: AccountIndex, place: usize) {
+    pub(crate) fn welcome(&mut self, now: Now, conn: ConnId, account: AccountId, device: DeviceId) {
+        self.greet(now, conn, account, device, None, false);
+    }
+
+    /// The same, for who came with a ticket or by the server's previous key.
+    pub(crate) fn greet(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        account: AccountId,
+        device: DeviceId,
+        ticket: Option<u32>,
+        by_previous_key: bool,
+    ) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         if !matches!(edge.state, State::Greeting) {
             return;
         }
-        let named = self.accounts.get(index).and_then(|a| Some((a.id, a.devices.get(place)?.id)));
-        let Some((account, device)) = named else {
+        let Some((index, place)) = self.accounts.find_device(account, device) else {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
         self.greeting_count += 1;
-        edge.state = State::Greeted(Greeting { account, device, number: self.greeting_count });
+        let number = self.greeting_count;
+        edge.state = State::Greeted(Greeting { account, device, number, ticket, by_previous_key });
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {
             account,
@@ -130,7 +141,7 @@ impl Shard {
         let partition = PartitionId::of_name(&new.name, self.config.partitions.partition_count());
         assert_eq!(self.config.partitions.shard_of(partition), self.config.shard, "another shard's name");
         if let Some(account) = self.accounts.by_name(&new.name).and_then(|index| self.accounts.get(index)) {
-            let same = account.devices.iter().map(|device| &device.key).eq(new.device_keys.iter());
+            let same = account.devices().map(|device| &device.key).eq(new.device_keys.iter());
             return if same { Created::Existing(account.id) } else { Created::Taken };
         }
         if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
@@ -143,36 +154,14 @@ impl Shard {
         let id = self.accounts.new_id(partition);
         // Places before this one were given out before the account was there.
         let since = Seq(self.next_seq.0 - 1);
-        let devices: Vec<Device> = new
-            .device_keys
-            .iter()
-            .zip(1..)
-            .map(|(key, number)| Device {
-                id: DeviceId(number),
-                key: *key,
-                since,
-                floor: since,
-                log_floor: Floor::at(since),
-                session: None,
-            })
-            .collect();
-        let index = self.accounts.add(Account {
-            id,
-            name: new.name.as_str().into(),
-            devices,
-            mailbox: Mailbox::default(),
-            ticks_floor: Floor::at(since),
-            lazy_count: 0,
-            position: None,
-        });
+        let index = self.accounts.add(Account::new(id, &new.name, &new.device_keys, since));
         self.writer.push_urgent(Item::Account(index));
         self.counters.accounts_created += 1;
         Created::New(id)
     }
 
     fn remove_account(&mut self, index: AccountIndex) {
-        let places = self.accounts.get(index).map_or(0, |account| account.devices.len());
-        for place in 0..places {
+        for place in 0..DEVICES_MAX {
             let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
             if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
                 self.goodbye(conn, GoodbyeReason::Removed, 0);
@@ -184,7 +173,8 @@ impl Shard {
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
         }
-        for floor in account.devices.iter().map(|d| d.log_floor).chain([account.ticks_floor]) {
+        let ticks_floor = account.ticks_floor;
+        for floor in account.devices().map(|device| device.log_floor).chain([ticks_floor]) {
             self.forget_floor(floor);
         }
         self.writer.push_urgent(Item::Gone(account.id, account.position));
@@ -196,8 +186,8 @@ impl Shard {
             .map(|account| AccountInfo {
                 id: account.id,
                 name: (&*account.name).into(),
-                devices: account.devices.iter().map(|device| device.id).collect(),
-                online_count: account.devices.iter().filter(|device| device.session.is_some()).count() as u32,
+                devices: account.devices().map(|device| device.id).collect(),
+                online_count: account.devices().filter(|device| device.session.is_some()).count() as u32,
                 mailbox_count: account.mailbox.len() as u32,
             })
             .collect()

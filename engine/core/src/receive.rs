@@ -3,12 +3,13 @@
 use crate::edge::State;
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
+use crate::resume::{PROLOGUE_BYTES, Shown};
 use crate::shard::{Shard, bug};
 use alloc::boxed::Box;
 use core::mem::take;
 use tern_protocol::ids::{PartitionId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
-use tern_protocol::phone::preface::{PREFACE_BYTES, Preface, PrefaceError};
+use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, PrefaceError};
 use tern_protocol::phone::record::{self, RecordKind};
 use tern_protocol::phone::server::{Handshake, LoginRequest, Progress, busy_refusal, version_refusal};
 
@@ -59,7 +60,11 @@ impl Shard {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let reads_once = match edge.state {
             State::Preface | State::Shaking(_) | State::Greeted(_) => true,
-            State::Greeting | State::Adopted(_) | State::Moving { .. } | State::Closing { .. } => false,
+            State::Greeting
+            | State::Starting { .. }
+            | State::Adopted(_)
+            | State::Moving { .. }
+            | State::Closing { .. } => false,
         };
         if reads_once && !edge.deferred {
             out.push(Output::ReceiveOnce(conn));
@@ -83,10 +88,10 @@ impl Shard {
             let rest = &mut bytes[used..];
             let Some(edge) = self.edges.get_mut(conn) else { return used };
             let next = match edge.state {
-                State::Preface => self.use_preface(conn, rest, out),
+                State::Preface => self.use_preface(now, conn, rest, out),
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
-                State::Greeting | State::Moving { .. } => Next::Stop,
+                State::Greeting | State::Starting { .. } | State::Moving { .. } => Next::Stop,
                 State::Closing { .. } => Next::Used(rest.len()),
             };
             match next {
@@ -97,7 +102,7 @@ impl Shard {
         }
     }
 
-    fn use_preface(&mut self, conn: ConnId, bytes: &[u8], out: &mut Outputs) -> Next {
+    fn use_preface(&mut self, now: Now, conn: ConnId, bytes: &[u8], out: &mut Outputs) -> Next {
         let Some(raw) = bytes.first_chunk::<PREFACE_BYTES>() else { return Next::Wait };
         let preface = match Preface::parse(raw) {
             Ok(preface) => preface,
@@ -118,12 +123,43 @@ impl Shard {
             self.start_move(conn, home, None, out);
             return Next::Stop;
         }
+        if preface.pattern == Pattern::NNpsk0 {
+            return self.use_ticket(now, conn, bytes, came_by_hint, out);
+        }
         let seed = self.random_seed();
-        let handshake = Handshake::with_static_key(raw, &preface, &self.server_key, seed);
+        let (key, previous) = (&self.server_key, self.previous_key.as_ref());
+        let handshake = Handshake::with_static_key(raw, &preface, key, previous, seed);
         if let Some(edge) = self.edges.get_mut(conn) {
             edge.state = State::Shaking(Box::new(handshake));
         }
         Next::Used(PREFACE_BYTES)
+    }
+
+    fn use_ticket(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        bytes: &[u8],
+        came_by_hint: bool,
+        out: &mut Outputs,
+    ) -> Next {
+        let Some(prologue) = bytes.first_chunk::<PROLOGUE_BYTES>() else { return Next::Wait };
+        match self.look_at_ticket(now, prologue) {
+            Shown::Good(handshake) => {
+                if let Some(edge) = self.edges.get_mut(conn) {
+                    edge.state = State::Shaking(Box::new(handshake));
+                }
+                Next::Used(PROLOGUE_BYTES)
+            }
+            Shown::Elsewhere(home) if !came_by_hint => {
+                self.start_move(conn, home, None, out);
+                Next::Stop
+            }
+            Shown::Elsewhere(_) | Shown::Bad => {
+                self.refuse_ticket(conn);
+                Next::Stop
+            }
+        }
     }
 
     fn use_handshake(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) -> Next {
@@ -164,10 +200,19 @@ impl Shard {
 
     /// The edge knows who it is: its home is here, or it moves there.
     pub(crate) fn authenticated(&mut self, now: Now, conn: ConnId, login: LoginRequest, out: &mut Outputs) {
-        let partition = PartitionId::of_name(&login.name, self.config.partitions.partition_count());
-        let home = self.config.partitions.shard_of(partition);
+        let home = match &login {
+            LoginRequest::Key(login) => {
+                let partition = PartitionId::of_name(&login.name, self.config.partitions.partition_count());
+                self.config.partitions.shard_of(partition)
+            }
+            // Looked at by its home before the handshake began.
+            LoginRequest::Ticket(_) => self.config.shard,
+        };
         if home == self.config.shard {
-            self.log_in(now, conn, &login);
+            match &login {
+                LoginRequest::Key(login) => self.log_in(now, conn, login),
+                LoginRequest::Ticket(claims) => self.log_in_by_ticket(now, conn, claims),
+            }
         } else {
             self.start_move(conn, home, Some(Box::new(login)), out);
         }
@@ -277,20 +322,44 @@ impl Shard {
                 break;
             }
         }
+        if let Some(edge) = self.edges.get_mut(conn)
+            && let State::Starting { frames: kept, .. } = &mut edge.state
+        {
+            kept.extend_from_slice(frames);
+        }
         Next::Used(total)
     }
 
     /// Returns whether the edge still takes frames.
-    fn use_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame<'_>, out: &mut Outputs) -> bool {
+    pub(crate) fn use_frame(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        frame: ClientFrame<'_>,
+        out: &mut Outputs,
+    ) -> bool {
         let Some(edge) = self.edges.get_mut(conn) else { return false };
         match (&edge.state, frame) {
-            (&State::Greeted(greeting), ClientFrame::Start) => self.start_session(now, conn, greeting, out),
+            (&State::Greeted(greeting), ClientFrame::Start) => match greeting.ticket {
+                Some(number) => {
+                    self.use_up_ticket(conn, greeting, number);
+                    return false;
+                }
+                None => self.start_session(now, conn, greeting, out),
+            },
             (State::Greeted(_), ClientFrame::Goodbye) => self.hang_up(conn),
             (&State::Adopted(session), frame) => match frame {
                 ClientFrame::Send { to, id, body } => self.session_send(now, session, to, id, body),
                 ClientFrame::Ack { number } => self.session_ack(now, session, number),
                 ClientFrame::Ping { token } => self.say(conn, &ServerFrame::Pong { token }),
                 ClientFrame::Lookup { name } => self.session_lookup(now, session, name),
+                ClientFrame::Read { author, id } => self.session_read(now, session, author, id),
+                ClientFrame::Presence { state } => self.session_presence(session, state),
+                ClientFrame::Typing { to, on } => self.session_typing(now, session, to, on),
+                ClientFrame::Watch { account } => self.session_watch(now, session, account),
+                ClientFrame::Devices => self.tell_devices(session, conn),
+                ClientFrame::AddDevice { key } => self.session_add_device(session, key),
+                ClientFrame::RevokeDevice { device } => self.session_revoke_device(now, session, device),
                 ClientFrame::Goodbye => self.hang_up(conn),
                 ClientFrame::Start => self.refuse(conn, ErrorCode::UnexpectedFrame, "start twice"),
             },

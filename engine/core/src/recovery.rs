@@ -3,18 +3,19 @@
 
 use crate::account::{Account, Floor, SeededHash, stored};
 use crate::dedup::IdHash;
+use crate::home::{entry_kind, waiting_for};
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
 use crate::writer::{Item, SegmentIds, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use hashbrown::HashSet;
-use tern_protocol::envelope::{Envelope, Kind};
+use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, CacheRef};
 use tern_storage::io::SegmentId;
 use tern_storage::log::{LogConfig, Position, Record, Recovery, RecoveryError};
-use tern_storage::mailbox::{DeviceSet, Entry, TickState};
+use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 pub use tern_storage::log::RecoveryReport;
 
@@ -175,7 +176,7 @@ impl Shard {
             }
             let Some(mut account) = stored::decode(id, &payload) else { continue };
             account.position = Some(position);
-            since = account.devices.iter().map(|device| device.since).max().max(since);
+            since = account.devices().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
             self.accounts.add(account);
         }
@@ -191,9 +192,11 @@ impl Shard {
             let Some(account) = self.accounts.get_mut(index) else { continue };
             if device == DeviceId::TICKS {
                 account.ticks_floor = floor;
-            } else if let Some(place) = account.place_of(device) {
-                account.devices[place].floor = found.up_to.max(account.devices[place].since);
-                account.devices[place].log_floor = floor;
+            } else if let Some(place) = account.place_of(device)
+                && let Some(device) = account.device_mut(place)
+            {
+                device.floor = found.up_to.max(device.since);
+                device.log_floor = floor;
             } else {
                 continue;
             }
@@ -247,16 +250,16 @@ impl Shard {
     fn restore_one(&mut self, now: Now, found: Mail) -> Entry {
         let Mail { mailbox, seq, position, mail } = found;
         let envelope = Envelope::parse(self.cache.get(mail)).expect("parsed when it was found");
-        let is_tick = envelope.kind() == Kind::Delivered;
+        let kind = entry_kind(envelope.kind());
         let mut entry = Entry {
             seq,
             from: envelope.from(),
             from_device: envelope.sender_device(),
             id: envelope.id(),
             waiting: DeviceSet::default(),
-            is_tick,
-            tick: if is_tick { TickState::Settled } else { TickState::NotDue },
-            answered: true,
+            kind,
+            tick: kind.first_tick_state(),
+            answered: kind != EntryKind::Copy,
             time_s: (envelope.time_ms() / 1000) as u32,
             mail: None,
             position: Some(position),
@@ -268,7 +271,9 @@ impl Shard {
         };
         account.mailbox.note_written(seq);
         set_waiting(account, &mut entry);
-        if seq <= account.ticks_floor.persisted && !is_tick {
+        // Whom it waited for may have been revoked: then nobody can acknowledge it any more.
+        let is_orphaned = entry.waiting.is_empty() && entry.tick == TickState::NotDue;
+        if seq <= account.ticks_floor.persisted || is_orphaned {
             entry.tick = TickState::Settled;
         }
         if entry.waiting.is_empty() {
@@ -316,10 +321,9 @@ impl Shard {
 
 /// Which devices still wait for an entry, and whether one has acknowledged it already.
 fn set_waiting(account: &Account, entry: &mut Entry) {
-    for (place, device) in account.devices.iter().enumerate() {
-        if entry.seq <= device.since || entry.is_tick && device.id != entry.from_device {
-            continue;
-        }
+    let for_whom = waiting_for(account, entry.kind, entry.from_device);
+    for place in (0..DEVICES_MAX).filter(|&place| for_whom.has(place)) {
+        let Some(device) = account.device(place).filter(|device| entry.seq > device.since) else { continue };
         if entry.seq > device.floor {
             entry.waiting.0 |= DeviceSet::one(place).0;
         } else if entry.tick == TickState::NotDue {

@@ -3,6 +3,7 @@
 
 use crate::account::AccountIndex;
 use crate::edge::{Greeting, State};
+use crate::home::Ends;
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
 use crate::outbound::{Outbound, Turn};
 use crate::shard::{Shard, bug};
@@ -10,7 +11,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
-use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::valid_name;
 
 /// A place in the shard's table of sessions.
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) acknowledged: u32,
     /// Whether the device was told that its mailbox was empty.
     pub(crate) told_drained: bool,
+    /// How present the phone says that it is.
+    pub(crate) presence: PresenceState,
     /// What the phone sent and has no final answer for: the order of its streams.
     outbound: Outbound,
 }
@@ -92,7 +95,7 @@ impl Sessions {
 impl Shard {
     /// The first transport frame came: the device is really there. It replaces an earlier session of its own.
     pub(crate) fn start_session(&mut self, now: Now, conn: ConnId, greeting: Greeting, out: &mut Outputs) {
-        let Greeting { account: account_id, device, number } = greeting;
+        let Greeting { account: account_id, device, number, .. } = greeting;
         let Some((account, place)) = self.accounts.find_device(account_id, device) else {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
@@ -116,6 +119,7 @@ impl Shard {
             window,
             acknowledged: 0,
             told_drained: false,
+            presence: PresenceState::Available,
             outbound: Outbound::default(),
         };
         let id = self.sessions.add(session);
@@ -126,6 +130,12 @@ impl Shard {
         self.login_is_over(now, conn);
         self.counters.logins += 1;
         out.push(Output::ReceiveAlways(conn));
+        self.give_ticket(now, conn, account_id, device);
+        if self.previous_key.is_some() && (greeting.ticket.is_some() || greeting.by_previous_key) {
+            let key = self.server_key.pair().public;
+            self.say(conn, &ServerFrame::ServerKey { key });
+        }
+        self.presence_changed(account);
         self.deliver(now, id);
     }
 
@@ -151,6 +161,7 @@ impl Shard {
         {
             device.session = None;
         }
+        self.presence_changed(session.account);
     }
 
     /// The phone sends a message.
@@ -193,8 +204,7 @@ impl Shard {
             self.refuse_message(id, to, message);
             return;
         }
-        let Some(account) = self.accounts.get(account) else { return };
-        let parts = Parts {
+        let mut parts = Parts {
             kind: Kind::Message,
             flags: 0,
             to,
@@ -203,10 +213,13 @@ impl Shard {
             id: message,
             time_ms: now.wall_ms,
             seq: greeting,
-            from_name: &account.name,
+            from_name: "",
             body,
         };
-        if !self.router.cast(home, Lane::Bulk, &parts) {
+        let has_copy = self.append_copy(now, account, &parts);
+        let Some(account) = self.accounts.get(account) else { return };
+        parts.from_name = &account.name;
+        if !has_copy || !self.router.cast(home, Lane::Bulk, &parts) {
             self.refuse_message(id, to, message);
         }
     }
@@ -267,6 +280,15 @@ impl Shard {
             let (account, place) = (session.account, session.place);
             self.acknowledge(now, account, place, floor);
             self.deliver(now, id);
+        }
+    }
+
+    /// The phone's owner has read a message.
+    pub(crate) fn session_read(&mut self, now: Now, id: SessionId, author: AccountId, message: MessageId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let ends = Ends { to: author, from: session.account_id, device: session.device };
+        if self.config.partitions.home_of(author).is_some() {
+            self.cast_to(now, Kind::Read, 0, ends, message, 0);
         }
     }
 

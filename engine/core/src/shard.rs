@@ -26,6 +26,7 @@ use tern_protocol::ids::{MessageId, Seq, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::noise::StaticKey;
+use tern_protocol::phone::ticket::TicketKeys;
 use tern_storage::cache::Cache;
 use tern_storage::log::Log;
 
@@ -43,6 +44,10 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// The node's static key.
     pub server_keys: KeyPair,
+    /// The static key before it, which clients may still know for a time.
+    pub previous_server_keys: Option<KeyPair>,
+    /// The secret behind resume tickets; the same for all shards and for the life of the data directory.
+    pub ticket_secret: [u8; 32],
     /// Whether phones may register themselves.
     pub open_registration: bool,
     /// 32 random bytes that nothing else uses: all randomness of the shard comes from them.
@@ -77,6 +82,9 @@ pub(crate) use bug;
 pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) server_key: StaticKey,
+    /// The key before it, while clients may still know only that one.
+    pub(crate) previous_key: Option<StaticKey>,
+    pub(crate) ticket_keys: TicketKeys,
     pub(crate) counters: Counters,
     pub(crate) now: Now,
     pub(crate) wheel: Wheel,
@@ -128,6 +136,8 @@ impl Shard {
             Router::new(config.shard, partitions.shard_count(), limits.lane_bytes, limits.lane_backlog_bytes);
         Self {
             server_key: StaticKey::new(&config.server_keys),
+            previous_key: config.previous_server_keys.as_ref().map(StaticKey::new),
+            ticket_keys: TicketKeys::new(&config.ticket_secret),
             counters: Counters::default(),
             now,
             wheel: Wheel::new(now.mono_ns),

@@ -3,14 +3,12 @@
 use crate::account::AccountIndex;
 use crate::dedup::IdHash;
 use crate::io::{ConnId, Output, Outputs};
+use crate::session::SessionId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use tern_protocol::ids::{AccountId, Seq};
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::{DiskOp, SegmentId};
 use tern_storage::log::{Log, Position};
-
-/// The place that stands for [`DeviceId::TICKS`] in a list of floors.
-pub(crate) const TICKS_PLACE: usize = usize::MAX;
 
 /// Something that goes into the log. Its bytes are looked up when the commit is put together: what has become
 /// needless by then is skipped.
@@ -22,7 +20,8 @@ pub(crate) enum Item {
     },
     Floor {
         account: AccountIndex,
-        place: usize,
+        /// [`DeviceId::TICKS`] for the ticks' floor.
+        device: DeviceId,
     },
     Account(AccountIndex),
     /// With the account's own record, which stays live until the removal is durable: else its id could come back.
@@ -38,8 +37,24 @@ pub(crate) enum Item {
 /// Who waits for a table change to be durable.
 #[derive(Debug)]
 pub(crate) enum Waiter {
-    Reply { token: u64, reply: crate::control::ControlReply },
-    Welcome { conn: ConnId, account: AccountIndex, place: usize },
+    Reply {
+        token: u64,
+        reply: crate::control::ControlReply,
+    },
+    Welcome {
+        conn: ConnId,
+        account: AccountId,
+        device: DeviceId,
+    },
+    /// A ticket is used up for good: the session may begin.
+    Begin {
+        conn: ConnId,
+    },
+    /// A change of devices: the phone is told them.
+    Devices {
+        session: SessionId,
+        conn: ConnId,
+    },
     Serving,
 }
 
@@ -69,7 +84,7 @@ pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) urgent: VecDeque<Item>,
     pub(crate) lazy: VecDeque<(u64, AccountIndex, Seq)>,
-    pub(crate) floors: VecDeque<(u64, AccountIndex, usize)>,
+    pub(crate) floors: VecDeque<(u64, AccountIndex, DeviceId)>,
     pub(crate) carried: Vec<Carried>,
     /// Urgent items that were pushed, and that are durable or needless, since boot: in order, so a number waits.
     pub(crate) urgent_pushed: u64,
@@ -124,8 +139,8 @@ impl Writer {
     }
 
     /// Queues a floor.
-    pub(crate) fn push_floor(&mut self, due_ns: u64, account: AccountIndex, place: usize) {
-        self.floors.push_back((due_ns, account, place));
+    pub(crate) fn push_floor(&mut self, due_ns: u64, account: AccountIndex, device: DeviceId) {
+        self.floors.push_back((due_ns, account, device));
     }
 
     /// Remembers where the last epoch stands, so that it dies when the new one is durable.

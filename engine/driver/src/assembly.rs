@@ -190,6 +190,8 @@ fn shard_config(
         partitions: Arc::clone(partitions),
         limits: config.limits,
         server_keys: config.server_keys,
+        previous_server_keys: config.previous_server_keys,
+        ticket_secret: config.ticket_secret,
         open_registration: config.open_registration,
         seed,
         dedup_key: config.dedup_key,

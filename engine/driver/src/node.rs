@@ -36,6 +36,10 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The node's static key.
     pub server_keys: KeyPair,
+    /// The static key before it, which phones may still know.
+    pub previous_server_keys: Option<KeyPair>,
+    /// The secret behind resume tickets; the same for the life of the data directory.
+    pub ticket_secret: [u8; 32],
     /// The key of remembered message ids; the same for the life of the data directory.
     pub dedup_key: [u8; 16],
     /// Whether phones may register themselves.

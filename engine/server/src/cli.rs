@@ -18,6 +18,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node until SIGTERM or SIGINT drains it.
     Serve(Box<ServeArgs>),
+    /// Give the server of a stopped node a new key. Phones that know the old one are told the new one.
+    RotateKey {
+        /// Data directory.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// For how many days the old key still works.
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+    },
     /// Look at the configuration without starting anything.
     Config {
         /// What to do with it.

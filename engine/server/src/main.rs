@@ -36,6 +36,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Ending, Failure> {
     match command {
         Command::Serve(args) => serve::serve(&Settings::load(&args)?),
+        Command::RotateKey { data, keep_days } => {
+            let keys = data::DataDirectory::rotate_key(&data, u64::from(keep_days) * 24 * 3600)?;
+            println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
+            Ok(Ending::Drained)
+        }
         Command::Config { command: ConfigCommand::Check(args) } => {
             Settings::load(&args)?;
             println!("ok");

@@ -33,7 +33,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     // Before the node, so that a taken port costs no recovery.
     let admin = TcpListener::bind(settings.admin)
         .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
-    let keys = data.server_keys();
+    let keys = data.keys;
     info!(shards = data.shard_count, ?cpus, data = %settings.data.display(), "starting");
     let node = Node::start(NodeConfig {
         shard_count: data.shard_count,
@@ -42,14 +42,16 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         phone: settings.phone,
         cpus,
         limits: settings.limits,
-        server_keys: keys,
+        server_keys: keys.server,
+        previous_server_keys: keys.previous,
+        ticket_secret: keys.ticket_secret,
         dedup_key: data.dedup_key,
         open_registration: settings.open_registration,
         segment_bytes: data.segment_bytes,
     })
     .map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() })?;
     tell_recovery(&node);
-    let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.public)?;
+    let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.server.public)?;
     control_loop(Arc::new(plane), admin)
 }
 

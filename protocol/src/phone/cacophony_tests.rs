@@ -63,7 +63,7 @@ fn side(name: &str, initiator: bool, private: &str, ephemeral: &str) -> snow::Ha
     let remote = from_hex(RESPONDER_PUBLIC);
     let static_key = StaticKey::new(&KeyPair::from_seed(private[..].try_into().unwrap()));
     let private = static_key.pair().private;
-    let resolver = Box::new(Resolver { static_key, seed: [0; 32] });
+    let resolver = Box::new(Resolver { static_key: Some(static_key), seed: [0; 32] });
     let mut builder = snow::Builder::with_resolver(name.parse().unwrap(), resolver)
         .prologue(PROLOGUE)
         .unwrap()

@@ -5,7 +5,7 @@ use super::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use super::noise::{KeyPair, NoiseError, PLAINTEXT_BYTES_MAX, Transport};
 use super::preface::{PREFACE_BYTES, Preface};
 use super::record::{self, HEADER_BYTES, RecordError, RecordKind};
-use super::server::{self, Handshake, HandshakeError, LoginRequest, Progress};
+use super::server::{self, Handshake, HandshakeError, KeyLogin, LoginRequest, Progress};
 use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use proptest::prelude::*;
 use std::format;
@@ -31,6 +31,7 @@ fn config(ik: bool) -> ClientConfig {
         name: String::from("ann"),
         keys: KeyPair::from_seed([22; 32]),
         server_key: ik.then(|| server_keys().public),
+        ticket: None,
         register: true,
         partition_hint: Some(PartitionId(5)),
         seed: [33; 32],
@@ -139,10 +140,10 @@ proptest! {
         }
         let events = converse(&mut client, &mut host, piece_bytes);
         let welcome = Event::Welcome { account: AccountId(7), device: DeviceId(1), time_ms: 1_700_000_000_000,
-            window: 64, server_key: server_keys().public, keep_alive_s: 240 };
+            window: 64, server_key: Some(server_keys().public), keep_alive_s: 240 };
         prop_assert_eq!(events, vec![format!("{welcome:?}")]);
-        let login = LoginRequest { name: String::from("ann"), register: true,
-            device_key: config(ik).keys.public };
+        let login = LoginRequest::Key(KeyLogin { name: String::from("ann"), register: true,
+            device_key: config(ik).keys.public, by_previous_key: false });
         prop_assert_eq!(host.login.as_ref(), Some(&login));
 
         let mut expected = vec![format!("{:?}", ClientFrame::Start)];

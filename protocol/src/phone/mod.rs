@@ -6,6 +6,7 @@
 //! - [`record`]: how the byte stream is cut into records.
 //! - [`noise`]: keys, and the encryption of transport records.
 //! - [`frame`]: what a transport record says.
+//! - [`ticket`]: what lets a device come back at a tenth of a login's cost.
 //! - [`server`] and [`client`]: the two sides of a connection, without I/O.
 //!
 //! Nothing here draws randomness or reads a clock: seeds and keys are arguments.
@@ -18,6 +19,7 @@ pub mod preface;
 pub mod record;
 mod resolver;
 pub mod server;
+pub mod ticket;
 
 pub use login::valid_name;
 
@@ -25,5 +27,7 @@ pub use login::valid_name;
 mod cacophony_tests;
 #[cfg(test)]
 mod conversation_tests;
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod specification_tests;

@@ -3,7 +3,7 @@
 //! The handshake itself is snow's; what is left of it afterwards is [`Transport`]: two raw keys and two counters, 80
 //! bytes a session. Expanding a key costs about as much as encrypting a short message, so it is done per record.
 
-use super::preface::{PREFACE_BYTES, Pattern};
+use super::preface::Pattern;
 use super::record::{HEADER_BYTES, RecordKind, TAG_BYTES};
 use super::resolver::{self, Resolver};
 use alloc::boxed::Box;
@@ -170,26 +170,42 @@ pub(super) enum Side<'a> {
     Responder,
 }
 
+/// What a side authenticates itself with.
+#[derive(Clone, Copy)]
+pub(super) enum Secret<'a> {
+    /// Its static key.
+    Static(&'a StaticKey),
+    /// A ticket's psk.
+    Psk(&'a [u8; 32]),
+}
+
 /// Sets up one side's handshake.
 ///
 /// # Panics
-/// If an initiator of `IK` has no server key.
+/// If an initiator of `IK` has no server key, or the secret is not of the pattern's kind.
 pub(super) fn handshake(
     side: Side<'_>,
     pattern: Pattern,
-    prologue: &[u8; PREFACE_BYTES],
-    key: &StaticKey,
+    prologue: &[u8],
+    secret: Secret<'_>,
     seed: [u8; 32],
 ) -> Box<snow::HandshakeState> {
     let name = match pattern {
         Pattern::IK => "Noise_IK_25519_AESGCM_SHA256",
         Pattern::XX => "Noise_XX_25519_AESGCM_SHA256",
+        Pattern::NNpsk0 => "Noise_NNpsk0_25519_AESGCM_SHA256",
     };
-    let private = key.pair.private;
-    let resolver = Box::new(Resolver { static_key: key.clone(), seed });
+    let static_key = match secret {
+        Secret::Static(key) => Some(key.clone()),
+        Secret::Psk(_) => None,
+    };
+    let resolver = Box::new(Resolver { static_key, seed });
     let builder = snow::Builder::with_resolver(name.parse().expect("a Noise name that snow knows"), resolver)
         .prologue(prologue)
-        .and_then(|builder| builder.local_private_key(&private))
+        .and_then(|builder| match secret {
+            Secret::Static(key) => builder.local_private_key(&key.pair.private),
+            Secret::Psk(psk) => builder.psk(0, psk),
+        })
         .expect("each is set once");
     let state = match side {
         Side::Initiator(Some(server_key)) => {

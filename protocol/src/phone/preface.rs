@@ -1,8 +1,9 @@
 //! The preface: eight clear bytes that say, before any cryptography, what follows and which shard should have it.
 //!
-//! Layout: `TRN`, version, pattern, flags, partition hint (u16, little-endian). The preface is the Noise prologue,
-//! so a changed byte makes the handshake fail.
+//! Layout: `TRN`, version, pattern, flags, partition hint (u16, little-endian); with pattern `NNpsk0` the id of a ticket
+//! follows. All of it is the Noise prologue, so a changed byte makes the handshake fail.
 
+use super::ticket::TICKET_BYTES;
 use crate::ids::PartitionId;
 
 /// Bytes of a preface.
@@ -20,6 +21,19 @@ pub enum Pattern {
     IK,
     /// It does not: it learns the key in message 2 and decides whether to trust it.
     XX,
+    /// It has a ticket of an earlier session: the ticket's id follows the preface, its psk authenticates both sides.
+    NNpsk0,
+}
+
+impl Pattern {
+    /// Bytes from the first one of the preface to the first handshake record: the Noise prologue.
+    #[must_use]
+    pub const fn prologue_bytes(self) -> usize {
+        match self {
+            Self::IK | Self::XX => PREFACE_BYTES,
+            Self::NNpsk0 => PREFACE_BYTES + TICKET_BYTES,
+        }
+    }
 }
 
 /// A checked preface.
@@ -40,7 +54,7 @@ pub enum PrefaceError {
     Magic,
     /// A version that this build does not speak: answer with [`super::server::version_refusal`], then close.
     Version(u8),
-    /// A pattern that this build does not know (3 is reserved for `NNpsk0`).
+    /// A pattern that this build does not know.
     Pattern(u8),
     /// Unknown flags, or a hint without its flag.
     Flags,
@@ -62,6 +76,7 @@ impl Preface {
         let pattern = match pattern {
             1 => Pattern::IK,
             2 => Pattern::XX,
+            3 => Pattern::NNpsk0,
             other => return Err(PrefaceError::Pattern(other)),
         };
         let hint = u16::from_le_bytes([hint_low, hint_high]);
@@ -80,6 +95,7 @@ impl Preface {
         let pattern = match self.pattern {
             Pattern::IK => 1,
             Pattern::XX => 2,
+            Pattern::NNpsk0 => 3,
         };
         let flags = if self.partition_hint.is_some() { FLAG_HINT } else { 0 };
         let [hint_low, hint_high] = self.partition_hint.map_or(0, |p| p.0).to_le_bytes();
@@ -94,15 +110,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_read(ik: bool, hint: Option<u16>) {
-            let pattern = if ik { Pattern::IK } else { Pattern::XX };
+        fn what_was_encoded_is_read(number in 0_usize..3, hint: Option<u16>) {
+            let pattern = [Pattern::IK, Pattern::XX, Pattern::NNpsk0][number];
             let preface = Preface { version: VERSION, pattern, partition_hint: hint.map(PartitionId) };
             prop_assert_eq!(Preface::parse(&preface.encode()), Ok(preface));
         }
 
         #[test]
         fn what_is_read_has_one_form(tail: [u8; 4]) {
-            let bytes = [b'T', b'R', b'N', VERSION, tail[0] % 4, tail[1] % 4, tail[2], tail[3]];
+            let bytes = [b'T', b'R', b'N', VERSION, tail[0] % 5, tail[1] % 4, tail[2], tail[3]];
             if let Ok(preface) = Preface::parse(&bytes) {
                 prop_assert_eq!(preface.encode(), bytes);
             }
@@ -113,7 +129,7 @@ mod tests {
     fn refusals_name_their_reason() {
         assert_eq!(Preface::parse(b"GET / HT"), Err(PrefaceError::Magic));
         assert_eq!(Preface::parse(b"TRN\x02????"), Err(PrefaceError::Version(2)));
-        assert_eq!(Preface::parse(b"TRN\x01\x03\x00\x00\x00"), Err(PrefaceError::Pattern(3)));
+        assert_eq!(Preface::parse(b"TRN\x01\x04\x00\x00\x00"), Err(PrefaceError::Pattern(4)));
         assert_eq!(Preface::parse(b"TRN\x01\x01\x02\x00\x00"), Err(PrefaceError::Flags));
         assert_eq!(Preface::parse(b"TRN\x01\x01\x00\x01\x00"), Err(PrefaceError::Flags));
     }

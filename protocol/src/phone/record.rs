@@ -29,6 +29,9 @@ pub enum RecordKind {
     Transport = 2,
     /// Clear, from the server, before any handshake: come back in so many milliseconds (u32).
     Busy = 3,
+    /// Clear, from the server, before any handshake: the ticket is used up, too old, or not of this server. Empty.
+    /// The server closes; the client logs in with its key.
+    TicketRefused = 4,
 }
 
 /// Why a buffer's head cannot become a record.
@@ -51,6 +54,7 @@ pub fn split(buffer: &[u8]) -> Result<Option<(RecordKind, usize)>, RecordError> 
         1 => RecordKind::Handshake,
         2 => RecordKind::Transport,
         3 => RecordKind::Busy,
+        4 => RecordKind::TicketRefused,
         other => return Err(RecordError::Kind(other)),
     };
     let Some(&[low, high]) = buffer.get(1..HEADER_BYTES).and_then(<[u8]>::first_chunk) else {
@@ -62,6 +66,7 @@ pub fn split(buffer: &[u8]) -> Result<Option<(RecordKind, usize)>, RecordError> 
         RecordKind::Handshake => (1..=HANDSHAKE_BYTES_MAX).contains(&payload_bytes),
         RecordKind::Transport => payload_bytes >= TAG_BYTES + FRAME_HEADER_BYTES,
         RecordKind::Busy => payload_bytes == BUSY_PAYLOAD_BYTES,
+        RecordKind::TicketRefused => payload_bytes == 0,
     };
     if !allowed {
         return Err(RecordError::Length);
@@ -89,7 +94,9 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_lengths() {
-        assert_eq!(split(&[4]), Err(RecordError::Kind(4)));
+        assert_eq!(split(&[5]), Err(RecordError::Kind(5)));
+        assert_eq!(split(&[4, 0, 0]), Ok(Some((RecordKind::TicketRefused, 3))));
+        assert_eq!(split(&[4, 1, 0]), Err(RecordError::Length));
         assert_eq!(split(&[2, 19, 0]), Err(RecordError::Length));
         assert_eq!(split(&[2, 20, 0]), Ok(None));
         assert_eq!(split(&[1, 0, 0]), Err(RecordError::Length));

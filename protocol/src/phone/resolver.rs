@@ -19,7 +19,8 @@ const HASH_BLOCK_BYTES: usize = 64;
 /// The primitives of one handshake.
 pub(super) struct Resolver {
     /// The side's own static key, ready for use: snow hands out only its private bytes.
-    pub(super) static_key: StaticKey,
+    /// None in `NNpsk0`.
+    pub(super) static_key: Option<StaticKey>,
     /// What this handshake's ephemeral key is made from.
     pub(super) seed: [u8; 32],
 }
@@ -73,14 +74,14 @@ impl Random for SeededRandom {
 /// A key pair of X25519 (RFC 7748). The public key is derived once, when aws-lc takes the private bytes in; for the
 /// static key not even that.
 struct X25519Key {
-    static_key: StaticKey,
+    static_key: Option<StaticKey>,
     own: Option<Arc<PrivateKey>>,
     private: [u8; KEY_BYTES],
     public: [u8; KEY_BYTES],
 }
 
 impl X25519Key {
-    fn new(static_key: StaticKey) -> Self {
+    const fn new(static_key: Option<StaticKey>) -> Self {
         Self { static_key, own: None, private: [0; KEY_BYTES], public: [0; KEY_BYTES] }
     }
 
@@ -105,14 +106,12 @@ impl Dh for X25519Key {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        let pair = *self.static_key.pair();
-        if privkey == pair.private {
-            self.take(pair.private, pair.public, self.static_key.expanded().clone());
-        } else {
-            // Only tests fix another key: the ephemeral one.
-            let other = StaticKey::new(&KeyPair::from_seed(privkey.try_into().expect("keys have 32 bytes")));
-            self.take(other.pair().private, other.pair().public, other.expanded().clone());
-        }
+        // Only tests fix another key: the ephemeral one.
+        let known = self.static_key.clone().filter(|key| privkey == key.pair().private);
+        let key = known.unwrap_or_else(|| {
+            StaticKey::new(&KeyPair::from_seed(privkey.try_into().expect("keys have 32 bytes")))
+        });
+        self.take(key.pair().private, key.pair().public, key.expanded().clone());
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {

@@ -2,9 +2,10 @@
 
 use super::frame::{ErrorCode, ServerFrame};
 use super::login::{Login, valid_name};
-use super::noise::{self, KeyPair, Side, StaticKey, Transport};
+use super::noise::{self, KeyPair, Secret, Side, StaticKey, Transport};
 use super::preface::{PREFACE_BYTES, Pattern, Preface, VERSION};
 use super::record::{self, HANDSHAKE_BYTES_MAX, RecordKind};
+use super::ticket::TicketClaims;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,17 +14,40 @@ use alloc::vec::Vec;
 pub struct Handshake {
     state: Box<snow::HandshakeState>,
     pattern: Pattern,
+    /// What the ticket says, in `NNpsk0`.
+    claims: Option<TicketClaims>,
+    /// The key before this one, for clients that have not heard of the change; until it has been tried.
+    previous: Option<Previous>,
+    /// Whether it was the one that fitted.
+    by_previous: bool,
 }
 
-/// Who knocks. The device key is proven: the client holds its private half. Nothing else is.
+struct Previous {
+    key: StaticKey,
+    preface: [u8; PREFACE_BYTES],
+    seed: [u8; 32],
+}
+
+/// Who knocks, by what was proven.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LoginRequest {
+pub enum LoginRequest {
+    /// The client holds the private half of the device key. Nothing else is proven.
+    Key(KeyLogin),
+    /// The client holds the psk of a ticket that this server made. Whether it is used up is its device's home to say.
+    Ticket(TicketClaims),
+}
+
+/// A login with the device's own key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyLogin {
     /// The account's name, checked with [`valid_name`].
     pub name: String,
     /// Make the account if the name is free.
     pub register: bool,
     /// The device's static public key.
     pub device_key: [u8; 32],
+    /// Whether the client came by the server's previous key: it should be told the present one.
+    pub by_previous_key: bool,
 }
 
 /// What a handshake record led to.
@@ -57,32 +81,54 @@ impl Handshake {
     ///
     /// Takes the key in anew: a server that has many handshakes keeps a [`StaticKey`] and uses
     /// [`Handshake::with_static_key`].
+    ///
+    /// # Panics
+    /// If the pattern is `NNpsk0`: see [`Handshake::with_ticket`].
     #[must_use]
     pub fn new(preface: &[u8; PREFACE_BYTES], parsed: &Preface, keys: &KeyPair, seed: [u8; 32]) -> Self {
-        Self::with_static_key(preface, parsed, &StaticKey::new(keys), seed)
+        Self::with_static_key(preface, parsed, &StaticKey::new(keys), None, seed)
     }
 
     /// Like [`Handshake::new`], with a key that is ready: saves one key derivation of five (a tenth of the cost).
+    /// Where the server's key has changed, the `previous` one is tried for a client of `IK` that does not know the
+    /// present one.
+    ///
+    /// # Panics
+    /// If the pattern is `NNpsk0`.
     #[must_use]
     pub fn with_static_key(
         preface: &[u8; PREFACE_BYTES],
         parsed: &Preface,
         key: &StaticKey,
+        previous: Option<&StaticKey>,
         seed: [u8; 32],
     ) -> Self {
-        let state = noise::handshake(Side::Responder, parsed.pattern, preface, key, seed);
-        Self { state, pattern: parsed.pattern }
+        let pattern = parsed.pattern;
+        assert_ne!(pattern, Pattern::NNpsk0, "a ticket is needed");
+        let state = noise::handshake(Side::Responder, pattern, preface, Secret::Static(key), seed);
+        let previous = previous.filter(|_| pattern == Pattern::IK);
+        let previous = previous.map(|key| Previous { key: key.clone(), preface: *preface, seed });
+        Self { state, pattern, claims: None, previous, by_previous: false }
     }
 
-    /// Takes one whole handshake record's payload; appends a whole reply record to `out`. `IK`: `Done` after the
-    /// first message, message 2 appended. `XX`: `More` after the first, message 2 appended; `Done` after the third,
-    /// nothing appended.
+    /// Sets up the handshake of a client that showed a ticket. `prologue` are the bytes of the preface and the ticket's
+    /// id; the claims and the psk are what [`super::ticket::TicketKeys::open`] found in it.
+    #[must_use]
+    pub fn with_ticket(prologue: &[u8], claims: TicketClaims, psk: &[u8; 32], seed: [u8; 32]) -> Self {
+        let pattern = Pattern::NNpsk0;
+        let state = noise::handshake(Side::Responder, pattern, prologue, Secret::Psk(psk), seed);
+        Self { state, pattern, claims: Some(claims), previous: None, by_previous: false }
+    }
+
+    /// Takes one whole handshake record's payload; appends a whole reply record to `out`. `IK` and `NNpsk0`: `Done`
+    /// after the first message, message 2 appended. `XX`: `More` after the first, message 2 appended; `Done` after the
+    /// third, nothing appended.
     ///
     /// # Errors
     /// [`HandshakeError`]; the handshake is then over.
     pub fn read(&mut self, payload: &mut [u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
         let mut inner = [0_u8; HANDSHAKE_BYTES_MAX];
-        let inner_bytes = self.state.read_message(payload, &mut inner).map_err(|_| HandshakeError::Noise)?;
+        let inner_bytes = self.read_message(payload, &mut inner)?;
         let inner = &inner[..inner_bytes];
         if self.pattern == Pattern::XX && !self.state.is_handshake_finished() {
             // Message 1 of XX is clear: nothing may be said in it.
@@ -91,6 +137,14 @@ impl Handshake {
             }
             self.reply(out)?;
             return Ok(Progress::More);
+        }
+        if let Some(claims) = self.claims {
+            if !inner.is_empty() {
+                return Err(HandshakeError::Login);
+            }
+            self.reply(out)?;
+            let transport = noise::transport_of(&mut self.state);
+            return Ok(Progress::Done { login: LoginRequest::Ticket(claims), transport });
         }
         let login = Login::parse(inner).ok_or(HandshakeError::Login)?;
         if !self.state.is_handshake_finished() {
@@ -105,8 +159,24 @@ impl Handshake {
             transport.seal(out, mark);
             return Err(HandshakeError::Name);
         }
-        let login = LoginRequest { name: String::from(login.name), register: login.register, device_key };
+        let login = LoginRequest::Key(KeyLogin {
+            name: String::from(login.name),
+            register: login.register,
+            device_key,
+            by_previous_key: self.by_previous,
+        });
         Ok(Progress::Done { login, transport })
+    }
+
+    fn read_message(&mut self, payload: &[u8], inner: &mut [u8]) -> Result<usize, HandshakeError> {
+        if let Ok(inner_bytes) = self.state.read_message(payload, inner) {
+            return Ok(inner_bytes);
+        }
+        // Nothing of the seed has been used: an ephemeral key is made only for the reply.
+        let Previous { key, preface, seed } = self.previous.take().ok_or(HandshakeError::Noise)?;
+        self.state = noise::handshake(Side::Responder, self.pattern, &preface, Secret::Static(&key), seed);
+        self.by_previous = true;
+        self.state.read_message(payload, inner).map_err(|_| HandshakeError::Noise)
     }
 
     /// Appends the handshake message that is the server's turn, with an empty payload.
@@ -132,4 +202,9 @@ pub fn version_refusal(out: &mut Vec<u8>) {
 /// Appends the clear answer to a connection for which there is no time for a handshake; then the server closes.
 pub fn busy_refusal(retry_ms: u32, out: &mut Vec<u8>) {
     record::append(RecordKind::Busy, &retry_ms.to_le_bytes(), out);
+}
+
+/// Appends the clear answer to a ticket that does not work; then the server closes.
+pub fn ticket_refusal(out: &mut Vec<u8>) {
+    record::append(RecordKind::TicketRefused, &[], out);
 }

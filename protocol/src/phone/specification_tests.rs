@@ -6,7 +6,7 @@ use super::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use super::noise::{KeyPair, Transport};
 use super::preface::{PREFACE_BYTES, Preface};
 use super::record::{self, HEADER_BYTES};
-use super::server::{self, Handshake, Progress};
+use super::server::{self, Handshake, LoginRequest, Progress};
 use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -49,6 +49,7 @@ fn conversation(ik: bool) -> [Vec<u8>; 4] {
         name: String::from("ann"),
         keys: client_keys(),
         server_key: ik.then(|| server_keys().public),
+        ticket: None,
         register: true,
         partition_hint: Some(PartitionId(5)),
         seed: CLIENT_SEED,
@@ -216,7 +217,9 @@ fn the_specifications_first_message_logs_in() {
     let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), SERVER_SEED);
     let mut reply = Vec::new();
     let mut payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
-    let Ok(Progress::Done { login, mut transport }) = handshake.read(&mut payload, &mut reply) else {
+    let Ok(Progress::Done { login: LoginRequest::Key(login), mut transport }) =
+        handshake.read(&mut payload, &mut reply)
+    else {
         panic!("not a login")
     };
     assert_eq!((login.name.as_str(), login.register), ("ann", true));

@@ -19,7 +19,7 @@ pub(crate) struct Signals {
     /// Acknowledge up to this number.
     pub(crate) ack: Option<u32>,
     /// Logged in, with the server's key.
-    pub(crate) welcome: Option<[u8; 32]>,
+    pub(crate) welcome: Option<Option<[u8; 32]>>,
     /// The mailbox was empty.
     pub(crate) drained: bool,
     /// The connection is over; come back after so many milliseconds.
@@ -118,7 +118,19 @@ impl Books {
             Event::VersionRefused { min, max } => {
                 signals.refused = Some(format!("the server speaks versions {min} to {max}"));
             }
-            Event::Pong { .. } | Event::Found { .. } => {}
+            // One device to an account, no reading and nobody to watch.
+            Event::Read { .. } | Event::ReadTaken { .. } | Event::Copy { .. } => {
+                tally.faults.misdelivered += 1;
+            }
+            Event::TicketRefused => signals.retry_ms = Some(0),
+            Event::Pong { .. }
+            | Event::Found { .. }
+            | Event::Ticket { .. }
+            | Event::ServerKey { .. }
+            | Event::Presence { .. }
+            | Event::Typing { .. }
+            | Event::Devices { .. }
+            | Event::DevicesRefused { .. } => {}
         }
     }
 
@@ -252,7 +264,7 @@ mod tests {
             device: tern_protocol::ids::DeviceId(1),
             time_ms: 0,
             window: 1,
-            server_key: [0; 32],
+            server_key: Some([0; 32]),
             keep_alive_s: 240,
         };
         books.take(0, welcome(1), 5, 0.0, &mut Signals::default());

@@ -242,6 +242,7 @@ fn limits(random: &mut Random) -> Limits {
         tick_retry_ms: random.pick(&[200, 1000]),
         busy_ms: random.pick(&[20, 200]),
         account_count: 1000,
+        ticket_ms: random.pick(&[0, 2_000, 24 * 3_600_000]),
     }
 }
 

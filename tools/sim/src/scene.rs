@@ -55,6 +55,8 @@ pub struct Scene {
     pub plan: Plan,
     /// The node's Noise key.
     pub server_keys: KeyPair,
+    /// What its tickets are made from.
+    pub ticket_secret: [u8; 32],
     /// First bytes of honest phones' connections, as an attacker on the path could record them.
     pub recorded: Vec<Vec<u8>>,
     /// Links of phones that the node has not closed.
@@ -73,12 +75,14 @@ impl Scene {
     pub fn new(plan: Plan, mut random: Random) -> Self {
         let network = Network::new(random.fork(), plan.pace);
         let server_keys = KeyPair::from_seed(random.seed());
+        let ticket_secret = random.seed();
         Self {
             schedule: Schedule::new(random),
             network,
             oracle: Oracle::default(),
             plan,
             server_keys,
+            ticket_secret,
             recorded: Vec::new(),
             open_at_node: BTreeSet::new(),
             exists: BTreeSet::new(),

@@ -54,5 +54,6 @@ limits_table! {
     tick_retry_ms: u64,
     busy_ms: u32,
     account_count: u32,
+    ticket_ms: u64,
     segment_count: u32,
 }

@@ -1,17 +1,17 @@
 //! Opening the data directory, or making it.
 
 use super::atomic;
+use super::keys::{Keys, SERVER_KEY};
 use super::manifest::Manifest;
-use super::secret::{from_hex, random, to_hex};
 use crate::exit::Failure;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tern_protocol::phone::noise::KeyPair;
 
 const LOCK: &str = "LOCK";
 const MANIFEST: &str = "MANIFEST";
-const SERVER_KEY: &str = "server.key";
 
 /// What the configuration wants of the directory.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct DataDirectory {
     pub(crate) segment_bytes: u32,
     /// Key of the hashes of message ids.
     pub(crate) dedup_key: [u8; 16],
-    /// The server's private key.
-    server_seed: [u8; 32],
+    /// The server's keys and the secret behind tickets.
+    pub(crate) keys: Keys,
     /// The kernel lets go of the lock when the process ends, however it ends.
     _lock: File,
 }
@@ -70,15 +70,27 @@ impl DataDirectory {
             partition_count: manifest.partition_count,
             segment_bytes: manifest.segment_bytes,
             dedup_key: manifest.dedup_key(),
-            server_seed: read_key(path)?,
+            keys: Keys::read(path, unix_s())?,
             _lock: lock,
         })
     }
 
-    /// The server's key pair.
-    pub(crate) fn server_keys(&self) -> KeyPair {
-        KeyPair::from_seed(self.server_seed)
+    /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer.
+    ///
+    /// # Errors
+    /// In use, not a data directory, or not writable.
+    pub(crate) fn rotate_key(path: &Path, keep_s: u64) -> Result<KeyPair, Failure> {
+        if !path.join(MANIFEST).exists() {
+            let shown = path.display();
+            return Err(Failure::start_up(format!("{shown} is not a data directory (it has no {MANIFEST})")));
+        }
+        let _lock = lock(path)?;
+        Keys::rotate(path, unix_s().saturating_add(keep_s))
     }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn lock(path: &Path) -> Result<File, Failure> {
@@ -120,10 +132,7 @@ fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
         atomic::replace(path, name, text.as_bytes())
             .map_err(|error| Failure::start_up(format!("{}: {error}", path.join(name).display())))
     };
-    // A key that is already there stays: phones may know it, and an operator may have put it there.
-    if !path.join(SERVER_KEY).exists() {
-        write(SERVER_KEY, &format!("{}\n", to_hex(&random::<32>()?)))?;
-    }
+    Keys::make(path)?;
     let shard_count = wanted.shard_count.unwrap_or(wanted.shard_count_default);
     let segment_bytes = wanted.segment_bytes.unwrap_or(wanted.segment_bytes_default);
     let manifest = Manifest::new(shard_count, segment_bytes)?;
@@ -151,25 +160,6 @@ fn check(path: &Path, manifest: &Manifest, wanted: Wanted) -> Result<(), Failure
     Ok(())
 }
 
-fn read_key(path: &Path) -> Result<[u8; 32], Failure> {
-    let file = path.join(SERVER_KEY);
-    let shown = file.display();
-    let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Failure::damaged(format!("{shown} is missing, but there is a {MANIFEST}"))
-        }
-        _ => Failure::start_up(format!("{shown}: {error}")),
-    })?;
-    let mode = std::fs::metadata(&file)
-        .map_err(|error| Failure::start_up(format!("{shown}: {error}")))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        return Err(Failure::start_up(format!("{shown} can be read by others: chmod 600 it")));
-    }
-    from_hex(text.trim()).ok_or_else(|| Failure::damaged(format!("{shown} is not 64 hex digits")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,10 +177,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("new/deep");
         let first = DataDirectory::open(&path, WANTED).unwrap();
-        let (dedup, public) = (first.dedup_key, first.server_keys().public);
+        let (dedup, public) = (first.dedup_key, first.keys.server.public);
         drop(first);
         let second = DataDirectory::open(&path, Wanted { shard_count_default: 9, ..WANTED }).unwrap();
-        assert_eq!((second.dedup_key, second.server_keys().public), (dedup, public));
+        assert_eq!((second.dedup_key, second.keys.server.public), (dedup, public));
         assert_eq!(second.shard_count, 2, "an existing directory decides");
         for name in [SERVER_KEY, MANIFEST] {
             let mode = std::fs::metadata(path.join(name)).unwrap().permissions().mode();

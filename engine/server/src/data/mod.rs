@@ -4,11 +4,14 @@
 //! DATA/LOCK         held (flock) by the one process that uses the directory
 //! DATA/MANIFEST     what the directory is: format, node, partitions, shards (TOML, replaced atomically, mode 0600)
 //! DATA/server.key   the server's private key (64 hex digits, mode 0600)
+//! DATA/server.key.previous   the one before it, and until when it works (written by `tern rotate-key`)
+//! DATA/ticket.key   what resume tickets are made from (64 hex digits, mode 0600)
 //! ```
 //! The log segments beside them belong to the driver.
 
 mod atomic;
 mod directory;
+mod keys;
 mod manifest;
 mod secret;
 

@@ -65,6 +65,7 @@ impl Phone {
             name: name.into(),
             keys: KeyPair::from_seed([key; 32]),
             server_key: way.server_key,
+            ticket: None,
             register: true,
             partition_hint: way.hint,
             seed: seed.try_into().expect("32 bytes"),
@@ -139,7 +140,8 @@ impl Phone {
         let mut note = |event: Event<'_>| {
             heard.extend(match event {
                 Event::Welcome { account: id, server_key: key, .. } => {
-                    (*account, *server_key) = (id, key);
+                    *account = id;
+                    *server_key = key.unwrap_or(*server_key);
                     Some(Heard::Welcome)
                 }
                 Event::Deliver { number, id, body, .. } => {

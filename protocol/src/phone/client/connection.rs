@@ -2,7 +2,7 @@
 
 use super::super::frame::{ClientFrame, FRAME_HEADER_BYTES, ServerFrame, first_frame_bytes};
 use super::super::login::Login;
-use super::super::noise::{self, PLAINTEXT_BYTES_MAX, Side, StaticKey, Transport};
+use super::super::noise::{self, PLAINTEXT_BYTES_MAX, Secret, Side, StaticKey, Transport};
 use super::super::preface::{Pattern, Preface, VERSION};
 use super::super::record::{self, HANDSHAKE_BYTES_MAX, HEADER_BYTES, RecordKind};
 use super::event::{ClientConfig, ClientError, Event};
@@ -28,7 +28,7 @@ enum Stage {
     /// The handshake is over, the welcome outstanding.
     Login {
         transport: Transport,
-        server_key: [u8; 32],
+        server_key: Option<[u8; 32]>,
     },
     Ready {
         transport: Transport,
@@ -39,6 +39,7 @@ enum Stage {
 struct Pending {
     state: Box<snow::HandshakeState>,
     login: Vec<u8>,
+    by_ticket: bool,
 }
 
 impl Client {
@@ -48,15 +49,25 @@ impl Client {
     /// If the name is longer than 64 bytes, or `server_key` is a point of low order, which is nobody's key.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
-        let pattern = if config.server_key.is_some() { Pattern::IK } else { Pattern::XX };
-        let preface = Preface { version: VERSION, pattern, partition_hint: config.partition_hint }.encode();
-        let side = Side::Initiator(config.server_key.as_ref());
-        let key = StaticKey::new(&config.keys);
-        let state = noise::handshake(side, pattern, &preface, &key, config.seed);
+        let pattern = match (&config.ticket, &config.server_key) {
+            (Some(_), _) => Pattern::NNpsk0,
+            (None, Some(_)) => Pattern::IK,
+            (None, None) => Pattern::XX,
+        };
+        let preface = Preface { version: VERSION, pattern, partition_hint: config.partition_hint };
+        let mut clear_output = preface.encode().to_vec();
         let mut login = Vec::new();
-        Login { register: config.register, name: &config.name }.encode(&mut login);
-        let mut pending = Box::new(Pending { state, login });
-        let mut clear_output = preface.to_vec();
+        let state = if let Some(ticket) = &config.ticket {
+            clear_output.extend_from_slice(&ticket.id);
+            let secret = Secret::Psk(&ticket.psk);
+            noise::handshake(Side::Initiator(None), pattern, &clear_output, secret, config.seed)
+        } else {
+            Login { register: config.register, name: &config.name }.encode(&mut login);
+            let side = Side::Initiator(config.server_key.as_ref());
+            let key = StaticKey::new(&config.keys);
+            noise::handshake(side, pattern, &clear_output, Secret::Static(&key), config.seed)
+        };
+        let mut pending = Box::new(Pending { state, login, by_ticket: config.ticket.is_some() });
         let in_first = pattern == Pattern::IK;
         pending.write(in_first, &mut clear_output).expect("a server key of low order is nobody's");
         Self {
@@ -198,6 +209,11 @@ impl Client {
                 event(Event::ConnectBusy { retry_ms: u32::from_le_bytes(retry_ms) });
                 Ok(())
             }
+            (RecordKind::TicketRefused, Stage::Handshake(pending)) if pending.by_ticket => {
+                self.end();
+                event(Event::TicketRefused);
+                Ok(())
+            }
             (RecordKind::Handshake, Stage::Handshake(pending)) => {
                 let (transport, server_key) = pending.finish(payload, &mut self.clear_output)?;
                 self.stage = Stage::Login { transport, server_key };
@@ -256,6 +272,17 @@ impl Client {
             ServerFrame::Expired { id } => Event::Expired { id },
             ServerFrame::Unknown { id } => Event::Unknown { id },
             ServerFrame::Found { account, name } => Event::Found { account, name },
+            ServerFrame::Ticket { ticket, valid_s } => Event::Ticket { ticket, valid_s },
+            ServerFrame::ServerKey { key } => Event::ServerKey { key },
+            ServerFrame::Read { number, by, id, time_s } => Event::Read { number, by, id, time_s },
+            ServerFrame::ReadTaken { author, id } => Event::ReadTaken { author, id },
+            ServerFrame::Copy { number, to, id, time_s, body } => {
+                Event::Copy { number, to, id, time_s, body }
+            }
+            ServerFrame::Presence { account, state, seen_s } => Event::Presence { account, state, seen_s },
+            ServerFrame::Typing { from, on } => Event::Typing { from, on },
+            ServerFrame::Devices { list } => Event::Devices { list },
+            ServerFrame::DevicesRefused { code } => Event::DevicesRefused { code },
             ServerFrame::Welcome { .. } | ServerFrame::Error { .. } | ServerFrame::Goodbye { .. } => {
                 return Err(ClientError::Unexpected);
             }
@@ -274,15 +301,22 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes the server's message 2 and, in `XX`, appends message 3: the session's keys and the server's key.
-    fn finish(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(Transport, [u8; 32]), ClientError> {
+    /// Takes the server's message 2 and, in `XX`, appends message 3: the session's keys and the server's key, if it
+    /// was proven.
+    fn finish(
+        &mut self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(Transport, Option<[u8; 32]>), ClientError> {
         let mut inner = [0_u8; HANDSHAKE_BYTES_MAX];
         self.state.read_message(payload, &mut inner).map_err(|_| ClientError::Handshake)?;
         if !self.state.is_handshake_finished() {
             self.write(true, out)?;
         }
         let server_key = self.state.get_remote_static().and_then(|key| key.try_into().ok());
-        let server_key = server_key.ok_or(ClientError::Handshake)?;
+        if server_key.is_none() && !self.by_ticket {
+            return Err(ClientError::Handshake);
+        }
         Ok((noise::transport_of(&mut self.state), server_key))
     }
 }

@@ -1,8 +1,9 @@
 //! What a client is configured with, what it is told, and how it fails.
 
-use super::super::frame::{ErrorCode, FrameError, GoodbyeReason};
+use super::super::frame::{DeviceList, ErrorCode, FrameError, GoodbyeReason, PresenceState};
 use super::super::noise::{KeyPair, NoiseError};
 use super::super::record::RecordError;
+use super::super::ticket::Ticket;
 use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use alloc::string::String;
 
@@ -15,6 +16,8 @@ pub struct ClientConfig {
     pub keys: KeyPair,
     /// The server's static key if it is known (pattern `IK`), else `None` (pattern `XX`).
     pub server_key: Option<[u8; 32]>,
+    /// The ticket of an earlier session, which is then used up (pattern `NNpsk0`).
+    pub ticket: Option<Ticket>,
     /// Make the account if the name is free.
     pub register: bool,
     /// The partition of the account, if it is known.
@@ -36,8 +39,9 @@ pub enum Event<'a> {
         time_ms: u64,
         /// How many unacknowledged deliveries the server sends ahead.
         window: u16,
-        /// The server's static key: confirmed (`IK`) or learnt (`XX`: the caller decides whether to trust it).
-        server_key: [u8; 32],
+        /// The server's static key: confirmed (`IK`) or learnt (`XX`: the caller decides whether to trust it). None
+        /// with a ticket, whose psk only the server of the earlier session knows.
+        server_key: Option<[u8; 32]>,
         /// Ping after so many silent seconds.
         keep_alive_s: u16,
     },
@@ -91,6 +95,76 @@ pub enum Event<'a> {
         /// Which message.
         id: MessageId,
     },
+    /// A ticket for the next connection; any earlier one may be forgotten.
+    Ticket {
+        /// Works once.
+        ticket: Ticket,
+        /// For so many seconds.
+        valid_s: u32,
+    },
+    /// The server's key has changed: know it by this one from now on. Told inside a session with the server that was
+    /// known before, so it can be trusted as much.
+    ServerKey {
+        /// The present one.
+        key: [u8; 32],
+    },
+    /// Tick: a device of the recipient has read the message. To be acknowledged.
+    Read {
+        /// For [`super::Client::ack`].
+        number: u32,
+        /// Who read it.
+        by: AccountId,
+        /// Which message.
+        id: MessageId,
+        /// When, seconds of Unix time.
+        time_s: u32,
+    },
+    /// A `Read` frame of ours is safe at the home of the message's sender.
+    ReadTaken {
+        /// Whose message.
+        author: AccountId,
+        /// Which one.
+        id: MessageId,
+    },
+    /// A message that another device of this account sent. To be acknowledged.
+    Copy {
+        /// For [`super::Client::ack`].
+        number: u32,
+        /// To whom it was sent.
+        to: AccountId,
+        /// Its id.
+        id: MessageId,
+        /// When the server took it, seconds of Unix time.
+        time_s: u32,
+        /// As it was sent.
+        body: &'a [u8],
+    },
+    /// Whether an account that is watched can be reached. Ephemeral.
+    Presence {
+        /// Whose.
+        account: AccountId,
+        /// In which state its most present device is.
+        state: PresenceState,
+        /// When a device of it was last connected, seconds of Unix time; zero if not since the server started.
+        seen_s: u32,
+    },
+    /// Someone is typing, or has stopped. Ephemeral.
+    Typing {
+        /// Who.
+        from: AccountId,
+        /// Whether they are.
+        on: bool,
+    },
+    /// The devices of this account, after a change of them or a question.
+    Devices {
+        /// One after the other: see [`crate::phone::frame::DeviceList`].
+        list: DeviceList<'a>,
+    },
+    /// A change of devices was not made.
+    DevicesRefused {
+        /// Why.
+        code: ErrorCode,
+    },
     /// The recipient does not exist.
     Unknown {
         /// Which message.
@@ -124,6 +198,9 @@ pub enum Event<'a> {
         /// The highest.
         max: u8,
     },
+    /// The ticket does not work any more; the connection is over, and the next one should log in with the device's
+    /// key. Clear and not authenticated.
+    TicketRefused,
     /// The server has no time for a handshake; the connection is over. Clear and not authenticated.
     ConnectBusy {
         /// Come back after so many milliseconds, with jitter.

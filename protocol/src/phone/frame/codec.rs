@@ -57,7 +57,7 @@ pub(crate) fn first_frame_bytes(plain: &[u8]) -> usize {
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
         let (array, rest) = self.0.split_first_chunk().ok_or(FrameError::Length)?;
         self.0 = rest;
         Ok(*array)
@@ -65,6 +65,15 @@ impl<'a> Fields<'a> {
 
     pub(super) fn u8(&mut self) -> Result<u8, FrameError> {
         self.array().map(u8::from_le_bytes)
+    }
+
+    /// A byte that is 0 or 1.
+    pub(super) fn flag(&mut self) -> Result<bool, FrameError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(FrameError::Value),
+        }
     }
 
     pub(super) fn u16(&mut self) -> Result<u16, FrameError> {

@@ -1,6 +1,9 @@
 //! What the server says.
 
+use super::super::ticket::Ticket;
 use super::codec::{self, FrameError};
+use super::codes::{ErrorCode, GoodbyeReason, PresenceState};
+use super::devices::DeviceList;
 use crate::envelope::NAME_BYTES_MAX;
 use crate::ids::{AccountId, DeviceId, MessageId};
 use alloc::vec::Vec;
@@ -17,6 +20,15 @@ const UNKNOWN: u8 = 0x89;
 const FOUND: u8 = 0x8a;
 const ERROR: u8 = 0x8b;
 const GOODBYE: u8 = 0x8c;
+const READ: u8 = 0x8d;
+const PRESENCE: u8 = 0x8e;
+const TYPING: u8 = 0x8f;
+const READ_TAKEN: u8 = 0x91;
+const TICKET: u8 = 0x92;
+const SERVER_KEY: u8 = 0x93;
+const COPY: u8 = 0x94;
+const DEVICES: u8 = 0x95;
+const DEVICES_REFUSED: u8 = 0x96;
 
 /// A frame from the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,88 +124,75 @@ pub enum ServerFrame<'a> {
         /// Come back after so many milliseconds, with jitter.
         retry_ms: u32,
     },
-}
-
-/// Why the server refuses to go on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum ErrorCode {
-    /// Bytes that are not frames.
-    Malformed = 1,
-    /// A frame that may not come now.
-    UnexpectedFrame = 2,
-    /// No account has the name.
-    UnknownAccount = 3,
-    /// The account exists and does not know this device key.
-    WrongKey = 4,
-    /// Registration: the name belongs to someone.
-    NameTaken = 5,
-    /// The name breaks the rules of [`crate::phone::valid_name`].
-    BadName = 6,
-    /// This server does not register accounts by itself.
-    RegistrationClosed = 7,
-    /// A body above the limit that `Welcome` named.
-    TooLarge = 8,
-    /// An acknowledgement of what was not delivered.
-    BadAcknowledgement = 9,
-    /// A message id whose time is far from the server's.
-    BadMessageId = 10,
-    /// The server failed; try again later.
-    Internal = 11,
-    /// The account has as many devices as it may have.
-    AccountFull = 12,
-}
-
-impl ErrorCode {
-    const fn from_wire(value: u8) -> Option<Self> {
-        Some(match value {
-            1 => Self::Malformed,
-            2 => Self::UnexpectedFrame,
-            3 => Self::UnknownAccount,
-            4 => Self::WrongKey,
-            5 => Self::NameTaken,
-            6 => Self::BadName,
-            7 => Self::RegistrationClosed,
-            8 => Self::TooLarge,
-            9 => Self::BadAcknowledgement,
-            10 => Self::BadMessageId,
-            11 => Self::Internal,
-            12 => Self::AccountFull,
-            _ => return None,
-        })
-    }
-}
-
-/// Why the server ends a connection without an error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum GoodbyeReason {
-    /// The same device logged in again.
-    Replaced = 1,
-    /// The node is going down in order.
-    Draining = 2,
-    /// Silent for too long.
-    Idle = 3,
-    /// The account or device was removed.
-    Removed = 4,
-    /// Does not read what it is sent.
-    TooSlow = 5,
-    /// Overload.
-    Busy = 6,
-}
-
-impl GoodbyeReason {
-    const fn from_wire(value: u8) -> Option<Self> {
-        Some(match value {
-            1 => Self::Replaced,
-            2 => Self::Draining,
-            3 => Self::Idle,
-            4 => Self::Removed,
-            5 => Self::TooSlow,
-            6 => Self::Busy,
-            _ => return None,
-        })
-    }
+    /// Tick: a device of the recipient has read the message. Is mail, and acknowledged like a message.
+    Read {
+        /// For `Ack`.
+        number: u32,
+        /// Who read it.
+        by: AccountId,
+        /// Which message.
+        id: MessageId,
+        /// When, seconds of Unix time.
+        time_s: u32,
+    },
+    /// Answers the client's `Read`: it is safe at the home of the message's sender and need not be said again.
+    ReadTaken {
+        /// Whose message.
+        author: AccountId,
+        /// Which one.
+        id: MessageId,
+    },
+    /// A message that another device of this account sent. Is mail, and acknowledged like a message.
+    Copy {
+        /// For `Ack`.
+        number: u32,
+        /// To whom it was sent.
+        to: AccountId,
+        /// Its id.
+        id: MessageId,
+        /// When the server took it, seconds of Unix time.
+        time_s: u32,
+        /// As it was sent.
+        body: &'a [u8],
+    },
+    /// The state of an account that this session watches. Ephemeral.
+    Presence {
+        /// Whose.
+        account: AccountId,
+        /// The state of its most present device.
+        state: PresenceState,
+        /// When a device of it was last connected, seconds of Unix time; zero if not since the server started.
+        seen_s: u32,
+    },
+    /// Someone is typing to this account, or has stopped. Ephemeral.
+    Typing {
+        /// Who.
+        from: AccountId,
+        /// Whether they are.
+        on: bool,
+    },
+    /// For the next connection.
+    Ticket {
+        /// Works once.
+        ticket: Ticket,
+        /// For so many seconds.
+        valid_s: u32,
+    },
+    /// The server's static key has changed to this one.
+    ServerKey {
+        /// The present one.
+        key: [u8; 32],
+    },
+    /// Answers `Devices`, `AddDevice` and `RevokeDevice`: the devices as they are now, on stable storage.
+    Devices {
+        /// One after the other.
+        list: DeviceList<'a>,
+    },
+    /// Answers `AddDevice` and `RevokeDevice`: nothing was changed.
+    DevicesRefused {
+        /// Why.
+        code: ErrorCode,
+    },
 }
 
 impl<'a> ServerFrame<'a> {
@@ -262,6 +261,40 @@ impl<'a> ServerFrame<'a> {
                 out.push(reason as u8);
                 out.extend_from_slice(&retry_ms.to_le_bytes());
             }),
+            Self::Read { number, by, id, time_s } => codec::append(READ, out, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(&by.0.to_le_bytes());
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&time_s.to_le_bytes());
+            }),
+            Self::ReadTaken { author, id } => codec::append(READ_TAKEN, out, |out| {
+                out.extend_from_slice(&author.0.to_le_bytes());
+                out.extend_from_slice(&id.0.to_le_bytes());
+            }),
+            Self::Copy { number, to, id, time_s, body } => codec::append(COPY, out, |out| {
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(&to.0.to_le_bytes());
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&time_s.to_le_bytes());
+                out.extend_from_slice(body);
+            }),
+            Self::Presence { account, state, seen_s } => codec::append(PRESENCE, out, |out| {
+                out.extend_from_slice(&account.0.to_le_bytes());
+                out.push(state as u8);
+                out.extend_from_slice(&seen_s.to_le_bytes());
+            }),
+            Self::Typing { from, on } => codec::append(TYPING, out, |out| {
+                out.extend_from_slice(&from.0.to_le_bytes());
+                out.push(u8::from(on));
+            }),
+            Self::Ticket { ticket, valid_s } => codec::append(TICKET, out, |out| {
+                out.extend_from_slice(&ticket.id);
+                out.extend_from_slice(&ticket.psk);
+                out.extend_from_slice(&valid_s.to_le_bytes());
+            }),
+            Self::ServerKey { key } => codec::append(SERVER_KEY, out, |out| out.extend_from_slice(&key)),
+            Self::Devices { list } => codec::append(DEVICES, out, |out| out.extend_from_slice(list.bytes())),
+            Self::DevicesRefused { code } => codec::append(DEVICES_REFUSED, out, |out| out.push(code as u8)),
         }
     }
 
@@ -289,6 +322,15 @@ impl<'a> ServerFrame<'a> {
                 let code = ErrorCode::from_wire(fields.u8()?).ok_or(FrameError::Value)?;
                 return Ok((Self::Error { code, detail: fields.rest_text()? }, rest));
             }
+            COPY => {
+                let (number, to) = (fields.u32()?, AccountId(fields.u64()?));
+                let (id, time_s) = (MessageId(fields.u64()?), fields.u32()?);
+                return Ok((Self::Copy { number, to, id, time_s, body: fields.rest() }, rest));
+            }
+            DEVICES => {
+                let list = DeviceList::parse(fields.rest()).ok_or(FrameError::Length)?;
+                return Ok((Self::Devices { list }, rest));
+            }
             WELCOME => Self::Welcome {
                 account: AccountId(fields.u64()?),
                 device: DeviceId(fields.u16()?),
@@ -313,6 +355,27 @@ impl<'a> ServerFrame<'a> {
                 reason: GoodbyeReason::from_wire(fields.u8()?).ok_or(FrameError::Value)?,
                 retry_ms: fields.u32()?,
             },
+            READ => Self::Read {
+                number: fields.u32()?,
+                by: AccountId(fields.u64()?),
+                id: MessageId(fields.u64()?),
+                time_s: fields.u32()?,
+            },
+            READ_TAKEN => Self::ReadTaken { author: AccountId(fields.u64()?), id: MessageId(fields.u64()?) },
+            PRESENCE => Self::Presence {
+                account: AccountId(fields.u64()?),
+                state: PresenceState::from_wire(fields.u8()?).ok_or(FrameError::Value)?,
+                seen_s: fields.u32()?,
+            },
+            TYPING => Self::Typing { from: AccountId(fields.u64()?), on: fields.flag()? },
+            TICKET => Self::Ticket {
+                ticket: Ticket { id: fields.array()?, psk: fields.array()? },
+                valid_s: fields.u32()?,
+            },
+            SERVER_KEY => Self::ServerKey { key: fields.array()? },
+            DEVICES_REFUSED => {
+                Self::DevicesRefused { code: ErrorCode::from_wire(fields.u8()?).ok_or(FrameError::Value)? }
+            }
             other => return Err(FrameError::Kind(other)),
         };
         fields.end()?;

@@ -1,5 +1,6 @@
 //! Every frame survives encoding; no cut, stray or changed byte makes another frame or a panic of it.
 
+use super::super::ticket::{TICKET_BYTES, Ticket};
 use super::*;
 use crate::envelope::NAME_BYTES_MAX;
 use crate::ids::{AccountId, DeviceId, MessageId};
@@ -15,18 +16,33 @@ fn seeds() -> impl Strategy<Value = Seeds> {
     (any::<u8>(), any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<u16>(), text)
 }
 
-fn client_frame((kind, a, b, c, _, _, (name, body)): &Seeds) -> ClientFrame<'_> {
-    match kind % 6 {
+fn key(seed: u64) -> [u8; 32] {
+    let mut key = [9; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key
+}
+
+fn client_frame((kind, a, b, c, _, e, (name, body)): &Seeds) -> ClientFrame<'_> {
+    match kind % 13 {
         0 => ClientFrame::Start,
         1 => ClientFrame::Send { to: AccountId(*a), id: MessageId(*b), body },
         2 => ClientFrame::Ack { number: *c },
         3 => ClientFrame::Ping { token: *c },
         4 => ClientFrame::Goodbye,
+        5 => ClientFrame::Read { author: AccountId(*a), id: MessageId(*b) },
+        6 => {
+            ClientFrame::Presence { state: [PresenceState::Away, PresenceState::Available][*c as usize % 2] }
+        }
+        7 => ClientFrame::Typing { to: AccountId(*a), on: *c % 2 == 1 },
+        8 => ClientFrame::Watch { account: AccountId(*a) },
+        9 => ClientFrame::Devices,
+        10 => ClientFrame::AddDevice { key: key(*a) },
+        11 => ClientFrame::RevokeDevice { device: DeviceId(*e) },
         _ => ClientFrame::Lookup { name },
     }
 }
 
-const CODES: [ErrorCode; 12] = [
+const CODES: [ErrorCode; 15] = [
     ErrorCode::Malformed,
     ErrorCode::UnexpectedFrame,
     ErrorCode::UnknownAccount,
@@ -39,6 +55,9 @@ const CODES: [ErrorCode; 12] = [
     ErrorCode::BadMessageId,
     ErrorCode::Internal,
     ErrorCode::AccountFull,
+    ErrorCode::UnknownDevice,
+    ErrorCode::LastDevice,
+    ErrorCode::TicketUsed,
 ];
 
 const REASONS: [GoodbyeReason; 6] = [
@@ -52,7 +71,7 @@ const REASONS: [GoodbyeReason; 6] = [
 
 fn server_frame((kind, a, b, c, d, e, (name, body)): &Seeds) -> ServerFrame<'_> {
     let (account, id) = (AccountId(*a), MessageId(*b));
-    match kind % 12 {
+    match kind % 21 {
         0 => ServerFrame::Welcome {
             account,
             device: DeviceId(*e),
@@ -71,6 +90,20 @@ fn server_frame((kind, a, b, c, d, e, (name, body)): &Seeds) -> ServerFrame<'_> 
         8 => ServerFrame::Unknown { id },
         9 => ServerFrame::Found { account: (*a % 2 == 1).then_some(account), name },
         10 => ServerFrame::Error { code: CODES[usize::from(*e) % CODES.len()], detail: name },
+        11 => ServerFrame::Read { number: *c, by: account, id, time_s: *d },
+        12 => ServerFrame::ReadTaken { author: account, id },
+        13 => ServerFrame::Copy { number: *c, to: account, id, time_s: *d, body },
+        14 => {
+            let state = PresenceState::from_wire(*c as u8 % 3).unwrap();
+            ServerFrame::Presence { account, state, seen_s: *d }
+        }
+        15 => ServerFrame::Typing { from: account, on: *c % 2 == 1 },
+        16 => {
+            ServerFrame::Ticket { ticket: Ticket { id: [*c as u8; TICKET_BYTES], psk: key(*a) }, valid_s: *d }
+        }
+        17 => ServerFrame::ServerKey { key: key(*a) },
+        18 => ServerFrame::Devices { list: DeviceList::parse(&body[..body.len() / 35 * 35]).unwrap() },
+        19 => ServerFrame::DevicesRefused { code: CODES[usize::from(*e) % CODES.len()] },
         _ => ServerFrame::Goodbye { reason: REASONS[usize::from(*e) % REASONS.len()], retry_ms: *c },
     }
 }
@@ -167,7 +200,7 @@ fn a_stray_byte_in_a_fixed_frame_is_refused() {
 
 #[test]
 fn reserved_kinds_are_refused() {
-    for kind in [0_u8, 7, 8, 9, 0x7f, 0x80, 0x8d, 0x8e, 0x8f, 0x90, 0xff] {
+    for kind in [0_u8, 0x0e, 0x7f, 0x80, 0x90, 0x97, 0xff] {
         let plain = [0, 0, 0, kind];
         assert_eq!(ClientFrame::decode_first(&plain), Err(FrameError::Kind(kind)));
         assert_eq!(ServerFrame::decode_first(&plain), Err(FrameError::Kind(kind)));
@@ -180,7 +213,10 @@ fn names_and_codes_outside_of_their_range_are_refused() {
     plain.extend_from_slice(&[b'a'; NAME_BYTES_MAX + 1]);
     assert_eq!(ClientFrame::decode_first(&plain), Err(FrameError::Text));
     assert_eq!(ClientFrame::decode_first(&[1, 0, 0, 6, 0xff]), Err(FrameError::Text));
-    assert_eq!(ServerFrame::decode_first(&[1, 0, 0, 0x8b, 13]), Err(FrameError::Value));
+    assert_eq!(ServerFrame::decode_first(&[1, 0, 0, 0x8b, 16]), Err(FrameError::Value));
+    // A phone is never offline in its own eyes, and a flag is 0 or 1.
+    assert_eq!(ClientFrame::decode_first(&[1, 0, 0, 8, 0]), Err(FrameError::Value));
+    assert_eq!(ClientFrame::decode_first(&[9, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 2]), Err(FrameError::Value));
     assert_eq!(ServerFrame::decode_first(&[5, 0, 0, 0x8c, 7, 0, 0, 0, 0]), Err(FrameError::Value));
 }
 

@@ -69,6 +69,7 @@ impl Fleet {
             name: name(phone),
             keys: state.keys,
             server_key: self.config.server_key,
+            ticket: None,
             register: state.registers && account.is_none(),
             partition_hint: account.map(|account| account.partition()),
             seed,
@@ -117,8 +118,8 @@ impl Fleet {
         }
     }
 
-    fn welcomed(&mut self, phone: u32, server_key: [u8; 32], now_ns: u64) {
-        self.config.server_key.get_or_insert(server_key);
+    fn welcomed(&mut self, phone: u32, server_key: Option<[u8; 32]>, now_ns: u64) {
+        self.config.server_key = self.config.server_key.or(server_key);
         let state = &mut self.phones[phone as usize];
         state.stage = Stage::Online;
         self.logging_in_count -= 1;

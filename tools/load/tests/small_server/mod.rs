@@ -11,7 +11,7 @@ use tern_protocol::phone::frame::{ClientFrame, ServerFrame};
 use tern_protocol::phone::noise::{KeyPair, Transport};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Preface};
 use tern_protocol::phone::record;
-use tern_protocol::phone::server::{Handshake, LoginRequest, Progress};
+use tern_protocol::phone::server::{Handshake, KeyLogin, LoginRequest, Progress};
 
 /// The message at which the server misbehaves.
 const CHOSEN: u64 = 20;
@@ -201,6 +201,7 @@ impl Server {
                 self.connections[index].stage = match progress {
                     Progress::More => Stage::Handshake(handshake),
                     Progress::Done { login, transport } => {
+                        let LoginRequest::Key(login) = login else { panic!("no tickets are given out") };
                         let account = self.account(login);
                         Stage::Transport { account, transport: Box::new(transport), started: false }
                     }
@@ -232,7 +233,7 @@ impl Server {
         }
     }
 
-    fn account(&mut self, login: LoginRequest) -> AccountId {
+    fn account(&mut self, login: KeyLogin) -> AccountId {
         let number = self.names.iter().position(|name| *name == login.name).unwrap_or_else(|| {
             assert!(login.register, "{} logs in before it registers", login.name);
             self.names.push(login.name);
@@ -276,6 +277,7 @@ impl Server {
             ClientFrame::Goodbye => self.connections[index].stage = Stage::Closed,
             ClientFrame::Ping { token } => self.say(index, &ServerFrame::Pong { token }),
             ClientFrame::Lookup { .. } => {}
+            other => panic!("tern-load never says {other:?}"),
         }
     }
 

@@ -301,6 +301,8 @@ impl Node {
             partitions: Arc::clone(&self.partitions),
             limits: scene.plan.limits,
             server_keys: scene.server_keys,
+            previous_server_keys: None,
+            ticket_secret: scene.ticket_secret,
             open_registration: true,
             seed: scene.random().seed(),
             dedup_key: self.dedup_key,

@@ -7,7 +7,8 @@ use crate::scene::{Event, Scene};
 use crate::schedule::MS;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client;
-use tern_protocol::phone::frame::GoodbyeReason;
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
+use tern_protocol::phone::ticket::Ticket;
 
 /// A client's event with its bytes owned.
 #[derive(Debug)]
@@ -15,8 +16,10 @@ enum Heard {
     Welcome {
         account: AccountId,
         device: DeviceId,
-        server_key: [u8; 32],
+        server_key: Option<[u8; 32]>,
     },
+    Ticket(Ticket),
+    TicketRefused,
     Deliver {
         number: u32,
         from: AccountId,
@@ -64,12 +67,24 @@ impl Heard {
             }
             client::Event::Sent { id } => Self::Sent { id },
             client::Event::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
+            client::Event::Ticket { ticket, .. } => Self::Ticket(ticket),
+            client::Event::TicketRefused => Self::TicketRefused,
             client::Event::Drained | client::Event::Pong { .. } => Self::Nothing,
             client::Event::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
             client::Event::Found { account, name } => Self::Found { account, name: name.into() },
             client::Event::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
             client::Event::ConnectBusy { retry_ms } => Self::ConnectBusy { retry_ms },
+            // Two connections may have shown one ticket.
+            client::Event::Refused { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
             client::Event::Refused { .. }
+            | client::Event::ServerKey { .. }
+            | client::Event::Read { .. }
+            | client::Event::ReadTaken { .. }
+            | client::Event::Copy { .. }
+            | client::Event::Presence { .. }
+            | client::Event::Typing { .. }
+            | client::Event::Devices { .. }
+            | client::Event::DevicesRefused { .. }
             | client::Event::VersionRefused { .. }
             | client::Event::Expired { .. }
             | client::Event::Unknown { .. } => Self::Wrong(format!("{event:?}")),
@@ -139,6 +154,12 @@ impl Phone {
             }
             Heard::Found { account, name } => self.hear_found(scene, account, &name),
             Heard::Nothing => {}
+            Heard::Ticket(ticket) => self.ticket = Some((ticket, 0)),
+            Heard::TicketRefused => {
+                self.ticket = None;
+                self.hang_up(scene);
+                self.come_back(scene, 1);
+            }
             Heard::Goodbye { reason, retry_ms } => self.hear_goodbye(scene, reason, retry_ms),
             Heard::ConnectBusy { retry_ms } => {
                 self.hang_up(scene);
@@ -155,11 +176,12 @@ impl Phone {
         scene: &mut Scene,
         account: AccountId,
         device: DeviceId,
-        server_key: [u8; 32],
+        server_key: Option<[u8; 32]>,
     ) {
         let verdict = scene.oracle.learn_id(self.account, account);
         scene.judge(verdict);
-        let right = server_key == scene.server_keys.public && device == self.device;
+        let right_key = server_key.is_none_or(|key| key == scene.server_keys.public);
+        let right = right_key && device == self.device;
         scene.schedule.check(right, || format!("phone {} is welcomed as {device:?}", self.index));
         scene.exists.insert(self.account);
         self.knows_server = true;

@@ -1,6 +1,6 @@
 //! An honest phone: one device of one account, with the project's own client inside.
 //!
-//! It logs in with or without the server's key, sends right behind the handshake, acknowledges late or at once,
+//! It logs in with or without the server's key or with a ticket, sends right behind the handshake, acknowledges late or at once,
 //! leaves and returns, sends unticked messages again in order and with the same ids, goes back to a refused message,
 //! and deduplicates what it receives.
 
@@ -15,6 +15,7 @@ use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use tern_protocol::phone::client::{Client, ClientConfig};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::Ticket;
 
 /// Silence after which a phone gives its connection up, nanoseconds.
 const PATIENCE_NS: u64 = 3 * SECOND;
@@ -36,6 +37,8 @@ struct Style {
     ack_ns_max: u64,
     /// How often it flushes after a single frame, percent.
     single_percent: u64,
+    /// How often it comes back with a ticket where it has one, percent.
+    ticket_percent: u64,
 }
 
 /// One live connection.
@@ -69,6 +72,8 @@ pub struct Phone {
     registers: bool,
     style: Style,
     knows_server: bool,
+    /// Its last ticket, and how often it was shown.
+    ticket: Option<(Ticket, u32)>,
     connection: Option<Connection>,
     outbox: Outbox,
     /// Ids that were handed up: client dedup.
@@ -89,6 +94,7 @@ impl Phone {
             hint_percent: scene.random().pick(&[0, 60, 100]),
             ack_ns_max: scene.random().pick(&[0, 2 * MS, 30 * MS, 400 * MS]),
             single_percent: scene.random().pick(&[0, 20, 100]),
+            ticket_percent: scene.random().pick(&[0, 50, 100]),
         };
         Self {
             index,
@@ -99,6 +105,7 @@ impl Phone {
             registers: scene.plan.accounts[account].registers,
             style,
             knows_server: scene.random().chance(70),
+            ticket: None,
             connection: None,
             outbox: Outbox::default(),
             seen: BTreeSet::new(),
@@ -213,10 +220,12 @@ impl Phone {
         }
         let uses_key = self.knows_server && !scene.random().chance(self.style.forgets_key_percent);
         let hint = PartitionId::of_name(&self.name, scene.plan.partition_count);
+        let ticket = self.pick_ticket(scene);
         let config = ClientConfig {
             name: self.name.clone(),
             keys: self.keys,
             server_key: uses_key.then_some(scene.server_keys.public),
+            ticket,
             register: self.registers,
             partition_hint: scene.random().chance(self.style.hint_percent).then_some(hint),
             seed: scene.random().seed(),
@@ -244,6 +253,20 @@ impl Phone {
         let flight = self.connection.as_ref().map(|connection| connection.recorded.clone());
         scene.recorded.extend(flight);
         self.go_on(scene);
+    }
+
+    /// The ticket for the next connection. One that was shown may have been used up: it is tried a few times.
+    fn pick_ticket(&mut self, scene: &mut Scene) -> Option<Ticket> {
+        if !scene.random().chance(self.style.ticket_percent) {
+            return None;
+        }
+        let (ticket, shown_count) = self.ticket.as_mut()?;
+        *shown_count += 1;
+        let ticket = *ticket;
+        if *shown_count == 3 {
+            self.ticket = None;
+        }
+        Some(ticket)
     }
 
     /// Everything that a connected phone does when it looks at its clock.

@@ -53,6 +53,8 @@ impl World {
             partitions: Arc::new(PartitionMap::even(64, shard_count)),
             limits,
             server_keys: server_keys(),
+            previous_server_keys: None,
+            ticket_secret: [6; 32],
             open_registration: true,
             seed: [9; 32],
             dedup_key: [3; 16],

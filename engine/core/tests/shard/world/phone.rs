@@ -33,6 +33,7 @@ impl Phone {
             name: name.into(),
             keys: KeyPair::from_seed([key; 32]),
             server_key: Some(server_keys().public),
+            ticket: None,
             register: true,
             partition_hint: None,
             seed: [slot as u8 ^ 0x55; 32],

@@ -1,0 +1,81 @@
+//! Copies of what one device sent, for the account's other devices: in the sender's own mailbox before the message
+//! goes on, so that a `sent` tick means that they are safe as well.
+
+use crate::account::AccountIndex;
+use crate::dedup::Dedup;
+use crate::io::Now;
+use crate::shard::Shard;
+use core::mem::take;
+use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::ids::{DeviceId, MessageId};
+use tern_protocol::phone::frame::ServerFrame;
+use tern_storage::mailbox::EntryKind;
+
+impl Shard {
+    /// Puts a copy of a message into its sender's mailbox, if the sender has other devices and the copy is not there
+    /// since an earlier try. False: there is no room for it.
+    pub(crate) fn append_copy(&mut self, now: Now, index: AccountIndex, message: &Parts<'_>) -> bool {
+        let has_others = self.accounts.get(index).is_some_and(|account| account.devices().nth(1).is_some());
+        let now_s = (now.wall_ms / 1000) as u32;
+        // Of an id from outside the horizon nobody knows; the recipient's home says so to the sender.
+        if !has_others || !self.dedup.is_within(message.id.unix_s(), now_s) {
+            return true;
+        }
+        let copy = Parts {
+            kind: Kind::Copy,
+            flags: 0,
+            to: message.from,
+            from: message.to,
+            seq: 0,
+            from_name: "",
+            ..*message
+        };
+        let hour = Dedup::hour(copy.id.unix_s());
+        let hash = self.dedup.hash(copy.to, copy.from, copy.id, EntryKind::Copy);
+        if self.dedup.has(hour, hash) {
+            return true;
+        }
+        if !self.has_room_for(index, EntryKind::Copy) {
+            return false;
+        }
+        let mut bytes = take(&mut self.writer.scratch);
+        bytes.clear();
+        copy.encode(&mut bytes);
+        let envelope = Envelope::parse(&bytes).expect("encoded just now");
+        let appended = self.append(now, index, envelope);
+        self.writer.scratch = bytes;
+        if appended {
+            self.dedup.insert(hour, hash);
+        }
+        appended
+    }
+
+    /// Whether the `sent` tick that passes by has to wait for the commit of the message's copy. Then the copy's entry
+    /// remembers it.
+    pub(crate) fn sent_waits_for_copy(&mut self, envelope: Envelope<'_>) -> bool {
+        let Some(index) = self.accounts.by_id(envelope.to()) else { return false };
+        let Some(account) = self.accounts.get_mut(index) else { return false };
+        let copy = account.uncommitted_copy(envelope.from(), envelope.id());
+        let Some(entry) = copy.and_then(|seq| account.mailbox.find_mut(seq)) else { return false };
+        entry.answered = true;
+        true
+    }
+
+    /// A copy is on stable storage or with all other devices: the ticks that waited for it go on.
+    pub(crate) fn copy_is_safe(
+        &mut self,
+        now: Now,
+        index: AccountIndex,
+        device: DeviceId,
+        sent: Option<MessageId>,
+    ) {
+        let place = self.accounts.get(index).and_then(|account| account.place_of(device));
+        let device = place.and_then(|place| self.accounts.device_mut(index, place));
+        let Some(session) = device.and_then(|device| device.session) else { return };
+        let Some(conn) = self.sessions.get(session).map(|session| session.conn) else { return };
+        if let Some(id) = sent {
+            self.say(conn, &ServerFrame::Sent { id });
+        }
+        self.deliver(now, session);
+    }
+}

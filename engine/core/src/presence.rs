@@ -1,0 +1,174 @@
+//! What nobody keeps: who is there, and who is typing. Dropped where there is no room, forgotten in a crash.
+
+use crate::account::AccountIndex;
+use crate::home::Ends;
+use crate::io::{Lane, Now};
+use crate::session::SessionId;
+use crate::shard::Shard;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::mem::replace;
+use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId};
+use tern_protocol::phone::frame::{PresenceState, ServerFrame};
+use tern_storage::mailbox::DEVICES_MAX;
+
+/// How long a watch lasts, seconds.
+const WATCH_S: u32 = 600;
+/// Who may watch one account at a time; a further one is answered once and not told of changes.
+const WATCHER_COUNT_MAX: usize = 1024;
+
+#[derive(Clone, Copy, Debug)]
+struct Watcher {
+    account: AccountId,
+    device: DeviceId,
+    until_s: u32,
+}
+
+/// What an account's home knows of its presence beside the sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    /// None for most: few are watched.
+    watchers: Option<Box<Vec<Watcher>>>,
+    /// When its last session ended, seconds of Unix time.
+    seen_s: u32,
+    /// What the watchers know, a [`PresenceState`].
+    told: u8,
+}
+
+impl Shard {
+    /// The phone says how present it is.
+    pub(crate) fn session_presence(&mut self, id: SessionId, state: PresenceState) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if replace(&mut session.presence, state) != state {
+            let account = session.account;
+            self.presence_changed(account);
+        }
+    }
+
+    /// The phone wants to know how present an account is.
+    pub(crate) fn session_watch(&mut self, now: Now, id: SessionId, account: AccountId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let ends = Ends { to: account, from: session.account_id, device: session.device };
+        self.cast_ephemeral(now, Kind::Watch, ends, 0);
+    }
+
+    /// The phone's owner is typing, or has stopped.
+    pub(crate) fn session_typing(&mut self, now: Now, id: SessionId, to: AccountId, on: bool) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let ends = Ends { to, from: session.account_id, device: session.device };
+        self.cast_ephemeral(now, Kind::Typing, ends, u64::from(on));
+    }
+
+    /// With the messages, where what finds no room is dropped.
+    fn cast_ephemeral(&mut self, now: Now, kind: Kind, ends: Ends, seq: u64) {
+        let Some(home) = self.config.partitions.home_of(ends.to) else { return };
+        let parts = Parts {
+            kind,
+            flags: 0,
+            to: ends.to,
+            from: ends.from,
+            from_device: ends.device,
+            id: MessageId(0),
+            time_ms: now.wall_ms,
+            seq,
+            from_name: "",
+            body: &[],
+        };
+        if !self.router.cast(home, Lane::Bulk, &parts) {
+            self.counters.ephemeral_dropped += 1;
+        }
+    }
+
+    /// Someone wants to know how present an account of this shard is.
+    pub(crate) fn take_watch(&mut self, now: Now, envelope: Envelope<'_>) {
+        let Some(index) = self.accounts.by_id(envelope.to()) else { return };
+        let state = self.presence_of(index);
+        let now_s = (now.wall_ms / 1000) as u32;
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let presence = &mut account.presence;
+        let watchers = presence.watchers.get_or_insert_default();
+        let watcher = Watcher {
+            account: envelope.from(),
+            device: envelope.sender_device(),
+            until_s: now_s.saturating_add(WATCH_S),
+        };
+        watchers.retain(|old| {
+            old.until_s > now_s && (old.account, old.device) != (watcher.account, watcher.device)
+        });
+        if watchers.len() < WATCHER_COUNT_MAX {
+            watchers.push(watcher);
+        }
+        presence.told = state as u8;
+        let seen_s = presence.seen_s;
+        self.cast_presence(now, envelope.to(), watcher, state, seen_s);
+    }
+
+    /// Tells the watchers of an account, if its state is another than they know.
+    pub(crate) fn presence_changed(&mut self, index: AccountIndex) {
+        let now = self.now;
+        let now_s = (now.wall_ms / 1000) as u32;
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        account.presence.seen_s = now_s;
+        if account.presence.watchers.is_none() {
+            return;
+        }
+        let state = self.presence_of(index);
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let Some(watchers) = &mut account.presence.watchers else { return };
+        watchers.retain(|watcher| watcher.until_s > now_s);
+        if watchers.is_empty() {
+            account.presence.watchers = None;
+            return;
+        }
+        if replace(&mut account.presence.told, state as u8) == state as u8 {
+            return;
+        }
+        let (id, watchers) = (account.id, account.presence.watchers.take());
+        for &watcher in watchers.iter().flat_map(|watchers| watchers.iter()) {
+            self.cast_presence(now, id, watcher, state, now_s);
+        }
+        if let Some(account) = self.accounts.get_mut(index) {
+            account.presence.watchers = watchers;
+        }
+    }
+
+    fn cast_presence(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        watcher: Watcher,
+        state: PresenceState,
+        seen_s: u32,
+    ) {
+        let ends = Ends { to: watcher.account, from: account, device: watcher.device };
+        self.cast_ephemeral(now, Kind::Presence, ends, u64::from(seen_s) << 8 | state as u64);
+    }
+
+    /// The state of an account's most present device.
+    fn presence_of(&self, index: AccountIndex) -> PresenceState {
+        let Some(account) = self.accounts.get(index) else { return PresenceState::Offline };
+        let sessions = account.devices().filter_map(|device| self.sessions.get(device.session?));
+        sessions.map(|session| session.presence).max().unwrap_or(PresenceState::Offline)
+    }
+
+    /// The answer to a watch, or a change of what is watched.
+    pub(crate) fn tell_presence(&mut self, envelope: Envelope<'_>) {
+        let (state, seen_s) = (envelope.seq().0 as u8, (envelope.seq().0 >> 8) as u32);
+        if let Some(state) = PresenceState::from_wire(state) {
+            self.answer(envelope, &ServerFrame::Presence { account: envelope.from(), state, seen_s });
+        }
+    }
+
+    /// Someone types to an account of this shard: all its devices that are there hear of it.
+    pub(crate) fn tell_typing(&mut self, envelope: Envelope<'_>) {
+        let Some(index) = self.accounts.by_id(envelope.to()) else { return };
+        let frame = ServerFrame::Typing { from: envelope.from(), on: envelope.seq().0 != 0 };
+        for place in 0..DEVICES_MAX {
+            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
+            if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+                self.say(conn, &frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Resume tickets: a device comes back without its key. A ticket is used up by a record of its account, and the
+//! session waits for that record: no crash makes a ticket good again.
+
+use crate::edge::{Greeting, State};
+use crate::io::{ConnId, Now, Outputs};
+use crate::shard::Shard;
+use crate::writer::{Item, Waiter};
+use alloc::vec::Vec;
+use core::mem::replace;
+use rand_chacha::rand_core::RngCore;
+use tern_protocol::ids::{AccountId, DeviceId, ShardId};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, ServerFrame};
+use tern_protocol::phone::preface::PREFACE_BYTES;
+use tern_protocol::phone::server::{Handshake, ticket_refusal};
+use tern_protocol::phone::ticket::{TICKET_BYTES, TicketClaims};
+
+/// Bytes of a preface with the id of a ticket.
+pub(crate) const PROLOGUE_BYTES: usize = PREFACE_BYTES + TICKET_BYTES;
+
+/// What becomes of a connection that shows a ticket.
+pub(crate) enum Shown {
+    /// The handshake may begin.
+    Good(Handshake),
+    /// Its home is there.
+    Elsewhere(ShardId),
+    /// Forged, used up, or too old.
+    Bad,
+}
+
+impl Shard {
+    /// Looks at a shown ticket, before any Diffie-Hellman.
+    pub(crate) fn look_at_ticket(&mut self, now: Now, prologue: &[u8; PROLOGUE_BYTES]) -> Shown {
+        let id = prologue.last_chunk::<TICKET_BYTES>().expect("a prologue ends with the id");
+        let Some((claims, psk)) = self.ticket_keys.open(id) else { return Shown::Bad };
+        match self.config.partitions.home_of(claims.account) {
+            Some(home) if home != self.config.shard => Shown::Elsewhere(home),
+            Some(_) if self.is_good(now, &claims) => {
+                let seed = self.random_seed();
+                Shown::Good(Handshake::with_ticket(prologue, claims, &psk, seed))
+            }
+            _ => Shown::Bad,
+        }
+    }
+
+    /// Tells a connection that its ticket does not work.
+    pub(crate) fn refuse_ticket(&mut self, conn: ConnId) {
+        self.counters.tickets_refused += 1;
+        if let Some(edge) = self.edges.get_mut(conn) {
+            ticket_refusal(&mut edge.raw_out);
+        }
+        self.hang_up(conn);
+    }
+
+    /// Whether a ticket would let its device in now.
+    fn is_good(&mut self, now: Now, claims: &TicketClaims) -> bool {
+        let valid_ms = self.config.limits.ticket_ms;
+        let age_ms = now.wall_ms.saturating_sub(u64::from(claims.made_s) * 1000);
+        let found = self.accounts.find_device(claims.account, claims.device);
+        let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        // Using it up takes a record: with the last of the drive the device's key must do.
+        age_ms < valid_ms
+            && !self.writer.log.is_low()
+            && device.is_some_and(|device| claims.number >= device.ticket_floor)
+    }
+
+    /// A client has proven that it holds a ticket.
+    pub(crate) fn log_in_by_ticket(&mut self, now: Now, conn: ConnId, claims: &TicketClaims) {
+        if self.is_good(now, claims) {
+            self.greet(now, conn, claims.account, claims.device, Some(claims.number), false);
+        } else {
+            self.counters.tickets_refused += 1;
+            self.refuse(conn, ErrorCode::TicketUsed, "log in with the device's key");
+        }
+    }
+
+    /// The first transport frame came on a connection with a ticket: it is used up now, and with it all before it.
+    pub(crate) fn use_up_ticket(&mut self, conn: ConnId, greeting: Greeting, number: u32) {
+        let found = self.accounts.find_device(greeting.account, greeting.device);
+        let device = found.and_then(|(account, place)| {
+            self.accounts.device_mut(account, place).map(|device| (account, device))
+        });
+        let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor) else {
+            self.counters.tickets_refused += 1;
+            self.refuse(conn, ErrorCode::TicketUsed, "log in with the device's key");
+            return;
+        };
+        device.ticket_floor = number.saturating_add(1);
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Starting { greeting, frames: Vec::new() };
+        }
+        self.counters.logins_by_ticket += 1;
+        self.writer.push_urgent(Item::Account(index));
+        self.writer.wait(Waiter::Begin { conn });
+    }
+
+    /// It is used up on stable storage: the session begins, with what the phone said behind `Start`.
+    pub(crate) fn ticket_is_used(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        if !matches!(edge.state, State::Starting { .. }) {
+            return;
+        }
+        let State::Starting { greeting, frames } = replace(&mut edge.state, State::Greeting) else { return };
+        self.start_session(now, conn, greeting, out);
+        let mut rest = &frames[..];
+        while !rest.is_empty() {
+            let Ok((frame, after)) = ClientFrame::decode_first(rest) else {
+                self.refuse(conn, ErrorCode::Malformed, "frame");
+                break;
+            };
+            rest = after;
+            if !self.use_frame(now, conn, frame, out) {
+                break;
+            }
+        }
+        self.use_tail(now, conn, out);
+    }
+
+    /// Gives a device its next ticket.
+    pub(crate) fn give_ticket(&mut self, now: Now, conn: ConnId, account: AccountId, device: DeviceId) {
+        let valid_s = u32::try_from(self.config.limits.ticket_ms / 1000).unwrap_or(u32::MAX);
+        let found = self.accounts.find_device(account, device);
+        let state = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        let Some(number) = state.map(|state| state.ticket_floor).filter(|_| valid_s > 0) else { return };
+        let mut nonce = [0; 12];
+        self.rng.fill_bytes(&mut nonce);
+        let claims = TicketClaims { account, device, number, made_s: (now.wall_ms / 1000) as u32 };
+        let ticket = self.ticket_keys.issue(&claims, nonce);
+        self.say(conn, &ServerFrame::Ticket { ticket, valid_s });
+    }
+}
