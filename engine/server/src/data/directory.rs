@@ -163,6 +163,7 @@ fn check(path: &Path, manifest: &Manifest, wanted: Wanted) -> Result<(), Failure
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use crate::exit::Ending;
 
     const WANTED: Wanted = Wanted {
