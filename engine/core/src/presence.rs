@@ -29,11 +29,16 @@ struct Watcher {
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     /// None for most: few are watched.
-    watchers: Option<Box<Vec<Watcher>>>,
-    /// When its last session ended, seconds of Unix time.
+    watched: Option<Box<Watched>>,
+    /// When a session of it last began or ended, seconds of Unix time.
     seen_s: u32,
-    /// What the watchers know, a [`PresenceState`].
-    told: u8,
+}
+
+#[derive(Debug)]
+struct Watched {
+    by: Vec<Watcher>,
+    /// What they know.
+    told: PresenceState,
 }
 
 impl Shard {
@@ -87,19 +92,19 @@ impl Shard {
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
         let presence = &mut account.presence;
-        let watchers = presence.watchers.get_or_insert_default();
+        let watched =
+            presence.watched.get_or_insert_with(|| Box::new(Watched { by: Vec::new(), told: state }));
         let watcher = Watcher {
             account: envelope.from(),
             device: envelope.sender_device(),
             until_s: now_s.saturating_add(WATCH_S),
         };
-        watchers.retain(|old| {
+        watched.by.retain(|old| {
             old.until_s > now_s && (old.account, old.device) != (watcher.account, watcher.device)
         });
-        if watchers.len() < WATCHER_COUNT_MAX {
-            watchers.push(watcher);
+        if watched.by.len() < WATCHER_COUNT_MAX {
+            watched.by.push(watcher);
         }
-        presence.told = state as u8;
         let seen_s = presence.seen_s;
         self.cast_presence(now, envelope.to(), watcher, state, seen_s);
     }
@@ -110,26 +115,24 @@ impl Shard {
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
         account.presence.seen_s = now_s;
-        if account.presence.watchers.is_none() {
+        if account.presence.watched.is_none() {
             return;
         }
         let state = self.presence_of(index);
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(watchers) = &mut account.presence.watchers else { return };
-        watchers.retain(|watcher| watcher.until_s > now_s);
-        if watchers.is_empty() {
-            account.presence.watchers = None;
-            return;
+        // Taken out for the call, and put back where somebody still watches.
+        let Some(mut watched) = account.presence.watched.take() else { return };
+        let id = account.id;
+        watched.by.retain(|watcher| watcher.until_s > now_s);
+        if replace(&mut watched.told, state) != state {
+            for &watcher in &watched.by {
+                self.cast_presence(now, id, watcher, state, now_s);
+            }
         }
-        if replace(&mut account.presence.told, state as u8) == state as u8 {
-            return;
-        }
-        let (id, watchers) = (account.id, account.presence.watchers.take());
-        for &watcher in watchers.iter().flat_map(|watchers| watchers.iter()) {
-            self.cast_presence(now, id, watcher, state, now_s);
-        }
-        if let Some(account) = self.accounts.get_mut(index) {
-            account.presence.watchers = watchers;
+        if !watched.by.is_empty()
+            && let Some(account) = self.accounts.get_mut(index)
+        {
+            account.presence.watched = Some(watched);
         }
     }
 

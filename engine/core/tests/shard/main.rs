@@ -2,6 +2,8 @@
 
 mod allocation;
 mod journey;
+mod resume;
 mod rot;
+mod several;
 mod stuck;
 mod world;

@@ -163,8 +163,8 @@ fn check(path: &Path, manifest: &Manifest, wanted: Wanted) -> Result<(), Failure
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use crate::exit::Ending;
+    use std::os::unix::fs::PermissionsExt;
 
     const WANTED: Wanted = Wanted {
         shard_count: None,

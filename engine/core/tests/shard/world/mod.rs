@@ -112,6 +112,13 @@ impl World {
     }
 
     /// Likewise, and there is no room on the drive for another file.
+    /// The same, and the server has another key since; phones know the one before.
+    pub(crate) fn kill_with_another_key(mut self, key: KeyPair) -> Self {
+        self.config.previous_server_keys = Some(self.config.server_keys);
+        self.config.server_keys = key;
+        self.kill_with_rot(0)
+    }
+
     pub(crate) fn kill_on_a_full_drive(self) -> Self {
         let Self { mut config, mut files, now, .. } = self;
         config.seed[0] ^= 1;

@@ -4,8 +4,9 @@ use super::{World, server_keys};
 use tern_core::io::Input;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
-use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::frame::{ClientFrame, PresenceState};
 use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::Ticket;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -18,6 +19,15 @@ pub(crate) enum Heard {
     Found(Option<u64>),
     Refused(String),
     Goodbye(String),
+    Read { number: u32, id: u64 },
+    ReadTaken(u64),
+    Copy { number: u32, to: u64, id: u64, body: Vec<u8> },
+    Devices(Vec<(u16, bool)>),
+    DevicesRefused(String),
+    Presence(PresenceState),
+    Typing(bool),
+    TicketRefused,
+    ServerKey([u8; 32]),
 }
 
 pub(crate) struct Phone {
@@ -25,15 +35,26 @@ pub(crate) struct Phone {
     pub(crate) client: Client,
     pub(crate) account: Option<AccountId>,
     pub(crate) heard: Vec<Heard>,
+    /// The last ticket that it was given.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 impl Phone {
     pub(crate) fn connect(world: &mut World, slot: u32, name: &str, key: u8) -> Self {
+        Self::come(world, slot, name, key, None)
+    }
+
+    /// Comes back with a ticket.
+    pub(crate) fn resume(world: &mut World, slot: u32, ticket: Ticket) -> Self {
+        Self::come(world, slot, "", 0, Some(ticket))
+    }
+
+    fn come(world: &mut World, slot: u32, name: &str, key: u8, ticket: Option<Ticket>) -> Self {
         let client = Client::new(ClientConfig {
             name: name.into(),
             keys: KeyPair::from_seed([key; 32]),
             server_key: Some(server_keys().public),
-            ticket: None,
+            ticket,
             register: true,
             partition_hint: None,
             seed: [slot as u8 ^ 0x55; 32],
@@ -41,7 +62,7 @@ impl Phone {
         world.sent.remove(&slot);
         world.step(Input::Accepted { slot, peer: None });
         world.turn();
-        let mut phone = Self { slot, client, account: None, heard: Vec::new() };
+        let mut phone = Self { slot, client, account: None, heard: Vec::new(), ticket: None };
         for _ in 0..4 {
             phone.exchange(world);
         }
@@ -62,7 +83,7 @@ impl Phone {
 
     pub(crate) fn hear(&mut self, world: &mut World) {
         let bytes = world.sent.remove(&self.slot).unwrap_or_default();
-        let (heard, account) = (&mut self.heard, &mut self.account);
+        let (heard, account, last_ticket) = (&mut self.heard, &mut self.account, &mut self.ticket);
         let mut note = |event: Event<'_>| match event {
             Event::Welcome { account: id, .. } => *account = Some(id),
             Event::Deliver { number, id, body, .. } => {
@@ -76,6 +97,20 @@ impl Phone {
             Event::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
             Event::Refused { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
             Event::Goodbye { reason, .. } => heard.push(Heard::Goodbye(format!("{reason:?}"))),
+            Event::Ticket { ticket, .. } => *last_ticket = Some(ticket),
+            Event::TicketRefused => heard.push(Heard::TicketRefused),
+            Event::ServerKey { key } => heard.push(Heard::ServerKey(key)),
+            Event::Read { number, id, .. } => heard.push(Heard::Read { number, id: id.0 }),
+            Event::ReadTaken { id, .. } => heard.push(Heard::ReadTaken(id.0)),
+            Event::Copy { number, to, id, body, .. } => {
+                heard.push(Heard::Copy { number, to: to.0, id: id.0, body: body.to_vec() });
+            }
+            Event::Devices { list } => {
+                heard.push(Heard::Devices(list.iter().map(|d| (d.device.0, d.online)).collect()));
+            }
+            Event::DevicesRefused { code } => heard.push(Heard::DevicesRefused(format!("{code:?}"))),
+            Event::Presence { state, .. } => heard.push(Heard::Presence(state)),
+            Event::Typing { on, .. } => heard.push(Heard::Typing(on)),
             _ => {}
         };
         self.client.receive(&bytes, &mut note).expect("the server speaks the protocol");
@@ -84,6 +119,12 @@ impl Phone {
     pub(crate) fn send(&mut self, world: &mut World, to: &Self, id: u64, body: &[u8]) {
         let to = to.account.expect("logged in");
         self.client.send(&ClientFrame::Send { to, id: MessageId(id), body });
+        self.exchange(world);
+    }
+
+    /// Says one frame.
+    pub(crate) fn say(&mut self, world: &mut World, frame: &ClientFrame<'_>) {
+        self.client.send(frame);
         self.exchange(world);
     }
 

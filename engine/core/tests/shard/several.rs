@@ -1,0 +1,225 @@
+//! Several devices of one account: copies, read ticks, who comes and who goes; presence and typing.
+
+use crate::world::World;
+use crate::world::phone::{Heard, Phone};
+use tern_core::control::{ControlRequest, NewAccount};
+use tern_core::io::Input;
+use tern_core::limits::Limits;
+use tern_protocol::ids::{DeviceId, MessageId};
+use tern_protocol::phone::frame::{ClientFrame, PresenceState};
+use tern_protocol::phone::noise::KeyPair;
+
+fn id(low: u64) -> u64 {
+    1_800_000_000 << 32 | low
+}
+
+fn public(key: u8) -> [u8; 32] {
+    KeyPair::from_seed([key; 32]).public
+}
+
+fn create(world: &mut World, name: &str, keys: &[u8]) {
+    let device_keys = keys.iter().map(|&key| public(key)).collect();
+    let request = ControlRequest::CreateAccounts(vec![NewAccount { name: name.into(), device_keys }]);
+    world.step(Input::Control { token: 1, request });
+    world.turn();
+}
+
+#[test]
+fn the_senders_other_devices_get_copies_across_a_kill() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, "ann", &[1, 2]);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.send(&mut world, &bob, id(1), b"hello");
+    ann.send(&mut world, &bob, id(1), b"hello");
+    bob.hear(&mut world);
+    bob.ack(&mut world, 1);
+    world.pass_ms(10);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard.iter().filter(|heard| matches!(heard, Heard::Copy { .. })).count(), 0);
+    let mut world = world.kill();
+    let mut tablet = Phone::connect(&mut world, 2, "ann", 2);
+    let to = bob.account.unwrap().0;
+    let copy = Heard::Copy { number: 1, to, id: id(1), body: b"hello".to_vec() };
+    assert_eq!(tablet.heard, [copy, Heard::Drained], "once, though it was sent twice");
+    tablet.ack(&mut world, 1);
+    world.pass_ms(300);
+    let mut world = world.kill();
+    assert_eq!(Phone::connect(&mut world, 2, "ann", 2).heard, [Heard::Drained]);
+}
+
+#[test]
+fn sent_waits_for_the_copy() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, "ann", &[1, 2]);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    world.disk_runs = false;
+    ann.send(&mut world, &bob, id(1), b"hello");
+    // The recipient has it and says so before anything is on disk: rule (c) holds for it, but not for the copy.
+    bob.hear(&mut world);
+    bob.ack(&mut world, 1);
+    world.pass_ms(10);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard, [Heard::Drained], "neither sent nor delivered");
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Sent(id(1)), Heard::Delivered { number: 1, id: id(1) }]);
+}
+
+#[test]
+fn a_read_tick_is_mail_for_all_devices_of_the_author() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, "ann", &[1, 2]);
+    let ann = Phone::connect(&mut world, 1, "ann", 1);
+    let author = ann.account.unwrap();
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    let read = ClientFrame::Read { author, id: MessageId(id(7)) };
+    bob.say(&mut world, &read);
+    world.pass_ms(10);
+    bob.say(&mut world, &read);
+    assert_eq!(bob.heard[1..], [Heard::ReadTaken(id(7)), Heard::ReadTaken(id(7))]);
+    let mut world = world.kill();
+    for key in [1, 2] {
+        let phone = Phone::connect(&mut world, u32::from(key), "ann", key);
+        assert_eq!(phone.heard, [Heard::Read { number: 1, id: id(7) }, Heard::Drained]);
+    }
+}
+
+#[test]
+fn a_read_tick_is_taken_only_once_it_is_safe() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.leave(&mut world);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    world.disk_runs = false;
+    bob.say(&mut world, &ClientFrame::Read { author: ann.account.unwrap(), id: MessageId(id(7)) });
+    assert_eq!(bob.heard, [Heard::Drained]);
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    bob.hear(&mut world);
+    assert_eq!(bob.heard[1..], [Heard::ReadTaken(id(7))]);
+}
+
+#[test]
+fn a_device_that_is_added_gets_what_comes_and_one_that_is_revoked_nothing() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    ann.leave(&mut world);
+    bob.send(&mut world, &ann, id(1), b"before");
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.say(&mut world, &ClientFrame::AddDevice { key: public(2) });
+    assert_eq!(ann.heard.last(), Some(&Heard::Devices(vec![(1, true), (2, false)])));
+    bob.send(&mut world, &ann, id(2), b"after");
+    world.pass_ms(10);
+    let mut world = world.kill();
+    let mut tablet = Phone::connect(&mut world, 2, "ann", 2);
+    let ticket = tablet.ticket.unwrap();
+    let after = Heard::Message { number: 1, id: id(2), body: b"after".to_vec() };
+    assert_eq!(tablet.heard, [after, Heard::Drained]);
+
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.ack(&mut world, 2);
+    ann.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(2) });
+    assert_eq!(ann.heard.last(), Some(&Heard::Devices(vec![(1, true)])));
+    tablet.hear(&mut world);
+    assert_eq!(tablet.heard.last(), Some(&Heard::Goodbye("Removed".into())));
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    let ticks = bob.heard.iter().filter(|heard| matches!(heard, Heard::Delivered { .. })).count();
+    bob.ack(&mut world, ticks as u32);
+    world.pass_ms(300);
+    assert_eq!((ticks, world.shard.counters().mail_count_now), (2, 0), "nothing waits for it any more");
+    assert_eq!(Phone::resume(&mut world, 4, ticket).heard, [Heard::TicketRefused]);
+    let mut world = world.kill();
+    assert_eq!(Phone::resume(&mut world, 4, ticket).heard, [Heard::TicketRefused]);
+    assert!(Phone::connect(&mut world, 2, "ann", 2).account.is_none(), "its key opens nothing");
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(1) });
+    ann.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(9) });
+    let refused = ["LastDevice", "UnknownDevice"].map(|code| Heard::DevicesRefused(code.into()));
+    assert_eq!(ann.heard[1..], refused);
+    ann.say(&mut world, &ClientFrame::AddDevice { key: public(4) });
+    assert_eq!(
+        ann.heard.last(),
+        Some(&Heard::Devices(vec![(1, true), (3, false)])),
+        "a number never comes again"
+    );
+}
+
+#[test]
+fn mail_that_only_a_revoked_device_had_not_fetched_is_over_after_a_kill_too() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, "ann", &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    ann.leave(&mut world);
+    bob.send(&mut world, &ann, id(1), b"x");
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(2) });
+    // Its acknowledgement is lost in the kill; the other device's part in the message is not.
+    let mut world = world.kill();
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    assert_eq!(ann.heard, [Heard::Message { number: 1, id: id(1), body: b"x".to_vec() }, Heard::Drained]);
+    ann.ack(&mut world, 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    assert_eq!(bob.heard, [Heard::Delivered { number: 1, id: id(1) }, Heard::Drained]);
+    bob.ack(&mut world, 1);
+    world.pass_ms(300);
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+}
+
+#[test]
+fn an_account_has_at_most_sixteen_devices() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    for key in 2..=16 {
+        ann.say(&mut world, &ClientFrame::AddDevice { key: public(key) });
+    }
+    assert!(matches!(ann.heard.last(), Some(Heard::Devices(list)) if list.len() == 16));
+    ann.say(&mut world, &ClientFrame::AddDevice { key: public(17) });
+    assert_eq!(ann.heard.last(), Some(&Heard::DevicesRefused("AccountFull".into())));
+    ann.say(&mut world, &ClientFrame::AddDevice { key: public(16) });
+    assert!(matches!(ann.heard.last(), Some(Heard::Devices(list)) if list.len() == 16), "it has that one");
+}
+
+#[test]
+fn presence_is_told_to_who_watches_and_typing_to_who_is_there() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    let (ann_id, bob_id) = (ann.account.unwrap(), bob.account.unwrap());
+    bob.say(&mut world, &ClientFrame::Watch { account: ann_id });
+    ann.say(&mut world, &ClientFrame::Presence { state: PresenceState::Away });
+    ann.say(&mut world, &ClientFrame::Presence { state: PresenceState::Away });
+    ann.say(&mut world, &ClientFrame::Typing { to: bob_id, on: true });
+    ann.leave(&mut world);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    bob.hear(&mut world);
+    let presence = |state| Heard::Presence(state);
+    assert_eq!(
+        bob.heard[1..],
+        [
+            presence(PresenceState::Available),
+            presence(PresenceState::Away),
+            Heard::Typing(true),
+            presence(PresenceState::Offline),
+            presence(PresenceState::Available),
+        ]
+    );
+    // A watch ends by itself.
+    world.pass_ms(1);
+    for _ in 0..601 {
+        world.now.wall_ms += 1_000;
+        world.pass_ms(1);
+    }
+    ann.leave(&mut world);
+    bob.heard.clear();
+    bob.hear(&mut world);
+    assert_eq!(bob.heard, []);
+}
