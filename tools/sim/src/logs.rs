@@ -109,8 +109,8 @@ impl LogBooks {
             if let Some(first) = self.places.insert((mailbox, what), seq) {
                 return Err(format!("{what:?} is stored twice in {mailbox:?}: at {first:?} and {seq:?}"));
             }
-            if envelope.kind() == Kind::Message {
-                oracle.written(envelope.body());
+            if matches!(envelope.kind(), Kind::Message | Kind::Copy) {
+                oracle.written(envelope.bytes());
             }
         }
         Ok(())

@@ -1,10 +1,13 @@
 //! The model: what was composed, seen, acknowledged and ticked, and the rules that every single event must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
+use tern_protocol::envelope::{Envelope, HEADER_BYTES, Kind};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 
 /// Begins every body, so that a message is recognised wherever its bytes turn up.
 pub const BODY_MAGIC: &[u8; 8] = b"TernSim\n";
+/// The device of an account that sends; the others get copies.
+pub const SENDING_DEVICE: DeviceId = DeviceId(1);
 /// Smallest body: magic and serial number.
 pub const BODY_BYTES_MIN: usize = 16;
 
@@ -44,6 +47,18 @@ pub struct Message {
     pub acknowledged_by: BTreeSet<u16>,
     /// It was in a write that the drive reported as done, or in the image that a crash left.
     pub durable: bool,
+    /// Its copy for the sender's other devices was.
+    pub copy_durable: bool,
+    /// The sender's other devices that decrypted the copy.
+    pub copy_seen_by: BTreeSet<u16>,
+    /// Those whose acknowledgement of it left the phone.
+    pub copy_acknowledged_by: BTreeSet<u16>,
+    /// A device of the recipient said that it was read.
+    pub read_said: bool,
+    /// And was told that this is safe.
+    pub read_taken: bool,
+    /// The sender's devices that got the `read` tick.
+    pub read_seen_by: BTreeSet<u16>,
 }
 
 /// The model.
@@ -132,6 +147,12 @@ impl Oracle {
             seen_by: BTreeSet::new(),
             acknowledged_by: BTreeSet::new(),
             durable: false,
+            copy_durable: false,
+            copy_seen_by: BTreeSet::new(),
+            copy_acknowledged_by: BTreeSet::new(),
+            read_said: false,
+            read_taken: false,
+            read_seen_by: BTreeSet::new(),
         });
         let old = self.by_id.insert((from, id), serial);
         assert!(old.is_none(), "the simulated phone used {id:?} twice");
@@ -209,15 +230,68 @@ impl Oracle {
 
     /// Bytes became stable: the messages whose marks are in them are durable.
     pub fn written(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some(at) = rest.windows(BODY_MAGIC.len()).position(|window| window == BODY_MAGIC) {
-            rest = &rest[at + BODY_MAGIC.len()..];
-            if let Some(serial) = rest.first_chunk().map(|b| u64::from_le_bytes(*b) as usize)
+        let mut from = 0;
+        let next = |from: usize| bytes[from..].windows(BODY_MAGIC.len()).position(|window| window == BODY_MAGIC);
+        while let Some(at) = next(from).map(|at| from + at) {
+            from = at + BODY_MAGIC.len();
+            // A copy has no name between its header and its body.
+            let header = at.checked_sub(HEADER_BYTES).map(|start| Envelope::parse_first(&bytes[start..]));
+            let is_copy = matches!(header, Some(Ok((envelope, _))) if envelope.kind() == Kind::Copy);
+            if let Some(serial) = bytes[from..].first_chunk().map(|b| u64::from_le_bytes(*b) as usize)
                 && let Some(message) = self.messages.get_mut(serial)
             {
-                message.durable = true;
+                message.durable |= !is_copy;
+                message.copy_durable |= is_copy;
             }
         }
+    }
+
+    /// The devices that copies of a message are for.
+    fn copy_devices(&self, message: &Message) -> impl Iterator<Item = DeviceId> {
+        self.accounts[message.from].devices.clone().into_iter().filter(|device| *device != SENDING_DEVICE)
+    }
+
+    /// Another device of the sender decrypted a copy. Returns the serial number.
+    ///
+    /// # Errors
+    /// Not a message of this account, or changed on its way.
+    pub fn copied(
+        &mut self,
+        account: usize,
+        device: DeviceId,
+        to: AccountId,
+        id: MessageId,
+        body: &[u8],
+    ) -> Result<usize, String> {
+        let serial = self.serial_of(account, id).ok_or_else(|| format!("a copy of unknown {id:?}"))?;
+        let right_address = self.account_of(to) == Some(self.messages[serial].to);
+        let message = &mut self.messages[serial];
+        if device == SENDING_DEVICE || message.body != body || !right_address {
+            return Err(format!("the copy of message {serial} is wrong at {device:?} of account {account}"));
+        }
+        message.copy_seen_by.insert(device.0);
+        Ok(serial)
+    }
+
+    /// A device of the sender got a `read` tick. Returns the serial number.
+    ///
+    /// # Errors
+    /// Nobody said so, or somebody else did.
+    pub fn read(
+        &mut self,
+        from: usize,
+        device: DeviceId,
+        by: AccountId,
+        id: MessageId,
+    ) -> Result<usize, String> {
+        let serial = self.serial_of(from, id).ok_or_else(|| format!("read tick for unknown {id:?}"))?;
+        let reader = self.account_of(by);
+        let message = &mut self.messages[serial];
+        if !message.read_said || reader != Some(message.to) {
+            return Err(format!("the read tick of message {serial} came before it was read"));
+        }
+        message.read_seen_by.insert(device.0);
+        Ok(serial)
     }
 
     /// The sender got a `sent` tick.
@@ -229,6 +303,11 @@ impl Oracle {
         let message = &self.messages[serial];
         if !message.durable && !self.acknowledged_by_all(serial) {
             return Err(format!("the sent tick of message {serial} came before it was safe"));
+        }
+        let others_have_it =
+            self.copy_devices(message).all(|device| message.copy_acknowledged_by.contains(&device.0));
+        if !message.copy_durable && !others_have_it {
+            return Err(format!("the sent tick of message {serial} came before its copy was safe"));
         }
         self.messages[serial].sent = true;
         Ok(serial)
@@ -257,7 +336,21 @@ impl Oracle {
         self.accounts[message.to].devices.iter().all(|device| message.acknowledged_by.contains(&device.0))
     }
 
-    /// What is not done yet with a message: `None` when every device saw and acknowledged it and both ticks came.
+    /// What is not done yet with a message's copies and its read tick.
+    fn unfinished_beside(&self, serial: usize) -> Option<String> {
+        let message = &self.messages[serial];
+        let uncopied = self.copy_devices(message).find(|device| !message.copy_seen_by.contains(&device.0));
+        if let Some(device) = uncopied {
+            return Some(format!("the copy of message {serial} never reached {device:?}"));
+        }
+        let authors = &self.accounts[message.from].devices;
+        let unread = authors.iter().find(|device| !message.read_seen_by.contains(&device.0));
+        let unread = unread.filter(|_| message.read_taken)?;
+        Some(format!("the read tick of message {serial} was taken and never reached {unread:?}"))
+    }
+
+    /// What is not done yet with a message: `None` when every device saw and acknowledged it, both ticks came, the
+    /// sender's other devices have their copies, and a read that was taken was told.
     #[must_use]
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
@@ -271,7 +364,7 @@ impl Oracle {
             None if !message.sent => format!("message {serial} never got its sent tick"),
             None if !message.delivered => format!("message {serial} never got its delivered tick"),
             None if !self.acknowledged_by_all(serial) => format!("message {serial} is not acknowledged"),
-            None => return None,
+            None => return self.unfinished_beside(serial),
         })
     }
 }

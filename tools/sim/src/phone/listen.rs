@@ -1,13 +1,14 @@
 //! What a phone makes of what it hears, and the rules that it holds the server to.
 
-use super::Phone;
+use super::{Acknowledged, Phone};
 use crate::network::Direction;
 use crate::oracle::Receipt;
 use crate::scene::{Event, Scene};
 use crate::schedule::MS;
+use tern_protocol::envelope::Kind;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client;
-use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason};
 use tern_protocol::phone::ticket::Ticket;
 
 /// A client's event with its bytes owned.
@@ -34,6 +35,21 @@ enum Heard {
     Delivered {
         number: u32,
         by: AccountId,
+        id: MessageId,
+    },
+    Copy {
+        number: u32,
+        to: AccountId,
+        id: MessageId,
+        body: Vec<u8>,
+    },
+    Read {
+        number: u32,
+        by: AccountId,
+        id: MessageId,
+    },
+    ReadTaken {
+        author: AccountId,
         id: MessageId,
     },
     Busy {
@@ -70,6 +86,11 @@ impl Heard {
             client::Event::Ticket { ticket, .. } => Self::Ticket(ticket),
             client::Event::TicketRefused => Self::TicketRefused,
             client::Event::Drained | client::Event::Pong { .. } => Self::Nothing,
+            client::Event::Copy { number, to, id, body, .. } => {
+                Self::Copy { number, to, id, body: body.into() }
+            }
+            client::Event::Read { number, by, id, .. } => Self::Read { number, by, id },
+            client::Event::ReadTaken { author, id } => Self::ReadTaken { author, id },
             client::Event::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
             client::Event::Found { account, name } => Self::Found { account, name: name.into() },
             client::Event::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
@@ -78,9 +99,6 @@ impl Heard {
             client::Event::Refused { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
             client::Event::Refused { .. }
             | client::Event::ServerKey { .. }
-            | client::Event::Read { .. }
-            | client::Event::ReadTaken { .. }
-            | client::Event::Copy { .. }
             | client::Event::Presence { .. }
             | client::Event::Typing { .. }
             | client::Event::Devices { .. }
@@ -141,6 +159,21 @@ impl Phone {
                 self.count_delivery(scene, number);
                 self.hear_delivered(scene, number, by, id);
             }
+            Heard::Copy { number, to, id, body } => {
+                self.count_delivery(scene, number);
+                let verdict = scene.oracle.copied(self.account, self.device, to, id, &body);
+                let Some(serial) = scene.judge(verdict) else { return };
+                self.note_delivery(scene, number, Acknowledged::Copy(serial));
+                self.check_fresh(scene, Kind::Copy, to, id);
+            }
+            Heard::Read { number, by, id } => {
+                self.count_delivery(scene, number);
+                self.note_delivery(scene, number, Acknowledged::Tick);
+                let verdict = scene.oracle.read(self.account, self.device, by, id);
+                scene.judge(verdict);
+                self.check_fresh(scene, Kind::Read, by, id);
+            }
+            Heard::ReadTaken { author, id } => self.hear_read_taken(scene, author, id),
             Heard::Busy { id, retry_ms } => {
                 let verdict = scene.oracle.serial_of(self.account, id);
                 let Some(serial) = scene.judge(verdict.ok_or_else(|| format!("busy for unknown {id:?}")))
@@ -189,6 +222,9 @@ impl Phone {
         if let Some(connection) = &mut self.connection {
             connection.is_welcome = true;
         }
+        for (author, id) in self.unread.clone() {
+            self.say_read(author, id);
+        }
         // Sends go right behind `Start`, before anything came from the home.
         self.act(scene);
     }
@@ -208,7 +244,12 @@ impl Phone {
         let again = !self.seen.insert(key);
         let verdict = scene.oracle.seen(receipt, again);
         let Some(serial) = scene.judge(verdict) else { return };
-        self.note_delivery(scene, number, Some(serial));
+        self.note_delivery(scene, number, Acknowledged::Message(serial));
+        if scene.random().chance(self.style.read_percent) {
+            scene.oracle.messages[serial].read_said = true;
+            self.unread.push((receipt.from, receipt.id));
+            self.say_read(receipt.from, receipt.id);
+        }
         let Some(connection) = &mut self.connection else { return };
         let fresh = connection.got.insert(key);
         let index = self.index;
@@ -218,10 +259,10 @@ impl Phone {
     }
 
     /// Remembers to acknowledge.
-    fn note_delivery(&mut self, scene: &mut Scene, number: u32, serial: Option<usize>) {
+    fn note_delivery(&mut self, scene: &mut Scene, number: u32, what: Acknowledged) {
         let due_ns = scene.now_ns() + self.ack_delay_ns(scene);
         let Some(connection) = &mut self.connection else { return };
-        connection.unacknowledged.push((number, serial));
+        connection.unacknowledged.push((number, what));
         connection.ack_due_ns = Some(connection.ack_due_ns.unwrap_or(due_ns).min(due_ns));
     }
 
@@ -237,7 +278,7 @@ impl Phone {
     }
 
     fn hear_delivered(&mut self, scene: &mut Scene, number: u32, by: AccountId, id: MessageId) {
-        self.note_delivery(scene, number, None);
+        self.note_delivery(scene, number, Acknowledged::Tick);
         let verdict = scene.oracle.delivered(self.account, by, id);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
@@ -250,6 +291,33 @@ impl Phone {
         if self.device == DeviceId(1) {
             self.progress_ns = scene.now_ns();
             scene.oracle.messages[serial].delivered = true;
+        }
+    }
+
+    /// Of copies and read ticks, too, each comes once on a connection.
+    fn check_fresh(&mut self, scene: &mut Scene, kind: Kind, peer: AccountId, id: MessageId) {
+        let Some(connection) = &mut self.connection else { return };
+        let fresh = connection.got_beside.insert((kind as u8, peer, id));
+        let index = self.index;
+        scene
+            .schedule
+            .check(fresh, || format!("phone {index} got the {kind:?} of {id:?} twice within one connection"));
+    }
+
+    fn hear_read_taken(&mut self, scene: &mut Scene, author: AccountId, id: MessageId) {
+        self.unread.retain(|unread| *unread != (author, id));
+        let author = scene.oracle.account_of(author);
+        let serial = author.and_then(|author| scene.oracle.serial_of(author, id));
+        let verdict = serial.ok_or_else(|| format!("a read of {id:?} is taken, which nobody sent"));
+        if let Some(serial) = scene.judge(verdict) {
+            scene.oracle.messages[serial].read_taken = true;
+        }
+    }
+
+    /// Says that a message was read; again on every connection until it is taken.
+    pub(super) fn say_read(&mut self, author: AccountId, id: MessageId) {
+        if let Some(connection) = &mut self.connection {
+            connection.client.send(&ClientFrame::Read { author, id });
         }
     }
 

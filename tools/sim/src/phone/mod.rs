@@ -39,6 +39,16 @@ struct Style {
     single_percent: u64,
     /// How often it comes back with a ticket where it has one, percent.
     ticket_percent: u64,
+    /// How often it says that it has read a message, percent.
+    read_percent: u64,
+}
+
+/// What a delivery number stands for.
+#[derive(Clone, Copy, Debug)]
+enum Acknowledged {
+    Message(usize),
+    Copy(usize),
+    Tick,
 }
 
 /// One live connection.
@@ -51,8 +61,10 @@ struct Connection {
     /// What came on this connection: (sender, id), and (recipient, id) of ticks.
     got: BTreeSet<(AccountId, MessageId)>,
     got_ticks: BTreeSet<(AccountId, MessageId)>,
+    /// Copies and read ticks that came on it, by kind.
+    got_beside: BTreeSet<(u8, AccountId, MessageId)>,
     /// Deliveries to acknowledge: number, and the message if it was one.
-    unacknowledged: Vec<(u32, Option<usize>)>,
+    unacknowledged: Vec<(u32, Acknowledged)>,
     ack_due_ns: Option<u64>,
     heard_ns: u64,
     pinged_ns: u64,
@@ -74,6 +86,8 @@ pub struct Phone {
     knows_server: bool,
     /// Its last ticket, and how often it was shown.
     ticket: Option<(Ticket, u32)>,
+    /// What it has read and said so, and nobody has taken.
+    unread: Vec<(AccountId, MessageId)>,
     connection: Option<Connection>,
     outbox: Outbox,
     /// Ids that were handed up: client dedup.
@@ -95,6 +109,7 @@ impl Phone {
             ack_ns_max: scene.random().pick(&[0, 2 * MS, 30 * MS, 400 * MS]),
             single_percent: scene.random().pick(&[0, 20, 100]),
             ticket_percent: scene.random().pick(&[0, 50, 100]),
+            read_percent: scene.random().pick(&[0, 0, 30, 100]),
         };
         Self {
             index,
@@ -106,6 +121,7 @@ impl Phone {
             style,
             knows_server: scene.random().chance(70),
             ticket: None,
+            unread: Vec::new(),
             connection: None,
             outbox: Outbox::default(),
             seen: BTreeSet::new(),
@@ -240,6 +256,7 @@ impl Phone {
             next_number: 1,
             got: BTreeSet::new(),
             got_ticks: BTreeSet::new(),
+            got_beside: BTreeSet::new(),
             unacknowledged: Vec::new(),
             ack_due_ns: None,
             heard_ns: now_ns,
@@ -349,11 +366,17 @@ impl Phone {
             count = 1 + scene.random().index(count - 1);
             connection.ack_due_ns = Some(now_ns + 2 * MS);
         }
-        let done: Vec<(u32, Option<usize>)> = connection.unacknowledged.drain(..count).collect();
+        let done: Vec<(u32, Acknowledged)> = connection.unacknowledged.drain(..count).collect();
         let Some(&(number, _)) = done.last() else { return };
         connection.client.ack(number);
-        for serial in done.into_iter().filter_map(|(_, serial)| serial) {
-            scene.oracle.acknowledged(serial, self.device);
+        for (_, what) in done {
+            match what {
+                Acknowledged::Message(serial) => scene.oracle.acknowledged(serial, self.device),
+                Acknowledged::Copy(serial) => {
+                    scene.oracle.messages[serial].copy_acknowledged_by.insert(self.device.0);
+                }
+                Acknowledged::Tick => {}
+            }
         }
         self.flush(scene);
     }
