@@ -68,9 +68,16 @@ impl Shard {
         if self.is_good(now, claims) {
             self.greet(now, conn, claims.account, claims.device, Some(claims.number), false);
         } else {
-            self.counters.tickets_refused += 1;
-            self.refuse(conn, ErrorCode::TicketUsed, "log in with the device's key");
+            self.turn_away(conn);
         }
+    }
+
+    /// The ticket was good when it was shown, and is used up by now: nobody did wrong.
+    fn turn_away(&mut self, conn: ConnId) {
+        self.counters.tickets_refused += 1;
+        let (code, detail) = (ErrorCode::TicketUsed, "log in with the device's key");
+        self.say(conn, &ServerFrame::Error { code, detail });
+        self.hang_up(conn);
     }
 
     /// The first transport frame came on a connection with a ticket: it is used up now, and with it all before it.
@@ -80,8 +87,7 @@ impl Shard {
             self.accounts.device_mut(account, place).map(|device| (account, device))
         });
         let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor) else {
-            self.counters.tickets_refused += 1;
-            self.refuse(conn, ErrorCode::TicketUsed, "log in with the device's key");
+            self.turn_away(conn);
             return;
         };
         device.ticket_floor = number.saturating_add(1);

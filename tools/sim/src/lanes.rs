@@ -115,6 +115,13 @@ impl Lanes {
         Some(Room { from, to, lane, room_bytes })
     }
 
+    /// The room that a lane has now: what its sender is told, who may have used some since it asked.
+    #[must_use]
+    pub fn free_bytes(&self, from: ShardId, to: ShardId, lane: Lane) -> usize {
+        let used = self.queues.get(&(from.0, to.0, lane as u8)).map_or(0, |queue| queue.used_bytes);
+        self.lane_bytes - used
+    }
+
     /// Whether anything waits for `to`.
     #[must_use]
     pub fn waits(&self, to: ShardId) -> bool {

@@ -231,7 +231,8 @@ impl Oracle {
     /// Bytes became stable: the messages whose marks are in them are durable.
     pub fn written(&mut self, bytes: &[u8]) {
         let mut from = 0;
-        let next = |from: usize| bytes[from..].windows(BODY_MAGIC.len()).position(|window| window == BODY_MAGIC);
+        let next =
+            |from: usize| bytes[from..].windows(BODY_MAGIC.len()).position(|window| window == BODY_MAGIC);
         while let Some(at) = next(from).map(|at| from + at) {
             from = at + BODY_MAGIC.len();
             // A copy has no name between its header and its body.

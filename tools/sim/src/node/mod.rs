@@ -65,7 +65,7 @@ pub enum Completion {
     /// See `Input`.
     HandOverState(ShardId, Box<HandOver>),
     /// See `Input`.
-    LaneRoom(ShardId, Lane, usize),
+    LaneRoom(ShardId, Lane),
     /// See `Input`.
     Disk(DiskDone),
     /// See `Input`.

@@ -49,8 +49,8 @@ impl Node {
                 self.turn_soon(scene, to.0);
             }
             Output::WantRoom { to, lane, bytes } => {
-                if let Some(room) = self.lanes.want(ShardId(shard), to, lane, bytes) {
-                    self.post(scene, shard, Completion::LaneRoom(to, lane, room.room_bytes));
+                if self.lanes.want(ShardId(shard), to, lane, bytes).is_some() {
+                    self.post(scene, shard, Completion::LaneRoom(to, lane));
                 }
             }
             Output::Disk(op) => self.start_disk(scene, shard, op, arena),

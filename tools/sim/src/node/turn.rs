@@ -76,10 +76,10 @@ impl Node {
     }
 
     fn give_room(&mut self, scene: &mut Scene, from: ShardId, to: ShardId, lane: Lane) {
-        if let Some(room) = self.lanes.room(from, to, lane) {
+        if self.lanes.room(from, to, lane).is_some() {
             let longest_ns = scene.plan.turn_ns_max;
             let delay_ns = scene.random().below(longest_ns) + 1;
-            let completion = Completion::LaneRoom(to, lane, room.room_bytes);
+            let completion = Completion::LaneRoom(to, lane);
             self.later(scene, delay_ns, NodeEvent::Post(from.0, completion));
         }
     }
@@ -121,7 +121,8 @@ impl Node {
                 let words = [11, u64::from(from.0), state.token.0];
                 self.step(scene, shard, Input::HandOverState { from, state }, &words, &[]);
             }
-            Completion::LaneRoom(to, lane, room_bytes) => {
+            Completion::LaneRoom(to, lane) => {
+                let room_bytes = self.lanes.free_bytes(ShardId(shard), to, lane);
                 let input = Input::LaneRoom { to, lane, room_bytes };
                 self.step(scene, shard, input, &[12, u64::from(to.0), lane as u64, room_bytes as u64], &[]);
             }
