@@ -1,8 +1,8 @@
 //! `tern serve`: from settings to a running node, and to its end.
 
 use crate::admin::{self, Plane};
-use crate::config::Settings;
-use crate::cores;
+use crate::config::{SHARDS_MAX, Settings};
+use crate::cores::{self, CoreMap, Machine};
 use crate::data::{DataDirectory, Wanted};
 use crate::exit::{Ending, Failure};
 use std::io::{IsTerminal, Write};
@@ -19,22 +19,22 @@ use tracing::{error, info, warn};
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     log_to_stderr();
-    let data = open_data(settings)?;
-    let allowed = cores::allowed();
-    let cpus = cores::map(settings.cpus.as_deref(), &allowed, data.shard_count);
-    if let Some(cpus) = &cpus
-        && cpus.len() != usize::from(data.shard_count)
-    {
-        return Err(Failure::usage(format!(
-            "cpus = {cpus:?}, allowed: one hardware thread for each of {} shards, or an empty list",
-            data.shard_count
-        )));
-    }
+    let machine = cores::here();
+    // Before anything is made on disk for a map that this machine cannot have.
+    cores::check(settings)?;
+    let data = open_data(settings, &machine)?;
+    let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
     // Before the node, so that a taken port costs no recovery.
     let admin = TcpListener::bind(settings.admin)
         .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
     let keys = data.keys;
-    info!(shards = data.shard_count, ?cpus, data = %settings.data.display(), "starting");
+    let steer = cores::steers(settings.cores.steer, &map, &machine, settings.phone);
+    let cpus = map.places(&machine, steer);
+    info!(shards = data.shard_count, on = ?map.shards, control = ?map.control, steer, data = %settings.data.display(), "starting");
+    // Before the node, because its helper threads shall be where this one is; shards go to their own places.
+    if let Err(error) = cores::pin_control(&map.control) {
+        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    }
     let node = Node::start(NodeConfig {
         shard_count: data.shard_count,
         partition_count: data.partition_count,
@@ -55,11 +55,11 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     control_loop(Arc::new(plane), admin)
 }
 
-fn open_data(settings: &Settings) -> Result<DataDirectory, Failure> {
-    let threads = available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX));
+fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Failure> {
+    let parallelism = available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = Wanted {
-        shard_count: settings.shards,
-        shard_count_default: threads.min(1024),
+        shard_count: settings.shard_count(),
+        shard_count_default: cores::default_shard_count(machine, parallelism, SHARDS_MAX),
         segment_bytes: settings.segment_bytes_given(),
         segment_bytes_default: settings.segment_bytes(),
     };
