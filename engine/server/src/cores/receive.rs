@@ -124,12 +124,13 @@ fn warning_of(nic: &Nic, map: &CoreMap) -> Option<String> {
         return None;
     }
     Some(format!(
-        "packets of {} ({} receive queues) arrive on the threads {} of {} shards, which so work for the other {}",
+        "packets of {} (receive queues: {}) arrive at {} of {} shards, on hardware threads {}: these shards work for \
+         the others",
         nic.name,
         nic.queues.len(),
-        format_list(&hit),
         hit.len(),
-        map.shards.len() - hit.len()
+        map.shards.len(),
+        format_list(&hit)
     ))
 }
 
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn a_queue_for_each_shard_goes_to_its_thread() {
         assert_eq!(hints(&map(), &with(&[1, 2, 3])), [] as [&str; 0]);
-        assert_eq!(hints(&map(), &with(&[1, 3, 3])), ["echo 2 > /proc/irq/101/smp_affinity_list"]);
+        assert_eq!(hints(&map(), &with(&[1, 3, 3])), ["echo 2 > /proc/irq/102/smp_affinity_list"]);
         assert_eq!(hints(&map(), &with(&[3, 1, 2])), [] as [&str; 0], "any order will do");
         assert_eq!(hints(&map(), &with(&[1, 2, 3, 3])), [] as [&str; 0]);
         // More queues than shards: they take turns.
@@ -197,7 +198,7 @@ mod tests {
         let told = |map: &CoreMap, machine: &Machine, count| warnings(map, machine, count).join("; ");
         assert_eq!(told(&map(), &with(&[1, 2, 3]), 3), "");
         assert_eq!(told(&map(), &with(&[0]), 3), "");
-        assert!(told(&map(), &with(&[1, 0]), 3).contains("arrive on the threads 1 of 1 shards"));
+        assert!(told(&map(), &with(&[1, 0]), 3).contains("arrive at 1 of 3 shards, on hardware threads 1"));
         assert!(told(&CoreMap::default(), &with(&[0]), 5).contains("5 shards share 4 hardware threads"));
         assert_eq!(told(&CoreMap::default(), &with(&[0]), 4), "");
         let siblings = CoreMap { shards: vec![0], control: vec![4] };
