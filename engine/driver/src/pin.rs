@@ -52,3 +52,37 @@ pub(crate) fn spin_ns(shard_count: u16) -> u64 {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if threads > 2 * usize::from(shard_count) { 20_000 } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::read_to_string;
+
+    #[test]
+    fn a_shard_and_its_memory_go_to_their_place() {
+        let last = core_affinity::get_core_ids().unwrap().pop().unwrap().id;
+        let place = Place { cpu: last, numa_node: Some(0), steer: false };
+        std::thread::spawn(move || {
+            // Shard 3 of a list with one place.
+            pin(3, Some(&[place]));
+            let status = read_to_string("/proc/thread-self/status").unwrap();
+            assert!(status.contains(&format!("Cpus_allowed_list:\t{last}\n")), "{status}");
+            // Kernels without NUMA have no such file.
+            if let Ok(maps) = read_to_string("/proc/thread-self/numa_maps")
+                && numa::prefer_node(0).is_ok()
+            {
+                assert_eq!(maps.split_whitespace().nth(1), Some("prefer:0"));
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn no_map_pins_nobody() {
+        let before = core_affinity::get_core_ids();
+        pin(0, None);
+        pin(0, Some(&[]));
+        assert_eq!(core_affinity::get_core_ids(), before);
+    }
+}

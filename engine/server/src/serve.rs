@@ -3,7 +3,7 @@
 use crate::admin::{self, Plane};
 use crate::config::{SHARDS_MAX, Settings};
 use crate::cores::{self, CoreMap, Machine};
-use crate::data::{DataDirectory, Wanted};
+use crate::data::{DataDirectory, Wanted, shard_count_of};
 use crate::exit::{Ending, Failure};
 use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
@@ -31,9 +31,10 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     let steer = cores::steers(settings.cores.steer, &map, &machine, settings.phone);
     let cpus = map.places(&machine, steer);
     info!(shards = data.shard_count, on = ?map.shards, control = ?map.control, steer, data = %settings.data.display(), "starting");
-    // Before the node, because its helper threads shall be where this one is; shards go to their own places.
-    if let Err(error) = cores::pin_control(&map.control) {
-        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    // Shards that are pinned go to their own places, so that the main thread may go to its own first, where the node's
+    // helper threads stay with it. Others would stay with it too.
+    if !map.shards.is_empty() {
+        pin_main(&map);
     }
     let node = Node::start(NodeConfig {
         shard_count: data.shard_count,
@@ -50,12 +51,32 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         segment_bytes: data.segment_bytes,
     })
     .map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() })?;
+    if map.shards.is_empty() {
+        pin_main(&map);
+    }
     tell_recovery(&node);
     let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.server.public)?;
     control_loop(Arc::new(plane), admin)
 }
 
+/// A refusal is no reason not to serve.
+fn pin_main(map: &CoreMap) {
+    if let Err(error) = cores::pin_control(&map.control) {
+        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    }
+}
+
 fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Failure> {
+    if let (Some(shards), Some(made)) = (settings.shard_count(), shard_count_of(&settings.data))
+        && shards != made
+        && !settings.cores.shards.named().is_empty()
+    {
+        return Err(Failure::start_up(format!(
+            "cores.shards makes {shards} shards, but data directory {} was made with {made}; changing it is not available \
+             yet, allowed: {made} hardware threads, or more of them together with shards = {made}",
+            settings.data.display()
+        )));
+    }
     let parallelism = available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = Wanted {
         shard_count: settings.shard_count(),

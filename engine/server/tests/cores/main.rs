@@ -1,6 +1,7 @@
 //! `tern cores` on recorded machines, and the core maps of `deploy/core-maps`.
 
 mod recorded;
+mod threads;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
