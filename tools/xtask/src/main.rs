@@ -37,7 +37,7 @@ enum Command {
     /// One fuzz target, or all.
     Fuzz(fuzz::FuzzArgs),
     /// The Debian package: built, installed into a throw-away root, served from, removed.
-    Package,
+    Package(package::PackageArgs),
     /// A measurement; the last line is one JSON object.
     Bench(bench::BenchArgs),
 }
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
         Command::Lint => lint::lint(),
         Command::Sim(args) => sim::sim(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
-        Command::Package => package::package(),
+        Command::Package(args) => package::package(&args),
         Command::Bench(args) => bench::bench(&args),
     }
 }

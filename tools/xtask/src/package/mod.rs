@@ -9,6 +9,7 @@ mod unit;
 use crate::install;
 use crate::tree::{binary, build, cargo, output_of, root as tree, words};
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use root::Root;
 use serving::Serving;
 use std::path::{Path, PathBuf};
@@ -29,20 +30,33 @@ const DOCUMENTATION: &str = "/usr/share/doc/tern/";
 /// What a removed package leaves: its data, and its configuration until it is purged.
 const DATA: &str = "/var/lib/tern/";
 
+/// What to do about the binaries.
+#[derive(Args, Debug)]
+pub(crate) struct PackageArgs {
+    /// Take the release binaries that are there.
+    #[arg(long)]
+    no_build: bool,
+}
+
 /// Builds and tries the package; the last line names it.
-pub(crate) fn package() -> Result<()> {
+pub(crate) fn package(args: &PackageArgs) -> Result<()> {
     install::cargo_tool("cargo-deb")?;
     install::system_program("unshare", "util-linux")?;
-    build(&["tern-server", "tern-load", "tern-ctl"])?;
+    if !args.no_build {
+        build(&["tern-server", "tern-load", "tern-ctl"])?;
+    }
     let started = Instant::now();
     let package = build_package()?;
     check_contents(&package)?;
     let root = Root::new()?;
     let before = root.files()?;
-    root.dpkg(&["--install", path(&package)?])?;
+    install_package(&root, &package)?;
     let unit = Unit::read(&root.inside("/usr/lib/systemd/system/tern.service"))?;
     unit.verify(&root)?;
-    serve(&root, &unit)?;
+    serve(&root, &unit, true)?;
+    // What an upgrade does, but for the files.
+    install_package(&root, &package)?;
+    serve(&root, &unit, false)?;
     remove(&root, &before)?;
     println!(
         "package: built, installed, served, removed in {} s: {}",
@@ -76,30 +90,46 @@ fn check_contents(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Serves as the unit says, with the installed files; only the ports are others, which may be in use here.
-fn serve(root: &Root, unit: &Unit) -> Result<()> {
-    for first in [true, false] {
-        let serving = Serving::start(root, &unit.command)?;
-        serving.is_healthy()?;
-        if first {
-            serving.carries_messages()?;
-        } else {
-            serving.has_accounts()?;
-        }
-        let trace = serving.stop()?;
-        match trace {
-            Some(calls) => calls::are_allowed(&calls, &tree().join("deploy/seccomp.json"), unit)?,
-            None => println!("package: system calls: SKIPPED, strace does not work here"),
+fn install_package(root: &Root, package: &Path) -> Result<()> {
+    let asked = root.dpkg(&["--install", package.to_str().context("a path of letters")?])?;
+    expect_asked("--install", &asked, &["daemon-reload", "try-restart tern.service"])
+}
+
+fn expect_asked(action: &str, asked: &[String], expected: &[&str]) -> Result<()> {
+    if asked == expected {
+        Ok(())
+    } else {
+        bail!("dpkg {action} asked systemd for {asked:?}, not {expected:?}")
+    }
+}
+
+/// Serves as the unit says, with the installed files; only the ports are others: the real ones may be in use here.
+fn serve(root: &Root, unit: &Unit, first: bool) -> Result<()> {
+    let serving = Serving::start(root, &unit.command)?;
+    serving.is_healthy()?;
+    if first {
+        serving.carries_messages()?;
+    } else {
+        serving.has_accounts()?;
+    }
+    match serving.stop()? {
+        Some(calls) => calls::are_allowed(&calls, &tree().join("deploy/seccomp.json"), unit),
+        None => {
+            println!("package: system calls: SKIPPED, strace does not work here");
+            Ok(())
         }
     }
-    Ok(())
 }
 
 /// After a removal only data and configuration are left, after a purge only data.
 fn remove(root: &Root, before: &[String]) -> Result<()> {
     let manifest = format!("{DATA}MANIFEST");
-    for (action, left) in [("--remove", &["/etc/tern/tern.toml"][..]), ("--purge", &[])] {
-        root.dpkg(&[action, "tern"])?;
+    let steps = [
+        ("--remove", &["/etc/tern/tern.toml"][..], &["disable --now tern.service", "daemon-reload"][..]),
+        ("--purge", &[], &[]),
+    ];
+    for (action, left, expected) in steps {
+        expect_asked(action, &root.dpkg(&[action, "tern"])?, expected)?;
         let after = root.files()?;
         let others: Vec<&String> = after
             .iter()
@@ -115,8 +145,4 @@ fn remove(root: &Root, before: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not Unicode", path.display()))
 }

@@ -3,7 +3,7 @@
 use crate::tree::run;
 use anyhow::{Context, Result};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -11,9 +11,13 @@ use tempfile::TempDir;
 /// What a program of this system needs to run in the root.
 const LIBRARIES: [&str; 4] = ["lib", "lib64", "usr/lib", "usr/lib64"];
 
-/// Mounts are seen by the command alone, and go with it. `/run` is hidden from the package's scripts: they must not
-/// find a systemd that runs here.
-const HIDE_RUN: &str = "mount -t tmpfs tmpfs /run && exec \"$@\"";
+/// Mounts are seen by the command alone, and go with it. The package's scripts shall find a systemd that runs, but not
+/// the one that may run here: [`SYSTEMCTL`] is in its place.
+const OWN_SYSTEMD: &str =
+    "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && PATH=$1:$PATH && shift && exec \"$@\"";
+
+/// Notes what it is asked for.
+const SYSTEMCTL: &str = "#!/bin/sh\necho \"$@\" >> \"$(dirname \"$0\")/asked\"\n";
 
 /// Brings this system's libraries, processes and devices into the root.
 const ENTER: &str = "root=$1; shift; for name in $1; do mount --rbind \"/$name\" \"$root/$name\" || exit 125; done; \
@@ -22,6 +26,8 @@ const ENTER: &str = "root=$1; shift; for name in $1; do mount --rbind \"/$name\"
 /// The directory, removed when this is dropped.
 pub(super) struct Root {
     directory: TempDir,
+    /// A `systemctl`, and what it was asked for.
+    systemd: TempDir,
     /// Directories of this system that a program sees in the root.
     mounts: Vec<&'static str>,
 }
@@ -49,7 +55,11 @@ impl Root {
         for name in ["status", "available"] {
             fs::write(at.join("var/lib/dpkg").join(name), "")?;
         }
-        Ok(Self { directory, mounts })
+        let systemd = tempfile::tempdir().context("a temporary directory")?;
+        let systemctl = systemd.path().join("systemctl");
+        fs::write(&systemctl, SYSTEMCTL)?;
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { directory, systemd, mounts })
     }
 
     /// A path of the root as it is called from outside.
@@ -57,12 +67,16 @@ impl Root {
         self.directory.path().join(path.trim_start_matches('/'))
     }
 
-    /// Runs dpkg on the root. What the package depends on is not in it, so that is not asked for.
-    pub(super) fn dpkg(&self, args: &[&str]) -> Result<()> {
-        let mut command = as_root(HIDE_RUN);
-        command.arg("dpkg").arg("--root").arg(self.directory.path());
+    /// Runs dpkg on the root. What the package depends on is not in it, so that is not asked for. Gives what the
+    /// package's scripts asked systemd for.
+    pub(super) fn dpkg(&self, args: &[&str]) -> Result<Vec<String>> {
+        let asked = self.systemd.path().join("asked");
+        fs::write(&asked, "")?;
+        let mut command = as_root(OWN_SYSTEMD);
+        command.arg(self.systemd.path()).arg("dpkg").arg("--root").arg(self.directory.path());
         command.args(["--force-depends", "--force-script-chrootless"]).args(args);
-        run(&mut command)
+        run(&mut command)?;
+        Ok(fs::read_to_string(&asked)?.lines().map(String::from).collect())
     }
 
     /// A command that runs in the root, as its root user. The process is the program itself.
