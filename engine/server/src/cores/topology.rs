@@ -157,6 +157,13 @@ pub(super) mod made {
     }
 
     #[test]
+    fn of_an_unknown_machine_each_thread_is_a_core() {
+        let machine = Machine::unknown(vec![0, 5]);
+        assert_eq!((machine.cores().len(), machine.online()), (2, vec![0, 5]));
+        assert!(machine.nodes().is_empty() && machine.nics.is_empty());
+    }
+
+    #[test]
     fn cores_are_near_their_neighbours() {
         let cores = machine(2, 2, 2, 2).cores();
         let cpus: Vec<&[usize]> = cores.iter().map(|core| &core.cpus[..]).collect();
