@@ -10,7 +10,7 @@ use crate::maker;
 use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
 use crate::outputs::wake_all;
-use crate::pin::{pin, spin_ns};
+use crate::pin::{Place, pin, spin_ns, steer};
 use crate::shard_thread::{Door, ShardThread};
 use crate::sockets::Sockets;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ type Introduction = (Vec<RingHandle>, Arc<[Port]>);
 /// What a shard's thread is made with.
 struct Setup {
     config: ShardConfig,
-    cpus: Option<Vec<usize>>,
+    cpus: Option<Vec<Place>>,
     data: PathBuf,
     bound: BoundAddress,
     mesh: MeshEnd,
@@ -239,6 +239,7 @@ impl Setup {
     fn boot(self) -> Result<Option<ShardThread>, StartError> {
         let own = self.config.shard;
         pin(own.0, self.cpus.as_deref());
+        steer(own.0, self.cpus.as_deref(), &self.bound);
         let limits = self.config.limits;
         let descriptor_count = limits.connection_count.saturating_add(SPARE_SLOTS);
         let mut ring = Ring::new(&Config { descriptor_count, ..Config::default() })

@@ -27,5 +27,6 @@ pub use control::Control;
 pub use error::StartError;
 pub use lifecycle::Exit;
 pub use node::{Node, NodeConfig};
+pub use pin::Place;
 pub use tern_core::io::FatalError;
 pub use tern_core::shard::RecoveryReport;

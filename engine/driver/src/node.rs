@@ -6,6 +6,7 @@ use crate::control::{Command, Control};
 use crate::error::StartError;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::outputs::wake_all;
+use crate::pin::Place;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,8 +31,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Where phones connect; port 0 lets the system pick.
     pub phone: SocketAddr,
-    /// Shard i runs on hardware thread `cpus[i % len]`; none: wherever the system puts it.
-    pub cpus: Option<Vec<usize>>,
+    /// Shard i runs at `cpus[i % len]`; none: wherever the system puts it.
+    pub cpus: Option<Vec<Place>>,
     /// The limits of each shard.
     pub limits: Limits,
     /// The node's static key.

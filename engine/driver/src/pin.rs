@@ -1,14 +1,48 @@
-//! Which hardware thread a shard runs on.
+//! Which hardware thread a shard runs on, and where its memory is.
 
 use core_affinity::CoreId;
+use std::sync::Once;
+use tern_ring::{BoundAddress, numa};
 use tracing::warn;
 
-/// Pins the calling thread. A refusal is no reason not to serve: it is logged.
-pub(crate) fn pin(shard: u16, cpus: Option<&[usize]>) {
-    let Some(cpus) = cpus.filter(|cpus| !cpus.is_empty()) else { return };
-    let id = cpus[usize::from(shard) % cpus.len()];
-    if !core_affinity::set_for_current(CoreId { id }) {
-        warn!(shard, cpu = id, "the shard's thread could not be pinned");
+/// Where a shard runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The hardware thread.
+    pub cpu: usize,
+    /// The NUMA node that its memory shall come from; none: wherever the kernel takes it.
+    pub numa_node: Option<usize>,
+    /// Whether its listener shall get the connections that arrive at its hardware thread.
+    pub steer: bool,
+}
+
+/// The place of a shard.
+fn place_of(shard: u16, places: Option<&[Place]>) -> Option<Place> {
+    let places = places.filter(|places| !places.is_empty())?;
+    Some(places[usize::from(shard) % places.len()])
+}
+
+/// Pins the calling thread and says where its memory shall come from: to be called before it allocates anything that
+/// is to stay. A refusal is no reason not to serve: it is logged.
+pub(crate) fn pin(shard: u16, places: Option<&[Place]>) {
+    let Some(place) = place_of(shard, places) else { return };
+    if !core_affinity::set_for_current(CoreId { id: place.cpu }) {
+        warn!(shard, cpu = place.cpu, "the shard's thread could not be pinned");
+    }
+    let Some(node) = place.numa_node else { return };
+    if let Err(error) = numa::prefer_node(node) {
+        // The same for each shard (a kernel without NUMA, a container that forbids the call): said once.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| warn!(shard, node, %error, "memory could not be bound to the shards' NUMA nodes"));
+    }
+}
+
+/// Asks for the connections that arrive at the shard's hardware thread, if its place says so.
+pub(crate) fn steer(shard: u16, places: Option<&[Place]>, bound: &BoundAddress) {
+    if let Some(Place { cpu, steer: true, .. }) = place_of(shard, places)
+        && let Err(error) = bound.prefer_cpu(cpu)
+    {
+        warn!(shard, cpu, %error, "the shard's listener could not be steered");
     }
 }
 
@@ -17,4 +51,38 @@ pub(crate) fn pin(shard: u16, cpus: Option<&[usize]>) {
 pub(crate) fn spin_ns(shard_count: u16) -> u64 {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if threads > 2 * usize::from(shard_count) { 20_000 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::read_to_string;
+
+    #[test]
+    fn a_shard_and_its_memory_go_to_their_place() {
+        let last = core_affinity::get_core_ids().unwrap().pop().unwrap().id;
+        let place = Place { cpu: last, numa_node: Some(0), steer: false };
+        std::thread::spawn(move || {
+            // Shard 3 of a list with one place.
+            pin(3, Some(&[place]));
+            let status = read_to_string("/proc/thread-self/status").unwrap();
+            assert!(status.contains(&format!("Cpus_allowed_list:\t{last}\n")), "{status}");
+            // Kernels without NUMA have no such file.
+            if let Ok(maps) = read_to_string("/proc/thread-self/numa_maps")
+                && numa::prefer_node(0).is_ok()
+            {
+                assert_eq!(maps.split_whitespace().nth(1), Some("prefer:0"));
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn no_map_pins_nobody() {
+        let before = core_affinity::get_core_ids();
+        pin(0, None);
+        pin(0, Some(&[]));
+        assert_eq!(core_affinity::get_core_ids(), before);
+    }
 }

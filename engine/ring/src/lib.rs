@@ -45,6 +45,7 @@ mod error;
 mod event;
 mod file;
 mod listener;
+pub mod numa;
 mod operation;
 pub mod probe;
 mod ring;

@@ -44,6 +44,16 @@ impl BoundAddress {
         self.address
     }
 
+    /// Asks the kernel for the connections whose packets are worked on by hardware thread `cpu` (SO_INCOMING_CPU):
+    /// among the sockets of one address it prefers this one for them. To be called before it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn prefer_cpu(&self, cpu: usize) -> io::Result<()> {
+        let cpu = i32::try_from(cpu).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.socket.set(libc::SOL_SOCKET, libc::SO_INCOMING_CPU, cpu)
+    }
+
     /// Starts to listen.
     ///
     /// # Errors

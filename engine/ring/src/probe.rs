@@ -36,9 +36,9 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forbidden => f.write_str(
-                "io_uring is forbidden for this process. In a container: allow it (docker run --security-opt \
-                 seccomp=unconfined, or a profile with io_uring_setup, io_uring_enter, io_uring_register). On the \
-                 host: sysctl kernel.io_uring_disabled must be 0",
+                "io_uring is forbidden for this process. In a container: allow it (--security-opt \
+                 seccomp=deploy/seccomp.json, or another profile with io_uring_setup, io_uring_enter and \
+                 io_uring_register). On the host: sysctl kernel.io_uring_disabled must be 0",
             ),
             Self::NoRing => f.write_str("this kernel has no io_uring: Linux 6.1 or later is needed"),
             Self::SetupFlags => f.write_str(

@@ -27,6 +27,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
     },
+    /// Show sockets, cores, NUMA nodes and network queues, the core map in force, and propose one.
+    Cores(Box<CoresArgs>),
     /// Look at the configuration without starting anything.
     Config {
         /// What to do with it.
@@ -35,10 +37,24 @@ pub(crate) enum Command {
     },
 }
 
+/// Flags of `cores`: those of `serve` say which map is in force.
+#[derive(Args, Debug)]
+pub(crate) struct CoresArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// Copy of another machine's /sys; its /proc/irq may lie beside it, as DIR/../proc/irq.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sysfs: Option<PathBuf>,
+    /// One line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What `tern config` can do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum ConfigCommand {
-    /// Check the file and the flags; prints `ok` or what is wrong.
+    /// Check the file and the flags, also against this machine; prints `ok` or what is wrong.
     Check(Box<ServeArgs>),
     /// Print the whole configuration that `serve` would use with these flags, as TOML.
     Show(Box<ServeArgs>),
@@ -59,7 +75,7 @@ pub(crate) struct ServeArgs {
     /// Admin endpoint, loopback only [default: 127.0.0.1:7323].
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
-    /// Number of shards [default: that of the data directory, or one per hardware thread].
+    /// Number of shards [default: that of the data directory, or as many as the core map has].
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u16>,
     /// Let phones register accounts by themselves.

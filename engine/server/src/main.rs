@@ -41,8 +41,12 @@ fn run(command: Command) -> Result<Ending, Failure> {
             println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
             Ok(Ending::Drained)
         }
+        Command::Cores(args) => {
+            print!("{}", cores::cores(&args)?);
+            Ok(Ending::Drained)
+        }
         Command::Config { command: ConfigCommand::Check(args) } => {
-            Settings::load(&args)?;
+            cores::check(&Settings::load(&args)?)?;
             println!("ok");
             Ok(Ending::Drained)
         }

@@ -1,9 +1,9 @@
 //! `tern serve`: from settings to a running node, and to its end.
 
 use crate::admin::{self, Plane};
-use crate::config::Settings;
-use crate::cores;
-use crate::data::{DataDirectory, Wanted};
+use crate::config::{SHARDS_MAX, Settings};
+use crate::cores::{self, CoreMap, Machine};
+use crate::data::{DataDirectory, Wanted, shard_count_of};
 use crate::exit::{Ending, Failure};
 use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
@@ -19,22 +19,23 @@ use tracing::{error, info, warn};
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     log_to_stderr();
-    let data = open_data(settings)?;
-    let allowed = cores::allowed();
-    let cpus = cores::map(settings.cpus.as_deref(), &allowed, data.shard_count);
-    if let Some(cpus) = &cpus
-        && cpus.len() != usize::from(data.shard_count)
-    {
-        return Err(Failure::usage(format!(
-            "cpus = {cpus:?}, allowed: one hardware thread for each of {} shards, or an empty list",
-            data.shard_count
-        )));
-    }
+    let machine = cores::here();
+    // Before anything is made on disk for a map that this machine cannot have.
+    cores::check(settings)?;
+    let data = open_data(settings, &machine)?;
+    let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
     // Before the node, so that a taken port costs no recovery.
     let admin = TcpListener::bind(settings.admin)
         .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
     let keys = data.keys;
-    info!(shards = data.shard_count, ?cpus, data = %settings.data.display(), "starting");
+    let steer = cores::steers(settings.cores.steer, &map, &machine, settings.phone);
+    let cpus = map.places(&machine, steer);
+    info!(shards = data.shard_count, on = ?map.shards, control = ?map.control, steer, data = %settings.data.display(), "starting");
+    // Shards that are pinned go to their own places, so that the main thread may go to its own first, where the node's
+    // helper threads stay with it. Others would stay with it too.
+    if !map.shards.is_empty() {
+        pin_main(&map);
+    }
     let node = Node::start(NodeConfig {
         shard_count: data.shard_count,
         partition_count: data.partition_count,
@@ -50,16 +51,36 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         segment_bytes: data.segment_bytes,
     })
     .map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() })?;
+    if map.shards.is_empty() {
+        pin_main(&map);
+    }
     tell_recovery(&node);
     let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.server.public)?;
     control_loop(Arc::new(plane), admin)
 }
 
-fn open_data(settings: &Settings) -> Result<DataDirectory, Failure> {
-    let threads = available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX));
+/// A refusal is no reason not to serve.
+fn pin_main(map: &CoreMap) {
+    if let Err(error) = cores::pin_control(&map.control) {
+        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    }
+}
+
+fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Failure> {
+    if let (Some(shards), Some(made)) = (settings.shard_count(), shard_count_of(&settings.data))
+        && shards != made
+        && !settings.cores.shards.named().is_empty()
+    {
+        return Err(Failure::start_up(format!(
+            "cores.shards makes {shards} shards, but data directory {} was made with {made}; changing it is not available \
+             yet, allowed: {made} hardware threads, or more of them together with shards = {made}",
+            settings.data.display()
+        )));
+    }
+    let parallelism = available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = Wanted {
-        shard_count: settings.shards,
-        shard_count_default: threads.min(1024),
+        shard_count: settings.shard_count(),
+        shard_count_default: cores::default_shard_count(machine, parallelism, SHARDS_MAX),
         segment_bytes: settings.segment_bytes_given(),
         segment_bytes_default: settings.segment_bytes(),
     };

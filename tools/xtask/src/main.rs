@@ -8,6 +8,7 @@ mod install;
 mod lint;
 mod median;
 mod node;
+mod package;
 mod sim;
 mod test;
 mod tree;
@@ -35,6 +36,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// One fuzz target, or all.
     Fuzz(fuzz::FuzzArgs),
+    /// The Debian package: built, installed into a throw-away root, served from, removed.
+    Package(package::PackageArgs),
     /// A measurement; the last line is one JSON object.
     Bench(bench::BenchArgs),
 }
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
         Command::Lint => lint::lint(),
         Command::Sim(args) => sim::sim(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Package(args) => package::package(&args),
         Command::Bench(args) => bench::bench(&args),
     }
 }

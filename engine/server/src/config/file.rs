@@ -1,5 +1,7 @@
 //! The TOML file as it stands on disk.
 
+use super::cores::CoresTable;
+use super::explain::explain;
 use super::limits::LimitsTable;
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
@@ -18,12 +20,12 @@ pub(crate) struct ConfigFile {
     pub(super) admin: Option<SocketAddr>,
     /// Number of shards.
     pub(super) shards: Option<u16>,
-    /// The core map: the hardware thread of each shard, in order. An empty list pins nothing.
-    pub(super) cpus: Option<Vec<usize>>,
     /// Whether phones may register.
     pub(super) open_registration: Option<bool>,
     /// Bytes of a log segment, fixed when the data directory is made.
     pub(super) segment_bytes: Option<u32>,
+    /// The core map.
+    pub(super) cores: Option<CoresTable>,
     /// The limits.
     pub(super) limits: Option<LimitsTable>,
 }
@@ -37,11 +39,11 @@ impl ConfigFile {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("config {}: {error}", path.display())))?;
-        Self::parse(&text).map_err(|error| Failure::usage(format!("config {}: {error}", path.display())))
+        Self::parse(&text).map_err(|error| Failure::usage(format!("config {}, {error}", path.display())))
     }
 
-    /// Parses the text of a file.
-    pub(super) fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// Parses the text of a file. The error is a text for people.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| explain(text, &error))
     }
 }

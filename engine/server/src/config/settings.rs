@@ -1,5 +1,6 @@
 //! The configuration that a node runs with, checked.
 
+use super::cores::{CoresSettings, CoresTable, Threads};
 use super::file::ConfigFile;
 use super::limits::LimitsTable;
 use crate::cli::ServeArgs;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use tern_core::limits::Limits;
 
 /// Most shards of a node: with this many, lanes and threads are still sensible on today's largest machines.
-const SHARDS_MAX: u16 = 1024;
+pub(crate) const SHARDS_MAX: u16 = 1024;
 /// Bytes of a log segment where nothing else is said.
 const SEGMENT_BYTES: u32 = 32 << 20;
 
@@ -22,10 +23,10 @@ pub(crate) struct Settings {
     pub(crate) phone: SocketAddr,
     /// Admin endpoint; loopback.
     pub(crate) admin: SocketAddr,
-    /// Number of shards, where file or flags say it; otherwise the data directory or the machine decides.
-    pub(crate) shards: Option<u16>,
-    /// The core map, where the file says it.
-    pub(crate) cpus: Option<Vec<usize>>,
+    /// Number of shards, where file or flags say it.
+    shards: Option<u16>,
+    /// The core map.
+    pub(crate) cores: CoresSettings,
     /// Whether phones may register.
     pub(crate) open_registration: bool,
     /// Bytes of a log segment, where the file says it.
@@ -57,7 +58,7 @@ impl Settings {
             phone: args.phone.or(file.phone).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7322))),
             admin: args.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323))),
             shards: args.shards.or(file.shards),
-            cpus: file.cpus,
+            cores: file.cores.unwrap_or_default().resolve()?,
             open_registration: args.open_registration || file.open_registration.unwrap_or(false),
             segment_bytes: file.segment_bytes,
             limits: file.limits.unwrap_or_default().resolve(),
@@ -78,12 +79,12 @@ impl Settings {
         {
             return wrong("shards", &shards, "1 to 1024");
         }
-        if let (Some(cpus), Some(shards)) = (&self.cpus, self.shards)
-            && !cpus.is_empty()
-            && cpus.len() != usize::from(shards)
+        if let (Some(shards), Threads::These(threads)) = (self.shards, &self.cores.shards)
+            && usize::from(shards) > threads.len()
         {
-            let given = format!("{cpus:?}");
-            return wrong("cpus", &given, "one hardware thread for each shard, or an empty list");
+            let count = threads.len();
+            let allowed = format!("at most {count}, since cores.shards names {count} hardware threads");
+            return wrong("shards", &shards, &allowed);
         }
         if let Err(error) = self.limits.validate() {
             let value = LimitsTable::value_of(&self.limits, error.name);
@@ -97,6 +98,13 @@ impl Settings {
             return wrong("segment_bytes", &bytes, &allowed);
         }
         Ok(())
+    }
+
+    /// Number of shards, where file or flags say it or the core map names their threads; otherwise the data directory
+    /// or the machine decides.
+    pub(crate) fn shard_count(&self) -> Option<u16> {
+        let named = self.cores.shards.named().len();
+        self.shards.or_else(|| u16::try_from(named).ok().filter(|&count| count > 0))
     }
 
     /// Bytes of a segment in a new data directory.
@@ -116,7 +124,7 @@ impl Settings {
             phone: Some(self.phone),
             admin: Some(self.admin),
             shards: self.shards,
-            cpus: self.cpus.clone(),
+            cores: Some(CoresTable::of(&self.cores)),
             open_registration: Some(self.open_registration),
             segment_bytes: Some(self.segment_bytes()),
             limits: Some(LimitsTable::of(&self.limits)),
@@ -134,7 +142,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> Result<Settings, String> {
-        let file = ConfigFile::parse(text).map_err(|error| error.to_string())?;
+        let file = ConfigFile::parse(text)?;
         Settings::merge(file, &ServeArgs::default()).map_err(|failure| failure.text)
     }
 
@@ -156,13 +164,20 @@ mod tests {
         let settings = Settings::merge(file, &args).unwrap();
         assert_eq!(settings.phone.port(), 2);
         assert_eq!(settings.data, PathBuf::from("b"));
-        assert_eq!(settings.shards, Some(3));
+        assert_eq!(settings.shard_count(), Some(3));
+    }
+
+    #[test]
+    fn named_threads_say_how_many_shards() {
+        assert_eq!(settings("").unwrap().shard_count(), None);
+        assert_eq!(settings("[cores]\nshards = \"\"\"\n 4-6,\n 1\n\"\"\"").unwrap().shard_count(), Some(4));
+        assert_eq!(settings("shards = 2\n[cores]\nshards = \"4-6\"").unwrap().shard_count(), Some(2));
     }
 
     #[test]
     fn what_show_prints_means_the_same() {
         let first =
-            settings("shards = 2\ncpus = [0, 1]\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
+            settings("shards = 2\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
         assert_eq!(first.limits.window_count, 7);
         let second = settings(&first.to_toml()).unwrap();
         assert_eq!(Settings { segment_bytes: first.segment_bytes, ..second }, first);
@@ -179,7 +194,32 @@ mod tests {
             ("admin = \"0.0.0.0:1\"", &["admin", "0.0.0.0:1", "loopback"][..]),
             ("segment_bytes = 4097", &["segment_bytes", "4097", "multiple of 4096"][..]),
             ("data = []", &["data", "[]", "one directory"][..]),
-            ("shards = 2\ncpus = [1]", &["cpus", "[1]", "each shard"][..]),
+            ("shards = 70000", &["line 1", "shards = 70000", "a whole number from 0 to 65535"][..]),
+            ("open_registration = 1", &["open_registration = 1", "true or false"][..]),
+            ("phone = \"here\"", &["phone = \"here\"", "an address with a port"][..]),
+            ("phone = 7", &["phone = 7", "an address with a port"][..]),
+            ("data = \"a\"", &["data = \"a\"", "a list in [brackets]"][..]),
+            ("data = [7]", &["data = [7]", "a text in \"quotes\""][..]),
+            ("[limits]\nbody_bytes = -1", &["limits.body_bytes = -1", "a whole number, 0 or more"][..]),
+            (
+                "[limits]\nwindow = 9",
+                &["limits.window = 9", "unknown key window, the nearest is window_count"][..],
+            ),
+            ("[core]\nshards = \"0\"", &["unknown key core, the nearest is cores"][..]),
+            ("[cores]\nsteering = true", &["cores.steering", "the nearest is steer"][..]),
+            ("[cores]\nshards = \"2-x\"", &["cores.shards = \"2-x\"", "\"auto\"", "\"2-19,22-39\""][..]),
+            ("[cores]\nshards = \"\"", &["cores.shards = \"\"", "allowed"][..]),
+            ("[cores]\ncontrol = \"7,5-8\"", &["cores.control", "thread 7 is named twice"][..]),
+            (
+                "[cores]\nshards = \"0-3\"\ncontrol = \"3\"",
+                &["cores.control = \"3\"", "thread 3 is in cores.shards"],
+            ),
+            (
+                "shards = 3\n[cores]\nshards = \"1-2\"",
+                &["shards = 3", "at most 2", "cores.shards names 2"][..],
+            ),
+            ("shards = 1\nshards = 2", &["line 2: shards = 2", "duplicate key"][..]),
+            ("phone =", &["line 1: phone ="][..]),
         ] {
             let error = settings(text).unwrap_err();
             for part in parts {

@@ -93,6 +93,12 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The shards that a directory was made with, without opening it; none where there is no directory that can be read.
+pub(crate) fn shard_count_of(path: &Path) -> Option<u16> {
+    let text = std::fs::read_to_string(path.join(MANIFEST)).ok()?;
+    Some(Manifest::parse(&text).ok()?.shard_count)
+}
+
 fn lock(path: &Path) -> Result<File, Failure> {
     let file = path.join(LOCK);
     let lock = OpenOptions::new()
@@ -179,6 +185,8 @@ mod tests {
         let path = place.path().join("new/deep");
         let first = DataDirectory::open(&path, WANTED).unwrap();
         let (dedup, public) = (first.dedup_key, first.keys.server.public);
+        assert_eq!(shard_count_of(&path), Some(2), "a peek needs no lock");
+        assert_eq!(shard_count_of(place.path()), None);
         drop(first);
         let second = DataDirectory::open(&path, Wanted { shard_count_default: 9, ..WANTED }).unwrap();
         assert_eq!((second.dedup_key, second.keys.server.public), (dedup, public));

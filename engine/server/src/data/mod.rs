@@ -15,5 +15,5 @@ mod keys;
 mod manifest;
 mod secret;
 
-pub(crate) use directory::{DataDirectory, Wanted};
+pub(crate) use directory::{DataDirectory, Wanted, shard_count_of};
 pub(crate) use secret::{from_hex, random, to_hex};

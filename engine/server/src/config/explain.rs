@@ -1,0 +1,85 @@
+//! What a TOML error means to the person who wrote the file: line, key, value, what is allowed.
+
+use toml::de::Error;
+
+/// One line of text for an error in `text`.
+pub(super) fn explain(text: &str, error: &Error) -> String {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line_number = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default().trim();
+    // The key is shown with its table, as the texts of other errors name it.
+    let table = before.lines().map(str::trim).rfind(|line| line.starts_with('[') && line.ends_with(']'));
+    let shown = match table {
+        Some(table) if !line.starts_with('[') => format!("{}.{line}", table.trim_matches(['[', ']'])),
+        _ => line.to_string(),
+    };
+    format!("line {line_number}: {shown}: {}", meaning(error.message()))
+}
+
+fn meaning(message: &str) -> String {
+    let message = message.trim().replace('\n', ", ");
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let mut names = rest.split('`').skip(1).step_by(2);
+        let unknown = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.collect();
+        let nearest = known.iter().min_by_key(|name| distance(unknown, name)).copied().unwrap_or("none");
+        return format!("unknown key {unknown}, the nearest is {nearest}; allowed: {}", known.join(", "));
+    }
+    let allowed = match message.rsplit_once("expected ").map(|(_, expected)| expected.trim()) {
+        Some("u8") => "a whole number from 0 to 255",
+        Some("u16") => "a whole number from 0 to 65535",
+        Some("u32") => "a whole number from 0 to 4294967295",
+        Some("u64" | "usize") => "a whole number, 0 or more",
+        Some("a boolean") => "true or false",
+        Some("a string" | "path string") => "a text in \"quotes\"",
+        Some("a sequence") => "a list in [brackets]",
+        _ if message.contains("socket address") => {
+            "an address with a port in \"quotes\", such as \"0.0.0.0:7322\""
+        }
+        _ => return message,
+    };
+    format!("{message}; allowed: {allowed}")
+}
+
+/// Letters to insert, remove or change to make one word of the other (Levenshtein).
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (done, letter) in left.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], done + 1);
+        for (index, other) in right.iter().enumerate() {
+            let changed = corner + usize::from(letter != *other);
+            corner = row[index + 1];
+            row[index + 1] = changed.min(corner + 1).min(row[index] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_the_known_ones() {
+        for (left, right, letters) in
+            [("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0), ("window", "window_count", 6)]
+        {
+            assert_eq!(distance(left, right), letters, "{left} {right}");
+            assert_eq!(distance(right, left), letters);
+        }
+    }
+
+    #[test]
+    fn an_error_shows_its_place() {
+        let text = "\n[limits]\n  busy_ms = true # no\n";
+        let error = toml::from_str::<super::super::file::ConfigFile>(text).unwrap_err();
+        assert_eq!(
+            explain(text, &error),
+            "line 3: limits.busy_ms = true # no: invalid type: boolean `true`, expected u32; allowed: a whole number \
+             from 0 to 4294967295"
+        );
+    }
+}

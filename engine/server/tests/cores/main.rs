@@ -1,0 +1,148 @@
+//! `tern cores` on recorded machines, and the core maps of `deploy/core-maps`.
+
+mod recorded;
+mod threads;
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const LARGE: &str = include_str!("machines/2x10-core-40-thread.txt");
+const EPYC: &str = include_str!("machines/epyc-64-core-nps4.txt");
+const SMALL: &str = include_str!("machines/small-vm.txt");
+
+fn tern(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tern")).args(args).output().unwrap()
+}
+
+fn text_of(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What `tern cores` says of a machine.
+fn report(machine: &str, more: &[&str]) -> Value {
+    let place = tempfile::tempdir().unwrap();
+    let sys = recorded::write(machine, place.path());
+    let args = [&["cores", "--json", "--sysfs", sys.to_str().unwrap()], more].concat();
+    serde_json::from_str(&text_of(&tern(&args))).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<u64> {
+    value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect()
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/core-maps").join(name)
+}
+
+#[test]
+fn the_box_of_the_plan_has_38_shards_and_a_core_for_the_rest() {
+    let report = report(LARGE, &[]);
+    let proposal = &report["proposal"];
+    assert_eq!(numbers(&proposal["control"]), [0, 20]);
+    let shards = numbers(&proposal["shards"]);
+    assert_eq!(shards.len(), 38);
+    assert!(shards.chunks(2).all(|pair| pair[1] == pair[0] + 20), "neighbours share a core: {shards:?}");
+    let second_node: Vec<bool> = shards.iter().map(|cpu| (10..20).contains(cpu) || *cpu >= 30).collect();
+    assert!(second_node.is_sorted(), "nodes follow each other: {shards:?}");
+    assert_eq!((&report["map"], &report["memory_by_node"]), (proposal, &Value::Bool(true)));
+}
+
+#[test]
+fn an_epyc_with_four_nodes_keeps_nodes_together() {
+    let report = report(EPYC, &[]);
+    let shards = numbers(&report["proposal"]["shards"]);
+    assert_eq!(numbers(&report["proposal"]["control"]), [0, 64]);
+    assert_eq!(shards.len(), 125, "128 threads, one offline, two of the control core");
+    assert!(!shards.contains(&127));
+    let nodes: Vec<u64> = shards.iter().map(|cpu| cpu % 64 / 16).collect();
+    assert!(nodes.is_sorted() && nodes.last() == Some(&3), "{nodes:?}");
+    assert_eq!(report["proposal_toml"].as_str().unwrap().lines().count(), 8, "a line for each node");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("arrive at 16 of 125 shards, on hardware threads 32-47"), "{warnings}");
+    let hints = report["hints"].as_array().unwrap();
+    assert!(
+        hints.contains(&"echo 64 > /proc/irq/201/smp_affinity_list".into()),
+        "queue 1 to a control thread: {hints:?}"
+    );
+}
+
+#[test]
+fn a_small_machine_uses_both_processors() {
+    let report = report(SMALL, &[]);
+    assert_eq!(numbers(&report["proposal"]["shards"]), [0, 1]);
+    assert!(numbers(&report["proposal"]["control"]).is_empty());
+    assert_eq!(report["memory_by_node"], Value::Bool(false));
+    assert_eq!(report["machine"]["nics"][0]["queues"][0]["interrupt"], 38);
+    assert!(report["warnings"].to_string().contains("packets of eth0 (receive queues: 1)"));
+    assert_eq!(report["hints"], serde_json::json!(["echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"]));
+}
+
+#[test]
+fn shipped_core_maps_are_the_proposals() {
+    for (file, machine) in [("2x10-core-40-thread.toml", LARGE), ("small-vm.toml", SMALL)] {
+        let text = std::fs::read_to_string(shipped(file)).unwrap();
+        let path = shipped(file);
+        let report = report(machine, &["--config", path.to_str().unwrap()]);
+        let proposal = report["proposal_toml"].as_str().unwrap();
+        assert!(text.ends_with(&format!("\n{proposal}")), "{file} should end with:\n{proposal}");
+        assert_eq!(report["map"], report["proposal"], "{file}");
+    }
+}
+
+#[test]
+fn the_text_names_everything() {
+    let place = tempfile::tempdir().unwrap();
+    let sys = recorded::write(LARGE, place.path());
+    let text = text_of(&tern(&["cores", "--phone", "[::]:7322", "--sysfs", sys.to_str().unwrap()]));
+    for part in [
+        "2 sockets, 20 cores, 40 hardware threads, 2 NUMA nodes\n",
+        "     0     0     0  0,20           control, control\n",
+        "     1     1    12  19,39          shard 36, shard 37\n",
+        "eth0 rx-39         0  103       39\n",
+        "map in force: 38 shards\n",
+        "listeners   each takes what arrives at its shard's thread\n",
+        "proposal for this machine\n\n[cores]\n",
+        "smp_affinity_list\necho ff,ffeffffe > /sys/class/net/eth1/queues/rx-0/rps_cpus\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn a_map_that_a_machine_cannot_have_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let sys = recorded::write(SMALL, place.path());
+    let file = shipped("2x10-core-40-thread.toml");
+    let output = tern(&["cores", "--sysfs", sys.to_str().unwrap(), "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("cores.shards") && error.contains("thread 21 does not exist"), "{error}");
+    assert!(error.contains("allowed: 0,1"), "{error}");
+    // The same is found by `config check` and by `serve`, before anything is made.
+    let data = place.path().join("data");
+    let config = place.path().join("tern.toml");
+    std::fs::write(&config, "[cores]\ncontrol = \"1023\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    for args in [
+        &["config", "check", "--config", config][..],
+        &["serve", "--config", config, "--data", data.to_str().unwrap()],
+    ] {
+        let output = tern(args);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("cores.control = \"1023\": hardware thread 1023 does not exist"), "{error}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
+fn this_machine_has_a_report_too() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("none");
+    let text = text_of(&tern(&["cores", "--data", data.to_str().unwrap(), "--shards", "1"]));
+    assert!(text.contains("map in force: 1 shard\n"), "{text}");
+    let empty = tern(&["cores", "--sysfs", place.path().to_str().unwrap()]);
+    assert_eq!(empty.status.code(), Some(2));
+}
