@@ -51,25 +51,56 @@ const XX: [(&str, &str); 6] = [
      "449d4d433b3cdc3d02bf6fc881774b9df54366ebcffb9689bb13f14709822cd7ef42bcdb4d"),
 ];
 
+/// The psk of `NNpsk0`: "This is my Austrian perspective!".
+const PSK: &str = "54686973206973206d7920417573747269616e20706572737065637469766521";
+/// Payload and ciphertext of each message; the sides take turns.
+#[rustfmt::skip]
+const NN_PSK0: [(&str, &str); 6] = [
+    ("4c756477696720766f6e204d69736573",
+     "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79447c37a89fc17813788d30df2d59501d60\
+      66f5f8aecc3406bbd9829f2d24a531b1"),
+    ("4d757272617920526f746862617264",
+     "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f1448088432f29d79368ef9de4e1ae7a362fb05bf0\
+      ad668e026bf5714554497b3a720461"),
+    ("462e20412e20486179656b",
+     "7c01e898a6201f36aecee532e29cd0b7f8ffa29d3366ad0dce39a6"),
+    ("4361726c204d656e676572",
+     "a9ff535aace3db6a1da1a7fb00fe2de2622bb373abad9fb42c00e0"),
+    ("4a65616e2d426170746973746520536179",
+     "6cfc49a3e65472edc2d0152abe5ce950170a8a47c959f30bd48b5f0aacf29adbfd"),
+    ("457567656e2042f6686d20766f6e2042617765726b",
+     "9bc86e6d974ed21ba04604a94aa68de21677eb409ead070c0cd569b069ee19ba142aa4c1a9"),
+];
+
 pub(super) fn from_hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
     assert!(digits.len().is_multiple_of(2), "half a byte");
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn side(name: &str, initiator: bool, private: &str, ephemeral: &str) -> snow::HandshakeState {
-    let private = from_hex(private);
-    let ephemeral = from_hex(ephemeral);
+fn side(name: &str, initiator: bool) -> snow::HandshakeState {
+    let [private, ephemeral] = if initiator {
+        [INITIATOR_STATIC, INITIATOR_EPHEMERAL]
+    } else {
+        [RESPONDER_STATIC, RESPONDER_EPHEMERAL]
+    };
+    let (private, ephemeral, psk) = (from_hex(private), from_hex(ephemeral), from_hex(PSK));
     let remote = from_hex(RESPONDER_PUBLIC);
-    let static_key = StaticKey::new(&KeyPair::from_seed(private[..].try_into().unwrap()));
-    let private = static_key.pair().private;
-    let resolver = Box::new(Resolver { static_key: Some(static_key), seed: [0; 32] });
+    let by_psk = name.contains("psk");
+    let static_key =
+        (!by_psk).then(|| StaticKey::new(&KeyPair::from_seed(private.as_slice().try_into().unwrap())));
+    let private = static_key.as_ref().map(|key| key.pair().private);
+    let resolver = Box::new(Resolver { static_key, seed: [0; 32] });
     let mut builder = snow::Builder::with_resolver(name.parse().unwrap(), resolver)
         .prologue(PROLOGUE)
         .unwrap()
-        .local_private_key(&private)
-        .unwrap()
         .fixed_ephemeral_key_for_testing_only(&ephemeral);
+    if let Some(private) = &private {
+        builder = builder.local_private_key(private).unwrap();
+    }
+    if by_psk {
+        builder = builder.psk(0, psk.as_array().unwrap()).unwrap();
+    }
     if initiator && name.contains("IK") {
         builder = builder.remote_public_key(&remote).unwrap();
     }
@@ -77,10 +108,7 @@ fn side(name: &str, initiator: bool, private: &str, ephemeral: &str) -> snow::Ha
 }
 
 fn check(name: &str, handshake_count: usize, messages: &[(&str, &str)]) {
-    let mut sides = [
-        side(name, true, INITIATOR_STATIC, INITIATOR_EPHEMERAL),
-        side(name, false, RESPONDER_STATIC, RESPONDER_EPHEMERAL),
-    ];
+    let mut sides = [side(name, true), side(name, false)];
     let mut buffer = [0; 512];
     for (turn, (payload, ciphertext)) in messages[..handshake_count].iter().enumerate() {
         let bytes = sides[turn % 2].write_message(&from_hex(payload), &mut buffer).unwrap();
@@ -109,6 +137,11 @@ fn ik_agrees() {
 #[test]
 fn xx_agrees() {
     check("Noise_XX_25519_AESGCM_SHA256", 3, &XX);
+}
+
+#[test]
+fn nn_psk0_agrees() {
+    check("Noise_NNpsk0_25519_AESGCM_SHA256", 2, &NN_PSK0);
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use super::cacophony_tests::from_hex;
 use super::client::{Client, ClientConfig};
-use super::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
+use super::frame::{
+    ClientFrame, DeviceInfo, DeviceList, ErrorCode, GoodbyeReason, PresenceState, ServerFrame,
+};
 use super::noise::{KeyPair, Transport};
-use super::preface::{PREFACE_BYTES, Preface};
+use super::preface::{PREFACE_BYTES, Pattern, Preface};
 use super::record::{self, HEADER_BYTES};
 use super::server::{self, Handshake, LoginRequest, Progress};
+use super::ticket::{TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
 use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -85,6 +88,73 @@ fn conversation(ik: bool) -> [Vec<u8>; 4] {
     }
 }
 
+const TICKET_SECRET: [u8; 32] = [5; 32];
+const TICKET_NONCE: [u8; 12] = [6; 12];
+const CLAIMS: TicketClaims =
+    TicketClaims { account: AccountId(5 << 48 | 7), device: DeviceId(1), number: 3, made_s: 1_700_000_000 };
+const TICKET_VALID_S: u32 = 604_800;
+
+fn ticket() -> Ticket {
+    TicketKeys::new(&TICKET_SECRET).issue(&CLAIMS, TICKET_NONCE)
+}
+
+/// The server's side of a connection that begins with these bytes: the login, its answer, and the session.
+fn admitted(first: &[u8]) -> (LoginRequest, Vec<u8>, Transport) {
+    let (prologue, message) = first.split_at(Pattern::NNpsk0.prologue_bytes());
+    let id: [u8; TICKET_BYTES] = prologue[PREFACE_BYTES..].try_into().unwrap();
+    let (claims, psk) = TicketKeys::new(&TICKET_SECRET).open(&id).unwrap();
+    let mut handshake = Handshake::with_ticket(prologue, claims, &psk, SERVER_SEED);
+    let mut reply = Vec::new();
+    match handshake.read(&mut message[HEADER_BYTES..].to_vec(), &mut reply) {
+        Ok(Progress::Done { login, transport }) => (login, reply, transport),
+        other => panic!("not a login: {other:?}"),
+    }
+}
+
+/// The conversation of a client with a ticket: its first bytes, message 2, `Welcome`, `Start` and `Send`.
+fn resumed() -> [Vec<u8>; 4] {
+    let mut client = Client::new(ClientConfig {
+        name: String::from("ann"),
+        keys: client_keys(),
+        server_key: Some(server_keys().public),
+        ticket: Some(ticket()),
+        register: false,
+        partition_hint: Some(PartitionId(5)),
+        seed: CLIENT_SEED,
+    });
+    let (mut first, mut welcome, mut start) = (Vec::new(), Vec::new(), Vec::new());
+    client.flush(&mut first);
+    let (_, second, mut transport) = admitted(&first);
+    client.receive(&second, &mut |_| ()).unwrap();
+    let mark = Transport::begin(&mut welcome);
+    WELCOME.encode(&mut welcome);
+    transport.seal(&mut welcome, mark);
+    client.receive(&welcome, &mut |_| ()).unwrap();
+    client.send(&SEND);
+    client.flush(&mut start);
+    [first, second, welcome, start]
+}
+
+fn ticket_vectors() -> Vectors {
+    let [first, second, welcome, start] = resumed();
+    let (account, device) = (CLAIMS.account.0.to_le_bytes(), CLAIMS.device.0.to_le_bytes());
+    let (number, made_s) = (CLAIMS.number.to_le_bytes(), CLAIMS.made_s.to_le_bytes());
+    let mut refused = Vec::new();
+    server::ticket_refusal(&mut refused);
+    std::vec![
+        ("ticket secret of the server", TICKET_SECRET.to_vec()),
+        ("ticket nonce", TICKET_NONCE.to_vec()),
+        ("ticket claims", [&account[..], &device, &number, &made_s].concat()),
+        ("ticket id", ticket().id.to_vec()),
+        ("ticket psk", ticket().psk.to_vec()),
+        ("NNpsk0: preface, ticket id and message 1", first),
+        ("NNpsk0: message 2", second),
+        ("NNpsk0: record of Welcome", welcome),
+        ("NNpsk0: record of Start and Send", start),
+        ("ticket refused record", refused),
+    ]
+}
+
 fn of_client(frame: &ClientFrame<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
@@ -127,7 +197,11 @@ fn handshake_vectors() -> Vectors {
 }
 
 fn frame_vectors() -> Vectors {
-    let (bob, id, time_s) = (AccountId(9), MESSAGE, 1_700_000_001);
+    [client_vectors(), server_vectors()].concat()
+}
+
+fn client_vectors() -> Vectors {
+    let (bob, id) = (AccountId(9), MESSAGE);
     std::vec![
         ("Start", of_client(&ClientFrame::Start)),
         ("Send to 9, \"hi\"", of_client(&SEND)),
@@ -135,6 +209,26 @@ fn frame_vectors() -> Vectors {
         ("Ping 258", of_client(&ClientFrame::Ping { token: 258 })),
         ("Goodbye of the client", of_client(&ClientFrame::Goodbye)),
         ("Lookup bob", of_client(&ClientFrame::Lookup { name: "bob" })),
+        ("Read of a message of 9", of_client(&ClientFrame::Read { author: bob, id })),
+        ("Presence, away", of_client(&ClientFrame::Presence { state: PresenceState::Away })),
+        ("Typing to 9", of_client(&ClientFrame::Typing { to: bob, on: true })),
+        ("Watch 9", of_client(&ClientFrame::Watch { account: bob })),
+        ("Devices?", of_client(&ClientFrame::Devices)),
+        ("AddDevice", of_client(&ClientFrame::AddDevice { key: client_keys().public })),
+        ("RevokeDevice 2", of_client(&ClientFrame::RevokeDevice { device: DeviceId(2) })),
+    ]
+}
+
+fn server_vectors() -> Vectors {
+    let (bob, id, time_s) = (AccountId(9), MESSAGE, 1_700_000_001);
+    let devices = [
+        DeviceInfo { device: DeviceId(1), online: true, is_this: true, key: client_keys().public },
+        DeviceInfo { device: DeviceId(2), online: false, is_this: false, key: [0x44; 32] },
+    ];
+    let mut list = Vec::new();
+    DeviceList::write(devices.into_iter(), &mut list);
+    let list = DeviceList::parse(&list).unwrap();
+    std::vec![
         ("Welcome", of_server(&WELCOME)),
         (
             "Deliver 1 from 9, bob, \"yo\"",
@@ -161,6 +255,25 @@ fn frame_vectors() -> Vectors {
             "Goodbye 2, 1000 ms",
             of_server(&ServerFrame::Goodbye { reason: GoodbyeReason::Draining, retry_ms: 1000 }),
         ),
+        ("Read 3 by 9", of_server(&ServerFrame::Read { number: 3, by: bob, id, time_s })),
+        (
+            "Presence of 9, available",
+            of_server(&ServerFrame::Presence {
+                account: bob,
+                state: PresenceState::Available,
+                seen_s: time_s,
+            }),
+        ),
+        ("Typing by 9, no longer", of_server(&ServerFrame::Typing { from: bob, on: false })),
+        ("ReadTaken for 9", of_server(&ServerFrame::ReadTaken { author: bob, id })),
+        ("Ticket", of_server(&ServerFrame::Ticket { ticket: ticket(), valid_s: TICKET_VALID_S })),
+        ("ServerKey", of_server(&ServerFrame::ServerKey { key: server_keys().public })),
+        (
+            "Copy 4 of \"hi\" to 9",
+            of_server(&ServerFrame::Copy { number: 4, to: bob, id, time_s, body: b"hi" }),
+        ),
+        ("Devices 1 (this, online) and 2", of_server(&ServerFrame::Devices { list })),
+        ("DevicesRefused 14", of_server(&ServerFrame::DevicesRefused { code: ErrorCode::LastDevice })),
     ]
 }
 
@@ -183,7 +296,7 @@ fn written(vectors: &Vectors) -> String {
 
 #[test]
 fn the_specification_shows_these_vectors() {
-    for vectors in [handshake_vectors(), frame_vectors()] {
+    for vectors in [handshake_vectors(), ticket_vectors(), frame_vectors()] {
         let block = written(&vectors);
         assert!(SPECIFICATION.contains(&block), "PHONE.md must contain:\n{block}");
     }
@@ -226,6 +339,20 @@ fn the_specifications_first_message_logs_in() {
     assert_eq!(login.device_key[..], in_specification("device public key")[..]);
     assert_eq!(reply, in_specification("IK: message 2"));
     let mut record = in_specification("IK: record of Start and Send");
+    let plain = transport.open(&mut record[HEADER_BYTES..]).unwrap();
+    let (start, rest) = ClientFrame::decode_first(plain).unwrap();
+    assert_eq!((start, ClientFrame::decode_first(rest).unwrap()), (ClientFrame::Start, (SEND, &[][..])));
+}
+
+#[test]
+fn the_specifications_ticket_is_opened() {
+    let id = in_specification("ticket id");
+    let (claims, psk) = TicketKeys::new(&TICKET_SECRET).open(id.as_array().unwrap()).unwrap();
+    assert_eq!((claims, psk.to_vec()), (CLAIMS, in_specification("ticket psk")));
+    let first = in_specification("NNpsk0: preface, ticket id and message 1");
+    let (login, reply, mut transport) = admitted(&first);
+    assert_eq!((login, reply), (LoginRequest::Ticket(CLAIMS), in_specification("NNpsk0: message 2")));
+    let mut record = in_specification("NNpsk0: record of Start and Send");
     let plain = transport.open(&mut record[HEADER_BYTES..]).unwrap();
     let (start, rest) = ClientFrame::decode_first(plain).unwrap();
     assert_eq!((start, ClientFrame::decode_first(rest).unwrap()), (ClientFrame::Start, (SEND, &[][..])));
