@@ -5,4 +5,5 @@ mod doors;
 mod kills;
 mod phone;
 mod process;
+mod resume;
 mod sessions;

@@ -8,6 +8,7 @@ use tern_protocol::ids::{AccountId, MessageId, PartitionId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::Ticket;
 
 /// What a phone heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,20 @@ pub(crate) enum Heard {
         number: u32,
         id: u64,
     },
+    Read {
+        number: u32,
+        id: u64,
+    },
+    ReadTaken(u64),
+    Copy {
+        number: u32,
+        id: u64,
+        body: Vec<u8>,
+    },
+    /// The numbers of the account's devices.
+    Devices(Vec<u16>),
+    DevicesRefused(String),
+    TicketRefused,
     Drained,
     Pong(u32),
     Busy(u64),
@@ -45,6 +60,10 @@ pub(crate) struct Phone {
     client: Client,
     pub(crate) account: AccountId,
     pub(crate) server_key: [u8; 32],
+    /// The last one that it was given.
+    pub(crate) ticket: Option<Ticket>,
+    /// The key that the server says it has now.
+    pub(crate) told_key: Option<[u8; 32]>,
     heard: VecDeque<Heard>,
 }
 
@@ -57,21 +76,29 @@ impl Phone {
     }
 
     pub(crate) fn connect(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
+        let mut config = config(name, key);
+        (config.server_key, config.partition_hint) = (way.server_key, way.hint);
+        Self::connect_as(door, config)
+    }
+
+    /// Comes with a ticket.
+    pub(crate) fn resume(door: SocketAddr, ticket: Ticket) -> Self {
+        Self::connect_as(door, ClientConfig { ticket: Some(ticket), ..config("any", 255) })
+    }
+
+    fn connect_as(door: SocketAddr, config: ClientConfig) -> Self {
         let socket = TcpStream::connect(door).expect("the door is open");
         socket.set_nodelay(true).expect("a socket option");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
-        let seed = SEEDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes().repeat(4);
-        let client = Client::new(ClientConfig {
-            name: name.into(),
-            keys: KeyPair::from_seed([key; 32]),
-            server_key: way.server_key,
+        let mut phone = Self {
+            socket,
+            client: Client::new(config),
+            account: AccountId(0),
+            server_key: [0; 32],
             ticket: None,
-            register: true,
-            partition_hint: way.hint,
-            seed: seed.try_into().expect("32 bytes"),
-        });
-        let (account, server_key) = (AccountId(0), [0; 32]);
-        let mut phone = Self { socket, client, account, server_key, heard: VecDeque::new() };
+            told_key: None,
+            heard: VecDeque::new(),
+        };
         phone.flush();
         phone
     }
@@ -136,7 +163,7 @@ impl Phone {
             self.heard.push_back(Heard::End);
             return;
         }
-        let Self { client, heard, account, server_key, .. } = self;
+        let Self { client, heard, account, server_key, ticket, told_key, .. } = self;
         let mut note = |event: Event<'_>| {
             heard.extend(match event {
                 Event::Welcome { account: id, server_key: key, .. } => {
@@ -149,6 +176,24 @@ impl Phone {
                 }
                 Event::Sent { id } => Some(Heard::Sent(id.0)),
                 Event::Delivered { number, id, .. } => Some(Heard::Delivered { number, id: id.0 }),
+                Event::Ticket { ticket: next, .. } => {
+                    *ticket = Some(next);
+                    None
+                }
+                Event::ServerKey { key } => {
+                    *told_key = Some(key);
+                    None
+                }
+                Event::Read { number, id, .. } => Some(Heard::Read { number, id: id.0 }),
+                Event::ReadTaken { id, .. } => Some(Heard::ReadTaken(id.0)),
+                Event::Copy { number, id, body, .. } => {
+                    Some(Heard::Copy { number, id: id.0, body: body.to_vec() })
+                }
+                Event::Devices { list } => {
+                    Some(Heard::Devices(list.iter().map(|device| device.device.0).collect()))
+                }
+                Event::DevicesRefused { code } => Some(Heard::DevicesRefused(format!("{code:?}"))),
+                Event::TicketRefused => Some(Heard::TicketRefused),
                 Event::Drained => Some(Heard::Drained),
                 Event::Pong { token } => Some(Heard::Pong(token)),
                 Event::Busy { id, .. } => Some(Heard::Busy(id.0)),
@@ -160,6 +205,20 @@ impl Phone {
         };
         client.receive(&bytes[..count], &mut note).expect("the server speaks the protocol");
         self.flush();
+    }
+}
+
+/// A client that knows nobody's key, registers, and has a seed of its own.
+fn config(name: &str, key: u8) -> ClientConfig {
+    let seed = SEEDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes().repeat(4);
+    ClientConfig {
+        name: name.into(),
+        keys: KeyPair::from_seed([key; 32]),
+        server_key: None,
+        ticket: None,
+        register: true,
+        partition_hint: None,
+        seed: seed.try_into().expect("32 bytes"),
     }
 }
 

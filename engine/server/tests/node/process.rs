@@ -62,6 +62,14 @@ impl Node {
         self.wait_for_the_end()
     }
 
+    /// Gives the stopped node a new key; the old one works for so many days.
+    pub(crate) fn rotate_key(&self, keep_days: u32) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command.arg("rotate-key").arg("--data").arg(self.data());
+        let status = command.args(["--keep-days", &keep_days.to_string()]).status().expect("tern starts");
+        assert!(status.success(), "the key is not rotated");
+    }
+
     /// From now on every write to a file fails.
     pub(crate) fn forbid_writing(&self) {
         let pid = self.child.id().to_string();
