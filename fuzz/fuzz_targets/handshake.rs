@@ -70,6 +70,11 @@ fn stranger_knocks(pattern: Pattern, bytes: &[u8]) {
     let (mut first, mut third) =
         if pattern == Pattern::XX { (first.to_vec(), third.to_vec()) } else { (bytes.to_vec(), Vec::new()) };
     let mut out = Vec::new();
+    // Comparisons elsewhere in this target teach the fuzzer the client's own message: repeating it is no forgery.
+    let own = &written[pattern.prologue_bytes() + HEADER_BYTES..];
+    if pattern != Pattern::XX && first == own {
+        return;
+    }
     match handshake.read(&mut first, &mut out) {
         Ok(Progress::Done { .. }) => panic!("a stranger is let in"),
         Ok(Progress::More) => {
@@ -93,6 +98,9 @@ fn stranger_shows_a_ticket(bytes: &[u8]) {
     let (_, written) = begun(Pattern::NNpsk0);
     let prologue = [&written[..PREFACE_BYTES], id].concat();
     let mut handshake = Handshake::with_ticket(&prologue, claims, &psk, [4; 32]);
+    if message == &written[prologue.len() + HEADER_BYTES..] {
+        return;
+    }
     assert!(handshake.read(&mut message.to_vec(), &mut Vec::new()).is_err(), "a stranger is let in");
 }
 

@@ -25,7 +25,8 @@ pub(crate) fn fresh_password() -> Result<String> {
     Ok(to_hex(&random::<16>()?))
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+/// Bytes of the operating system's randomness.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the operating system gave no random bytes"))?;
     Ok(bytes)

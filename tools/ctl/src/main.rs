@@ -1,6 +1,7 @@
-//! `tern-ctl`: administers a node through its admin endpoint.
+//! `tern-ctl`: administers a node through its admin endpoint, and chats through its door.
 
 mod account;
+mod chat;
 mod client;
 mod generate;
 mod keys;
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Talk to people, in a terminal or through pipes; /help tells how.
+    Chat(chat::ChatArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -73,5 +76,6 @@ fn main() -> Result<()> {
         Command::Account { command: AccountCommand::Remove { name } } => account::remove(&admin, &name),
         Command::Account { command: AccountCommand::Generate(args) } => generate::generate(&admin, &args),
         Command::Status { json } => status::status(&admin, json),
+        Command::Chat(args) => chat::chat(&args),
     }
 }

@@ -1,5 +1,6 @@
 //! Whole nodes: the real binary, real sockets, a real disk.
 
+mod chat;
 mod disk;
 mod doors;
 mod kills;

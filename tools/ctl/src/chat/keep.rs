@@ -1,0 +1,197 @@
+//! What a chat keeps: the device's key, and beside it the servers that it knows, with a ticket for each.
+
+use crate::keys::{self, to_hex};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tern_protocol::ids::PartitionId;
+use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::{TICKET_BYTES, Ticket};
+
+/// Reads the device's key. With `make` a missing one is made.
+///
+/// # Errors
+/// The file is missing, open to others, or not a key.
+pub(super) fn key(file: &Path, make: bool) -> Result<KeyPair> {
+    let shown = file.display();
+    if make && !file.exists() {
+        let keys = keys::fresh()?;
+        keys::save(file, &keys)?;
+        return Ok(keys);
+    }
+    let text = fs::read_to_string(file).with_context(|| {
+        format!("key file {shown}; `account add` makes it, or --register, or name another with --key")
+    })?;
+    refuse_if_open(file)?;
+    let private = keys::from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
+    Ok(KeyPair::from_seed(private))
+}
+
+/// What is known of a server.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Server {
+    /// Its key.
+    pub(super) key: Option<[u8; 32]>,
+    /// The account's partition there.
+    pub(super) partition: Option<PartitionId>,
+    /// The ticket for the next connection, and the Unix time until which it is good.
+    pub(super) ticket: Option<(Ticket, u64)>,
+}
+
+/// The state file of a key: `KEYFILE` with the extension `state`.
+#[derive(Debug)]
+pub(super) struct Keep {
+    file: PathBuf,
+    servers: BTreeMap<SocketAddr, Server>,
+}
+
+impl Keep {
+    /// Reads the state beside a key file; nothing is known yet if there is none.
+    ///
+    /// # Errors
+    /// The file is open to others, or a line of it is not understood.
+    pub(super) fn beside(key_file: &Path) -> Result<Self> {
+        let file = key_file.with_extension("state");
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("state file {}", file.display())),
+        };
+        if !text.is_empty() {
+            refuse_if_open(&file)?;
+        }
+        let mut servers = BTreeMap::new();
+        for (index, line) in text.lines().enumerate() {
+            let (door, server) = parse(line).with_context(|| {
+                format!("{} line {}: not ADDR KEY PARTITION TICKET", file.display(), index + 1)
+            })?;
+            servers.insert(door, server);
+        }
+        Ok(Self { file, servers })
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub(super) fn of(&self, door: SocketAddr) -> Server {
+        self.servers.get(&door).copied().unwrap_or_default()
+    }
+
+    /// Remembers, on stable storage.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn put(&mut self, door: SocketAddr, server: Server) -> Result<()> {
+        if self.servers.insert(door, server) == Some(server) {
+            return Ok(());
+        }
+        let text: String = self.servers.iter().map(|(door, server)| line(*door, server)).collect();
+        self.replace(&text).with_context(|| format!("state file {}", self.file.display()))
+    }
+
+    fn replace(&self, text: &str) -> std::io::Result<()> {
+        let mut fresh = self.file.clone().into_os_string();
+        fresh.push(format!(".{}", std::process::id()));
+        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&fresh, &self.file)
+    }
+}
+
+/// One server: address, key, partition, ticket's id, psk and end; `-` for what is not known.
+fn line(door: SocketAddr, server: &Server) -> String {
+    let unknown = || String::from("-");
+    let key = server.key.map_or_else(unknown, |key| to_hex(&key));
+    let partition = server.partition.map_or_else(unknown, |partition| partition.0.to_string());
+    let ticket = server.ticket.map_or_else(unknown, |(ticket, until_s)| {
+        format!("{} {} {until_s}", to_hex(&ticket.id), to_hex(&ticket.psk))
+    });
+    format!("{door} {key} {partition} {ticket}\n")
+}
+
+fn parse(line: &str) -> Option<(SocketAddr, Server)> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (&[door, key, partition], ticket) = words.split_first_chunk()?;
+    let key = if key == "-" { None } else { Some(keys::from_hex(key)?) };
+    let partition = if partition == "-" { None } else { Some(PartitionId(partition.parse().ok()?)) };
+    let ticket = match *ticket {
+        ["-"] => None,
+        [id, psk, until_s] => {
+            Some((Ticket { id: ticket_id(id)?, psk: keys::from_hex(psk)? }, until_s.parse().ok()?))
+        }
+        _ => return None,
+    };
+    Some((door.parse().ok()?, Server { key, partition, ticket }))
+}
+
+fn ticket_id(text: &str) -> Option<[u8; TICKET_BYTES]> {
+    let digits: Vec<u8> =
+        text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    if rest.is_empty() { bytes.try_into().ok() } else { None }
+}
+
+fn refuse_if_open(file: &Path) -> Result<()> {
+    let mode = fs::metadata(file).with_context(|| file.display().to_string())?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{} can be read by others: chmod 600 it", file.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn what_was_put_is_there_again_and_private() {
+        let place = tempfile::tempdir().unwrap();
+        let key_file = place.path().join("ann.key");
+        let mut keep = Keep::beside(&key_file).unwrap();
+        assert_eq!(keep.of(door(1)), Server::default());
+        let full = Server {
+            key: Some([0xab; 32]),
+            partition: Some(PartitionId(4095)),
+            ticket: Some((Ticket { id: [0x1f; TICKET_BYTES], psk: [0xe2; 32] }, 1_700_000_000)),
+        };
+        keep.put(door(1), full).unwrap();
+        keep.put(door(2), Server { key: Some([1; 32]), ..Server::default() }).unwrap();
+        let mode = fs::metadata(keep.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut again = Keep::beside(&key_file).unwrap();
+        assert_eq!(again.of(door(1)), full);
+        again.put(door(1), Server { ticket: None, ..full }).unwrap();
+        assert_eq!(Keep::beside(&key_file).unwrap().of(door(1)).ticket, None);
+        assert_eq!(Keep::beside(&key_file).unwrap().of(door(2)).key, Some([1; 32]));
+    }
+
+    #[test]
+    fn open_and_damaged_files_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let key_file = place.path().join("ann.key");
+        assert!(key(&key_file, false).is_err());
+        let made = key(&key_file, true).unwrap();
+        assert_eq!(key(&key_file, true).unwrap(), made);
+        fs::set_permissions(&key_file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(key(&key_file, false).unwrap_err().to_string().contains("chmod 600"));
+        let state = place.path().join("ann.state");
+        for text in ["127.0.0.1:1 - -", "nowhere - - -", "127.0.0.1:1 ab - -", "127.0.0.1:1 - - 00 11 5"] {
+            fs::write(&state, text).unwrap();
+            fs::set_permissions(&state, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(format!("{:#}", Keep::beside(&key_file).unwrap_err()).contains("line 1"), "{text}");
+        }
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Keep::beside(&key_file).is_err());
+    }
+}

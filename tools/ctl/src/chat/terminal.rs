@@ -1,0 +1,412 @@
+//! The command: lines in, lines out, one connection after the other.
+
+use super::connection::{self, Input};
+use super::keep::{self, Keep, Server};
+use super::link::{Link, Note, Up, Way};
+use super::talk::{Now, Say, Talk, plain};
+use super::words;
+use crate::account::check_name;
+use crate::keys::{self, random, to_hex};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tern_protocol::phone::client::{Client, ClientConfig, ClientError};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason};
+use tern_protocol::phone::noise::KeyPair;
+
+/// How often it is looked what is due.
+const BEAT: Duration = Duration::from_millis(100);
+/// A connection that was silent for so long is tried with a ping, or earlier if the server wants it.
+const PING_MS: u64 = 60_000;
+const PONG_LIMIT_MS: u64 = 20_000;
+const LOGIN_LIMIT_MS: u64 = 20_000;
+/// After the end of input: how long ticks are waited for.
+const LEAVE_MS: u64 = 10_000;
+/// Handshakes by the known key that may end without a word: a server that is going down does that too.
+const SILENT_COUNT_MAX: u32 = 3;
+
+/// Whom to talk as, and where.
+#[derive(Args, Debug)]
+pub(crate) struct ChatArgs {
+    /// The account's name.
+    name: String,
+    /// Where the server takes phones.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7322")]
+    phone: SocketAddr,
+    /// The private key of this device [default: NAME.key]. Beside it a .state file keeps tickets and known servers.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The server's public key (64 hex digits); without it the one known from before, or the first one shown.
+    #[arg(long, value_name = "HEX")]
+    server_key: Option<String>,
+    /// Make the account at the door, and the key file, if they are not there.
+    #[arg(long)]
+    register: bool,
+}
+
+/// Talks until the person leaves.
+pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
+    check_name(&args.name)?;
+    let key_file = args.key.clone().unwrap_or_else(|| PathBuf::from(format!("{}.key", args.name)));
+    let keys = keep::key(&key_file, args.register)?;
+    let mut keep = Keep::beside(&key_file)?;
+    if let Some(hex) = &args.server_key {
+        let key =
+            keys::from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?;
+        let known = keep.of(args.phone);
+        if known.key != Some(key) {
+            keep.put(args.phone, Server { key: Some(key), ticket: None, ..known })?;
+        }
+    }
+    let (sender, inputs) = channel();
+    connection::read_lines(sender.clone());
+    let terminal = Terminal {
+        name: args.name.clone(),
+        door: args.phone,
+        register: args.register,
+        keys,
+        keep,
+        talk: Talk::new(&args.name, u64::from_le_bytes(random()?)),
+        start: Instant::now(),
+        sender,
+        link: Link::Down { again_ms: 0 },
+        link_count: 0,
+        failed_count: 0,
+        silent_count: 0,
+        leaving_ms: None,
+    };
+    terminal.run(&inputs)
+}
+
+struct Terminal {
+    name: String,
+    door: SocketAddr,
+    register: bool,
+    keys: KeyPair,
+    keep: Keep,
+    talk: Talk,
+    start: Instant,
+    sender: Sender<Input>,
+    link: Link,
+    /// Numbers connections.
+    link_count: u32,
+    /// Connections in a row that did not come to a welcome.
+    failed_count: u32,
+    /// Those of them that the server ended without a word, though its key is known.
+    silent_count: u32,
+    /// Since when there is no more input.
+    leaving_ms: Option<u64>,
+}
+
+impl Terminal {
+    fn run(mut self, inputs: &Receiver<Input>) -> Result<()> {
+        loop {
+            match inputs.recv_timeout(BEAT) {
+                Ok(input) => self.take(input)?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            // A burst is shown and said together.
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input)?;
+            }
+            self.keep_up()?;
+            self.speak()?;
+            if self.is_done()? {
+                return self.leave();
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: self.start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
+    }
+
+    fn take(&mut self, input: Input) -> Result<()> {
+        let now = self.now();
+        match input {
+            Input::Line(line) => self.talk.typed(&line, now),
+            Input::End => self.leaving_ms = Some(now.mono_ms),
+            Input::Connected(number, socket) if number == self.link_count => self.begin(socket)?,
+            Input::Bytes(number, bytes) if number == self.link_count => self.hear(&bytes, now)?,
+            Input::Lost(number, why) if number == self.link_count => self.lost(&why, None)?,
+            // Of a connection that was given up.
+            Input::Connected(..) | Input::Bytes(..) | Input::Lost(..) => {}
+        }
+        Ok(())
+    }
+
+    /// The socket is there: the handshake begins, with a ticket if there is one.
+    fn begin(&mut self, socket: TcpStream) -> Result<()> {
+        let now = self.now();
+        let known = self.keep.of(self.door);
+        let ticket =
+            known.ticket.filter(|(_, until_s)| now.unix_ms / 1000 < *until_s).map(|(ticket, _)| ticket);
+        let by = match (&ticket, &known.key) {
+            (Some(_), _) => Way::Ticket,
+            (None, Some(_)) => Way::KnownKey,
+            (None, None) => Way::AnyKey,
+        };
+        let client = Client::new(ClientConfig {
+            name: self.name.clone(),
+            keys: self.keys,
+            server_key: known.key,
+            ticket,
+            register: self.register,
+            partition_hint: known.partition,
+            seed: random()?,
+        });
+        self.link = Link::Up(Box::new(Up {
+            socket,
+            client,
+            by,
+            began_ms: now.mono_ms,
+            said_ms: now.mono_ms,
+            ping_ms: PING_MS,
+            pong_due_ms: None,
+            has_heard: false,
+        }));
+        Ok(())
+    }
+
+    fn hear(&mut self, bytes: &[u8], now: Now) -> Result<()> {
+        let Link::Up(up) = &mut self.link else { return Ok(()) };
+        (up.has_heard, up.pong_due_ms) = (true, None);
+        let mut notes = Vec::new();
+        let talk = &mut self.talk;
+        let result = up.client.receive(bytes, &mut |event| {
+            notes.extend(Note::of(event));
+            talk.hear(event, now);
+        });
+        for note in notes {
+            self.heed(note, now)?;
+        }
+        match result {
+            Ok(()) => Ok(()),
+            Err(ClientError::Handshake) if matches!(&self.link, Link::Up(up) if up.by == Way::KnownKey) => {
+                self.wrong_server()
+            }
+            Err(error) => {
+                if matches!(&self.link, Link::Up(up) if up.by == Way::Ticket) {
+                    self.drop_ticket()?;
+                }
+                self.lost(&format!("the server does not keep to the protocol: {error:?}"), None)
+            }
+        }
+    }
+
+    fn heed(&mut self, note: Note, now: Now) -> Result<()> {
+        let mut server = self.keep.of(self.door);
+        match note {
+            Note::Welcome { account, device, server_key, keep_alive_s } => {
+                (self.failed_count, self.silent_count) = (0, 0);
+                if let (None, Some(key)) = (server.key, server_key) {
+                    let hex = to_hex(&key);
+                    self.talk.show(format!("! first contact: the server at {} has the key {hex}", self.door));
+                    self.talk.show(
+                        "! it is trusted from now on; ask the operator whether it is the right one".into(),
+                    );
+                    server.key = Some(key);
+                }
+                if let Link::Up(up) = &mut self.link {
+                    up.ping_ms = PING_MS.min(u64::from(keep_alive_s.max(1)) * 1000);
+                    if up.by == Way::Ticket {
+                        // It is used up with `Start`, which is written after this.
+                        server.ticket = None;
+                    }
+                }
+                server.partition = Some(account.partition());
+                self.talk.show(format!("connected as {}, device {}", self.name, device.0));
+            }
+            Note::Ticket { ticket, valid_s } => {
+                server.ticket = Some((ticket, now.unix_ms / 1000 + u64::from(valid_s)));
+            }
+            Note::ServerKey(key) => {
+                if server.key != Some(key) {
+                    self.talk.show(format!(
+                        "! the server has changed its key to {}, and said so itself",
+                        to_hex(&key)
+                    ));
+                }
+                server.key = Some(key);
+            }
+            Note::TicketRefused | Note::Refused { code: ErrorCode::TicketUsed, .. } => {
+                self.drop_ticket()?;
+                return self.lost("the ticket is used up", Some(0));
+            }
+            Note::Refused { code: ErrorCode::Internal, detail } => return self.lost(&plain(&detail), None),
+            Note::Refused { code, detail } => return self.refused(code, &plain(&detail)),
+            Note::Goodbye { reason: GoodbyeReason::Replaced, .. } => {
+                bail!("this device has logged in elsewhere: a key is for one device");
+            }
+            Note::Goodbye { reason: GoodbyeReason::Removed, .. } => {
+                bail!("this device was taken off the account, or the account is gone");
+            }
+            Note::Goodbye { reason, retry_ms } => {
+                return self.lost(&format!("the server says goodbye: {reason:?}"), Some(retry_ms));
+            }
+            Note::Busy { retry_ms } => return self.lost("the server is busy", Some(retry_ms)),
+            Note::Version { min, max } => {
+                bail!(
+                    "the server at {} speaks versions {min} to {max} of the protocol, this is 1",
+                    self.door
+                );
+            }
+        }
+        self.keep.put(self.door, server)
+    }
+
+    /// The ticket does not work: the device's key must do.
+    fn drop_ticket(&mut self) -> Result<()> {
+        let server = self.keep.of(self.door);
+        self.keep.put(self.door, Server { ticket: None, ..server })
+    }
+
+    fn refused(&self, code: ErrorCode, detail: &str) -> Result<()> {
+        let text = words::refused(code, detail);
+        if matches!(code, ErrorCode::WrongKey | ErrorCode::NameTaken) {
+            let key = to_hex(&self.keys.public);
+            bail!("{text}\nif the account is yours, type on one of its devices: /add {key}");
+        }
+        bail!("{text}")
+    }
+
+    /// Somebody answers at the server's address who does not have the server's key.
+    fn wrong_server(&self) -> Result<()> {
+        let known = self.keep.of(self.door).key.map_or(String::new(), |key| to_hex(&key));
+        bail!(
+            "!! the server at {} does not have the key that is known for it, {known}\n\
+             !! someone may be listening in, or the server was set up anew. Nothing was sent.\n\
+             !! ask the operator for the present key and say --server-key HEX (known servers: {})",
+            self.door,
+            self.keep.file().display()
+        )
+    }
+
+    /// The connection is over: come again after `retry_ms`, or by ourselves ever later.
+    fn lost(&mut self, why: &str, retry_ms: Option<u32>) -> Result<()> {
+        let now_ms = self.now().mono_ms;
+        self.link_count += 1;
+        let old = std::mem::replace(&mut self.link, Link::Down { again_ms: now_ms });
+        self.talk.disconnected();
+        if let Link::Up(up) = &old {
+            let _ = up.socket.shutdown(Shutdown::Both);
+            let said_nothing = !up.has_heard && retry_ms.is_none();
+            match up.by {
+                // Perhaps the server does not know its secret any more.
+                Way::Ticket if said_nothing => self.drop_ticket()?,
+                Way::KnownKey if said_nothing => self.silent_count += 1,
+                _ => {}
+            }
+            if self.silent_count >= SILENT_COUNT_MAX {
+                return self.wrong_server();
+            }
+            if up.has_heard && retry_ms != Some(0) {
+                self.talk.show(format!("not connected: {why}; coming back"));
+            }
+        } else if self.failed_count == 0 {
+            self.talk.show(format!("no connection to {}: {why}; trying again", self.door));
+        }
+        let wait_ms = retry_ms.unwrap_or(200 << self.failed_count.min(5));
+        self.failed_count += 1;
+        self.link = Link::Down { again_ms: now_ms + self.talk.with_jitter(wait_ms) };
+        Ok(())
+    }
+
+    /// Timers of the connection.
+    fn keep_up(&mut self) -> Result<()> {
+        let now_ms = self.now().mono_ms;
+        match &mut self.link {
+            Link::Down { again_ms } if now_ms >= *again_ms => {
+                self.link = Link::Connecting;
+                connection::connect(self.door, self.link_count, self.sender.clone());
+                Ok(())
+            }
+            Link::Up(up) if up.pong_due_ms.is_some_and(|due_ms| now_ms >= due_ms) => {
+                self.lost("the server is silent", None)
+            }
+            Link::Up(up) if !up.client.ready() && now_ms >= up.began_ms + LOGIN_LIMIT_MS => {
+                self.lost("the login takes too long", None)
+            }
+            Link::Up(up) if up.client.ready() && now_ms >= up.said_ms + up.ping_ms => {
+                up.client.send(&ClientFrame::Ping { token: 1 });
+                up.pong_due_ms = Some(now_ms + PONG_LIMIT_MS);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows what there is, then tells the server: what was not shown is not acknowledged.
+    fn speak(&mut self) -> Result<()> {
+        let now = self.now();
+        let is_ready = matches!(&self.link, Link::Up(up) if up.client.ready());
+        if is_ready {
+            self.talk.say_what_is_due(now);
+        }
+        let mut out = std::io::stdout().lock();
+        for line in self.talk.lines.drain(..) {
+            writeln!(out, "{line}").context("standard output")?;
+        }
+        out.flush().context("standard output")?;
+        drop(out);
+        let Link::Up(up) = &mut self.link else { return Ok(()) };
+        if is_ready {
+            self.talk.ack.take().into_iter().for_each(|number| up.client.ack(number));
+            for say in self.talk.says.drain(..) {
+                match &say {
+                    Say::Frame(frame) => up.client.send(frame),
+                    Say::Send { to, id, text } => {
+                        up.client.send(&ClientFrame::Send { to: *to, id: *id, body: text.as_bytes() });
+                    }
+                    Say::Lookup(name) => up.client.send(&ClientFrame::Lookup { name }),
+                }
+            }
+        }
+        let mut bytes = Vec::new();
+        up.client.flush(&mut bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        up.said_ms = now.mono_ms;
+        match up.socket.write_all(&bytes) {
+            Ok(()) => Ok(()),
+            // What the server said before it closed is still to be read: the reader tells the end.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => self.lost(&error.to_string(), None),
+        }
+    }
+
+    /// Whether to leave now.
+    fn is_done(&self) -> Result<bool> {
+        if self.talk.quits {
+            return Ok(true);
+        }
+        let Some(since_ms) = self.leaving_ms else { return Ok(false) };
+        if self.talk.is_settled() {
+            return Ok(true);
+        }
+        if self.now().mono_ms < since_ms + LEAVE_MS {
+            return Ok(false);
+        }
+        bail!("{} messages have no tick: they may have arrived or not", self.talk.unticked_count())
+    }
+
+    fn leave(mut self) -> Result<()> {
+        let unticked_count = self.talk.unticked_count();
+        if let Link::Up(up) = &mut self.link {
+            up.client.send(&ClientFrame::Goodbye);
+            let mut bytes = Vec::new();
+            up.client.flush(&mut bytes);
+            let _ = up.socket.write_all(&bytes);
+        }
+        if unticked_count > 0 {
+            bail!("{unticked_count} messages have no tick: they may have arrived or not");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! How things are shown: times, ticks, names.
+
+use tern_protocol::ids::AccountId;
+use tern_protocol::phone::frame::{DeviceInfo, ErrorCode, PresenceState};
+
+/// What the person may type.
+pub(super) const HELP: &str = "/to NAME  talk to NAME; then each line is a message
+/who      who and where you are, and how present the other is
+/typing   tell the other that you are typing     /away  /here  how present you are
+/devices  /add KEYHEX  /revoke N   the devices of this account
+/quit";
+
+/// Time of day, UTC: the standard library knows no time zones.
+pub(super) fn clock(unix_s: u64) -> String {
+    let of_day = unix_s % 86_400;
+    format!("{:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// An account without a known name.
+pub(super) fn number(account: AccountId) -> String {
+    format!("account {:x}", account.0)
+}
+
+/// A presence frame in words.
+pub(super) fn presence(name: &str, state: PresenceState, seen_s: u32) -> String {
+    match (state, seen_s) {
+        (PresenceState::Available, _) => format!("{name} is here"),
+        (PresenceState::Away, _) => format!("{name} is away"),
+        (PresenceState::Offline, 0) => format!("{name} is not connected"),
+        (PresenceState::Offline, seen_s) => {
+            format!("{name} is not connected, seen {}", clock(seen_s.into()))
+        }
+    }
+}
+
+/// One line of the list of devices.
+pub(super) fn device(device: &DeviceInfo) -> String {
+    let connected = if device.online { "connected" } else { "not connected" };
+    let this = if device.is_this { ", this one" } else { "" };
+    format!("device {} {} ({connected}{this})", device.device.0, crate::keys::to_hex(&device.key))
+}
+
+/// Why devices were not changed.
+pub(super) fn devices_refused(code: ErrorCode) -> String {
+    let why = match code {
+        ErrorCode::WrongKey => "this is no key".into(),
+        ErrorCode::Internal => "not now: the server is about to stop, or its drive is nearly full".into(),
+        ErrorCode::AccountFull => "the account has as many devices as it can have".into(),
+        ErrorCode::UnknownDevice => "the account has no such device; /devices lists them".into(),
+        ErrorCode::LastDevice => "an account keeps its last device".into(),
+        other => format!("{other:?}"),
+    };
+    format!("the devices stay as they are: {why}")
+}
+
+/// Why the server ended the login or the session, for a person.
+pub(super) fn refused(code: ErrorCode, detail: &str) -> String {
+    match code {
+        ErrorCode::UnknownAccount => {
+            "there is no such account: --register makes it, where the server allows it".into()
+        }
+        ErrorCode::WrongKey => {
+            "the account does not know this device's key: /add it on another device".into()
+        }
+        ErrorCode::NameTaken => "the name is taken by an account with other keys".into(),
+        ErrorCode::RegistrationClosed => "this server registers nobody at the door: ask its operator".into(),
+        other => format!("the server refuses: {other:?}: {detail}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_the_day() {
+        assert_eq!(clock(0), "00:00:00");
+        assert_eq!(clock(1_700_000_000), "22:13:20");
+        assert_eq!(presence("bob", PresenceState::Offline, 0), "bob is not connected");
+        assert_eq!(presence("bob", PresenceState::Offline, 86_399), "bob is not connected, seen 23:59:59");
+    }
+}
