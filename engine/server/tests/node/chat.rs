@@ -130,8 +130,11 @@ fn two_people_talk_and_come_back_with_their_tickets() {
     let mut bob = Chat::start(&node, place.path(), "bob", &[]);
     bob.until(" ann: through the kill");
     ann.until("#3 ✓✓ read by bob");
+    ann.say("good night");
     ann.say("/quit");
-    assert!(ann.end().0);
+    let (good, errors) = ann.end();
+    assert!(good, "what was said last is safe: {errors}");
+    bob.until(" ann: good night");
 }
 
 #[test]
@@ -164,7 +167,7 @@ fn a_second_device_hears_what_the_first_says_until_it_is_revoked() {
 
 #[test]
 fn lines_from_a_pipe_are_ticked_before_it_ends() {
-    let node = Node::start(Setup::shards(2));
+    let mut node = Node::start(Setup::shards(2));
     let place = tempfile::tempdir().expect("a temporary directory");
     let mut bob = Chat::start(&node, place.path(), "bob", &["--register"]);
     bob.until("connected as bob");
@@ -178,6 +181,9 @@ fn lines_from_a_pipe_are_ticked_before_it_ends() {
         let line = bob.until(" ann: ");
         assert!(line.ends_with(&format!(" ann: {text}")), "{line} instead of {text}");
     }
+    assert!(node.drain().success());
+    let (good, errors) = Chat::start(&node, place.path(), "ann", &[]).end();
+    assert!(!good && errors.contains("not all mail was fetched"), "{errors}");
 }
 
 #[test]

@@ -26,6 +26,8 @@ const PONG_LIMIT_MS: u64 = 20_000;
 const LOGIN_LIMIT_MS: u64 = 20_000;
 /// After the end of input: how long ticks are waited for.
 const LEAVE_MS: u64 = 10_000;
+/// After `/quit`: the same, for a person who is in a hurry.
+const QUIT_MS: u64 = 2_000;
 /// Handshakes by the known key that may end without a word: a server that is going down does that too.
 const SILENT_COUNT_MAX: u32 = 3;
 
@@ -78,6 +80,7 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
         failed_count: 0,
         silent_count: 0,
         leaving_ms: None,
+        quitting_ms: None,
     };
     terminal.run(&inputs)
 }
@@ -100,6 +103,8 @@ struct Terminal {
     silent_count: u32,
     /// Since when there is no more input.
     leaving_ms: Option<u64>,
+    /// Since when the person wants to leave.
+    quitting_ms: Option<u64>,
 }
 
 impl Terminal {
@@ -204,6 +209,9 @@ impl Terminal {
         match note {
             Note::Welcome { account, device, server_key, keep_alive_s } => {
                 (self.failed_count, self.silent_count) = (0, 0);
+                if server.key.is_some() && server_key.is_some() && server.key != server_key {
+                    return self.wrong_server();
+                }
                 if let (None, Some(key)) = (server.key, server_key) {
                     let hex = to_hex(&key);
                     self.talk.show(format!("! first contact: the server at {} has the key {hex}", self.door));
@@ -381,19 +389,15 @@ impl Terminal {
         }
     }
 
-    /// Whether to leave now.
-    fn is_done(&self) -> Result<bool> {
+    /// Whether to leave now: what was written is waited for, but not for ever.
+    fn is_done(&mut self) -> Result<bool> {
+        let now_ms = self.now().mono_ms;
         if self.talk.quits {
-            return Ok(true);
+            let since_ms = *self.quitting_ms.get_or_insert(now_ms);
+            return Ok(self.talk.unticked_count() == 0 || now_ms >= since_ms + QUIT_MS);
         }
         let Some(since_ms) = self.leaving_ms else { return Ok(false) };
-        if self.talk.is_settled() {
-            return Ok(true);
-        }
-        if self.now().mono_ms < since_ms + LEAVE_MS {
-            return Ok(false);
-        }
-        bail!("{} messages have no tick: they may have arrived or not", self.talk.unticked_count())
+        Ok(self.talk.is_settled() || now_ms >= since_ms + LEAVE_MS)
     }
 
     fn leave(mut self) -> Result<()> {
@@ -406,6 +410,9 @@ impl Terminal {
         }
         if unticked_count > 0 {
             bail!("{unticked_count} messages have no tick: they may have arrived or not");
+        }
+        if !self.talk.quits && !self.talk.is_settled() {
+            bail!("not all mail was fetched from {} in time", self.door);
         }
         Ok(())
     }
