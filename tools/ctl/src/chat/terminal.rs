@@ -338,7 +338,8 @@ impl Terminal {
                 self.lost("the server is silent", None)
             }
             Link::Up(up) if !up.client.ready() && now_ms >= up.began_ms + LOGIN_LIMIT_MS => {
-                self.lost("the login takes too long", None)
+                // A server that is slow is not a wrong one.
+                self.lost("the login takes too long", Some(1000))
             }
             Link::Up(up) if up.client.ready() && now_ms >= up.said_ms + up.ping_ms => {
                 up.client.send(&ClientFrame::Ping { token: 1 });
