@@ -52,6 +52,7 @@ impl World {
             shard: ShardId(0),
             partitions: Arc::new(PartitionMap::even(64, shard_count)),
             limits,
+            proxies: Arc::default(),
             server_keys: server_keys(),
             previous_server_keys: None,
             ticket_secret: [6; 32],
