@@ -171,13 +171,7 @@ impl Shard {
 
     /// Ends an edge that holds more than its share of a memory that is short.
     pub(crate) fn check_memory(&mut self, conn: ConnId) {
-        if !self.edges.recount(conn) {
-            self.end_for_memory(conn);
-        }
-    }
-
-    pub(crate) fn end_for_memory(&mut self, conn: ConnId) {
-        if !self.is_closing(conn) {
+        if !self.edges.may_keep_tail(conn) && !self.is_closing(conn) {
             self.counters.refused_memory += 1;
             let retry_ms = self.busy_ms();
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);

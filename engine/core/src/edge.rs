@@ -146,18 +146,26 @@ impl Edges {
         self.counted_bytes + self.pool_bytes
     }
 
-    /// Counts what an edge holds now. False if that is more than its share while memory is short.
-    pub(crate) fn recount(&mut self, conn: ConnId) -> bool {
-        let Some(edge) = self.get_mut(conn) else { return true };
+    /// Counts what an edge holds now.
+    fn recount(&mut self, conn: ConnId) {
+        let Some(edge) = self.get_mut(conn) else { return };
         let bytes = edge.buffer_bytes();
         let before = core::mem::replace(&mut edge.counted_bytes, bytes as u32) as usize;
         self.counted_bytes = self.counted_bytes + bytes - before;
-        self.share.fits(bytes, self.counted_bytes)
+    }
+
+    /// Counts what an edge holds now. False if memory is short and its half a record is more than its share: frames
+    /// that it is to say leave with the turn, or were asked about when they were said.
+    pub(crate) fn may_keep_tail(&mut self, conn: ConnId) -> bool {
+        self.recount(conn);
+        let tail_bytes = self.get_mut(conn).map_or(0, |edge| edge.tail.capacity());
+        self.share.fits(tail_bytes, self.counted_bytes)
     }
 
     /// A buffer for an edge that has none: a used one, unless memory is so short that its size matters.
     fn borrow_buffer(&mut self) -> Vec<u8> {
-        if !self.share.has_plenty(self.counted_bytes) {
+        let bytes = self.pool.last().map_or(0, Vec::capacity);
+        if !self.share.has_plenty(self.counted_bytes + bytes) {
             return Vec::new();
         }
         let buffer = self.pool.pop().unwrap_or_default();
