@@ -28,7 +28,6 @@ impl Share {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::vec;
 
     proptest! {
         /// However greedy some are: all together stay within the limit, and everybody gets its share.
@@ -38,7 +37,7 @@ mod tests {
             asks in proptest::collection::vec((0_usize..10, 1_usize..2_000), 1..300),
         ) {
             let share = Share::new(limit, 2, 10);
-            let mut held = vec![0_usize; 10];
+            let mut held = [0_usize; 10];
             for (place, more) in asks {
                 let total: usize = held.iter().sum::<usize>() + more;
                 let may = share.fits(held[place] + more, total);
