@@ -2,6 +2,7 @@
 
 mod disk;
 mod doors;
+mod hostile;
 mod kills;
 mod phone;
 mod process;

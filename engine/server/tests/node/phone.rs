@@ -38,6 +38,8 @@ pub(crate) enum Heard {
 pub(crate) struct Way {
     pub(crate) server_key: Option<[u8; 32]>,
     pub(crate) hint: Option<PartitionId>,
+    /// What goes before everything: a balancer's header.
+    pub(crate) header: Vec<u8>,
 }
 
 pub(crate) struct Phone {
@@ -57,7 +59,8 @@ impl Phone {
     }
 
     pub(crate) fn connect(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
-        let socket = TcpStream::connect(door).expect("the door is open");
+        let mut socket = TcpStream::connect(door).expect("the door is open");
+        socket.write_all(&way.header).expect("a fresh socket has room");
         socket.set_nodelay(true).expect("a socket option");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
         let seed = SEEDS.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes().repeat(4);
@@ -81,6 +84,11 @@ impl Phone {
         let mut bytes = Vec::new();
         self.client.flush(&mut bytes);
         let _ = self.socket.write_all(&bytes);
+    }
+
+    /// Writes bytes that the protocol knows nothing of; a connection that is over takes none.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
     }
 
     pub(crate) fn say(&mut self, frame: &ClientFrame<'_>) {
