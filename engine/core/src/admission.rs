@@ -40,6 +40,18 @@ pub(crate) struct Meter {
     bytes: Bucket,
 }
 
+impl Meter {
+    /// Counts received bytes. False if they are too many.
+    pub(crate) fn may_receive(&mut self, rates: &Rates, now: Now, bytes: usize) -> bool {
+        self.bytes.take(rates.bytes, now.mono_ns, bytes as u64)
+    }
+
+    /// Counts a frame. False if it is one too many.
+    pub(crate) fn may_say_one_more(&mut self, rates: &Rates, now: Now) -> bool {
+        self.frames.take(rates.frames, now.mono_ns, 1)
+    }
+}
+
 impl Shard {
     /// A socket was accepted from `peer`: how its edge begins, or none if its address connects too often.
     ///
@@ -130,29 +142,8 @@ impl Shard {
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }
 
-    /// Counts received bytes. False if the connection sends too many and was ended for it.
-    pub(crate) fn may_receive(&mut self, now: Now, conn: ConnId, bytes: usize) -> bool {
-        let rate = self.rates.bytes;
-        let Some(edge) = self.edges.get_mut(conn) else { return false };
-        let may = edge.meter.bytes.take(rate, now.mono_ns, bytes as u64);
-        if !may {
-            self.end_flood(conn);
-        }
-        may
-    }
-
-    /// Counts a frame. False if the connection sends too many and was ended for it.
-    pub(crate) fn may_use_frame(&mut self, now: Now, conn: ConnId) -> bool {
-        let rate = self.rates.frames;
-        let Some(edge) = self.edges.get_mut(conn) else { return false };
-        let may = edge.meter.frames.take(rate, now.mono_ns, 1);
-        if !may {
-            self.end_flood(conn);
-        }
-        may
-    }
-
-    fn end_flood(&mut self, conn: ConnId) {
+    /// Ends an edge that sends too much: it may come back later.
+    pub(crate) fn end_flood(&mut self, conn: ConnId) {
         if !self.is_closing(conn) {
             self.counters.floods += 1;
             let retry_ms = self.busy_ms();

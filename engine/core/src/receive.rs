@@ -26,14 +26,14 @@ pub(crate) enum Next {
 impl Shard {
     /// Bytes came. Whole records are used in place; the rest is kept.
     pub(crate) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) {
-        if self.edges.get_mut(conn).is_none() {
+        let Some(edge) = self.edges.get_mut(conn) else {
             self.counters.stale_completions += 1;
             return;
-        }
-        if !self.may_receive(now, conn, bytes.len()) {
+        };
+        if !edge.meter.may_receive(&self.rates, now, bytes.len()) {
+            self.end_flood(conn);
             return;
         }
-        let Some(edge) = self.edges.get_mut(conn) else { return };
         if edge.tail.is_empty() {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
@@ -348,10 +348,11 @@ impl Shard {
         frame: ClientFrame<'_>,
         out: &mut Outputs,
     ) -> bool {
-        if !self.may_use_frame(now, conn) {
+        let Some(edge) = self.edges.get_mut(conn) else { return false };
+        if !edge.meter.may_say_one_more(&self.rates, now) {
+            self.end_flood(conn);
             return false;
         }
-        let Some(edge) = self.edges.get_mut(conn) else { return false };
         match (&edge.state, frame) {
             (&State::Greeted(greeting), ClientFrame::Start) => match greeting.ticket {
                 Some(number) => {
