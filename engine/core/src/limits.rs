@@ -45,7 +45,7 @@ pub struct Limits {
     pub connection_count: u32,
     /// Milliseconds from accept to the first transport frame.
     pub login_ms: u64,
-    /// Milliseconds without a byte from the phone before it is given up; phones ping every 240 s.
+    /// Milliseconds without a whole record from the phone before it is given up; phones ping every 240 s.
     pub idle_ms: u64,
     /// Milliseconds that one half of a hand-over waits for the other.
     pub hand_over_ms: u64,

@@ -310,6 +310,37 @@ fn messages_without_an_answer_have_their_share_of_memory() {
 }
 
 #[test]
+fn a_session_that_passed_over_a_message_takes_none_behind_it() {
+    let limits = Limits { connection_count: 20, unanswered_count: 400, ..Limits::default() };
+    let mut world = World::new(limits);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let to = bob.account.expect("logged in");
+    world.cut(1);
+    let [mut carol, mut eve] =
+        [(8, "carol", 6), (9, "eve", 5)].map(|(slot, name, key)| Phone::connect(&mut world, slot, name, key));
+    world.disk_runs = false;
+    let send = |world: &mut World, phone: &mut Phone, numbers: std::ops::Range<u64>| {
+        let before = world.shard.counters().messages_appended;
+        for n in numbers {
+            phone.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
+        }
+        phone.exchange(world);
+        world.shard.counters().messages_appended - before
+    };
+    assert!(send(&mut world, &mut carol, 0..150) > 100);
+    assert_eq!(send(&mut world, &mut eve, 1000..1100), 5, "a quarter of 400, shared by 20");
+    // Now there is room again; but what comes behind a message that was passed over must not overtake it.
+    carol.leave(&mut world);
+    assert_eq!(send(&mut world, &mut eve, 1100..1101), 0);
+    let mut dora = Phone::connect(&mut world, 7, "ann", 7);
+    world.disk_runs = true;
+    world.run_disk();
+    world.pass_ms(20);
+    dora.exchange(&mut world);
+    assert_eq!(send(&mut world, &mut dora, 2000..2100), 100, "another session has the room");
+}
+
+#[test]
 fn mail_that_fills_the_memory_makes_senders_wait_and_ticks_pass() {
     let limits = Limits { mail_bytes: 1 << 20, account_messages_per_s: 0, ..Limits::default() };
     let mut world = World::new(limits);
