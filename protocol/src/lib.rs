@@ -3,6 +3,7 @@
 //! - [`ids`]: the identifiers that every part shares.
 //! - [`envelope`]: the one encoded form of what moves inside and between nodes.
 //! - [`phone`]: the compact client protocol, both sides as state machines (specified in `PHONE.md`).
+//! - [`proxy`]: what a balancer says before a connection that it passes on.
 #![no_std]
 #![cfg_attr(test, allow(missing_docs))]
 
@@ -13,3 +14,4 @@ extern crate std;
 pub mod envelope;
 pub mod ids;
 pub mod phone;
+pub mod proxy;

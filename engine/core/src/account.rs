@@ -1,5 +1,6 @@
 //! Accounts by immutable id, the names that point at them, and their devices.
 
+use crate::bucket::Bucket;
 use crate::presence::Presence;
 use crate::session::SessionId;
 use alloc::boxed::Box;
@@ -85,6 +86,8 @@ pub(crate) struct Account {
     pub(crate) position: Option<Position>,
     /// Who is told when its presence changes.
     pub(crate) presence: Presence,
+    /// What it may still send for now.
+    pub(crate) sending: Bucket,
 }
 
 impl Account {
@@ -103,6 +106,7 @@ impl Account {
             lazy_count: 0,
             position: None,
             presence: Presence::default(),
+            sending: Bucket::default(),
         }
     }
 
@@ -275,7 +279,7 @@ impl Accounts {
 
 /// The stored form of an account's record: version, name, devices.
 pub(crate) mod stored {
-    use super::{Account, Device, DeviceId, Floor, Presence, Seq};
+    use super::{Account, Bucket, Device, DeviceId, Floor, Presence, Seq};
     use alloc::boxed::Box;
     use alloc::vec::Vec;
     use tern_protocol::ids::AccountId;
@@ -333,6 +337,7 @@ pub(crate) mod stored {
             lazy_count: 0,
             position: None,
             presence: Presence::default(),
+            sending: Bucket::default(),
         })
     }
 

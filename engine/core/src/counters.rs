@@ -101,6 +101,34 @@ counters! {
     timeouts,
     /// Connections ended because their phone did not read.
     slow_readers,
+    /// Connections closed at once because their address connects too often.
+    refused_address_connects,
+    /// Connections told to come back because their address begins too many handshakes.
+    refused_address_handshakes,
+    /// Addresses forgiven early because the table of addresses was full.
+    addresses_forgotten,
+    /// Connections closed because what should be a PROXY header is none.
+    proxy_errors,
+    /// Handshakes that waited for a later turn.
+    deferred_handshakes,
+    /// Connections told to come back because too many handshakes waited.
+    refused_handshakes,
+    /// Handshakes that wait now.
+    deferred_now,
+    /// Handshakes that failed: not a Noise message for this server, a replayed third message, a malformed login.
+    handshakes_failed,
+    /// Connections ended because they sent too many frames or bytes.
+    floods,
+    /// Messages refused with busy because their account sends too many.
+    refused_account_rate,
+    /// Connections ended because the shard's memory for edges or sessions was used up.
+    refused_memory,
+    /// Bytes of buffers that edges hold now.
+    edge_bytes_now,
+    /// Messages without a final answer now, by the memory that is kept for them.
+    unanswered_now,
+    /// Acknowledgements of what was never delivered.
+    bad_acknowledgements,
     /// Completions of a socket that is gone, recognised by their generation.
     stale_completions,
 }

@@ -1,9 +1,12 @@
 //! An edge: one client's socket, cryptography and framing. What it decodes it casts to the session; what the session
 //! says waits here as plain frames until the turn ends, then leaves in one record and one send.
 
+use crate::admission::Meter;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
+use crate::limits::Limits;
 use crate::session::SessionId;
 use crate::shard::Shard;
+use crate::share::Share;
 use crate::wheel::TimerId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -31,7 +34,9 @@ pub(crate) struct Greeting {
 /// Where an edge is on its way from the accept to its end.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// The preface is not complete.
+    /// It comes from a trusted balancer, whose header is not complete.
+    Proxy,
+    /// The preface is not complete, or the handshake behind it waits for its turn.
     Preface,
     /// Handshake messages go back and forth.
     Shaking(Box<Handshake>),
@@ -69,12 +74,26 @@ pub(crate) struct Edge {
     timer: TimerId,
     /// Whether its handshake waits for the next turn.
     pub(crate) deferred: bool,
+    /// Whether its handshake was counted for its address.
+    pub(crate) admitted: bool,
     /// Of the hand-over that it is in.
     pub(crate) token: Option<HandOverToken>,
     /// Whether it came from another shard: then its preface's hint is not followed again.
     pub(crate) moved: bool,
-    /// When the last byte came, monotonic milliseconds.
+    /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
     pub(crate) heard_ms: u64,
+    /// What it may still send for now.
+    pub(crate) meter: Meter,
+    /// What its buffers were counted as, bytes.
+    counted_bytes: u32,
+}
+
+impl Edge {
+    /// Bytes of the buffers that may grow large.
+    fn buffer_bytes(&self) -> usize {
+        let kept = if let State::Starting { frames, .. } = &self.state { frames.capacity() } else { 0 };
+        self.tail.capacity() + self.plain_out.capacity() + kept
+    }
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +103,7 @@ struct Slot {
 }
 
 /// The edges of a shard, by slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Edges {
     slots: Vec<Slot>,
     dirty: Vec<ConnId>,
@@ -92,6 +111,12 @@ pub(crate) struct Edges {
     pub(crate) deferred: VecDeque<ConnId>,
     /// Empty buffers that edges borrow while they have something to say or half a record.
     pool: Vec<Vec<u8>>,
+    /// Bytes of the buffers in `pool`.
+    pool_bytes: usize,
+    pool_bytes_max: usize,
+    /// Bytes of the edges' buffers, as they were counted last.
+    counted_bytes: usize,
+    share: Share,
     open_count: usize,
 }
 
@@ -99,9 +124,55 @@ pub(crate) struct Edges {
 const LAST_WORDS_NS: u64 = 1_000_000_000;
 /// Buffers above this size are not kept.
 const POOLED_BYTES_MAX: usize = 16 << 10;
-const POOLED_COUNT_MAX: usize = 4096;
 
 impl Edges {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            slots: Vec::new(),
+            dirty: Vec::new(),
+            deferred: VecDeque::new(),
+            pool: Vec::new(),
+            pool_bytes: 0,
+            pool_bytes_max: limits.edge_bytes / 4,
+            counted_bytes: 0,
+            // Buffers grow by doubling: what is reserved is an eighth, so that twice that stays within the limit.
+            share: Share::new(limits.edge_bytes, 8, limits.connection_count as usize),
+            open_count: 0,
+        }
+    }
+
+    /// Bytes of all buffers.
+    pub(crate) const fn buffer_bytes(&self) -> usize {
+        self.counted_bytes + self.pool_bytes
+    }
+
+    /// Counts what an edge holds now.
+    fn recount(&mut self, conn: ConnId) {
+        let Some(edge) = self.get_mut(conn) else { return };
+        let bytes = edge.buffer_bytes();
+        let before = core::mem::replace(&mut edge.counted_bytes, bytes as u32) as usize;
+        self.counted_bytes = self.counted_bytes + bytes - before;
+    }
+
+    /// Counts what an edge holds now. False if memory is short and its half a record is more than its share: frames
+    /// that it is to say leave with the turn, or were asked about when they were said.
+    pub(crate) fn may_keep_tail(&mut self, conn: ConnId) -> bool {
+        self.recount(conn);
+        let tail_bytes = self.get_mut(conn).map_or(0, |edge| edge.tail.capacity());
+        self.share.fits(tail_bytes, self.counted_bytes)
+    }
+
+    /// A buffer for an edge that has none: a used one, unless memory is so short that its size matters.
+    fn borrow_buffer(&mut self) -> Vec<u8> {
+        let bytes = self.pool.last().map_or(0, Vec::capacity);
+        if !self.share.has_plenty(self.counted_bytes + bytes) {
+            return Vec::new();
+        }
+        let buffer = self.pool.pop().unwrap_or_default();
+        self.pool_bytes -= buffer.capacity();
+        buffer
+    }
+
     /// The edge of `conn` if it is still the one in its slot.
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
@@ -150,6 +221,7 @@ impl Edges {
         }
         let edge = slot.edge.take()?;
         self.open_count -= 1;
+        self.counted_bytes -= edge.counted_bytes as usize;
         Some(edge)
     }
 
@@ -167,7 +239,7 @@ impl Edges {
         if bytes.is_empty() {
             return;
         }
-        let mut fresh = self.pool.pop().unwrap_or_default();
+        let mut fresh = self.borrow_buffer();
         if let Some(edge) = self.get_mut(conn) {
             if edge.tail.capacity() == 0 {
                 edge.tail = take(&mut fresh);
@@ -180,21 +252,28 @@ impl Edges {
     /// Gives a used buffer back to the pool.
     pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
         let fits = buffer.capacity() > 0 && buffer.capacity() <= POOLED_BYTES_MAX;
-        if fits && self.pool.len() < POOLED_COUNT_MAX {
+        if fits && self.pool_bytes + buffer.capacity() <= self.pool_bytes_max {
+            self.pool_bytes += buffer.capacity();
             buffer.clear();
             self.pool.push(buffer);
         }
     }
 
-    /// Appends a frame to what the edge says at the end of the turn. False if there is no such edge, or its backlog
-    /// is above `backlog_bytes_max`.
+    /// Appends a frame to what the edge says at the end of the turn. False if there is no such edge, its backlog
+    /// is above `backlog_bytes_max`, or memory is short and it holds more than its share behind a send.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>, backlog_bytes_max: usize) -> bool {
         let Some(edge) = self.get_mut(conn) else { return false };
+        // What does not wait for a send is gone at the end of the turn.
+        let (waits, held_bytes) = (edge.sending, edge.buffer_bytes());
+        let has_none = edge.plain_out.capacity() == 0;
         if edge.plain_out.len() > backlog_bytes_max {
             return false;
         }
-        if edge.plain_out.capacity() == 0 {
-            let fresh = self.pool.pop().unwrap_or_default();
+        if waits && !self.share.fits(held_bytes, self.counted_bytes) {
+            return false;
+        }
+        if has_none {
+            let fresh = self.borrow_buffer();
             if let Some(edge) = self.get_mut(conn) {
                 edge.plain_out = fresh;
             }
@@ -202,6 +281,7 @@ impl Edges {
         if let Some(edge) = self.get_mut(conn) {
             frame.encode(&mut edge.plain_out);
         }
+        self.recount(conn);
         self.mark_dirty(conn);
         true
     }
@@ -216,7 +296,11 @@ impl Shard {
             out.push(Output::CloseSlot(slot));
             return;
         }
-        let conn = self.open_edge(now, slot, State::Preface, peer);
+        let Some(state) = self.admit_connect(now, peer) else {
+            out.push(Output::CloseSlot(slot));
+            return;
+        };
+        let conn = self.open_edge(now, slot, state, peer);
         out.push(Output::ReceiveOnce(conn));
     }
 
@@ -242,9 +326,12 @@ impl Shard {
                 dirty: false,
                 timer,
                 deferred: false,
+                admitted: false,
                 token: None,
                 moved: false,
                 heard_ms: now.mono_ns / 1_000_000,
+                meter: Meter::default(),
+                counted_bytes: 0,
             },
         );
         self.wheel.set_payload(timer, timer_payload(conn));
@@ -399,6 +486,7 @@ impl Shard {
                 out.list.push(Output::Close(conn));
             }
             let (raw_out, plain_out) = (take(&mut edge.raw_out), take(&mut edge.plain_out));
+            self.edges.recount(conn);
             self.edges.give_back(raw_out);
             self.edges.give_back(plain_out);
         }

@@ -89,6 +89,13 @@ impl Shard {
                 self.counters.taken_over += 1;
                 self.adopt(now, slot, *state, out);
             }
+            (_, half) if self.hand_overs.waiting.len() >= self.config.limits.hand_over_count as usize => {
+                // The other half will not find it, and is given up in time.
+                self.counters.hand_over_failures += 1;
+                if let Half::Socket(slot) = half {
+                    out.push(Output::CloseSlot(slot));
+                }
+            }
             (_, half) => {
                 let deadline_ns = now.mono_ns + self.config.limits.hand_over_ms * 1_000_000;
                 self.hand_overs.waiting.push_back(Waiting { from, token, deadline_ns, half });

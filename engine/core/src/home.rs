@@ -17,9 +17,6 @@ use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState}
 /// Who was refused: the mailbox, the sender and the sender's device.
 pub(crate) type RefusalKey = (AccountIndex, AccountId, DeviceId);
 
-/// Refused streams that a shard remembers.
-const REFUSAL_COUNT_MAX: usize = 250_000;
-
 impl Shard {
     /// An envelope for an account of this shard.
     pub(crate) fn handle(&mut self, now: Now, envelope: Envelope<'_>) {
@@ -29,10 +26,10 @@ impl Shard {
             Kind::Confirm => self.tick_is_confirmed(now, envelope),
             Kind::Sent => {
                 self.counters.ticks_sent += 1;
-                self.sender_is_done(now, envelope);
                 if !self.sent_waits_for_copy(envelope) {
                     self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
                 }
+                self.sender_is_done(now, envelope);
             }
             Kind::Busy => {
                 let retry_ms = envelope.seq().0 as u32;
@@ -40,12 +37,12 @@ impl Shard {
                 self.answer(envelope, &ServerFrame::Busy { id: envelope.id(), retry_ms });
             }
             Kind::Expired => {
-                self.sender_is_done(now, envelope);
                 self.answer(envelope, &ServerFrame::Expired { id: envelope.id() });
+                self.sender_is_done(now, envelope);
             }
             Kind::Unknown => {
-                self.sender_is_done(now, envelope);
                 self.answer(envelope, &ServerFrame::Unknown { id: envelope.id() });
+                self.sender_is_done(now, envelope);
             }
             Kind::ReadTaken => {
                 let (author, id) = (envelope.from(), envelope.id());
@@ -191,14 +188,15 @@ impl Shard {
             return;
         }
         // Past the limit order is given up, for the streams that are refused then, rather than memory.
-        if self.refusals.len() < REFUSAL_COUNT_MAX || self.refusals.contains_key(&key) {
+        if self.refusals.len() < self.config.limits.refusal_count as usize || self.refusals.contains_key(&key)
+        {
             self.refusals.entry(key).or_insert(Refusal::new(id, session, now.mono_ns));
         }
     }
 
     /// Forgets streams whose senders gave up, once there are many; looked through from time to time, never per message.
     pub(crate) fn forget_refusals(&mut self, now: Now) {
-        if self.refusals.len() > REFUSAL_COUNT_MAX / 16 {
+        if self.refusals.len() > self.config.limits.refusal_count as usize / 16 {
             self.refusals.retain(|_, refusal| !refusal.is_stale(now.mono_ns));
         }
     }

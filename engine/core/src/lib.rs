@@ -15,6 +15,9 @@ extern crate alloc;
 extern crate std;
 
 mod account;
+mod addresses;
+mod admission;
+mod bucket;
 #[cfg(feature = "bugs")]
 pub mod bugs;
 mod commit;
@@ -30,6 +33,7 @@ mod home;
 pub mod io;
 pub mod limits;
 mod login;
+pub mod networks;
 mod outbound;
 pub mod partitions;
 mod presence;
@@ -40,5 +44,6 @@ mod resume;
 mod router;
 mod session;
 pub mod shard;
+mod share;
 mod wheel;
 mod writer;

@@ -1,4 +1,34 @@
 //! Everything that can grow has its limit here.
+//!
+//! What grows in a shard, what keeps it small, and what happens at the limit:
+//!
+//! | what | limit | past it |
+//! | --- | --- | --- |
+//! | sockets | `connection_count` | closed at once, counted |
+//! | connects and handshakes of an address | `address_connects_*`, `address_handshakes_*` | closed at once; told to come back |
+//! | the table of addresses | `address_count` | the quietest is forgiven |
+//! | handshakes that wait for a turn | `deferred_count` | told to come back |
+//! | halves of hand-overs | `hand_over_count`, `hand_over_ms` | the half is given up |
+//! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
+//! | half a record, frames behind a send | `edge_backlog_bytes` each, `edge_bytes` in all | ended |
+//! | messages of an account | `account_messages_*` | `busy` for the message |
+//! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
+//! | envelopes under way to a device | `window_count` | wait in the mailbox |
+//! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
+//! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
+//! | refused streams | `refusal_count` | newly refused ones are not kept in order |
+//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens |
+//! | lanes to other shards | `lane_bytes` for messages; `lane_backlog_bytes` more for control | `busy`; dropped and owed |
+//! | accounts | `account_count` | told to come back |
+//! | the log | `segment_count` | `busy` |
+//!
+//! Handshake records are at most 512 bytes and there are at most two of them, so what an edge says before its login
+//! needs no limit of its own.
+
+/// Bytes of buffers for each connection, of which an eighth is always its own.
+const EDGE_SHARE_BYTES: usize = 4096;
+/// More than what one receive brings.
+const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
 /// The limits of a node, each per shard unless its name says otherwise. `Default` is what `tern` starts with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +45,7 @@ pub struct Limits {
     pub connection_count: u32,
     /// Milliseconds from accept to the first transport frame.
     pub login_ms: u64,
-    /// Milliseconds without a byte from the phone before it is given up; phones ping every 240 s.
+    /// Milliseconds without a whole record from the phone before it is given up; phones ping every 240 s.
     pub idle_ms: u64,
     /// Milliseconds that one half of a hand-over waits for the other.
     pub hand_over_ms: u64,
@@ -51,6 +81,52 @@ pub struct Limits {
     pub account_count: u32,
     /// Milliseconds for which a resume ticket works; 0 gives none out.
     pub ticket_ms: u64,
+
+    /// Frames per second from one connection; 0 for any number. Past it the phone is told to come back later
+    /// (`Goodbye(Busy)` with a jittered time).
+    pub connection_frames_per_s: u32,
+    /// Frames from one connection at once.
+    pub connection_frames_burst: u32,
+    /// Bytes per second from one connection; 0 for any number. Past it as for frames.
+    pub connection_bytes_per_s: u32,
+    /// Bytes from one connection at once.
+    pub connection_bytes_burst: u32,
+    /// Messages per second from one account, all its devices together; 0 for any number. Past it a message is refused
+    /// with `busy`, and its stream goes on from there.
+    pub account_messages_per_s: u32,
+    /// Messages from one account at once.
+    pub account_messages_burst: u32,
+    /// Connects per second from one address, for the whole node (each shard has its share, since the kernel spreads
+    /// connections over them); 0 for any number. Past it a connection is closed before anything is kept of it.
+    pub address_connects_per_s: u32,
+    /// Connects from one address at once, for the whole node.
+    pub address_connects_burst: u32,
+    /// Handshakes per second from one address, for the whole node; 0 for any number. Past it a phone is told in the
+    /// clear to come back later (the busy record).
+    pub address_handshakes_per_s: u32,
+    /// Handshakes from one address at once, for the whole node.
+    pub address_handshakes_burst: u32,
+    /// Leading bits of an IPv6 address that count as one address. IPv4 addresses count whole.
+    pub address_prefix_bits: u8,
+    /// Addresses whose rates a shard keeps, 24 bytes each; past it those that were quiet for longest are forgiven.
+    pub address_count: u32,
+    /// Whether the limits on addresses hold for loopback too. Off, because load generators and local balancers
+    /// without the PROXY protocol live there.
+    pub limit_loopback: bool,
+    /// Connections that wait for a handshake's turn; past it a phone is told in the clear to come back later.
+    pub deferred_count: u32,
+    /// Hand-overs of which one half has come; past it the half that comes is given up and its socket closed.
+    pub hand_over_count: u32,
+    /// Refused streams that a home remembers; past it newly refused ones are not kept in order.
+    pub refusal_count: u32,
+    /// Bytes of buffers that edges hold (half records, frames behind a send) or that wait to be used again. Each edge
+    /// always has its share of an eighth; past the half, an edge that holds more than its share is ended
+    /// (`Goodbye(Busy)`), or gets no more mail until it has taken what it has.
+    pub edge_bytes: usize,
+    /// Messages without a final answer that sessions remember, 32 bytes each. Each session always has its share of a
+    /// quarter; past the half, one that has more than its share gets the answers that it waits for, takes no further
+    /// message, and is then ended (`Goodbye(Busy)`).
+    pub unanswered_count: u32,
 }
 
 impl Default for Limits {
@@ -80,6 +156,24 @@ impl Default for Limits {
             busy_ms: 500,
             account_count: 4_000_000,
             ticket_ms: 7 * 24 * 3_600_000,
+            connection_frames_per_s: 10_000,
+            connection_frames_burst: 50_000,
+            connection_bytes_per_s: 8 << 20,
+            connection_bytes_burst: 64 << 20,
+            account_messages_per_s: 2_000,
+            account_messages_burst: 20_000,
+            address_connects_per_s: 200,
+            address_connects_burst: 4_000,
+            address_handshakes_per_s: 100,
+            address_handshakes_burst: 2_000,
+            address_prefix_bits: 64,
+            address_count: 8_192,
+            limit_loopback: false,
+            deferred_count: 8_192,
+            hand_over_count: 4_096,
+            refusal_count: 250_000,
+            edge_bytes: 256 << 20,
+            unanswered_count: 2_000_000,
         }
     }
 }
@@ -131,10 +225,44 @@ impl Limits {
             ("tick_retry_ms", (100..=600_000).contains(&self.tick_retry_ms), "100 to 600000"),
             ("busy_ms", (1..=60_000).contains(&self.busy_ms), "1 to 60000"),
             ("account_count", self.account_count >= 1, "at least 1"),
+            ("address_prefix_bits", (16..=128).contains(&self.address_prefix_bits), "16 to 128"),
+            ("address_count", (64..=1 << 24).contains(&self.address_count), "64 to 16777216"),
+            ("deferred_count", self.deferred_count >= 1, "at least 1"),
+            ("hand_over_count", self.hand_over_count >= 1, "at least 1"),
+            ("refusal_count", self.refusal_count >= 1024, "at least 1024"),
+            (
+                "edge_bytes",
+                self.edge_bytes >= EDGE_SHARE_BYTES * self.connection_count as usize,
+                "at least 4096 x connection_count",
+            ),
+            (
+                "unanswered_count",
+                self.unanswered_count / 4 >= self.connection_count,
+                "at least 4 x connection_count",
+            ),
         ];
+        self.check_rates()?;
         match rules.iter().find(|rule| !rule.1) {
             Some(&(name, _, allowed)) => Err(LimitError { name, allowed }),
             None => Ok(()),
         }
+    }
+
+    /// A rate that is on needs a burst that lets the largest single thing pass.
+    fn check_rates(&self) -> Result<(), LimitError> {
+        let rates = [
+            ("connection_frames_burst", self.connection_frames_per_s, self.connection_frames_burst),
+            ("account_messages_burst", self.account_messages_per_s, self.account_messages_burst),
+            ("address_connects_burst", self.address_connects_per_s, self.address_connects_burst),
+            ("address_handshakes_burst", self.address_handshakes_per_s, self.address_handshakes_burst),
+        ];
+        if let Some(&(name, ..)) = rates.iter().find(|rate| rate.1 > 0 && rate.2 < 1) {
+            return Err(LimitError { name, allowed: "at least 1, or the rate 0" });
+        }
+        if self.connection_bytes_per_s > 0 && self.connection_bytes_burst < RECEIVED_BYTES_MAX {
+            let allowed = "at least 131072, or the rate 0";
+            return Err(LimitError { name: "connection_bytes_burst", allowed });
+        }
+        Ok(())
     }
 }

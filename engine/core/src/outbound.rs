@@ -10,6 +10,8 @@ use tern_protocol::ids::{AccountId, MessageId};
 const PATIENCE_NS: u64 = 60_000_000_000;
 /// Most messages of one session without a final answer.
 const COUNT_MAX: usize = 4096;
+/// Memory for so many is kept when none is left.
+const KEPT_COUNT: usize = 64;
 
 /// Whether a message may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,10 +43,20 @@ impl Outbound {
         self.messages.is_empty()
     }
 
-    /// The phone sends a message, for the first time or again. `None` if there are too many.
-    pub(crate) fn turn(&mut self, to: AccountId, id: MessageId, now_ns: u64) -> Option<Turn> {
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Messages for which there is memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.messages.capacity()
+    }
+
+    /// The phone sends a message, for the first time or again. `None` if it would be one more and there are too many;
+    /// `has_room` says whether there is memory for one more.
+    pub(crate) fn turn(&mut self, to: AccountId, id: MessageId, now_ns: u64, has_room: bool) -> Option<Turn> {
         let known = self.find(to, id);
-        let index = known.or_else(|| self.append(to, id))?;
+        let index = known.or_else(|| has_room.then(|| self.append(to, id)).flatten())?;
         if self.refused_count == 0 {
             return Some(Turn::Now);
         }
@@ -71,6 +83,9 @@ impl Outbound {
         let index = self.messages.iter().position(|message| message.id == id)?;
         let message = self.messages.remove(index)?;
         self.refused_count -= usize::from(message.refused_until_ns != 0);
+        if self.messages.is_empty() && self.messages.capacity() > KEPT_COUNT {
+            self.messages = VecDeque::new();
+        }
         message.home_refused.then_some(message.to)
     }
 
@@ -97,7 +112,7 @@ mod tests {
     fn sent(numbers: core::ops::Range<u64>) -> Outbound {
         let mut outbound = Outbound::default();
         for n in numbers {
-            assert_eq!(outbound.turn(TO, MessageId(n), 0), Some(Turn::Now));
+            assert_eq!(outbound.turn(TO, MessageId(n), 0, true), Some(Turn::Now));
         }
         outbound
     }
@@ -106,11 +121,11 @@ mod tests {
     fn what_was_sent_behind_a_refused_message_waits_for_it() {
         let mut outbound = sent(1..4);
         outbound.refuse(TO, MessageId(2), 0, false);
-        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Later));
-        assert_eq!(outbound.turn(TO, MessageId(1), 1), Some(Turn::Now), "it came before");
-        assert_eq!(outbound.turn(OTHER, MessageId(9), 1), Some(Turn::Now), "another stream");
-        assert_eq!(outbound.turn(TO, MessageId(2), 1), Some(Turn::Now));
-        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later));
+        assert_eq!(outbound.turn(TO, MessageId(1), 1, true), Some(Turn::Now), "it came before");
+        assert_eq!(outbound.turn(OTHER, MessageId(9), 1, true), Some(Turn::Now), "another stream");
+        assert_eq!(outbound.turn(TO, MessageId(2), 1, true), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Now));
     }
 
     #[test]
@@ -119,9 +134,9 @@ mod tests {
         outbound.refuse(TO, MessageId(4), 0, false);
         outbound.refuse(TO, MessageId(2), 0, true);
         outbound.refuse(TO, MessageId(3), 0, true);
-        assert_eq!(outbound.turn(TO, MessageId(4), 1), Some(Turn::Later));
+        assert_eq!(outbound.turn(TO, MessageId(4), 1, true), Some(Turn::Later));
         for n in 2..6 {
-            assert_eq!(outbound.turn(TO, MessageId(n), 1), Some(Turn::Now));
+            assert_eq!(outbound.turn(TO, MessageId(n), 1, true), Some(Turn::Now));
         }
     }
 
@@ -131,19 +146,36 @@ mod tests {
         outbound.refuse(TO, MessageId(1), 0, true);
         outbound.refuse(TO, MessageId(2), 0, false);
         assert_eq!(outbound.done(MessageId(1)), Some(TO), "its home must hear of it");
-        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Later), "2 is still refused");
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later), "2 is still refused");
         assert_eq!(outbound.done(MessageId(2)), None);
-        assert_eq!(outbound.turn(TO, MessageId(3), 1), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Now));
         outbound.done(MessageId(3));
         assert!(outbound.is_empty() && outbound.refused_count == 0);
+    }
+
+    #[test]
+    fn without_room_only_what_is_known_passes() {
+        let mut outbound = sent(1..3);
+        outbound.refuse(TO, MessageId(1), 0, false);
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, false), None);
+        assert_eq!(outbound.turn(TO, MessageId(1), 1, false), Some(Turn::Now));
+        assert_eq!(outbound.len(), 2);
+    }
+
+    #[test]
+    fn memory_for_many_is_given_back() {
+        let mut outbound = sent(0..1000);
+        assert!(outbound.capacity() >= 1000);
+        (0..1000).for_each(|n| assert_eq!(outbound.done(MessageId(n)), None));
+        assert!(outbound.capacity() <= KEPT_COUNT);
     }
 
     #[test]
     fn patience_and_memory_end() {
         let mut outbound = sent(1..COUNT_MAX as u64 + 1);
         outbound.refuse(TO, MessageId(1), 0, false);
-        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1), Some(Turn::Later));
-        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS), Some(Turn::Now));
-        assert_eq!(outbound.turn(TO, MessageId(0), PATIENCE_NS), None);
+        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1, true), Some(Turn::Later));
+        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS, true), Some(Turn::Now));
+        assert_eq!(outbound.turn(TO, MessageId(0), PATIENCE_NS, true), None);
     }
 }

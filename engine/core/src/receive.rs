@@ -14,7 +14,7 @@ use tern_protocol::phone::record::{self, RecordKind};
 use tern_protocol::phone::server::{Handshake, LoginRequest, Progress, busy_refusal, version_refusal};
 
 /// What to do with the bytes behind the ones just used.
-enum Next {
+pub(crate) enum Next {
     /// Go on: used so many bytes.
     Used(usize),
     /// Not enough bytes; keep them.
@@ -30,7 +30,10 @@ impl Shard {
             self.counters.stale_completions += 1;
             return;
         };
-        edge.heard_ms = now.mono_ns / 1_000_000;
+        if !edge.meter.may_receive(&self.rates, now, bytes.len()) {
+            self.end_flood(conn);
+            return;
+        }
         if edge.tail.is_empty() {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
@@ -57,9 +60,10 @@ impl Shard {
 
     /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
     fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
+        self.check_memory(conn);
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let reads_once = match edge.state {
-            State::Preface | State::Shaking(_) | State::Greeted(_) => true,
+            State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => true,
             State::Greeting
             | State::Starting { .. }
             | State::Adopted(_)
@@ -88,6 +92,7 @@ impl Shard {
             let rest = &mut bytes[used..];
             let Some(edge) = self.edges.get_mut(conn) else { return used };
             let next = match edge.state {
+                State::Proxy => self.use_proxy(now, conn, rest),
                 State::Preface => self.use_preface(now, conn, rest, out),
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
@@ -126,6 +131,9 @@ impl Shard {
         if preface.pattern == Pattern::NNpsk0 {
             return self.use_ticket(now, conn, bytes, came_by_hint, out);
         }
+        if let Some(next) = self.admit_handshake(now, conn, &bytes[PREFACE_BYTES..]) {
+            return next;
+        }
         let seed = self.random_seed();
         let (key, previous) = (&self.server_key, self.previous_key.as_ref());
         let handshake = Handshake::with_static_key(raw, &preface, key, previous, seed);
@@ -144,6 +152,9 @@ impl Shard {
         out: &mut Outputs,
     ) -> Next {
         let Some(prologue) = bytes.first_chunk::<PROLOGUE_BYTES>() else { return Next::Wait };
+        if let Some(next) = self.admit_handshake(now, conn, &bytes[PROLOGUE_BYTES..]) {
+            return next;
+        }
         match self.look_at_ticket(now, prologue) {
             Shown::Good(handshake) => {
                 if let Some(edge) = self.edges.get_mut(conn) {
@@ -172,12 +183,7 @@ impl Shard {
             }
         };
         if self.handshakes_left == 0 {
-            if let Some(edge) = self.edges.get_mut(conn)
-                && !core::mem::replace(&mut edge.deferred, true)
-            {
-                self.edges.deferred.push_back(conn);
-            }
-            return Next::Stop;
+            return self.defer_handshake(conn);
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
@@ -193,7 +199,10 @@ impl Shard {
                 }
                 self.authenticated(now, conn, login, out);
             }
-            Err(_) => self.refuse(conn, ErrorCode::Malformed, "handshake"),
+            Err(_) => {
+                self.counters.handshakes_failed += 1;
+                self.refuse(conn, ErrorCode::Malformed, "handshake");
+            }
         }
         Next::Used(total)
     }
@@ -304,9 +313,10 @@ impl Shard {
                 return Next::Stop;
             }
         };
-        let Some(transport) = self.edges.get_mut(conn).and_then(|edge| edge.transport.as_mut()) else {
-            return Next::Stop;
-        };
+        let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
+        // Whole records count as life, not bytes that trickle.
+        edge.heard_ms = now.mono_ns / 1_000_000;
+        let Some(transport) = edge.transport.as_mut() else { return Next::Stop };
         let Ok(plain) = transport.open(&mut bytes[record::HEADER_BYTES..total]) else {
             self.refuse(conn, ErrorCode::Malformed, "record does not decrypt");
             return Next::Stop;
@@ -339,6 +349,10 @@ impl Shard {
         out: &mut Outputs,
     ) -> bool {
         let Some(edge) = self.edges.get_mut(conn) else { return false };
+        if !edge.meter.may_say_one_more(&self.rates, now) {
+            self.end_flood(conn);
+            return false;
+        }
         match (&edge.state, frame) {
             (&State::Greeted(greeting), ClientFrame::Start) => match greeting.ticket {
                 Some(number) => {

@@ -5,8 +5,10 @@ use crate::account::AccountIndex;
 use crate::edge::{Greeting, State};
 use crate::home::Ends;
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
+use crate::limits::Limits;
 use crate::outbound::{Outbound, Turn};
 use crate::shard::{Shard, bug};
+use crate::share::Share;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
@@ -41,6 +43,11 @@ pub(crate) struct Session {
     pub(crate) presence: PresenceState,
     /// What the phone sent and has no final answer for: the order of its streams.
     outbound: Outbound,
+    /// What `outbound` was counted as.
+    counted: u32,
+    /// A message of it was passed over, for there was no memory for one more: none is taken any more, and the phone
+    /// is sent away once those before have their answers.
+    is_full: bool,
 }
 
 impl Session {
@@ -51,15 +58,42 @@ impl Session {
 }
 
 /// The sessions of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sessions {
     slots: Vec<Option<Session>>,
     free: Vec<u32>,
     /// Windows of ended sessions, kept for new ones.
     windows: Vec<VecDeque<Seq>>,
+    /// Messages without a final answer, by the memory that is kept for them.
+    pub(crate) unanswered_count: usize,
+    share: Share,
 }
 
 impl Sessions {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            windows: Vec::new(),
+            unanswered_count: 0,
+            share: Share::new(limits.unanswered_count as usize, 4, limits.connection_count as usize),
+        }
+    }
+
+    /// Whether there is memory for one more message of a session without a final answer.
+    fn has_room(&self, id: SessionId) -> bool {
+        let count = self.get(id).map_or(0, |session| session.outbound.len() + 1);
+        self.share.fits(count, self.unanswered_count + 1)
+    }
+
+    /// Counts a session's messages without a final answer.
+    fn recount(&mut self, id: SessionId) {
+        let Some(Some(session)) = self.slots.get_mut(id.0 as usize) else { return };
+        let count = session.outbound.capacity();
+        let before = core::mem::replace(&mut session.counted, count as u32) as usize;
+        self.unanswered_count = self.unanswered_count + count - before;
+    }
+
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
         self.slots.get(id.0 as usize)?.as_ref()
     }
@@ -84,6 +118,7 @@ impl Sessions {
     fn remove(&mut self, id: SessionId) -> Option<Session> {
         let mut session = self.slots.get_mut(id.0 as usize)?.take()?;
         self.free.push(id.0);
+        self.unanswered_count -= session.counted as usize;
         if self.windows.len() < 1024 {
             session.window.clear();
             self.windows.push(core::mem::take(&mut session.window));
@@ -121,6 +156,8 @@ impl Shard {
             told_drained: false,
             presence: PresenceState::Available,
             outbound: Outbound::default(),
+            counted: 0,
+            is_full: false,
         };
         let id = self.sessions.add(session);
         device_state.session = Some(id);
@@ -192,15 +229,15 @@ impl Shard {
             .get(account)
             .is_some_and(|account| account.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize);
         let now_ns = now.mono_ns;
+        let has_room = self.sessions.has_room(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let greeting = session.greeting;
-        let Some(turn) = session.outbound.turn(to, message, now_ns) else {
-            // It would have to be remembered: a phone with so much under way starts again.
-            let retry_ms = self.busy_ms();
-            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        let Some(turn) = session.outbound.turn(to, message, now_ns, has_room && !session.is_full) else {
+            self.pass_over(id);
             return;
         };
-        if owes_too_much || turn == Turn::Later {
+        self.sessions.recount(id);
+        if owes_too_much || turn == Turn::Later || !self.may_send(now, account) {
             self.refuse_message(id, to, message);
             return;
         }
@@ -222,6 +259,25 @@ impl Shard {
         if !has_copy || !self.router.cast(home, Lane::Bulk, &parts) {
             self.refuse_message(id, to, message);
         }
+    }
+
+    /// A message would have to be remembered, and there is no memory: it and all behind it are passed over, which keeps
+    /// their order. A phone with so much under way starts again, once it has its answers: else it would get nowhere.
+    fn pass_over(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !core::mem::replace(&mut session.is_full, true) {
+            self.counters.refused_memory += 1;
+        }
+        self.send_away_if_full(id);
+    }
+
+    fn send_away_if_full(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && s.outbound.is_empty()) else {
+            return;
+        };
+        let conn = session.conn;
+        let retry_ms = self.busy_ms();
+        self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }
 
     /// A message does not go on now: the phone comes back with this id, and with no later one before.
@@ -255,10 +311,13 @@ impl Shard {
     /// The phone has its final answer for a message and will not send it again: no stream may wait for it.
     pub(crate) fn session_is_done_with(&mut self, now: Now, id: SessionId, message: MessageId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if let Some(to) = session.outbound.done(message) {
-            let (from, device) = (session.account_id, session.device);
+        let home = session.outbound.done(message);
+        let (from, device) = (session.account_id, session.device);
+        self.sessions.recount(id);
+        if let Some(to) = home {
             self.tell_home_done(now, to, from, device, message);
         }
+        self.send_away_if_full(id);
     }
 
     /// The phone has everything up to a delivery number.
@@ -268,6 +327,7 @@ impl Shard {
         let given = session.acknowledged + session.window.len() as u32;
         if number > given {
             let conn = session.conn;
+            self.counters.bad_acknowledgements += 1;
             self.refuse(conn, ErrorCode::BadAcknowledgement, "more than was delivered");
             return;
         }

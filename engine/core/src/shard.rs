@@ -2,6 +2,8 @@
 //! [`Shard::step`] shows the whole journey as calls that go down and never back up.
 
 use crate::account::{Accounts, SeededHash};
+use crate::addresses::Addresses;
+use crate::admission::Rates;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::edge::Edges;
@@ -9,6 +11,7 @@ use crate::handover::HandOvers;
 use crate::home::RefusalKey;
 use crate::io::{ConnId, Input, Now, Output, Outputs};
 use crate::limits::Limits;
+use crate::networks::Network;
 use crate::partitions::PartitionMap;
 use crate::refusal::Refusal;
 use crate::router::Router;
@@ -42,6 +45,8 @@ pub struct ShardConfig {
     pub partitions: Arc<PartitionMap>,
     /// Its limits, validated.
     pub limits: Limits,
+    /// Balancers: a connection from here must begin with a PROXY header, one from elsewhere must not.
+    pub proxies: Arc<[Network]>,
     /// The node's static key.
     pub server_keys: KeyPair,
     /// The static key before it, which clients may still know for a time.
@@ -90,6 +95,8 @@ pub struct Shard {
     pub(crate) wheel: Wheel,
     pub(crate) rng: ChaCha20Rng,
 
+    pub(crate) addresses: Addresses,
+    pub(crate) rates: Rates,
     pub(crate) edges: Edges,
     pub(crate) hand_overs: HandOvers,
     pub(crate) handshakes_left: u32,
@@ -142,11 +149,13 @@ impl Shard {
             now,
             wheel: Wheel::new(now.mono_ns),
             rng,
-            edges: Edges::default(),
+            addresses: Addresses::new(&limits, partitions.shard_count(), hash),
+            rates: Rates::new(&limits),
+            edges: Edges::new(&limits),
             hand_overs: HandOvers::default(),
             handshakes_left: limits.handshakes_per_turn,
             greeting_count: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(&limits),
             router,
             accounts: Accounts::new(hash),
             dedup: Dedup::new(config.dedup_key, limits.dedup_horizon_ms, limits.dedup_count),
@@ -282,6 +291,10 @@ impl Shard {
         self.counters.sessions_now = self.sessions.count() as u64;
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
+        self.counters.deferred_now = self.edges.deferred.len() as u64;
+        self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;
+        self.counters.unanswered_now = self.sessions.unanswered_count as u64;
+        self.counters.addresses_forgotten = self.addresses.forgotten_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
     }

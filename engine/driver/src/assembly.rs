@@ -189,6 +189,7 @@ fn shard_config(
         shard: ShardId(number),
         partitions: Arc::clone(partitions),
         limits: config.limits,
+        proxies: Arc::clone(&config.proxies),
         server_keys: config.server_keys,
         previous_server_keys: config.previous_server_keys,
         ticket_secret: config.ticket_secret,

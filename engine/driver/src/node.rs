@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tern_core::counters::Counters;
 use tern_core::limits::Limits;
+use tern_core::networks::Network;
 use tern_core::shard::RecoveryReport;
 use tern_protocol::phone::noise::KeyPair;
 use tern_ring::probe;
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub cpus: Option<Vec<Place>>,
     /// The limits of each shard.
     pub limits: Limits,
+    /// Balancers: a connection from here must begin with a PROXY header, one from elsewhere must not.
+    pub proxies: Arc<[Network]>,
     /// The node's static key.
     pub server_keys: KeyPair,
     /// The static key before it, which phones may still know.

@@ -43,6 +43,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         phone: settings.phone,
         cpus,
         limits: settings.limits,
+        proxies: settings.phone_proxy.iter().copied().collect(),
         server_keys: keys.server,
         previous_server_keys: keys.previous,
         ticket_secret: keys.ticket_secret,

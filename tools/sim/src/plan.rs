@@ -218,7 +218,7 @@ fn accounts(random: &mut Random) -> Vec<AccountPlan> {
 fn limits(random: &mut Random) -> Limits {
     let body_bytes = random.pick(&[64, 300, 2000]);
     let window_count: u16 = random.pick(&[1, 2, 4, 16, 64]);
-    Limits {
+    let limits = Limits {
         body_bytes,
         window_count,
         mailbox_count: random.pick(&[4, 8, 40, 1000]).max(u32::from(window_count)),
@@ -243,6 +243,18 @@ fn limits(random: &mut Random) -> Limits {
         busy_ms: random.pick(&[20, 200]),
         account_count: 1000,
         ticket_ms: random.pick(&[0, 2_000, 24 * 3_600_000]),
+        deferred_count: 8,
+        hand_over_count: 8,
+        ..Limits::default()
+    };
+    // Some accounts are slowed down; drawn from what is known, so that older seeds stay what they were.
+    let is_slow = body_bytes == 300;
+    Limits {
+        account_messages_per_s: if is_slow { 20 } else { 2_000 },
+        account_messages_burst: if is_slow { 3 } else { 20_000 },
+        edge_bytes: 4096 * limits.connection_count as usize,
+        unanswered_count: 4 * limits.connection_count,
+        ..limits
     }
 }
 

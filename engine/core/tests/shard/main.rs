@@ -1,9 +1,13 @@
 //! The core from outside: one shard, the real client, a perfect network and disk.
 
 mod allocation;
+mod floods;
+mod hostile;
 mod journey;
+mod proxied;
 mod resume;
 mod rot;
 mod several;
+mod storms;
 mod stuck;
 mod world;

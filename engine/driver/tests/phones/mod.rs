@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
@@ -163,6 +164,7 @@ pub(crate) fn config(data: &Path, shard_count: u16) -> NodeConfig {
         phone: "127.0.0.1:0".parse().unwrap(),
         cpus: None,
         limits,
+        proxies: Arc::default(),
         server_keys: server_keys(),
         previous_server_keys: None,
         ticket_secret: [6; 32],

@@ -16,6 +16,8 @@ pub(crate) struct ConfigFile {
     pub(super) data: Option<Vec<PathBuf>>,
     /// Where phones connect.
     pub(super) phone: Option<SocketAddr>,
+    /// Networks of balancers that pass on phones' connections with a PROXY header (version 2).
+    pub(super) phone_proxy: Option<Vec<String>>,
     /// Admin endpoint.
     pub(super) admin: Option<SocketAddr>,
     /// Number of shards.

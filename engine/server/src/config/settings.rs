@@ -8,6 +8,7 @@ use crate::exit::Failure;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tern_core::limits::Limits;
+use tern_core::networks::{Network, NetworkError};
 
 /// Most shards of a node: with this many, lanes and threads are still sensible on today's largest machines.
 pub(crate) const SHARDS_MAX: u16 = 1024;
@@ -21,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// Where phones connect.
     pub(crate) phone: SocketAddr,
+    /// Networks of balancers: a connection from here must begin with a PROXY header.
+    pub(crate) phone_proxy: Vec<Network>,
     /// Admin endpoint; loopback.
     pub(crate) admin: SocketAddr,
     /// Number of shards, where file or flags say it.
@@ -56,6 +59,7 @@ impl Settings {
         let settings = Self {
             data: data.clone(),
             phone: args.phone.or(file.phone).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7322))),
+            phone_proxy: networks("phone_proxy", &file.phone_proxy.unwrap_or_default())?,
             admin: args.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323))),
             shards: args.shards.or(file.shards),
             cores: file.cores.unwrap_or_default().resolve()?,
@@ -122,6 +126,7 @@ impl Settings {
         let file = ConfigFile {
             data: Some(vec![self.data.clone()]),
             phone: Some(self.phone),
+            phone_proxy: Some(self.phone_proxy.iter().map(Network::to_string).collect()),
             admin: Some(self.admin),
             shards: self.shards,
             cores: Some(CoresTable::of(&self.cores)),
@@ -131,6 +136,16 @@ impl Settings {
         };
         toml::to_string(&file).expect("a configuration made of numbers, paths and addresses is TOML")
     }
+}
+
+/// Reads networks; an error names the key, the one that is wrong, and why.
+fn networks(key: &str, texts: &[String]) -> Result<Vec<Network>, Failure> {
+    let read = |text: &String| {
+        text.parse().map_err(|error: NetworkError| {
+            Failure::usage(format!("{key}: {text:?}, allowed: networks like \"10.0.0.0/8\"; {error}"))
+        })
+    };
+    texts.iter().map(read).collect()
 }
 
 fn default_data() -> Vec<PathBuf> {
@@ -177,7 +192,7 @@ mod tests {
     #[test]
     fn what_show_prints_means_the_same() {
         let first =
-            settings("shards = 2\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
+            settings("shards = 2\nphone_proxy = [\"10.0.0.0/8\", \"::1\"]\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
         assert_eq!(first.limits.window_count, 7);
         let second = settings(&first.to_toml()).unwrap();
         assert_eq!(Settings { segment_bytes: first.segment_bytes, ..second }, first);
@@ -193,6 +208,10 @@ mod tests {
             ("shards = \"two\"", &["shards", "two", "u16"][..]),
             ("admin = \"0.0.0.0:1\"", &["admin", "0.0.0.0:1", "loopback"][..]),
             ("segment_bytes = 4097", &["segment_bytes", "4097", "multiple of 4096"][..]),
+            ("phone_proxy = [\"10.0.0.1/8\"]", &["phone_proxy", "10.0.0.1/8", "bits set"][..]),
+            ("phone_proxy = [\"::1\", \"x\"]", &["phone_proxy", "\"x\"", "IPv4 or IPv6"][..]),
+            ("[limits]\nedge_bytes = 1", &["limits.edge_bytes", "= 1", "connection_count"][..]),
+            ("[limits]\naddress_connects_burst = 0", &["limits.address_connects_burst", "rate 0"][..]),
             ("data = []", &["data", "[]", "one directory"][..]),
             ("shards = 70000", &["line 1", "shards = 70000", "a whole number from 0 to 65535"][..]),
             ("open_registration = 1", &["open_registration = 1", "true or false"][..]),

@@ -3,6 +3,7 @@
 mod chat;
 mod disk;
 mod doors;
+mod hostile;
 mod kills;
 mod phone;
 mod process;

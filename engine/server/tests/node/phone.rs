@@ -53,6 +53,8 @@ pub(crate) enum Heard {
 pub(crate) struct Way {
     pub(crate) server_key: Option<[u8; 32]>,
     pub(crate) hint: Option<PartitionId>,
+    /// What goes before everything: a balancer's header.
+    pub(crate) header: Vec<u8>,
 }
 
 pub(crate) struct Phone {
@@ -78,16 +80,17 @@ impl Phone {
     pub(crate) fn connect(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
         let mut config = config(name, key);
         (config.server_key, config.partition_hint) = (way.server_key, way.hint);
-        Self::connect_as(door, config)
+        Self::connect_as(door, &way.header, config)
     }
 
     /// Comes with a ticket.
     pub(crate) fn resume(door: SocketAddr, ticket: Ticket) -> Self {
-        Self::connect_as(door, ClientConfig { ticket: Some(ticket), ..config("any", 255) })
+        Self::connect_as(door, &[], ClientConfig { ticket: Some(ticket), ..config("any", 255) })
     }
 
-    fn connect_as(door: SocketAddr, config: ClientConfig) -> Self {
-        let socket = TcpStream::connect(door).expect("the door is open");
+    fn connect_as(door: SocketAddr, header: &[u8], config: ClientConfig) -> Self {
+        let mut socket = TcpStream::connect(door).expect("the door is open");
+        socket.write_all(header).expect("a fresh socket has room");
         socket.set_nodelay(true).expect("a socket option");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
         let mut phone = Self {
@@ -108,6 +111,11 @@ impl Phone {
         let mut bytes = Vec::new();
         self.client.flush(&mut bytes);
         let _ = self.socket.write_all(&bytes);
+    }
+
+    /// Writes bytes that the protocol knows nothing of; a connection that is over takes none.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
     }
 
     pub(crate) fn say(&mut self, frame: &ClientFrame<'_>) {

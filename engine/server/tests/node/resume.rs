@@ -71,7 +71,7 @@ fn a_changed_server_key_is_told_to_who_knew_the_old_one() {
     assert!(node.drain().success());
     node.rotate_key(30);
     node.start_again();
-    let by_old = Way { server_key: Some(old), hint: None };
+    let by_old = Way { server_key: Some(old), hint: None, header: Vec::new() };
     let mut ann = Phone::log_in(node.phone, "ann", 1, &by_old);
     assert_eq!(ann.next(), Heard::Drained);
     let new = ann.told_key.expect("who comes by the old key is told the new one");
@@ -79,7 +79,7 @@ fn a_changed_server_key_is_told_to_who_knew_the_old_one() {
     let mut ann = Phone::resume(node.phone, ticket);
     assert_eq!((ann.next(), ann.next()), (Heard::Welcome, Heard::Drained));
     assert_eq!(ann.told_key, Some(new), "who comes by a ticket is told as well");
-    let by_new = Way { server_key: Some(new), hint: None };
+    let by_new = Way { server_key: Some(new), hint: None, header: Vec::new() };
     let mut ann = Phone::log_in(node.phone, "ann", 1, &by_new);
     assert_eq!(ann.next(), Heard::Drained);
     assert_eq!(ann.told_key, None, "there is nothing to tell");

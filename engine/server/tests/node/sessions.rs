@@ -66,12 +66,12 @@ fn every_way_in_ends_at_home() {
         // The right hint moves raw bytes; a wrong one moves twice; without one the login moves; XX has no key.
         let wrong = Some(PartitionId((account.partition().0 + 2048) % 4096));
         for way in [
-            Way { server_key: key, hint: home },
-            Way { server_key: key, hint: wrong },
-            Way { server_key: key, hint: None },
-            Way { server_key: None, hint: home },
-            Way { server_key: None, hint: wrong },
-            Way { server_key: key, hint: Some(PartitionId(65_000)) },
+            Way { server_key: key, hint: home, ..Way::default() },
+            Way { server_key: key, hint: wrong, ..Way::default() },
+            Way { server_key: key, hint: None, ..Way::default() },
+            Way { server_key: None, hint: home, ..Way::default() },
+            Way { server_key: None, hint: wrong, ..Way::default() },
+            Way { server_key: key, hint: Some(PartitionId(65_000)), ..Way::default() },
         ] {
             let mut phone = Phone::log_in(node.phone, &name, 7, &way);
             assert_eq!(phone.account, account);

@@ -137,6 +137,19 @@ impl Client {
         }
     }
 
+    /// Appends a record with this plaintext, whatever it is: for those who try what a server does with bad frames.
+    /// Nothing before the login is over.
+    ///
+    /// # Panics
+    /// If it does not fit a record.
+    pub fn seal_as_it_is(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        let Stage::Ready { transport } = &mut self.stage else { return };
+        assert!(plaintext.len() <= PLAINTEXT_BYTES_MAX);
+        let mark = Transport::begin(out);
+        out.extend_from_slice(plaintext);
+        transport.seal(out, mark);
+    }
+
     /// Acknowledges all deliveries up to `number`: remembered, and sent before other frames at the next flush.
     pub fn ack(&mut self, number: u32) {
         if !self.over() {

@@ -300,6 +300,7 @@ impl Node {
             shard: ShardId(shard),
             partitions: Arc::clone(&self.partitions),
             limits: scene.plan.limits,
+            proxies: Arc::default(),
             server_keys: scene.server_keys,
             previous_server_keys: None,
             ticket_secret: scene.ticket_secret,

@@ -1,8 +1,10 @@
 //! One shard on a perfect network and a perfect disk: what the tests of the core talk to.
 
+pub(crate) mod bystanders;
 pub(crate) mod phone;
+pub(crate) mod stranger;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tern_core::io::{ConnId, Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
@@ -26,6 +28,8 @@ pub(crate) struct World {
     pub(crate) disk_queue: VecDeque<(DiskOp, Vec<u8>)>,
     pub(crate) disk_runs: bool,
     pub(crate) drained: bool,
+    /// Slots whose phones do not read: their sends do not end.
+    pub(crate) stuck: BTreeSet<u32>,
     drive_is_full: bool,
     /// What went to the control plane, to other shards and to the operator.
     pub(crate) gone_out: Vec<Output>,
@@ -47,11 +51,17 @@ impl World {
 
     /// Shard 0 of so many; the others are not there.
     pub(crate) fn one_of(shard_count: u16, limits: Limits) -> Self {
+        Self::behind(&[], shard_count, limits)
+    }
+
+    /// Likewise, behind balancers in these networks.
+    pub(crate) fn behind(proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
         limits.validate().expect("the test's limits hold");
         let config = ShardConfig {
             shard: ShardId(0),
             partitions: Arc::new(PartitionMap::even(64, shard_count)),
             limits,
+            proxies: proxies.iter().map(|network| network.parse().expect("a network")).collect(),
             server_keys: server_keys(),
             previous_server_keys: None,
             ticket_secret: [6; 32],
@@ -96,6 +106,7 @@ impl World {
             disk_queue: VecDeque::new(),
             disk_runs: true,
             drained: false,
+            stuck: BTreeSet::new(),
             drive_is_full,
             gone_out: Vec::new(),
             wanted_room_bytes: Vec::new(),
@@ -139,10 +150,11 @@ impl World {
         self.allocation_count += counted.count_total;
     }
 
-    /// Flushes and performs outputs until nothing more comes.
+    /// Flushes and performs outputs until nothing more comes. What the shard wants to continue with waits for a `Tick`.
     pub(crate) fn turn(&mut self) {
         loop {
             self.step(Input::Flush);
+            self.out.list.retain(|output| !matches!(output, Output::Continue));
             if self.out.list.is_empty() {
                 return;
             }
@@ -172,7 +184,9 @@ impl World {
             }
             Output::Send { conn, data } => {
                 self.sent.entry(conn.slot).or_default().extend_from_slice(&arena[data]);
-                self.step(Input::Sent { conn });
+                if !self.stuck.contains(&conn.slot) {
+                    self.step(Input::Sent { conn });
+                }
             }
             Output::Close(conn) => {
                 self.closed.push(conn.slot);

@@ -41,15 +41,28 @@ pub(crate) struct Phone {
 
 impl Phone {
     pub(crate) fn connect(world: &mut World, slot: u32, name: &str, key: u8) -> Self {
-        Self::come(world, slot, name, key, None)
+        Self::new(slot, name, key).come(world)
     }
 
     /// Comes back with a ticket.
     pub(crate) fn resume(world: &mut World, slot: u32, ticket: Ticket) -> Self {
-        Self::come(world, slot, "", 0, Some(ticket))
+        Self::with(slot, "", 0, Some(ticket)).come(world)
     }
 
-    fn come(world: &mut World, slot: u32, name: &str, key: u8, ticket: Option<Ticket>) -> Self {
+    fn come(mut self, world: &mut World) -> Self {
+        world.sent.remove(&self.slot);
+        world.step(Input::Accepted { slot: self.slot, peer: None });
+        world.turn();
+        self.log_in(world);
+        self
+    }
+
+    /// A phone that has not connected yet.
+    pub(crate) fn new(slot: u32, name: &str, key: u8) -> Self {
+        Self::with(slot, name, key, None)
+    }
+
+    fn with(slot: u32, name: &str, key: u8, ticket: Option<Ticket>) -> Self {
         let client = Client::new(ClientConfig {
             name: name.into(),
             keys: KeyPair::from_seed([key; 32]),
@@ -59,14 +72,14 @@ impl Phone {
             partition_hint: None,
             seed: [slot as u8 ^ 0x55; 32],
         });
-        world.sent.remove(&slot);
-        world.step(Input::Accepted { slot, peer: None });
-        world.turn();
-        let mut phone = Self { slot, client, account: None, heard: Vec::new(), ticket: None };
+        Self { slot, client, account: None, heard: Vec::new(), ticket: None }
+    }
+
+    /// Says and hears what a login takes.
+    pub(crate) fn log_in(&mut self, world: &mut World) {
         for _ in 0..4 {
-            phone.exchange(world);
+            self.exchange(world);
         }
-        phone
     }
 
     /// Sends what it has, hears what there is.

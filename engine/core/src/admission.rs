@@ -1,0 +1,175 @@
+//! Who gets in, and how fast: connects and handshakes by address, handshakes by turn, frames, bytes and messages by
+//! token bucket. Whoever is too fast is told when to come back; the others do not notice.
+
+use crate::account::AccountIndex;
+use crate::addresses::Act;
+use crate::bucket::{Bucket, Rate};
+use crate::edge::State;
+use crate::io::{ConnId, Now};
+use crate::limits::Limits;
+use crate::receive::Next;
+use crate::shard::Shard;
+use core::net::SocketAddr;
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
+use tern_protocol::phone::record::{self, RecordKind};
+use tern_protocol::phone::server::busy_refusal;
+use tern_protocol::proxy::{self, Header};
+
+/// How fast a connection and an account may be. The rates of addresses are with [`crate::addresses`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    frames: Rate,
+    bytes: Rate,
+    messages: Rate,
+}
+
+impl Rates {
+    pub(crate) const fn new(limits: &Limits) -> Self {
+        Self {
+            frames: Rate::new(limits.connection_frames_per_s, limits.connection_frames_burst),
+            bytes: Rate::new(limits.connection_bytes_per_s, limits.connection_bytes_burst),
+            messages: Rate::new(limits.account_messages_per_s, limits.account_messages_burst),
+        }
+    }
+}
+
+/// What a connection may still send for now.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Meter {
+    frames: Bucket,
+    bytes: Bucket,
+}
+
+impl Meter {
+    /// Counts received bytes. False if they are too many.
+    pub(crate) fn may_receive(&mut self, rates: &Rates, now: Now, bytes: usize) -> bool {
+        self.bytes.take(rates.bytes, now.mono_ns, bytes as u64)
+    }
+
+    /// Counts a frame. False if it is one too many.
+    pub(crate) fn may_say_one_more(&mut self, rates: &Rates, now: Now) -> bool {
+        self.frames.take(rates.frames, now.mono_ns, 1)
+    }
+}
+
+impl Shard {
+    /// A socket was accepted from `peer`: how its edge begins, or none if its address connects too often.
+    ///
+    /// A balancer passes on the connections of many: not its address counts, but the one that it names.
+    pub(crate) fn admit_connect(&mut self, now: Now, peer: Option<SocketAddr>) -> Option<State> {
+        if peer.is_some_and(|peer| self.config.proxies.iter().any(|network| network.contains(peer.ip()))) {
+            return Some(State::Proxy);
+        }
+        self.may_connect(now, peer).then_some(State::Preface)
+    }
+
+    fn may_connect(&mut self, now: Now, peer: Option<SocketAddr>) -> bool {
+        let may = peer.is_none_or(|peer| self.addresses.may(Act::Connect, peer.ip(), now.mono_ns));
+        self.counters.refused_address_connects += u64::from(!may);
+        may
+    }
+
+    /// A trusted balancer says whose connection it passes on.
+    pub(crate) fn use_proxy(&mut self, now: Now, conn: ConnId, bytes: &[u8]) -> Next {
+        let (header, header_bytes) = match proxy::read(bytes) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Next::Wait,
+            Err(_) => {
+                self.counters.proxy_errors += 1;
+                self.refuse(conn, ErrorCode::Malformed, "PROXY header");
+                return Next::Stop;
+            }
+        };
+        let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
+        if let Header::From(source) = header {
+            edge.peer = Some(source);
+        }
+        edge.state = State::Preface;
+        let peer = edge.peer;
+        if !self.may_connect(now, peer) {
+            self.hang_up(conn);
+            return Next::Stop;
+        }
+        Next::Used(header_bytes)
+    }
+
+    /// The preface is read, and this shard is to do the handshake: nothing is made ready for it before its first
+    /// record is whole, its address may begin one more, and the turn has time. `None` lets it begin.
+    pub(crate) fn admit_handshake(&mut self, now: Now, conn: ConnId, behind_preface: &[u8]) -> Option<Next> {
+        match record::split(behind_preface) {
+            Ok(Some((RecordKind::Handshake, _))) => {}
+            Ok(None) => return Some(Next::Wait),
+            Ok(Some(_)) | Err(_) => {
+                self.refuse(conn, ErrorCode::Malformed, "handshake record");
+                return Some(Next::Stop);
+            }
+        }
+        let edge = self.edges.get_mut(conn)?;
+        let peer = edge.peer.filter(|_| !core::mem::replace(&mut edge.admitted, true));
+        if peer.is_some_and(|peer| !self.addresses.may(Act::Handshake, peer.ip(), now.mono_ns)) {
+            self.counters.refused_address_handshakes += 1;
+            self.refuse_busy(conn);
+            return Some(Next::Stop);
+        }
+        if self.handshakes_left > 0 {
+            return None;
+        }
+        if self.edges.deferred.len() >= self.config.limits.deferred_count as usize {
+            self.counters.refused_handshakes += 1;
+            self.refuse_busy(conn);
+            return Some(Next::Stop);
+        }
+        Some(self.defer_handshake(conn))
+    }
+
+    /// The turn has no time for another handshake: this one waits for a later turn, and is not read meanwhile.
+    pub(crate) fn defer_handshake(&mut self, conn: ConnId) -> Next {
+        if let Some(edge) = self.edges.get_mut(conn)
+            && !core::mem::replace(&mut edge.deferred, true)
+        {
+            self.counters.deferred_handshakes += 1;
+            self.edges.deferred.push_back(conn);
+        }
+        Next::Stop
+    }
+
+    /// Ends an edge without a handshake; it is told in the clear when to come back.
+    fn refuse_busy(&mut self, conn: ConnId) {
+        let retry_ms = self.busy_ms();
+        if let Some(edge) = self.edges.get_mut(conn) {
+            busy_refusal(retry_ms, &mut edge.raw_out);
+        }
+        self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+    }
+
+    /// Ends an edge that sends too much: it may come back later.
+    pub(crate) fn end_flood(&mut self, conn: ConnId) {
+        if !self.is_closing(conn) {
+            self.counters.floods += 1;
+            let retry_ms = self.busy_ms();
+            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        }
+    }
+
+    /// Counts a message of an account. False if it sends too many: this one is refused.
+    pub(crate) fn may_send(&mut self, now: Now, account: AccountIndex) -> bool {
+        let rate = self.rates.messages;
+        let Some(account) = self.accounts.get_mut(account) else { return false };
+        let may = account.sending.take(rate, now.mono_ns, 1);
+        self.counters.refused_account_rate += u64::from(!may);
+        may
+    }
+
+    /// Ends an edge that holds more than its share of a memory that is short.
+    pub(crate) fn check_memory(&mut self, conn: ConnId) {
+        if !self.edges.may_keep_tail(conn) && !self.is_closing(conn) {
+            self.counters.refused_memory += 1;
+            let retry_ms = self.busy_ms();
+            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        }
+    }
+
+    fn is_closing(&mut self, conn: ConnId) -> bool {
+        self.edges.get_mut(conn).is_none_or(|edge| matches!(edge.state, State::Closing { .. }))
+    }
+}

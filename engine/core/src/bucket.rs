@@ -1,0 +1,164 @@
+//! Token buckets: how often something may happen. Pure integer arithmetic on monotonic nanoseconds.
+//!
+//! A bucket is one number: the time at which it will be full again (the "theoretical arrival time" of the generic cell
+//! rate algorithm, ITU-T I.371). Taking a token moves that time into the future; it may lie ahead of now by as much as a
+//! burst lasts. Nothing ticks, nothing is rounded twice, and a bucket that nobody uses is full.
+
+/// Binary digits of a nanosecond's fraction in a rate.
+const FRACTION_BITS: u32 = 16;
+const SECOND: u64 = 1_000_000_000 << FRACTION_BITS;
+/// However many share a burst, each has at least so much of it: what is spread by chance is not spread evenly.
+const BURST_MIN: u32 = 4;
+
+/// So many per second, and so many at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rate {
+    /// What one token costs, in 2^-16 nanoseconds; zero lets everything pass.
+    token: u64,
+    /// How far ahead of now a bucket may be filled, nanoseconds.
+    burst_ns: u64,
+}
+
+impl Rate {
+    /// A rate; `per_second` 0 lets everything pass.
+    pub(crate) const fn new(per_second: u32, burst: u32) -> Self {
+        Self::shared(per_second, burst, 1)
+    }
+
+    /// The share of one among so many shards.
+    pub(crate) const fn shared(per_second: u32, burst: u32, shard_count: u16) -> Self {
+        if per_second == 0 {
+            return Self { token: 0, burst_ns: 0 };
+        }
+        // Rounded up, so that rounding never makes the rate higher. At most 2^46 x 2^16: no overflow.
+        let token = (SECOND * shard_count as u64).div_ceil(per_second as u64);
+        let share = burst.div_ceil(shard_count as u32);
+        let share = if shard_count > 1 && share < BURST_MIN { BURST_MIN } else { share };
+        let mut rate = Self { token, burst_ns: 0 };
+        rate.burst_ns = rate.cost_ns(share as u64);
+        rate
+    }
+
+    /// What so many tokens cost; a cost that cannot be said is more than any burst.
+    const fn cost_ns(self, count: u64) -> u64 {
+        self.token.saturating_mul(count).div_ceil(1 << FRACTION_BITS)
+    }
+}
+
+/// What is left for one connection, account or address.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Bucket {
+    /// When it is full again, monotonic nanoseconds.
+    full_at_ns: u64,
+}
+
+impl Bucket {
+    /// Takes tokens. False if there are not so many; none is taken then.
+    pub(crate) fn take(&mut self, rate: Rate, now_ns: u64, count: u64) -> bool {
+        if rate.token == 0 {
+            return true;
+        }
+        let missing_ns = self.full_at_ns.saturating_sub(now_ns);
+        let cost_ns = rate.cost_ns(count);
+        if missing_ns.saturating_add(cost_ns) > rate.burst_ns {
+            return false;
+        }
+        self.full_at_ns = now_ns + missing_ns + cost_ns;
+        true
+    }
+
+    /// When it is full again: it is then as good as new.
+    pub(crate) const fn full_at_ns(self) -> u64 {
+        self.full_at_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_full_bucket_gives_its_burst_then_its_rate() {
+        let rate = Rate::new(10, 3);
+        let mut bucket = Bucket::default();
+        let taken = (0..5).filter(|_| bucket.take(rate, 7 * S, 1)).count();
+        assert_eq!(taken, 3);
+        assert!(!bucket.take(rate, 7 * S + S / 10 - 1, 1));
+        assert!(bucket.take(rate, 7 * S + S / 10, 1));
+        assert!(!bucket.take(rate, 7 * S + S / 10, 1));
+        assert!(!bucket.take(rate, 100 * S, 4), "more than a burst never passes");
+        assert!(bucket.take(rate, 100 * S, 3));
+    }
+
+    #[test]
+    fn zero_per_second_is_no_limit() {
+        let mut bucket = Bucket::default();
+        assert!((0..1000).all(|_| bucket.take(Rate::new(0, 0), 0, u64::MAX)));
+    }
+
+    #[test]
+    fn shards_share_a_rate() {
+        let rate = Rate::shared(10, 100, 5);
+        let mut bucket = Bucket::default();
+        assert_eq!((0..100).filter(|_| bucket.take(rate, 0, 1)).count(), 20);
+        assert_eq!((0..100).filter(|_| bucket.take(rate, 5 * S, 1)).count(), 10, "two a second");
+        let mut small = Bucket::default();
+        let rate = Rate::shared(10, 10, 1000);
+        assert_eq!((0..100).filter(|_| small.take(rate, 0, 1)).count(), BURST_MIN as usize);
+    }
+
+    proptest! {
+        /// Whatever is asked for and whenever: in no span of time more passes than a burst and the rate.
+        #[test]
+        fn no_span_of_time_has_more_than_burst_and_rate(
+            per_second in 1_u32..2_000_000,
+            burst in 1_u32..100_000,
+            asks in proptest::collection::vec((0_u64..3 * S, 1_u64..200_000), 1..60),
+        ) {
+            let rate = Rate::new(per_second, burst);
+            let (mut bucket, mut now_ns) = (Bucket::default(), 0);
+            let mut passed: Vec<(u64, u64)> = Vec::new();
+            for (pause_ns, count) in asks {
+                now_ns += pause_ns;
+                if bucket.take(rate, now_ns, count) {
+                    passed.push((now_ns, count));
+                }
+            }
+            for first in 0..passed.len() {
+                let mut sum = 0_u128;
+                for &(at_ns, count) in &passed[first..] {
+                    sum += u128::from(count);
+                    let span_ns = u128::from(at_ns - passed[first].0);
+                    let allowed = u128::from(burst) + span_ns * u128::from(per_second) / u128::from(S);
+                    prop_assert!(sum <= allowed + 1, "{sum} in {span_ns} ns, allowed {allowed}");
+                }
+            }
+        }
+
+        /// Who stays a little under the rate is never refused.
+        #[test]
+        fn who_keeps_to_the_rate_is_never_refused(per_second in 1_u32..1_000_000, burst in 1_u32..1000) {
+            let rate = Rate::new(per_second, burst);
+            let mut bucket = Bucket::default();
+            let step_ns = S.div_ceil(u64::from(per_second)) + 1;
+            for n in 0..200 {
+                prop_assert!(bucket.take(rate, n * step_ns, 1));
+            }
+        }
+
+        /// A refusal takes nothing.
+        #[test]
+        fn a_refusal_costs_nothing(per_second in 1_u32..1000, burst in 1_u32..1000, more in 1_u64..1 << 40) {
+            let rate = Rate::new(per_second, burst);
+            let mut bucket = Bucket::default();
+            prop_assert!(bucket.take(rate, S, u64::from(burst)));
+            let before = bucket;
+            prop_assert!(!bucket.take(rate, S, more));
+            prop_assert_eq!(bucket, before);
+        }
+    }
+}

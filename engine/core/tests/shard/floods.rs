@@ -1,0 +1,376 @@
+//! Too much of everything: each flood meets its limit and its counter, and two bystanders go on talking.
+
+use crate::world::World;
+use crate::world::bystanders::Bystanders;
+use crate::world::phone::{Heard, Phone};
+use crate::world::stranger::{address, busy_record_ms, first_flight};
+use tern_core::limits::Limits;
+use tern_protocol::ids::MessageId;
+use tern_protocol::phone::frame::ClientFrame;
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn id(low: u64) -> u64 {
+    NOW_S << 32 | low
+}
+
+#[test]
+fn a_flood_of_frames_is_sent_away_for_a_while() {
+    let limits = Limits { connection_frames_per_s: 20, connection_frames_burst: 30, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    // Logging in took one frame.
+    for token in 0..29 {
+        eve.client.send(&ClientFrame::Ping { token });
+    }
+    eve.exchange(&mut world);
+    assert!(!world.closed.contains(&9), "a burst is allowed");
+    (0..100).for_each(|token| eve.client.send(&ClientFrame::Ping { token }));
+    eve.exchange(&mut world);
+    assert_eq!(eve.heard.last(), Some(&Heard::Goodbye("Busy".into())));
+    assert_eq!((world.closed.pop(), world.shard.counters().floods), (Some(9), 1));
+    bystanders.talk(&mut world);
+    // A phone that keeps to the rate is left alone.
+    let mut slow = Phone::connect(&mut world, 9, "eve", 5);
+    for token in 0..200 {
+        slow.client.send(&ClientFrame::Ping { token });
+        slow.exchange(&mut world);
+        world.pass_ms(51);
+    }
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_flood_of_bytes_is_sent_away_for_a_while() {
+    let limits =
+        Limits { connection_bytes_per_s: 1000, connection_bytes_burst: 128 << 10, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let mut count = 0;
+    while !world.closed.contains(&9) && count < 10 {
+        count += 1;
+        eve.send(&mut world, &bystanders.bob, id(1000 + count), &[7; 30_000]);
+        bystanders.bob.hear(&mut world);
+    }
+    assert_eq!(eve.heard.last(), Some(&Heard::Goodbye("Busy".into())));
+    assert_eq!(
+        (count, world.shard.counters().floods),
+        (5, 1),
+        "four bodies of 30,000 bytes are below 128 KiB"
+    );
+}
+
+#[test]
+fn an_account_that_sends_too_fast_is_slowed_down_in_order() {
+    let limits = Limits { account_messages_per_s: 10, account_messages_burst: 5, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let mut carol = Phone::connect(&mut world, 8, "carol", 6);
+    let to = carol.account.expect("logged in");
+    let send = |world: &mut World, eve: &mut Phone, numbers: &[u64]| {
+        for &n in numbers {
+            eve.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
+        }
+        eve.heard.clear();
+        eve.exchange(world);
+        eve.heard.retain(|heard| matches!(heard, Heard::Busy(_)));
+        eve.heard.clone()
+    };
+    let busy = |n| Heard::Busy(id(n));
+    assert_eq!(send(&mut world, &mut eve, &[1, 2, 3, 4, 5, 6, 7, 8]), [busy(6), busy(7), busy(8)]);
+    assert_eq!(world.shard.counters().refused_account_rate, 1, "those behind it cost no token");
+    world.pass_ms(100);
+    assert_eq!(send(&mut world, &mut eve, &[7]), [busy(7)], "7 must not overtake 6");
+    world.pass_ms(100);
+    assert_eq!(send(&mut world, &mut eve, &[6, 7, 8]), [busy(8)], "two tokens came in 200 ms");
+    world.pass_ms(100);
+    assert_eq!(send(&mut world, &mut eve, &[8]), []);
+    carol.hear(&mut world);
+    let got: Vec<u64> = carol
+        .heard
+        .iter()
+        .filter_map(|heard| if let Heard::Message { id, .. } = heard { Some(id & 0xff) } else { None })
+        .collect();
+    assert_eq!(got, [1, 2, 3, 4, 5, 6, 7, 8]);
+    // A second connection of the account is no way around it.
+    let mut again = Phone::connect(&mut world, 10, "eve", 5);
+    assert_eq!(send(&mut world, &mut again, &[20])[..], [busy(20)]);
+    // And it is no other account's matter.
+    Bystanders::arrive(&mut world).talk(&mut world);
+}
+
+#[test]
+fn a_hundred_thousand_connects_in_a_minute_from_one_address_cost_the_others_nothing() {
+    let limits = Limits { address_connects_per_s: 20, address_connects_burst: 50, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut let_in = 0;
+    for count in 0..100_000_u32 {
+        if count % 10 == 0 {
+            world.pass_ms(6);
+        }
+        if world.accept(9, address("203.0.113.9:4711")) {
+            let_in += 1;
+            world.cut(9);
+        }
+        if count % 5_000 == 0 {
+            bystanders.talk(&mut world);
+            assert!(world.accept(10, address("203.0.113.10:4711")), "its neighbour gets in");
+            world.cut(10);
+        }
+    }
+    assert!((1_200..=1_251).contains(&let_in), "20 a second, and a burst: {let_in}");
+    let counters = world.shard.counters();
+    assert_eq!(counters.refused_address_connects, 100_000 - let_in);
+    assert_eq!(counters.connections_now, 2);
+}
+
+#[test]
+fn ipv6_addresses_of_one_network_share_its_rate() {
+    let limits = Limits { address_connects_per_s: 1, address_connects_burst: 5, ..Limits::default() };
+    let mut world = World::new(limits);
+    let let_in = |world: &mut World, network: &str| {
+        let accept = |n: &u32| {
+            let is_in = world.accept(9, address(&format!("[{network}::{n:x}]:4711")));
+            if is_in {
+                world.cut(9);
+            }
+            is_in
+        };
+        (0..50).filter(accept).count()
+    };
+    assert_eq!(let_in(&mut world, "2001:db8:0:1"), 5);
+    assert_eq!(let_in(&mut world, "2001:db8:0:1:ffff"), 0, "the same /64");
+    assert_eq!(let_in(&mut world, "2001:db8:0:2"), 5);
+}
+
+#[test]
+fn loopback_is_limited_only_where_the_setting_says_so() {
+    for (limit_loopback, expected) in [(false, 50), (true, 5)] {
+        let limits = Limits {
+            address_connects_per_s: 1,
+            address_connects_burst: 5,
+            limit_loopback,
+            ..Limits::default()
+        };
+        let mut world = World::new(limits);
+        let let_in = (10..60).filter(|&slot| world.accept(slot, address("127.0.0.1:5"))).count();
+        assert_eq!(let_in, expected);
+    }
+}
+
+#[test]
+fn too_many_handshakes_from_an_address_are_told_to_come_back() {
+    let limits = Limits {
+        address_handshakes_per_s: 2,
+        address_handshakes_burst: 3,
+        busy_ms: 400,
+        ..Limits::default()
+    };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let flight = first_flight("eve", 5, 1);
+    let mut times = Vec::new();
+    for slot in 10..50 {
+        assert!(world.accept(slot, address("198.51.100.1:4711")));
+        world.throw(slot, &flight);
+        times.extend(busy_record_ms(&world.said(slot)));
+    }
+    assert_eq!((times.len(), world.closed.len()), (37, 37));
+    assert!(times.iter().all(|ms| (400..=800).contains(ms)), "{times:?}");
+    times.sort_unstable();
+    times.dedup();
+    assert!(times.len() > 10, "they are told different times");
+    assert_eq!(world.shard.counters().refused_address_handshakes, 37);
+    bystanders.talk(&mut world);
+    world.pass_ms(500);
+    assert!(world.accept(50, address("198.51.100.1:4711")));
+    world.throw(50, &flight);
+    assert_eq!(busy_record_ms(&world.said(50)), None, "half a second brings one more");
+}
+
+#[test]
+fn descriptors_that_are_used_up_come_back() {
+    let mut world = World::new(Limits { connection_count: 20, ..Limits::default() });
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let let_in = (2..40).filter(|&slot| world.accept(slot, address("203.0.113.9:1"))).count();
+    assert_eq!((let_in, world.shard.counters().refused_connections), (18, 20));
+    bystanders.talk(&mut world);
+    world.cut(5);
+    assert!(!Phone::connect(&mut world, 5, "carol", 6).heard.is_empty(), "there is room for one again");
+    assert!(!world.accept(40, None));
+    bystanders.talk(&mut world);
+}
+
+/// The head of the largest record, and a part of it.
+fn half_a_record(bytes: usize) -> Vec<u8> {
+    let mut record = vec![7; bytes];
+    record[..3].copy_from_slice(&[2, 0xff, 0xff]);
+    record
+}
+
+#[test]
+fn half_records_that_fill_the_memory_end_those_who_hold_them() {
+    let edge_bytes = 20 * 4096;
+    let mut world = World::new(Limits { connection_count: 20, edge_bytes, ..Limits::default() });
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut thieves: Vec<Phone> =
+        (4..16).map(|slot| Phone::connect(&mut world, slot, &format!("eve{slot}"), slot as u8)).collect();
+    for slot in 4..16 {
+        world.throw(slot, &half_a_record(9_000));
+        assert!(world.shard.counters().edge_bytes_now <= edge_bytes as u64);
+    }
+    let ended = world.closed.len();
+    assert!((7..=9).contains(&ended), "{ended} of 12: half of the memory is for whoever comes first");
+    assert_eq!(world.shard.counters().refused_memory, ended as u64);
+    thieves.iter_mut().for_each(|thief| thief.hear(&mut world));
+    let told = thieves.iter().filter(|t| t.heard.last() == Some(&Heard::Goodbye("Busy".into()))).count();
+    assert_eq!(told, ended);
+    // A small record in two pieces is within a phone's own share, whatever the others hold.
+    bystanders.talk(&mut world);
+    let mut bytes = Vec::new();
+    bystanders.ann.client.send(&ClientFrame::Ping { token: 1 });
+    bystanders.ann.client.flush(&mut bytes);
+    let (front, back) = bytes.split_at(9);
+    world.throw(0, front);
+    world.throw(0, back);
+    assert!(world.sent.contains_key(&0) && !world.closed.contains(&0));
+    bystanders.talk(&mut world);
+    // What they held is free again when they are gone.
+    let closed = world.closed.clone();
+    for slot in (4..16).filter(|slot| !closed.contains(slot)) {
+        world.cut(slot);
+    }
+    let mut fat = Phone::connect(&mut world, 4, "eve4", 4);
+    world.throw(4, &half_a_record(9_000));
+    fat.hear(&mut world);
+    assert_eq!(fat.heard, [Heard::Drained]);
+}
+
+#[test]
+fn phones_that_do_not_read_cost_their_window_and_nothing_else() {
+    let edge_bytes = 20 * 4096;
+    let mut world =
+        World::new(Limits { connection_count: 20, edge_bytes, window_count: 64, ..Limits::default() });
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let slow: Vec<Phone> =
+        (4..16).map(|slot| Phone::connect(&mut world, slot, &format!("eve{slot}"), slot as u8)).collect();
+    world.stuck.extend(4..16);
+    for round in 0..40 {
+        for phone in &slow {
+            bystanders.ann.client.send(&ClientFrame::Send {
+                to: phone.account.expect("logged in"),
+                id: MessageId(id(100_000 + round * 100 + u64::from(phone.slot))),
+                body: &[7; 2_000],
+            });
+        }
+        bystanders.ann.exchange(&mut world);
+        assert!(world.shard.counters().edge_bytes_now <= edge_bytes as u64);
+    }
+    assert_eq!(world.shard.counters().mail_count_now, 12 * 40, "it waits in their mailboxes");
+    bystanders.talk(&mut world);
+    // One of them reads after all, and gets everything.
+    world.stuck.clear();
+    world.cut(4);
+    world.pass_ms(1_010);
+    let reader = Phone::connect(&mut world, 4, "eve4", 4);
+    let heard = reader.heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+    assert_eq!(heard, 40);
+}
+
+#[test]
+fn messages_without_an_answer_have_their_share_of_memory() {
+    let limits = Limits { connection_count: 20, unanswered_count: 400, busy_ms: 100, ..Limits::default() };
+    let mut world = World::new(limits);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let to = bob.account.expect("logged in");
+    world.cut(1);
+    world.closed.clear();
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    world.disk_runs = false;
+    for n in 0..1_000 {
+        eve.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
+    }
+    eve.exchange(&mut world);
+    let counters = world.shard.counters();
+    assert!(counters.unanswered_now <= 256, "half of 400, doubled at most: {}", counters.unanswered_now);
+    assert_eq!((counters.refused_memory, world.closed.len()), (1, 0), "it gets its answers first");
+    let taken = counters.messages_appended;
+    world.disk_runs = true;
+    world.run_disk();
+    world.pass_ms(20);
+    eve.hear(&mut world);
+    let sent = eve.heard.iter().filter(|heard| matches!(heard, Heard::Sent(_))).count();
+    assert_eq!(sent as u64, taken);
+    assert_eq!(eve.heard.last(), Some(&Heard::Goodbye("Busy".into())));
+    assert_eq!(world.closed, [9]);
+    assert_eq!(world.shard.counters().unanswered_now, 0);
+}
+
+#[test]
+fn a_session_that_passed_over_a_message_takes_none_behind_it() {
+    let limits = Limits { connection_count: 20, unanswered_count: 400, ..Limits::default() };
+    let mut world = World::new(limits);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let to = bob.account.expect("logged in");
+    world.cut(1);
+    let [mut carol, mut eve] =
+        [(8, "carol", 6), (9, "eve", 5)].map(|(slot, name, key)| Phone::connect(&mut world, slot, name, key));
+    world.disk_runs = false;
+    let send = |world: &mut World, phone: &mut Phone, numbers: std::ops::Range<u64>| {
+        let before = world.shard.counters().messages_appended;
+        for n in numbers {
+            phone.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
+        }
+        phone.exchange(world);
+        world.shard.counters().messages_appended - before
+    };
+    assert!(send(&mut world, &mut carol, 0..150) > 100);
+    assert_eq!(send(&mut world, &mut eve, 1000..1100), 5, "a quarter of 400, shared by 20");
+    // Now there is room again; but what comes behind a message that was passed over must not overtake it.
+    carol.leave(&mut world);
+    assert_eq!(send(&mut world, &mut eve, 1100..1101), 0);
+    let mut dora = Phone::connect(&mut world, 7, "ann", 7);
+    world.disk_runs = true;
+    world.run_disk();
+    world.pass_ms(20);
+    dora.exchange(&mut world);
+    assert_eq!(send(&mut world, &mut dora, 2000..2100), 100, "another session has the room");
+}
+
+#[test]
+fn mail_that_fills_the_memory_makes_senders_wait_and_ticks_pass() {
+    let limits = Limits { mail_bytes: 1 << 20, account_messages_per_s: 0, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut carol = Phone::connect(&mut world, 8, "carol", 6);
+    let mut dora = Phone::connect(&mut world, 7, "dora", 7);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    // Carol has a message that she will acknowledge later.
+    dora.send(&mut world, &carol, id(1), b"x");
+    carol.hear(&mut world);
+    world.pass_ms(100);
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut n = 100;
+    while !eve.heard.iter().any(|heard| matches!(heard, Heard::Busy(_))) {
+        n += 1;
+        assert!(n < 200, "the memory never ends");
+        eve.send(&mut world, &absent, id(n), &[7; 30_000]);
+    }
+    assert!(world.shard.counters().mail_bytes_now <= (1 << 20) + 32_000);
+    carol.ack(&mut world, 1);
+    dora.hear(&mut world);
+    assert_eq!(
+        dora.heard[1..],
+        [Heard::Sent(id(1))],
+        "the message was safe; its delivered tick is mail, and waits until there is memory"
+    );
+    let mut absent = Phone::connect(&mut world, 6, "absent", 8);
+    let count = absent.heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+    absent.ack(&mut world, count as u32);
+    world.pass_ms(2_100);
+    dora.hear(&mut world);
+    assert_eq!(dora.heard.last(), Some(&Heard::Delivered { number: 1, id: id(1) }));
+}

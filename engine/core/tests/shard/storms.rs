@@ -1,0 +1,195 @@
+//! Everybody comes at once: handshakes wait for their turn, and those who are in go on talking in every turn.
+
+use crate::world::World;
+use crate::world::bystanders::Bystanders;
+use crate::world::phone::Phone;
+use crate::world::stranger::{busy_record_ms, first_flight};
+use tern_core::io::{ConnId, HandOverToken, Input, Lane, Output};
+use tern_core::limits::Limits;
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
+use tern_protocol::phone::frame::ClientFrame;
+
+const STORM_COUNT: u32 = 10_000;
+const PER_TURN: u32 = 16;
+
+/// So many connects with their first flights, before any turn ends, in slots that are used for the first time.
+fn storm(world: &mut World, count: u32, flights: &[Vec<u8>]) -> std::ops::Range<u32> {
+    let slots = 10..10 + count;
+    for slot in slots.clone() {
+        world.step(Input::Accepted { slot, peer: None });
+        let mut bytes = flights[slot as usize % flights.len()].clone();
+        world.step(Input::Received { conn: first_use(slot), bytes: &mut bytes });
+    }
+    slots
+}
+
+fn first_use(slot: u32) -> ConnId {
+    ConnId { slot, generation: 1 }
+}
+
+#[test]
+fn ten_thousand_connects_at_once_wait_while_others_talk_in_every_turn() {
+    let limits = Limits { handshakes_per_turn: PER_TURN, deferred_count: STORM_COUNT, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let flights: Vec<Vec<u8>> =
+        (0..100).map(|n| first_flight(&format!("storm{n}"), 10 + n as u8, n)).collect();
+    let slots = storm(&mut world, STORM_COUNT, &flights);
+    assert_eq!(world.shard.counters().accepted, u64::from(STORM_COUNT) + 2);
+    world.turn();
+    let mut turns = 1;
+    loop {
+        let done = (turns * PER_TURN).min(STORM_COUNT);
+        let waits = world.shard.counters().deferred_now;
+        assert_eq!(waits, u64::from(STORM_COUNT - done), "so many a turn, no more and no fewer");
+        if waits == 0 {
+            break;
+        }
+        // What does not need a handshake is done in this very turn.
+        bystanders.talk(&mut world);
+        world.now.mono_ns += 1_000_000;
+        world.step(Input::Tick);
+        world.turn();
+        turns += 1;
+    }
+    assert_eq!(turns, STORM_COUNT.div_ceil(PER_TURN));
+    let answered = slots.filter(|slot| world.sent.get(slot).is_some_and(|sent| sent[0] == 1)).count();
+    assert_eq!(answered, STORM_COUNT as usize, "each got its handshake");
+    let counters = world.shard.counters();
+    assert_eq!(counters.deferred_handshakes, u64::from(STORM_COUNT - PER_TURN));
+    assert_eq!((counters.refused_handshakes, counters.timeouts), (0, 0));
+}
+
+#[test]
+fn a_queue_of_handshakes_that_is_full_tells_the_rest_to_come_back() {
+    let limits =
+        Limits { handshakes_per_turn: PER_TURN, deferred_count: 500, busy_ms: 1_000, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let slots = storm(&mut world, STORM_COUNT, &[first_flight("storm", 10, 1)]);
+    world.turn();
+    let counters = world.shard.counters();
+    let refused_count = STORM_COUNT - PER_TURN - 500;
+    assert_eq!((counters.deferred_now, counters.refused_handshakes), (500, u64::from(refused_count)));
+    let mut times: Vec<u32> = slots.filter_map(|slot| busy_record_ms(world.sent.get(&slot)?)).collect();
+    assert_eq!((times.len(), world.closed.len()), (refused_count as usize, refused_count as usize));
+    times.sort_unstable();
+    assert!(times[0] >= 1_000 && times[times.len() - 1] <= 2_000);
+    times.dedup();
+    assert!(times.len() > 900, "they come back spread over a second: {} different times", times.len());
+    bystanders.talk(&mut world);
+}
+
+#[test]
+fn those_who_gave_up_waiting_cost_no_turn() {
+    let mut world = World::new(Limits { handshakes_per_turn: 1, ..Limits::default() });
+    storm(&mut world, 20, &[first_flight("storm", 10, 1)]);
+    world.turn();
+    assert_eq!(world.shard.counters().deferred_now, 19);
+    (11..29).for_each(|slot| world.step(Input::Ended { conn: first_use(slot) }));
+    world.turn();
+    world.step(Input::Tick);
+    world.turn();
+    assert_eq!(world.shard.counters().deferred_now, 0);
+    assert!(world.sent.contains_key(&29), "the one who stayed has its turn");
+}
+
+#[test]
+fn halves_of_hand_overs_have_a_limit() {
+    let mut world = World::one_of(2, Limits { hand_over_count: 5, ..Limits::default() });
+    let from = ShardId(1);
+    for slot in 10..20 {
+        let token = HandOverToken(u64::from(slot));
+        world.step(Input::HandOverSocket { from, token, slot });
+    }
+    world.turn();
+    let given_up = |world: &World| -> Vec<u32> {
+        let slots = world.gone_out.iter().filter_map(|output| match output {
+            Output::CloseSlot(slot) => Some(*slot),
+            _ => None,
+        });
+        slots.collect()
+    };
+    assert_eq!(given_up(&world), [15, 16, 17, 18, 19]);
+    assert_eq!(world.shard.counters().hand_over_failures, 5);
+    world.pass_ms(5_010);
+    assert_eq!(given_up(&world).len(), 10, "the other halves of the rest did not come in time");
+}
+
+/// A name whose home is shard 0 of two, one whose home is shard 1, and an account there.
+fn here_and_there() -> (String, String, AccountId) {
+    let mut names = (0..).map(|n| format!("ann{n}"));
+    let mut find = |is_here: bool| {
+        names.find(|name| (PartitionId::of_name(name, 64).0 < 32) == is_here).expect("half of all names")
+    };
+    (find(true), find(false), AccountId::new(PartitionId(40), 1))
+}
+
+/// What went to the other shard since the last look: lane and bytes, in order.
+fn cast(world: &mut World) -> Vec<(Lane, usize)> {
+    let gone = std::mem::take(&mut world.gone_out);
+    let lanes = gone.into_iter().filter_map(|output| match output {
+        Output::Mesh { lane, data, .. } => Some((lane, data.len())),
+        _ => None,
+    });
+    lanes.collect()
+}
+
+#[test]
+fn ticks_pass_a_shard_whose_lane_of_messages_is_stuck() {
+    let limits = Limits { body_bytes: 1000, lane_bytes: 4096, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, _, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    let id = |low: u64| MessageId(1_800_000_000 << 32 | low);
+    // The other shard does not come round to its messages any more: the lane to it fills up.
+    for low in 0..10 {
+        ann.client.send(&ClientFrame::Send { to: there, id: id(low), body: &[7; 900] });
+    }
+    ann.exchange(&mut world);
+    let bulk: usize = cast(&mut world).iter().map(|&(_, bytes)| bytes).sum();
+    assert!((3_000..=4_096).contains(&bulk), "the lane took {bulk} bytes and is full");
+    assert!(world.shard.counters().refused_busy >= 6);
+    // Its own messages still come, are delivered and acknowledged, and each tick leaves in the turn of its fact.
+    let from = ShardId(1);
+    for low in 100..300_u32 {
+        let message = Parts {
+            kind: Kind::Message,
+            flags: 0,
+            to: ann.account.expect("logged in"),
+            from: there,
+            from_device: DeviceId(1),
+            id: id(u64::from(low)),
+            time_ms: world.now.wall_ms,
+            seq: 1,
+            from_name: "bob",
+            body: b"still here",
+        };
+        let mut envelopes = Vec::new();
+        message.encode(&mut envelopes);
+        world.step(Input::Mesh { from, envelopes: &envelopes });
+        world.turn();
+        ann.hear(&mut world);
+        // Her own go on being refused, which takes nothing from the lane of ticks.
+        ann.client.send(&ClientFrame::Send { to: there, id: id(4), body: &[7; 900] });
+        ann.ack(&mut world, low - 99);
+        let cast = cast(&mut world);
+        assert!(matches!(cast[..], [(Lane::Control, _)]), "message {low}: {cast:?}");
+        world.step(Input::LaneRoom { to: from, lane: Lane::Control, room_bytes: 4096 });
+    }
+}
+
+#[test]
+fn control_goes_before_messages_of_the_same_turn() {
+    let mut world = World::one_of(2, Limits::default());
+    let (name, other_name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    for low in 0..50 {
+        ann.client.send(&ClientFrame::Send { to: there, id: MessageId(low), body: &[7; 900] });
+    }
+    ann.client.send(&ClientFrame::Lookup { name: &other_name });
+    ann.exchange(&mut world);
+    let lanes: Vec<Lane> = cast(&mut world).into_iter().map(|(lane, _)| lane).collect();
+    assert_eq!(lanes, [Lane::Control, Lane::Bulk]);
+}
