@@ -1,9 +1,11 @@
-//! Sockets that listen, and their multishot accepts.
+//! Sockets that listen, and their accepts.
 
-use crate::connect::{RawSocket, raw_address};
-use crate::event::ListenerId;
+use crate::connect::{RawSocket, raw_address, socket_address};
+use crate::event::{Event, ListenerId, Slot};
+use crate::operation::RawAddress;
 use crate::ring::Ring;
-use crate::userdata::{Kind, plain};
+use crate::slots::Phase;
+use crate::userdata::{Kind, listener_and_place, of_accept, plain};
 use io_uring::{opcode, types};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -81,25 +83,43 @@ impl Listener {
     }
 }
 
+/// One accept: it has the kernel's or nobody's attention, and a place for the address of who connects.
+pub(crate) struct Accept {
+    address: RawAddress,
+    armed: bool,
+}
+
 /// A listener of a ring.
 pub(crate) struct ListenerState {
     /// None: stopped, and no accept is under way any more.
-    pub(crate) socket: Option<TcpListener>,
-    pub(crate) stopping: bool,
-    pub(crate) armed: bool,
+    socket: Option<TcpListener>,
+    stopping: bool,
     /// After an error, until a slot is freed or the caller resumes.
-    pub(crate) paused: bool,
+    paused: bool,
+    /// The kernel writes into these, so that they never move.
+    accepts: Box<[Accept]>,
+    armed_count: u16,
 }
+
+/// Bytes for an address of any family.
+const ADDRESS_BYTES: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 impl Ring {
     /// Accepts from `listener` until it is stopped: `Accepted` for each socket, which is already in a slot.
+    ///
+    /// A multishot accept would not tell addresses, so that there are `Config::accept_count` single ones, each with
+    /// storage of its own.
     pub fn accept(&mut self, listener: Listener) -> ListenerId {
         let id = u32::try_from(self.memory.listeners.len()).expect("few listeners");
+        // The kernel writes the address over it.
+        let nothing = || raw_address(&SocketAddr::from(([0; 4], 0)));
+        let accepts = (0..self.accept_count).map(|_| Accept { address: nothing(), armed: false });
         self.memory.listeners.push(ListenerState {
             socket: Some(listener.socket),
             stopping: false,
-            armed: false,
             paused: false,
+            accepts: accepts.collect(),
+            armed_count: 0,
         });
         ListenerId(id)
     }
@@ -115,26 +135,87 @@ impl Ring {
     pub fn stop_accept(&mut self, listener: ListenerId) {
         let Some(state) = self.memory.listeners.get_mut(listener.0 as usize) else { return };
         state.stopping = true;
-        if state.armed {
-            // The socket is closed when the accept has ended.
-            let target = plain(Kind::Accept, u64::from(listener.0));
-            self.push(opcode::AsyncCancel::new(target).build().user_data(plain(Kind::Cancel, 0)));
-        } else {
+        if state.armed_count == 0 {
             state.socket = None;
+        } else {
+            // The socket is closed when its last accept has ended.
+            self.cancel_accepts(listener.0);
         }
+    }
+
+    /// A slot is free: listeners that were paused for lack of one go on.
+    pub(crate) fn unpause_accepts(&mut self) {
+        self.memory.listeners.iter_mut().for_each(|listener| listener.paused = false);
     }
 
     pub(crate) fn rearm_accepts(&mut self) {
         for index in 0..self.memory.listeners.len() {
-            let state = &mut self.memory.listeners[index];
-            let Some(socket) =
-                state.socket.as_ref().filter(|_| !state.armed && !state.paused && !state.stopping)
-            else {
-                continue;
-            };
-            let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).allocate_file_index(true);
-            state.armed = true;
-            self.push(entry.build().user_data(plain(Kind::Accept, index as u64)));
+            let state = &self.memory.listeners[index];
+            let is_complete = usize::from(state.armed_count) == state.accepts.len();
+            if !is_complete && !state.paused && !state.stopping {
+                self.arm_accepts(index);
+            }
         }
+    }
+
+    fn arm_accepts(&mut self, index: usize) {
+        for place in 0..self.accept_count {
+            let state = &mut self.memory.listeners[index];
+            let Some(socket) = &state.socket else { return };
+            let accept = &mut state.accepts[usize::from(place)];
+            if accept.armed {
+                continue;
+            }
+            accept.armed = true;
+            accept.address.length = ADDRESS_BYTES;
+            let storage = (&raw mut accept.address.storage).cast();
+            let length = &raw mut accept.address.length;
+            let entry = opcode::Accept::new(types::Fd(socket.as_raw_fd()), storage, length)
+                .file_index(Some(types::DestinationSlot::auto_target()))
+                .build();
+            state.armed_count += 1;
+            self.push(entry.user_data(of_accept(index as u32, place)));
+        }
+    }
+
+    fn cancel_accepts(&mut self, index: u32) {
+        let state = &self.memory.listeners[index as usize];
+        let armed = (0..self.accept_count).filter(|&place| state.accepts[usize::from(place)].armed);
+        for place in armed.collect::<Vec<_>>() {
+            let target = of_accept(index, place);
+            self.push(opcode::AsyncCancel::new(target).build().user_data(plain(Kind::Cancel, 0)));
+        }
+    }
+
+    pub(crate) fn accept_completed(&mut self, payload: u64, result: i32) -> Option<Event<'static>> {
+        let (index, place) = listener_and_place(payload);
+        let listener = ListenerId(index);
+        let state = &mut self.memory.listeners[index as usize];
+        let accept = &mut state.accepts[usize::from(place)];
+        accept.armed = false;
+        let peer = socket_address(&accept.address);
+        state.armed_count -= 1;
+        if state.stopping && state.armed_count == 0 {
+            state.socket = None;
+        }
+        if result >= 0 {
+            let slot = result as u32;
+            let peer = peer.expect("listeners are of IPv4 or IPv6, and the kernel wrote the address");
+            self.slot_filled(slot, Phase::Open, 0);
+            // Through `ready`: a `Closed` of the slot's former socket may have just been put there.
+            self.ready.push_back(Event::Accepted { slot: Slot(slot), listener, peer });
+            return None;
+        }
+        // Errors of a single connection do not stop the listener; it is armed again at the next turn. Cancelled are
+        // those of a listener that stops or is paused.
+        let passing = [libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO, libc::ECANCELED];
+        if state.stopping || state.paused || passing.contains(&-result) {
+            return None;
+        }
+        state.paused = true;
+        self.stats.accept_pause_count += 1;
+        // The others would take connections out of the backlog only to lose them.
+        self.cancel_accepts(index);
+        Some(Event::AcceptPaused { listener, error: -result })
     }
 }
