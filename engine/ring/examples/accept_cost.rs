@@ -43,7 +43,10 @@ fn main() -> std::io::Result<()> {
     let _ = clients.join();
     let per_s = accepted as f64 / wall.as_secs_f64();
     let cpu_us = cpu.as_secs_f64() * 1e6 / accepted as f64;
-    println!("{{\"accepts_per_s\":{per_s:.0},\"cpu_us_per_accept\":{cpu_us:.2},\"turns\":{}}}", ring.stats().enter_count);
+    println!(
+        "{{\"accepts_per_s\":{per_s:.0},\"cpu_us_per_accept\":{cpu_us:.2},\"turns\":{}}}",
+        ring.stats().enter_count
+    );
     Ok(())
 }
 

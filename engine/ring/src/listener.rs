@@ -87,6 +87,8 @@ impl Listener {
 pub(crate) struct Accept {
     address: RawAddress,
     armed: bool,
+    /// The listener's number of resumptions when it was armed.
+    armed_at: u32,
 }
 
 /// A listener of a ring.
@@ -96,9 +98,19 @@ pub(crate) struct ListenerState {
     stopping: bool,
     /// After an error, until a slot is freed or the caller resumes.
     paused: bool,
+    /// How often it went on after a pause.
+    resume_count: u32,
     /// The kernel writes into these, so that they never move.
     accepts: Box<[Accept]>,
     armed_count: u16,
+}
+
+impl ListenerState {
+    fn resume(&mut self) {
+        if std::mem::replace(&mut self.paused, false) {
+            self.resume_count = self.resume_count.wrapping_add(1);
+        }
+    }
 }
 
 /// Bytes for an address of any family.
@@ -113,11 +125,13 @@ impl Ring {
         let id = u32::try_from(self.memory.listeners.len()).expect("few listeners");
         // The kernel writes the address over it.
         let nothing = || raw_address(&SocketAddr::from(([0; 4], 0)));
-        let accepts = (0..self.accept_count).map(|_| Accept { address: nothing(), armed: false });
+        let accepts =
+            (0..self.accept_count).map(|_| Accept { address: nothing(), armed: false, armed_at: 0 });
         self.memory.listeners.push(ListenerState {
             socket: Some(listener.socket),
             stopping: false,
             paused: false,
+            resume_count: 0,
             accepts: accepts.collect(),
             armed_count: 0,
         });
@@ -127,7 +141,7 @@ impl Ring {
     /// Tries again after `AcceptPaused`.
     pub fn resume_accept(&mut self, listener: ListenerId) {
         if let Some(state) = self.memory.listeners.get_mut(listener.0 as usize) {
-            state.paused = false;
+            state.resume();
         }
     }
 
@@ -145,21 +159,27 @@ impl Ring {
 
     /// A slot is free: listeners that were paused for lack of one go on.
     pub(crate) fn unpause_accepts(&mut self) {
-        self.memory.listeners.iter_mut().for_each(|listener| listener.paused = false);
+        self.memory.listeners.iter_mut().for_each(ListenerState::resume);
     }
 
     pub(crate) fn rearm_accepts(&mut self) {
+        // An accept that finds no free slot throws its connection away: no more of them than there are slots, but one,
+        // which tells that the table is full.
+        let free_count = self.slots.len().saturating_sub(self.stats.slots_used_now as usize).max(1);
         for index in 0..self.memory.listeners.len() {
             let state = &self.memory.listeners[index];
-            let is_complete = usize::from(state.armed_count) == state.accepts.len();
-            if !is_complete && !state.paused && !state.stopping {
-                self.arm_accepts(index);
+            if !state.paused && !state.stopping {
+                let wanted_count = free_count.min(state.accepts.len());
+                self.arm_accepts(index, wanted_count.saturating_sub(usize::from(state.armed_count)));
             }
         }
     }
 
-    fn arm_accepts(&mut self, index: usize) {
+    fn arm_accepts(&mut self, index: usize, mut more_count: usize) {
         for place in 0..self.accept_count {
+            if more_count == 0 {
+                return;
+            }
             let state = &mut self.memory.listeners[index];
             let Some(socket) = &state.socket else { return };
             let accept = &mut state.accepts[usize::from(place)];
@@ -167,6 +187,7 @@ impl Ring {
                 continue;
             }
             accept.armed = true;
+            accept.armed_at = state.resume_count;
             accept.address.length = ADDRESS_BYTES;
             let storage = (&raw mut accept.address.storage).cast();
             let length = &raw mut accept.address.length;
@@ -174,6 +195,7 @@ impl Ring {
                 .file_index(Some(types::DestinationSlot::auto_target()))
                 .build();
             state.armed_count += 1;
+            more_count -= 1;
             self.push(entry.user_data(of_accept(index as u32, place)));
         }
     }
@@ -193,6 +215,7 @@ impl Ring {
         let state = &mut self.memory.listeners[index as usize];
         let accept = &mut state.accepts[usize::from(place)];
         accept.armed = false;
+        let accept_armed_at = accept.armed_at;
         let peer = socket_address(&accept.address);
         state.armed_count -= 1;
         if state.stopping && state.armed_count == 0 {
@@ -209,7 +232,9 @@ impl Ring {
         // Errors of a single connection do not stop the listener; it is armed again at the next turn. Cancelled are
         // those of a listener that stops or is paused.
         let passing = [libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO, libc::ECANCELED];
-        if state.stopping || state.paused || passing.contains(&-result) {
+        // What was armed before the last resumption may speak of what was the matter before it.
+        let is_stale = accept_armed_at != state.resume_count;
+        if state.stopping || state.paused || is_stale || passing.contains(&-result) {
             return None;
         }
         state.paused = true;
@@ -217,5 +242,53 @@ impl Ring {
         // The others would take connections out of the backlog only to lose them.
         self.cancel_accepts(index);
         Some(Event::AcceptPaused { listener, error: -result })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    /// What the listener says next: the error of a pause, or a peer.
+    fn next(ring: &mut Ring) -> Result<SocketAddr, i32> {
+        for _ in 0..100 {
+            match ring.next_event() {
+                Some(Event::AcceptPaused { error, .. }) => return Err(error),
+                Some(Event::Accepted { peer, .. }) => return Ok(peer),
+                Some(other) => panic!("{other:?}"),
+                None => ring.enter(Some(Duration::from_millis(20))).unwrap(),
+            }
+        }
+        panic!("the listener says nothing")
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_pauses_until_the_caller_resumes() {
+        let mut ring = Ring::new(&Config { descriptor_count: 8, ..Config::default() }).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let fd = listener.socket.as_raw_fd();
+        let id = ring.accept(listener);
+        ring.enter(None).unwrap();
+        // It does not listen any more, which ends the accepts.
+        // SAFETY: no memory is passed; the ring holds the descriptor open.
+        assert_eq!(unsafe { libc::shutdown(fd, libc::SHUT_RD) }, 0);
+        assert_eq!(next(&mut ring), Err(libc::EINVAL));
+        for _ in 0..5 {
+            ring.enter(Some(Duration::from_millis(2))).unwrap();
+            assert_eq!(ring.next_event(), None, "said once for all its accepts, and not tried again");
+        }
+        ring.resume_accept(id);
+        assert_eq!(next(&mut ring), Err(libc::EINVAL), "it was tried again");
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::listen(fd, 16) }, 0);
+        // The port that the system had picked was given up with the end.
+        let address = ring.memory.listeners[0].socket.as_ref().unwrap().local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        ring.resume_accept(id);
+        assert_eq!(next(&mut ring), Ok(client.local_addr().unwrap()));
+        assert_eq!(ring.stats().accept_pause_count, 2);
     }
 }
