@@ -80,6 +80,7 @@ impl ShardThread {
             }
             let now = self.clock.now();
             self.sockets.expire(&mut self.ring, now.mono_ns);
+            self.sockets.sweep(&mut self.ring, now.mono_ns);
             self.resume_accept(now.mono_ns);
             self.shard.step(now, Input::Flush, &mut self.out);
             self.perform()?;
@@ -147,6 +148,12 @@ impl ShardThread {
                         && self.sockets.is_heard(slot.0)
                     {
                         shard.step(now, Input::Received { conn, bytes }, out);
+                        self.sockets.received(&mut self.ring, conn);
+                    }
+                }
+                Event::Readable { key, .. } => {
+                    if let Some(conn) = connection(key) {
+                        self.sockets.readable(&mut self.ring, conn);
                     }
                 }
                 Event::Sent { key, .. } => {
@@ -176,9 +183,9 @@ impl ShardThread {
                         shard.step(now, Input::Closed { conn }, out);
                     }
                 }
-                Event::Accepted { slot, .. } => {
+                Event::Accepted { slot, peer, .. } => {
                     self.sockets.opened(slot.0);
-                    shard.step(now, Input::Accepted { slot: slot.0, peer: None }, out);
+                    shard.step(now, Input::Accepted { slot: slot.0, peer: Some(peer) }, out);
                 }
                 Event::DescriptorArrived { slot, message } => {
                     self.sockets.opened(slot.0);

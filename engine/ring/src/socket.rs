@@ -26,6 +26,12 @@ impl Ring {
         self.slots.get(slot.0 as usize).filter(|state| state.phase != Phase::Free).map(|state| state.key)
     }
 
+    /// Whether a receive or a poll is under way on this slot, or waits for buffers.
+    #[must_use]
+    pub fn is_receiving(&self, slot: Slot) -> bool {
+        self.slots.get(slot.0 as usize).is_some_and(|state| state.receive != Receive::None)
+    }
+
     /// Receives once: exactly one `Received` or `Ended` follows.
     ///
     /// # Errors

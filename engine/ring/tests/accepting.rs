@@ -104,3 +104,36 @@ fn a_pause_leaves_the_others_in_the_backlog() {
     }
     assert!(ring.stats().slots_used_now <= 2);
 }
+
+#[test]
+fn accepts_are_taken_back_when_others_fill_the_table() {
+    let config = Config { descriptor_count: 3, ..small() };
+    let (mut ring, address) = listening(&config);
+    // Three accepts are in flight, and then there is no slot for them.
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut own = vec![];
+    for key in 0..3 {
+        ring.connect(elsewhere.local_addr().unwrap(), None, key).unwrap();
+    }
+    until(&mut ring, |event| {
+        if let Event::Connected { slot, .. } = event {
+            own.push(slot);
+        }
+        own.len() == 3
+    });
+    let _one_too_many = TcpStream::connect(address).unwrap();
+    until(&mut ring, |event| matches!(event, Event::AcceptPaused { error: libc::ENFILE, .. }));
+    ring.enter(None).unwrap();
+    let clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+    ring.enter(Some(Duration::from_millis(5))).unwrap();
+    assert!(ring.next_event().is_none(), "a paused listener takes nobody");
+    ring.close(own[0], 0).unwrap();
+    let mut first = None;
+    until(&mut ring, |event| {
+        if let Event::Accepted { peer, .. } = event {
+            first = Some(peer);
+        }
+        first.is_some()
+    });
+    assert_eq!(first.unwrap(), clients[0].local_addr().unwrap(), "it was thrown away meanwhile");
+}
