@@ -53,6 +53,9 @@ pub(crate) struct ShardThread {
     pub(crate) counters: Arc<Mutex<Counters>>,
     pub(crate) published: Counters,
     pub(crate) published_at_ns: u64,
+    /// Bytes that this shard may have boxed on the mesh, and what it had at the last look.
+    pub(crate) boxed_bytes_max: usize,
+    pub(crate) boxed_bytes: usize,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
     /// Told once, when the shard serves.
@@ -71,6 +74,7 @@ impl ShardThread {
         while !self.lifecycle.is_stopping() {
             self.wait()?;
             let now = self.clock.now();
+            self.tell_box_room(now);
             self.take_events(now);
             self.take_made(now);
             self.take_commands(now);
@@ -239,6 +243,15 @@ impl ShardThread {
                     self.shard.step(now, Input::Drain, &mut self.out);
                 }
             }
+        }
+    }
+
+    /// Says how much may be sent boxed, before anything is cast in this turn, if it has changed.
+    fn tell_box_room(&mut self, now: Now) {
+        let boxed_bytes = self.mesh.boxed_bytes();
+        if boxed_bytes != std::mem::replace(&mut self.boxed_bytes, boxed_bytes) {
+            let room_bytes = self.boxed_bytes_max.saturating_sub(boxed_bytes);
+            self.shard.step(now, Input::BoxRoom { room_bytes }, &mut self.out);
         }
     }
 
