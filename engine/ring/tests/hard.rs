@@ -95,6 +95,31 @@ fn receives_starve_and_recover() {
 }
 
 #[test]
+fn starving_sockets_are_tried_no_more_than_there_are_buffers() {
+    const CLIENTS: usize = 50;
+    const EACH: usize = 1280;
+    let config = Config { buffer_count: 2, buffer_bytes: 64, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for slot in accept(&mut ring, CLIENTS) {
+        ring.receive_always(slot, 0).unwrap();
+    }
+    for client in &mut clients {
+        client.write_all(&[7; EACH]).unwrap();
+    }
+    let mut bytes_count = 0;
+    until(&mut ring, |event| {
+        let Event::Received { bytes, .. } = event else { panic!("{event:?}") };
+        bytes_count += bytes.len();
+        bytes_count == CLIENTS * EACH
+    });
+    // Each at first, then about one for each buffer that was filled; all of them in each turn would be 50 times that.
+    let (starved_count, filled) = (ring.stats().starved_count, (CLIENTS * EACH / 64) as u64);
+    assert!(starved_count >= CLIENTS as u64 / 2, "the case did not happen: {starved_count}");
+    assert!(starved_count < 2 * filled + CLIENTS as u64, "melting: {starved_count} for {filled} buffers");
+}
+
+#[test]
 fn a_multishot_receive_goes_on_after_the_kernel_ends_it() {
     // The kernel ends a multishot receive when the completion queue is full.
     let config =
