@@ -118,6 +118,11 @@ pub enum Input<'a> {
         /// Bytes that may be sent now, in all.
         room_bytes: usize,
     },
+    /// So many bytes of large envelopes may be sent boxed now, in all; told at the start of a turn when it has changed.
+    BoxRoom {
+        /// Bytes that may be sent now.
+        room_bytes: usize,
+    },
     /// A disk operation ended.
     Disk(DiskDone),
     /// The control plane asks; answered by [`Output::Reply`] with the same token.
@@ -169,7 +174,8 @@ pub enum Output {
     },
     /// A socket that nobody claimed: close it.
     CloseSlot(u32),
-    /// Carry these envelopes to another shard. The shard never sends more than the lane's room.
+    /// Carry these envelopes to another shard; large ones boxed. The shard never sends more than the lane's room, as
+    /// [`crate::lanes::cost_bytes`] counts it, and than the room for boxed ones.
     Mesh {
         /// To which shard.
         to: ShardId,

@@ -31,6 +31,7 @@ mod edge;
 pub mod handover;
 mod home;
 pub mod io;
+pub mod lanes;
 pub mod limits;
 mod login;
 pub mod networks;

@@ -30,6 +30,8 @@ const EDGE_SHARE_BYTES: usize = 4096;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
+use crate::lanes::LANE_BYTES_MIN;
+
 /// The limits of a node, each per shard unless its name says otherwise. `Default` is what `tern` starts with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -55,7 +57,7 @@ pub struct Limits {
     pub step_budget: u32,
     /// Handshakes per turn; further ones wait for the next.
     pub handshakes_per_turn: u32,
-    /// Bytes of one lane between two shards.
+    /// Bytes of one lane between two shards, at most; a node of many shards makes them smaller.
     pub lane_bytes: usize,
     /// Bytes of control envelopes that may wait for one lane's room.
     pub lane_backlog_bytes: usize,
@@ -143,7 +145,7 @@ impl Default for Limits {
             edge_backlog_bytes: 256 << 10,
             step_budget: 512,
             handshakes_per_turn: 16,
-            lane_bytes: 256 << 10,
+            lane_bytes: 1 << 20,
             lane_backlog_bytes: 4 << 20,
             commit_bytes: 1 << 20,
             segment_count: 4096,
@@ -188,7 +190,7 @@ pub struct LimitError {
 }
 
 impl Limits {
-    /// Checks each limit and the relations between them: frame ≤ envelope ≤ lane, window ≤ mailbox, and so on.
+    /// Checks each limit and the relations between them: frame ≤ envelope, window ≤ mailbox, and so on.
     ///
     /// # Errors
     /// Names the first limit that does not hold.
@@ -209,7 +211,7 @@ impl Limits {
             ),
             ("step_budget", self.step_budget >= 1, "at least 1"),
             ("handshakes_per_turn", self.handshakes_per_turn >= 1, "at least 1"),
-            ("lane_bytes", self.lane_bytes >= self.body_bytes + 1024, "at least body_bytes + 1024"),
+            ("lane_bytes", self.lane_bytes >= LANE_BYTES_MIN, "at least 512"),
             ("lane_backlog_bytes", self.lane_backlog_bytes >= 4096, "at least 4096"),
             (
                 "commit_bytes",

@@ -1,9 +1,12 @@
 //! The router: an envelope goes to its own shard, to another shard's lane, or (later) to another node's link.
 //!
 //! Envelopes are encoded once, straight into the buffer of their lane, which leaves at the end of the turn. What a
-//! shard casts to itself lies in a loop-back buffer that the same step works through.
+//! shard casts to itself lies in a loop-back buffer that the same step works through. Room is counted as the lane counts
+//! it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones.
 
 use crate::io::{LANE_COUNT, Lane, Output, Outputs};
+use crate::lanes;
+use crate::limits::Limits;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, Parts};
 use tern_protocol::ids::ShardId;
@@ -14,11 +17,14 @@ struct LaneOut {
     room_bytes: usize,
     /// Whole envelopes that wait for the end of the turn, or for room.
     buffer: Vec<u8>,
+    /// What they take of the lane's room.
+    cost_bytes: usize,
     /// Whether the driver was asked to say when there is room again.
     wanting: bool,
-    /// The largest that was refused since the driver last spoke of room.
-    refused_bytes: usize,
 }
+
+/// Empty buffers that are kept for the next turn.
+const SPARE_COUNT: usize = 64;
 
 /// The ways out of a shard.
 #[derive(Debug)]
@@ -31,20 +37,29 @@ pub(crate) struct Router {
     loopback: Vec<u8>,
     lane_bytes: usize,
     backlog_bytes: usize,
+    /// Bytes of large envelopes that may be sent boxed, those in the buffers not counted.
+    box_room_bytes: usize,
+    /// Bytes of large envelopes in the buffers.
+    boxed_waiting_bytes: usize,
+    /// Empty buffers: only lanes with something to say hold one.
+    spares: Vec<Vec<u8>>,
     pub(crate) cast_count: u64,
     pub(crate) dropped_count: u64,
 }
 
 impl Router {
-    pub(crate) fn new(own: ShardId, shard_count: u16, lane_bytes: usize, backlog_bytes: usize) -> Self {
-        let lane = || LaneOut { room_bytes: lane_bytes, ..LaneOut::default() };
+    pub(crate) fn new(own: ShardId, shard_count: u16, limits: &Limits) -> Self {
+        let lane = || LaneOut { room_bytes: limits.lane_bytes, ..LaneOut::default() };
         Self {
             own,
             lanes: (0..shard_count).map(|_| [lane(), lane()]).collect(),
             dirty: Vec::new(),
             loopback: Vec::new(),
-            lane_bytes,
-            backlog_bytes,
+            lane_bytes: limits.lane_bytes,
+            backlog_bytes: limits.lane_backlog_bytes,
+            box_room_bytes: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
+            boxed_waiting_bytes: 0,
+            spares: Vec::new(),
             cast_count: 0,
             dropped_count: 0,
         }
@@ -62,9 +77,11 @@ impl Router {
             Lane::Bulk => lane_out.room_bytes,
             Lane::Control => lane_out.room_bytes + self.backlog_bytes,
         };
-        if lane_out.buffer.len() + parts.encoded_bytes() > room {
+        let bytes = parts.encoded_bytes();
+        let boxed_bytes = if lanes::is_boxed(bytes, self.lane_bytes) { bytes } else { 0 };
+        let cost_bytes = lanes::cost_bytes(bytes, self.lane_bytes);
+        if lane_out.cost_bytes + cost_bytes > room || boxed_bytes > self.box_room_bytes {
             self.dropped_count += u64::from(lane == Lane::Control);
-            lane_out.refused_bytes = lane_out.refused_bytes.max(parts.encoded_bytes());
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
                 self.dirty.push(to);
             }
@@ -73,6 +90,14 @@ impl Router {
         if lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }
+        if lane_out.buffer.capacity() == 0
+            && let Some(spare) = self.spares.pop()
+        {
+            lane_out.buffer = spare;
+        }
+        lane_out.cost_bytes += cost_bytes;
+        self.box_room_bytes -= boxed_bytes;
+        self.boxed_waiting_bytes += boxed_bytes;
         parts.encode(&mut lane_out.buffer);
         self.cast_count += 1;
         true
@@ -90,10 +115,14 @@ impl Router {
         let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
         lane_out.room_bytes = room_bytes;
         lane_out.wanting = false;
-        lane_out.refused_bytes = 0;
         if !lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }
+    }
+
+    /// The driver says how many bytes may be sent boxed.
+    pub(crate) fn set_box_room(&mut self, room_bytes: usize) {
+        self.box_room_bytes = room_bytes.saturating_sub(self.boxed_waiting_bytes);
     }
 
     /// Casts out what the turn gathered: control before bulk, whole envelopes, never more than the lane's room.
@@ -102,16 +131,25 @@ impl Router {
         for to in dirty.drain(..) {
             for lane in [Lane::Control, Lane::Bulk] {
                 let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
-                let whole = whole_envelopes(&lane_out.buffer, lane_out.room_bytes);
-                if whole > 0 {
+                let whole = whole_envelopes(lane_out, self.lane_bytes);
+                if whole.bytes > 0 {
                     let start = out.arena.len();
-                    out.arena.extend_from_slice(&lane_out.buffer[..whole]);
-                    lane_out.buffer.drain(..whole);
-                    lane_out.room_bytes -= whole;
-                    out.push(Output::Mesh { to, lane, data: start..start + whole });
+                    out.arena.extend_from_slice(&lane_out.buffer[..whole.bytes]);
+                    lane_out.buffer.drain(..whole.bytes);
+                    lane_out.room_bytes -= whole.cost_bytes;
+                    lane_out.cost_bytes -= whole.cost_bytes;
+                    self.boxed_waiting_bytes -= whole.boxed_bytes;
+                    out.push(Output::Mesh { to, lane, data: start..start + whole.bytes });
                 }
-                // The lane's room is known only from the driver: without asking, it never grows.
-                let bytes = lane_out.refused_bytes.max(self.lane_bytes / 2).min(self.lane_bytes);
+                if lane_out.buffer.is_empty() && lane_out.buffer.capacity() > 0 {
+                    let spare = core::mem::take(&mut lane_out.buffer);
+                    if self.spares.len() < SPARE_COUNT {
+                        self.spares.push(spare);
+                    }
+                }
+                // The lane's room is known only from the driver: without asking, it never grows. Half a lane holds any
+                // envelope, since large ones are boxed.
+                let bytes = self.lane_bytes / 2;
                 let is_short = lane_out.room_bytes < bytes || !lane_out.buffer.is_empty();
                 if is_short && !lane_out.wanting {
                     lane_out.wanting = true;
@@ -123,19 +161,35 @@ impl Router {
     }
 }
 
-/// The length of the longest run of whole envelopes within `room_bytes`.
-fn whole_envelopes(buffer: &[u8], room_bytes: usize) -> usize {
-    if buffer.len() <= room_bytes {
-        return buffer.len();
+/// A run of whole envelopes.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    bytes: usize,
+    cost_bytes: usize,
+    /// Bytes of those that travel boxed.
+    boxed_bytes: usize,
+}
+
+/// The longest run of whole envelopes at the buffer's start within the lane's room.
+fn whole_envelopes(lane_out: &LaneOut, lane_bytes: usize) -> Run {
+    let all = lane_out.buffer.len();
+    let has_room = lane_out.cost_bytes <= lane_out.room_bytes;
+    // An envelope that is not boxed costs its bytes: then there is nothing to look for.
+    if has_room && lane_out.cost_bytes == all {
+        return Run { bytes: all, cost_bytes: all, boxed_bytes: 0 };
     }
-    let mut end = 0;
-    while let Ok((envelope, _)) = Envelope::parse_first(&buffer[end..]) {
-        if end + envelope.bytes().len() > room_bytes {
+    let mut run = Run::default();
+    while let Ok((envelope, _)) = Envelope::parse_first(&lane_out.buffer[run.bytes..]) {
+        let bytes = envelope.bytes().len();
+        let cost_bytes = lanes::cost_bytes(bytes, lane_bytes);
+        if run.cost_bytes + cost_bytes > lane_out.room_bytes {
             break;
         }
-        end += envelope.bytes().len();
+        run.bytes += bytes;
+        run.cost_bytes += cost_bytes;
+        run.boxed_bytes += if lanes::is_boxed(bytes, lane_bytes) { bytes } else { 0 };
     }
-    end
+    run
 }
 
 #[cfg(test)]
@@ -159,34 +213,67 @@ mod tests {
         }
     }
 
+    /// A router of shard 0 of two.
+    fn router(lane_bytes: usize) -> Router {
+        let limits = Limits { lane_bytes, lane_backlog_bytes: 4096, ..Limits::default() };
+        Router::new(ShardId(0), 2, &limits)
+    }
+
+    fn sent(out: &Outputs) -> Vec<(Lane, usize)> {
+        let meshed = |output: &Output| match output {
+            Output::Mesh { lane, data, .. } => Some((*lane, data.len())),
+            _ => None,
+        };
+        out.list.iter().filter_map(meshed).collect()
+    }
+
     #[test]
     fn bulk_is_refused_and_control_waits_when_there_is_no_room() {
-        let mut router = Router::new(ShardId(0), 2, 200, 1000);
+        let mut router = router(800);
         let mut out = Outputs::default();
-        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 100])));
-        assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 100])), "157 bytes twice are more than 200");
-        for _ in 0..3 {
+        for _ in 0..5 {
+            assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 100])));
+        }
+        assert!(
+            !router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 100])),
+            "157 bytes six times are more than 800"
+        );
+        for _ in 0..7 {
             assert!(router.cast(ShardId(1), Lane::Control, &parts(&[0; 100])));
         }
         router.flush(&mut out);
-        let sent: Vec<(Lane, usize)> = out
-            .list
-            .iter()
-            .filter_map(|o| match o {
-                Output::Mesh { lane, data, .. } => Some((*lane, data.len())),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(sent, [(Lane::Control, 157), (Lane::Bulk, 157)]);
+        assert_eq!(sent(&out), [(Lane::Control, 785), (Lane::Bulk, 785)]);
         out.clear();
-        router.set_room(ShardId(1), Lane::Control, 200);
+        router.set_room(ShardId(1), Lane::Control, 800);
         router.flush(&mut out);
-        assert!(matches!(out.list[0], Output::Mesh { lane: Lane::Control, .. }));
+        assert_eq!(sent(&out), [(Lane::Control, 314)]);
+    }
+
+    #[test]
+    fn large_envelopes_pass_a_small_lane_and_their_room_is_the_shards() {
+        let mut router = router(512);
+        router.set_box_room(70_000);
+        let mut out = Outputs::default();
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[1; 30_000])));
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(b"small")));
+        // Told in the middle of a turn: what waits in the buffers is not counted twice.
+        router.set_box_room(70_000);
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[2; 30_000])));
+        assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(&[3; 30_000])), "boxed ones have no more room");
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "the lane has");
+        router.flush(&mut out);
+        assert_eq!(sent(&out), [(Lane::Bulk, 2 * 30_057 + 2 * 62)]);
+        // Two markers and two small ones.
+        assert_eq!(router.lanes[1][Lane::Bulk as usize].room_bytes, 512 - 2 * 128 - 2 * 62);
+        assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(&[4; 30_000])), "all of it is on its way");
+        router.set_box_room(70_000);
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[4; 30_000])));
+        assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "now the lane is full");
     }
 
     #[test]
     fn what_is_for_this_shard_comes_back_at_once() {
-        let mut router = Router::new(ShardId(0), 1, 200, 1000);
+        let mut router = router(800);
         router.cast(ShardId(0), Lane::Bulk, &parts(b"x"));
         let mut run = Vec::new();
         assert!(router.take_loopback(&mut run));

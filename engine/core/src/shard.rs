@@ -139,8 +139,7 @@ impl Shard {
         let hash = SeededHash(rng.next_u64(), rng.next_u64());
         let limits = config.limits;
         let partitions = &config.partitions;
-        let router =
-            Router::new(config.shard, partitions.shard_count(), limits.lane_bytes, limits.lane_backlog_bytes);
+        let router = Router::new(config.shard, partitions.shard_count(), &limits);
         Self {
             server_key: StaticKey::new(&config.server_keys),
             previous_key: config.previous_server_keys.as_ref().map(StaticKey::new),
@@ -193,6 +192,7 @@ impl Shard {
             }
             Input::Mesh { envelopes, .. } => self.handle_run(now, envelopes, true),
             Input::LaneRoom { to, lane, room_bytes } => self.router.set_room(to, lane, room_bytes),
+            Input::BoxRoom { room_bytes } => self.router.set_box_room(room_bytes),
             Input::Disk(done) => self.disk_done(now, done, out),
             Input::Control { token, request } => self.control(token, request, out),
             Input::Tick => self.use_deferred(now, out),

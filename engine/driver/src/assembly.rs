@@ -22,6 +22,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use tern_core::counters::Counters;
 use tern_core::io::Outputs;
+use tern_core::lanes;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{RecoveryReport, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
@@ -280,6 +281,8 @@ impl Setup {
             counters: self.counters,
             published: Counters::default(),
             published_at_ns: 0,
+            boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
+            boxed_bytes: 0,
             go_on: false,
             serving: Some(Box::new(move || {
                 let _ = progress.send(Progress::Serving(own, report));

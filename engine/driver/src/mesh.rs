@@ -5,17 +5,59 @@
 //! that talk are visited, and wakes the receiver only if it said that it sleeps. The two flags that could lose a wake
 //! (asleep, wants room) are each written before a look at the other side's data, with a full fence between on both
 //! sides (Dekker), so that at least one side sees the other.
+//!
+//! Lanes are as small as the number of shards demands ([`lane_bytes`]). What is larger than a quarter of its lane travels
+//! boxed, through the typed ring that carries hand-overs too, and leaves a marker in its lane: the receiver takes the
+//! next box where it finds one, so that a lane's order is kept. A marker takes exactly the room that the core counts for
+//! it, and the core bounds what a shard has boxed, so that no ring can be too full.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use tern_core::handover::HandOver;
 use tern_core::io::{LANE_COUNT, Lane};
+use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed};
 use tern_protocol::ids::ShardId;
 
+/// Bytes of all lanes and boxes of a node together.
+const MESH_BYTES_MAX: usize = 64 << 20;
+/// Largest lane that [`lane_bytes`] proposes.
+const LANE_BYTES_MAX: usize = 1 << 20;
 /// Hand-overs that may be under way between two shards before more wait at the sender.
-const HAND_OVER_COUNT: usize = 64;
+const HAND_OVER_COUNT: usize = 8;
+/// What a pair of shards holds in each direction beside its lanes: three rings' heads, hand-overs, both ends.
+const PAIR_BYTES: usize = 2176;
+/// What the allocator rounds up.
+const ROUNDING_BYTES: usize = 1 << 20;
+/// Bytes that a turn takes out of one lane at most, so that a full one does not hold up everything else.
+const TAKE_BYTES: usize = 128 << 10;
+
+/// What has no room in a lane.
+enum Parcel {
+    HandOver(Box<HandOver>),
+    /// An envelope, and its lane.
+    Envelope(usize, Box<[u8]>),
+}
+
+/// Slots for the parcels of a pair: all envelopes that two lanes can hold markers for, and hand-overs.
+const fn parcel_count(lane_bytes: usize) -> usize {
+    LANE_COUNT * (lane_bytes / MARKER_BYTES) + HAND_OVER_COUNT
+}
+
+/// How large lanes may be in a node of so many shards; none: so many lanes of a useful size do not fit.
+pub(crate) fn lane_bytes(shard_count: u16) -> Option<usize> {
+    let count = usize::from(shard_count);
+    let pairs = count * count.saturating_sub(1);
+    let Some(pair_bytes) = (MESH_BYTES_MAX - BOXED_BYTES_MAX - ROUNDING_BYTES).checked_div(pairs) else {
+        return Some(LANE_BYTES_MAX); // a single shard has none
+    };
+    // Each byte of a lane has its part of a parcel's slot with it.
+    let slot_bytes = LANE_COUNT * size_of::<Parcel>();
+    let each = pair_bytes.checked_sub(PAIR_BYTES)? * MARKER_BYTES / (LANE_COUNT * MARKER_BYTES + slot_bytes);
+    let each = each.min(LANE_BYTES_MAX) / MARKER_BYTES * MARKER_BYTES;
+    (each >= LANE_BYTES_MIN).then_some(each)
+}
 
 /// One shard's side of the notice board. On cache lines of its own.
 #[derive(Debug)]
@@ -26,6 +68,8 @@ struct Notices {
     dirty: Box<[AtomicU64]>,
     /// Per shard: whether it waits for room in its lanes to here.
     wanted_by: Box<[AtomicBool]>,
+    /// Bytes that this shard has boxed and that are not taken yet.
+    boxed_bytes: AtomicUsize,
 }
 
 /// What came over the mesh.
@@ -40,32 +84,105 @@ struct Outgoing {
     lanes: [Producer<u8>; LANE_COUNT],
     /// Bytes that the shard waits for, by lane.
     wants: [Option<usize>; LANE_COUNT],
-    hand_overs: Producer<Box<HandOver>>,
+    parcels: Producer<Parcel>,
     waiting_hand_overs: VecDeque<Box<HandOver>>,
     touched: bool,
 }
 
 impl Outgoing {
-    /// Puts waiting hand-overs into their lane. False: it is full.
+    /// Puts waiting hand-overs among the parcels. False: their part of the slots is full.
     fn push_hand_overs(&mut self) -> bool {
-        while let Some(state) = self.waiting_hand_overs.pop_front() {
-            if let Err(rtrb::PushError::Full(state)) = self.hand_overs.push(state) {
-                self.waiting_hand_overs.push_front(state);
+        let for_envelopes = self.parcels.buffer().capacity() - HAND_OVER_COUNT;
+        while !self.waiting_hand_overs.is_empty() {
+            if self.parcels.slots() <= for_envelopes {
                 return false;
             }
+            let state = self.waiting_hand_overs.pop_front().expect("one waits");
+            let pushed = self.parcels.push(Parcel::HandOver(state));
+            pushed.unwrap_or_else(|_| unreachable!("there is a slot"));
         }
         true
+    }
+
+    fn push_bytes(&mut self, lane: usize, run: &[u8]) {
+        let sent = self.lanes[lane].push_entire_slice(run);
+        sent.expect("a shard never sends more than a lane's room");
+    }
+
+    /// The box goes before its marker, so that whoever sees the marker finds the box.
+    fn push_boxed(&mut self, lane: usize, envelope: &[u8]) {
+        let pushed = self.parcels.push(Parcel::Envelope(lane, envelope.into()));
+        pushed.unwrap_or_else(|_| unreachable!("there are slots for all markers of a lane"));
+        self.push_bytes(lane, &[0; MARKER_BYTES]);
     }
 }
 
 struct Incoming {
     lanes: [Consumer<u8>; LANE_COUNT],
-    hand_overs: Consumer<Box<HandOver>>,
+    parcels: Consumer<Parcel>,
+    /// Envelopes whose markers have not been taken, by lane.
+    boxed: [VecDeque<Box<[u8]>>; LANE_COUNT],
+}
+
+impl Incoming {
+    /// Takes all parcels: hand-overs are told, envelopes wait for their markers.
+    fn take_parcels(&mut self, mut hand_over: impl FnMut(Box<HandOver>)) {
+        while let Ok(parcel) = self.parcels.pop() {
+            match parcel {
+                Parcel::HandOver(state) => hand_over(state),
+                Parcel::Envelope(lane, envelope) => self.boxed[lane].push_back(envelope),
+            }
+        }
+    }
+}
+
+/// Length of the record at the start of a run: an envelope's first field, or a marker's, whose field is zero.
+fn record_bytes(run: &[u8]) -> usize {
+    let length = *run.first_chunk::<4>().expect("records are whole");
+    match u32::from_le_bytes(length) {
+        0 => MARKER_BYTES,
+        length => length as usize,
+    }
+}
+
+/// The longest run of whole records at the start of `run`.
+fn whole_records(run: &[u8]) -> usize {
+    let mut end = 0;
+    while run.len() - end >= 4 {
+        let bytes = record_bytes(&run[end..]);
+        if bytes > run.len() - end {
+            break;
+        }
+        end += bytes;
+    }
+    end
+}
+
+/// Hands a run of whole records on in parts: what lies between markers, and a box for each marker.
+fn split(run: &[u8], boxed: &mut VecDeque<Box<[u8]>>, mut part: impl FnMut(&[u8], bool)) {
+    let (mut start, mut end) = (0, 0);
+    // Without a box there is no marker either: each has its box before it.
+    while end < run.len() && !boxed.is_empty() {
+        let bytes = record_bytes(&run[end..]);
+        if run[end..end + 4] == [0; 4] {
+            if start < end {
+                part(&run[start..end], false);
+            }
+            let envelope = boxed.pop_front().expect("not empty");
+            part(&envelope, true);
+            start = end + bytes;
+        }
+        end += bytes;
+    }
+    if start < run.len() {
+        part(&run[start..], false);
+    }
 }
 
 /// One shard's ends of all its lanes.
 pub(crate) struct MeshEnd {
     own: usize,
+    lane_bytes: usize,
     board: Arc<[Notices]>,
     outgoing: Vec<Option<Outgoing>>,
     incoming: Vec<Option<Incoming>>,
@@ -82,11 +199,13 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
         asleep: AtomicBool::new(false),
         dirty: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
         wanted_by: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        boxed_bytes: AtomicUsize::new(0),
     };
     let board: Arc<[Notices]> = (0..count).map(|_| notices()).collect();
     let mut ends: Vec<MeshEnd> = (0..count)
         .map(|own| MeshEnd {
             own,
+            lane_bytes,
             board: Arc::clone(&board),
             outgoing: (0..count).map(|_| None).collect(),
             incoming: (0..count).map(|_| None).collect(),
@@ -99,16 +218,19 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
         for to in (0..count).filter(|&to| to != from) {
             let (control, control_end) = RingBuffer::new(lane_bytes);
             let (bulk, bulk_end) = RingBuffer::new(lane_bytes);
-            let (hand_overs, hand_overs_end) = RingBuffer::new(HAND_OVER_COUNT);
+            let (parcels, parcels_end) = RingBuffer::new(parcel_count(lane_bytes));
             ends[from].outgoing[to] = Some(Outgoing {
                 lanes: [control, bulk],
                 wants: [None; LANE_COUNT],
-                hand_overs,
+                parcels,
                 waiting_hand_overs: VecDeque::new(),
                 touched: false,
             });
-            ends[to].incoming[from] =
-                Some(Incoming { lanes: [control_end, bulk_end], hand_overs: hand_overs_end });
+            ends[to].incoming[from] = Some(Incoming {
+                lanes: [control_end, bulk_end],
+                parcels: parcels_end,
+                boxed: [VecDeque::new(), VecDeque::new()],
+            });
         }
     }
     ends
@@ -125,13 +247,39 @@ impl MeshEnd {
         outgoing
     }
 
-    /// Puts a run of whole envelopes into a lane.
+    /// Puts a run of whole envelopes into a lane; large ones go boxed.
     ///
     /// # Panics
     /// If the lane has no room for it: the core counts the room.
     pub(crate) fn send(&mut self, to: ShardId, lane: Lane, run: &[u8]) {
-        let sent = self.outgoing(to).lanes[lane as usize].push_entire_slice(run);
-        sent.expect("a shard never sends more than a lane's room");
+        let lane_bytes = self.lane_bytes;
+        let outgoing = self.outgoing(to);
+        let lane = lane as usize;
+        if !is_boxed(run.len(), lane_bytes) {
+            // Nothing in it is large.
+            outgoing.push_bytes(lane, run);
+            return;
+        }
+        let (mut start, mut end, mut boxed_bytes) = (0, 0, 0);
+        while end < run.len() {
+            let bytes = record_bytes(&run[end..]);
+            if is_boxed(bytes, lane_bytes) {
+                outgoing.push_bytes(lane, &run[start..end]);
+                outgoing.push_boxed(lane, &run[end..end + bytes]);
+                boxed_bytes += bytes;
+                start = end + bytes;
+            }
+            end += bytes;
+        }
+        outgoing.push_bytes(lane, &run[start..]);
+        if boxed_bytes > 0 {
+            self.board[self.own].boxed_bytes.fetch_add(boxed_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of large envelopes that this shard has sent and that are not taken yet.
+    pub(crate) fn boxed_bytes(&self) -> usize {
+        self.board[self.own].boxed_bytes.load(Ordering::Relaxed)
     }
 
     /// Sends the state of a moved socket.
@@ -199,26 +347,41 @@ impl MeshEnd {
     fn receive_from(&mut self, from: usize, take: &mut impl FnMut(ShardId, Arrival<'_>)) {
         let Some(incoming) = self.incoming[from].as_mut() else { return };
         let shard = ShardId(from as u16);
-        while let Ok(state) = incoming.hand_overs.pop() {
-            take(shard, Arrival::State(state));
-        }
-        for lane in &mut incoming.lanes {
-            let published = lane.slots();
+        let (mut taken_boxed_bytes, mut is_more) = (0, false);
+        incoming.take_parcels(|state| take(shard, Arrival::State(state)));
+        for lane in 0..LANE_COUNT {
+            let published = incoming.lanes[lane].slots();
             if published == 0 {
                 continue;
             }
-            // Senders publish whole runs, so that what is published is whole envelopes.
-            let chunk = lane.read_chunk(published).expect("so many are published");
-            match chunk.as_slices() {
-                (run, []) => take(shard, Arrival::Envelopes(run)),
+            // Once more: boxes of markers that were published since.
+            incoming.take_parcels(|state| take(shard, Arrival::State(state)));
+            let most = TAKE_BYTES.max(self.lane_bytes / 4);
+            let Incoming { lanes, boxed, .. } = &mut *incoming;
+            let chunk = lanes[lane].read_chunk(published.min(most)).expect("so many are published");
+            let run = match chunk.as_slices() {
+                (run, []) => run,
                 (front, back) => {
                     self.scratch.clear();
                     self.scratch.extend_from_slice(front);
                     self.scratch.extend_from_slice(back);
-                    take(shard, Arrival::Envelopes(&self.scratch));
+                    &self.scratch
                 }
-            }
-            chunk.commit_all();
+            };
+            // Senders publish whole records: only a cut of our own can end within one.
+            let whole = if published > most { whole_records(run) } else { run.len() };
+            split(&run[..whole], &mut boxed[lane], |part, was_boxed| {
+                taken_boxed_bytes += if was_boxed { part.len() } else { 0 };
+                take(shard, Arrival::Envelopes(part));
+            });
+            chunk.commit(whole);
+            is_more |= whole < published;
+        }
+        if taken_boxed_bytes > 0 {
+            self.board[from].boxed_bytes.fetch_sub(taken_boxed_bytes, Ordering::Relaxed);
+        }
+        if is_more {
+            self.board[self.own].dirty[from / 64].fetch_or(1 << (from % 64), Ordering::Relaxed);
         }
     }
 
@@ -279,142 +442,5 @@ impl MeshEnd {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
-    use std::time::{Duration, Instant};
-
-    const SHARDS: u16 = 3;
-    const LANE_BYTES: usize = 64;
-
-    fn runs(end: &mut MeshEnd) -> Vec<(u16, Vec<u8>)> {
-        let mut got = vec![];
-        end.receive(
-            |_| {},
-            |from, arrival| {
-                if let Arrival::Envelopes(run) = arrival {
-                    got.push((from.0, run.to_vec()));
-                }
-            },
-        );
-        got
-    }
-
-    #[test]
-    fn runs_arrive_whole_also_around_the_rings_end() {
-        let mut ends = build(SHARDS, LANE_BYTES);
-        for round in 0..50_u8 {
-            let run = vec![round; 41];
-            ends[2].send(ShardId(0), Lane::Bulk, &run);
-            assert_eq!(runs(&mut ends[0]), [], "nothing is seen before the turn's end");
-            ends[2].publish(|_| panic!("nobody sleeps"));
-            assert_eq!(runs(&mut ends[0]), [(2, run)]);
-        }
-    }
-
-    #[test]
-    fn control_goes_before_bulk() {
-        let mut ends = build(SHARDS, LANE_BYTES);
-        ends[1].send(ShardId(0), Lane::Bulk, b"bulk");
-        ends[1].send(ShardId(0), Lane::Control, b"control");
-        ends[1].publish(|_| {});
-        assert_eq!(runs(&mut ends[0]), [(1, b"control".to_vec()), (1, b"bulk".to_vec())]);
-    }
-
-    #[test]
-    fn only_a_sleeper_is_woken_and_only_once() {
-        let mut ends = build(SHARDS, LANE_BYTES);
-        assert!(ends[0].fall_asleep());
-        let mut woken = vec![];
-        for from in [1, 2] {
-            ends[from].send(ShardId(0), Lane::Bulk, b"x");
-            ends[from].publish(|to| woken.push(to));
-        }
-        assert_eq!(woken, [ShardId(0)]);
-        assert!(!ends[0].fall_asleep(), "must not sleep over what came");
-        runs(&mut ends[0]);
-        assert!(ends[0].fall_asleep());
-    }
-
-    #[test]
-    fn room_is_told_when_it_is_there_even_to_a_sleeper() {
-        let mut ends = build(SHARDS, LANE_BYTES);
-        ends[0].send(ShardId(1), Lane::Bulk, &[1; 60]);
-        ends[0].want_room(ShardId(1), Lane::Bulk, 32);
-        ends[0].publish(|_| {});
-        ends[0].take_room(|_, _, _| panic!("there is no room yet"));
-        assert!(ends[0].fall_asleep());
-        let mut woken = vec![];
-        ends[1].receive(|to| woken.push(to), |_, _| {});
-        assert_eq!(woken, [ShardId(0)]);
-        let mut rooms = vec![];
-        ends[0].receive(|_| {}, |_, _| {});
-        ends[0].take_room(|to, lane, bytes| rooms.push((to, lane, bytes)));
-        assert_eq!(rooms, [(ShardId(1), Lane::Bulk, 64)]);
-        ends[0].take_room(|_, _, _| panic!("told once"));
-    }
-
-    #[test]
-    #[should_panic(expected = "never sends more than a lane's room")]
-    fn more_than_the_room_is_the_cores_bug() {
-        let mut ends = build(2, LANE_BYTES);
-        ends[0].send(ShardId(1), Lane::Bulk, &[1; 65]);
-    }
-
-    /// Three threads throw a counter around and sleep without a limit whenever they may: a lost wake stops the play.
-    #[test]
-    fn no_wake_is_lost() {
-        const ROUNDS: u32 = 30_000;
-        let ends = build(SHARDS, LANE_BYTES);
-        let finished = AtomicUsize::new(0);
-        let started = Instant::now();
-        thread::scope(|scope| {
-            let (tell, told) = flume::unbounded::<Vec<thread::Thread>>();
-            let (mut joins, mut threads) = (vec![], vec![]);
-            for mut end in ends {
-                let (told, finished) = (told.clone(), &finished);
-                let join = scope.spawn(move || {
-                    let peers = told.recv().unwrap();
-                    let wake = |to: ShardId| peers[usize::from(to.0)].unpark();
-                    let (own, mut seen) = (end.own, 0);
-                    let next = ShardId((own as u16 + 1) % SHARDS);
-                    if own == 0 {
-                        end.send(next, Lane::Bulk, &1_u32.to_le_bytes());
-                        end.publish(wake);
-                    }
-                    while seen < ROUNDS {
-                        let mut got = None;
-                        end.receive(wake, |_, arrival| {
-                            if let Arrival::Envelopes(run) = arrival {
-                                got = Some(u32::from_le_bytes(run.try_into().unwrap()));
-                            }
-                        });
-                        if got.is_none() {
-                            // Others act between the last look and the sleep.
-                            thread::yield_now();
-                        }
-                        if let Some(count) = got {
-                            assert!(count > seen);
-                            seen = count;
-                            end.send(next, Lane::Bulk, &(count + 1).to_le_bytes());
-                            end.publish(wake);
-                        } else if end.fall_asleep() {
-                            // A lost wake would sleep for ever; the time limit only ends the test.
-                            thread::park_timeout(Duration::from_secs(10));
-                            end.awake();
-                            assert!(started.elapsed() < Duration::from_secs(9), "a wake was lost");
-                        }
-                    }
-                    finished.fetch_add(1, Ordering::Relaxed);
-                });
-                threads.push(join.thread().clone());
-                joins.push(join);
-            }
-            for _ in 0..SHARDS {
-                tell.send(threads.clone()).unwrap();
-            }
-        });
-        assert_eq!(finished.load(Ordering::Relaxed), usize::from(SHARDS));
-    }
-}
+#[path = "mesh/tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use crate::boot;
 use crate::control::{Command, Control};
 use crate::error::StartError;
 use crate::lifecycle::{Exit, Lifecycle};
+use crate::mesh;
 use crate::outputs::wake_all;
 use crate::pin::Place;
 use std::net::SocketAddr;
@@ -17,9 +18,6 @@ use tern_core::networks::Network;
 use tern_core::shard::RecoveryReport;
 use tern_protocol::phone::noise::KeyPair;
 use tern_ring::probe;
-
-/// Bytes of all lanes of a node together.
-const MESH_BYTES_MAX: usize = 64 << 20;
 
 /// What a node is made with.
 #[derive(Clone, Debug)]
@@ -157,10 +155,12 @@ fn check(config: &mut NodeConfig) -> Result<(), StartError> {
     {
         return Err(StartError::Config("segment_bytes must be a multiple of 4096 and hold two commits"));
     }
-    let pairs = usize::from(config.shard_count) * usize::from(config.shard_count - 1) * 2;
-    let fair_bytes = MESH_BYTES_MAX.checked_div(pairs).unwrap_or(usize::MAX);
-    let largest_envelope = config.limits.body_bytes + 1024;
-    config.limits.lane_bytes = config.limits.lane_bytes.min(fair_bytes).max(largest_envelope);
+    let Some(lane_bytes) = mesh::lane_bytes(config.shard_count) else {
+        return Err(StartError::Config(
+            "shard_count is too large: at most 130, so that the lanes between shards fit 64 MiB",
+        ));
+    };
+    config.limits.lane_bytes = config.limits.lane_bytes.min(lane_bytes);
     config.limits.validate().map_err(StartError::Limits)?;
     let missing = probe::run(config.limits.connection_count.saturating_add(SPARE_SLOTS));
     if missing.is_empty() { Ok(()) } else { Err(StartError::Missing(missing)) }

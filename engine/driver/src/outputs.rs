@@ -20,8 +20,8 @@ impl ShardThread {
         let arena = &out.arena;
         for output in out.list.drain(..) {
             match output {
-                Output::ReceiveOnce(conn) => self.sockets.receive(&mut self.ring, conn, false),
-                Output::ReceiveAlways(conn) => self.sockets.receive(&mut self.ring, conn, true),
+                Output::ReceiveOnce(conn) => self.sockets.receive_once(&mut self.ring, conn),
+                Output::ReceiveAlways(conn) => self.sockets.adopt(&mut self.ring, conn),
                 Output::Send { conn, data } => self.sockets.send(&mut self.ring, conn, &arena[data]),
                 Output::Close(conn) => self.sockets.close(&mut self.ring, conn, self.clock.mono_ns()),
                 Output::CloseSlot(slot) => Sockets::close_slot(&mut self.ring, slot),

@@ -53,6 +53,9 @@ pub(crate) struct ShardThread {
     pub(crate) counters: Arc<Mutex<Counters>>,
     pub(crate) published: Counters,
     pub(crate) published_at_ns: u64,
+    /// Bytes that this shard may have boxed on the mesh, and what it had at the last look.
+    pub(crate) boxed_bytes_max: usize,
+    pub(crate) boxed_bytes: usize,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
     /// Told once, when the shard serves.
@@ -71,6 +74,7 @@ impl ShardThread {
         while !self.lifecycle.is_stopping() {
             self.wait()?;
             let now = self.clock.now();
+            self.tell_box_room(now);
             self.take_events(now);
             self.take_made(now);
             self.take_commands(now);
@@ -80,6 +84,7 @@ impl ShardThread {
             }
             let now = self.clock.now();
             self.sockets.expire(&mut self.ring, now.mono_ns);
+            self.sockets.sweep(&mut self.ring, now.mono_ns);
             self.resume_accept(now.mono_ns);
             self.shard.step(now, Input::Flush, &mut self.out);
             self.perform()?;
@@ -147,6 +152,12 @@ impl ShardThread {
                         && self.sockets.is_heard(slot.0)
                     {
                         shard.step(now, Input::Received { conn, bytes }, out);
+                        self.sockets.received(&mut self.ring, conn);
+                    }
+                }
+                Event::Readable { key, .. } => {
+                    if let Some(conn) = connection(key) {
+                        self.sockets.readable(&mut self.ring, conn);
                     }
                 }
                 Event::Sent { key, .. } => {
@@ -176,9 +187,9 @@ impl ShardThread {
                         shard.step(now, Input::Closed { conn }, out);
                     }
                 }
-                Event::Accepted { slot, .. } => {
+                Event::Accepted { slot, peer, .. } => {
                     self.sockets.opened(slot.0);
-                    shard.step(now, Input::Accepted { slot: slot.0, peer: None }, out);
+                    shard.step(now, Input::Accepted { slot: slot.0, peer: Some(peer) }, out);
                 }
                 Event::DescriptorArrived { slot, message } => {
                     self.sockets.opened(slot.0);
@@ -232,6 +243,15 @@ impl ShardThread {
                     self.shard.step(now, Input::Drain, &mut self.out);
                 }
             }
+        }
+    }
+
+    /// Says how much may be sent boxed, before anything is cast in this turn, if it has changed.
+    fn tell_box_room(&mut self, now: Now) {
+        let boxed_bytes = self.mesh.boxed_bytes();
+        if boxed_bytes != std::mem::replace(&mut self.boxed_bytes, boxed_bytes) {
+            let room_bytes = self.boxed_bytes_max.saturating_sub(boxed_bytes);
+            self.shard.step(now, Input::BoxRoom { room_bytes }, &mut self.out);
         }
     }
 

@@ -1,6 +1,6 @@
 //! From completions to events.
 
-use crate::event::{Event, ListenerId, Slot};
+use crate::event::{Event, Slot};
 use crate::operation::Operation;
 use crate::ring::Ring;
 use crate::slots::{Phase, Receive};
@@ -71,7 +71,12 @@ impl Ring {
         let event = match kind {
             Kind::Receive => return self.receive_completed(payload, completion),
             Kind::Operation => self.operation_completed(payload as u32, result),
-            Kind::Accept => self.accept_completed(payload as u32, result, more),
+            Kind::Accept => self.accept_completed(payload, result),
+            Kind::Poll => self.poll_completed(payload),
+            Kind::Unarm => {
+                self.unarm_completed(payload, result);
+                None
+            }
             Kind::Shutdown => {
                 let (slot, _) = slot_and_generation(payload);
                 self.slots[slot as usize].shutting_down = false;
@@ -105,8 +110,9 @@ impl Ring {
             buffer.into_iter().for_each(|buffer| self.memory.buffers.give(buffer));
             return None;
         }
-        let was_always = state.receive == Receive::Always;
-        if !cqueue::more(completion.flags()) {
+        let armed = state.receive;
+        let is_last = !cqueue::more(completion.flags());
+        if is_last {
             state.receive = Receive::None;
         }
         if state.phase != Phase::Open {
@@ -118,53 +124,39 @@ impl Ring {
         match (result, buffer) {
             (1.., Some(buffer)) => {
                 // A multishot receive may end for reasons of the kernel's own, with bytes in its last completion.
-                if was_always && self.slots[slot as usize].receive == Receive::None {
-                    self.arm_receive(slot, Receive::Always);
+                if is_last && armed != Receive::Once {
+                    self.receive_interrupted(slot, armed);
                 }
                 return Some(Raw::Bytes { slot, key, buffer, length: result as u32 });
             }
             (_, Some(buffer)) => self.memory.buffers.give(buffer),
             _ => {}
         }
-        if result == -libc::ENOBUFS {
-            state_starved(&mut self.slots[slot as usize].receive, was_always);
-            self.starved.push_back((slot, generation));
-            self.stats.starved_count += 1;
+        self.stats.starved_count += u64::from(result == -libc::ENOBUFS);
+        if armed == Receive::Unarming && matches!(-result, libc::ENOBUFS | libc::ECANCELED)
+            || matches!(-result, libc::EINTR | libc::EAGAIN)
+        {
+            self.receive_interrupted(slot, armed);
             return None;
         }
-        if result == -libc::EINTR || result == -libc::EAGAIN {
-            self.arm_receive(slot, if was_always { Receive::Always } else { Receive::Once });
+        if result == -libc::ENOBUFS {
+            let is_always = armed == Receive::Always;
+            self.slots[slot as usize].receive =
+                if is_always { Receive::StarvedAlways } else { Receive::StarvedOnce };
+            self.starved.push_back((slot, generation));
             return None;
         }
         let error = (result < 0).then_some(-result);
         Some(Raw::Event(Event::Ended { slot: Slot(slot), key, error }))
     }
 
-    fn accept_completed(&mut self, index: u32, result: i32, more: bool) -> Option<Event<'static>> {
-        let listener = ListenerId(index);
-        let state = &mut self.memory.listeners[index as usize];
-        if !more {
-            state.armed = false;
-            if state.stopping {
-                state.socket = None;
-            }
+    /// The receive ended without an end of the stream: it goes on as it was, or as what it is to become.
+    fn receive_interrupted(&mut self, slot: u32, armed: Receive) {
+        if armed == Receive::Unarming {
+            self.arm_poll(slot);
+        } else {
+            self.rearm_receive(slot, armed);
         }
-        if result >= 0 {
-            let slot = result as u32;
-            self.slot_filled(slot, Phase::Open, 0);
-            // Through `ready`: a `Closed` of the slot's former socket may have just been put there.
-            self.ready.push_back(Event::Accepted { slot: Slot(slot), listener });
-            return None;
-        }
-        // Errors of a single connection do not stop the listener; it is armed again at the next turn.
-        if state.stopping || matches!(-result, libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO)
-        {
-            return None;
-        }
-        if !more {
-            state.paused = true;
-        }
-        Some(Event::AcceptPaused { listener, error: -result })
     }
 
     fn close_completed(&mut self, payload: u64, result: i32) -> Option<Event<'static>> {
@@ -292,8 +284,4 @@ impl Ring {
             }
         }
     }
-}
-
-fn state_starved(receive: &mut Receive, was_always: bool) {
-    *receive = if was_always { Receive::StarvedAlways } else { Receive::StarvedOnce };
 }

@@ -13,6 +13,8 @@ pub struct Config {
     pub buffer_count: u16,
     /// Bytes of each receive buffer.
     pub buffer_bytes: u32,
+    /// Accepts that each listener has under way: connections that one turn can take in. At least 1.
+    pub accept_count: u16,
     /// Bytes of unused send and file blocks that are kept for later.
     pub pool_bytes: usize,
 }
@@ -25,6 +27,7 @@ impl Default for Config {
             descriptor_count: 16_384,
             buffer_count: 1024,
             buffer_bytes: 4096,
+            accept_count: 16,
             pool_bytes: 16 << 20,
         }
     }

@@ -5,7 +5,7 @@ use crate::ring::Ring;
 use io_uring::{opcode, types};
 use std::io;
 use std::mem::{offset_of, zeroed};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// FILES_UPDATE's offset that says: pick a slot, and tell me (IORING_FILE_INDEX_ALLOC).
@@ -86,6 +86,30 @@ pub(crate) fn raw_address(address: &SocketAddr) -> RawAddress {
     RawAddress { storage, length: length as libc::socklen_t }
 }
 
+/// The address that the kernel wrote; none for another family than IPv4 and IPv6.
+pub(crate) fn socket_address(raw: &RawAddress) -> Option<SocketAddr> {
+    let storage = &raw const raw.storage;
+    match i32::from(raw.storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: sockaddr_storage is as large and as aligned as any socket address, and all bytes are valid.
+            let v4 = unsafe { storage.cast::<libc::sockaddr_in>().read() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(ip.into(), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { storage.cast::<libc::sockaddr_in6>().read() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Some(match ip.to_ipv4_mapped() {
+                Some(v4) => SocketAddr::new(v4.into(), port),
+                None => SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into(),
+            })
+        }
+        _ => None,
+    }
+}
+
 impl Ring {
     /// Connects to `address` with TCP_NODELAY, from `source` if given (a load generator spreads its connections over
     /// 127.0.0.0/8, as one pair of addresses has only some 28,000 ports). `Connected` or `ConnectFailed` follows.
@@ -121,5 +145,23 @@ impl Ring {
             let pointer = (&raw const _address.storage).cast();
             opcode::Connect::new(types::Fixed(*slot), pointer, _address.length).build()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_back() {
+        for text in ["127.0.0.1:80", "203.0.113.7:65535", "[::1]:1", "[2001:db8::7]:443"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(socket_address(&raw_address(&address)), Some(address));
+        }
+        let mapped = raw_address(&"[::ffff:192.0.2.1]:5".parse().unwrap());
+        assert_eq!(socket_address(&mapped), Some("192.0.2.1:5".parse().unwrap()));
+        // SAFETY: all zeros is a valid sockaddr_storage.
+        let nothing = RawAddress { storage: unsafe { zeroed() }, length: 0 };
+        assert_eq!(socket_address(&nothing), None);
     }
 }

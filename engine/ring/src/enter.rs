@@ -150,8 +150,8 @@ impl Ring {
                 continue;
             }
             match state.receive {
-                Receive::StarvedOnce => self.arm_receive(slot, Receive::Once),
-                Receive::StarvedAlways => self.arm_receive(slot, Receive::Always),
+                Receive::StarvedOnce => self.rearm_receive(slot, Receive::Once),
+                Receive::StarvedAlways => self.rearm_receive(slot, Receive::Always),
                 _ => {}
             }
         }

@@ -1,5 +1,7 @@
 //! What a ring reports.
 
+use std::net::SocketAddr;
+
 /// A place in the ring's table of direct descriptors. The kernel picks it and uses it again after `Closed`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Slot(pub u32);
@@ -19,6 +21,8 @@ pub enum Event<'a> {
         slot: Slot,
         /// Who accepted it.
         listener: ListenerId,
+        /// The other end. An IPv4 one of a listener for both families is told as IPv4.
+        peer: SocketAddr,
     },
     /// A listener does not accept at the moment. It tries again when a slot becomes free, or after
     /// [`crate::Ring::resume_accept`].
@@ -50,6 +54,14 @@ pub enum Event<'a> {
         key: u64,
         /// The bytes, at least one; they may be changed in place. The kernel gets the buffer back when this borrow ends.
         bytes: &'a mut [u8],
+    },
+    /// A parked socket has bytes, or its end: [`crate::Ring::receive_once`] or [`crate::Ring::receive_always`] tells.
+    /// Nothing is under way on it for receiving now.
+    Readable {
+        /// Which socket.
+        slot: Slot,
+        /// The caller's.
+        key: u64,
     },
     /// No more bytes come on this socket. Not reported after `close`.
     Ended {

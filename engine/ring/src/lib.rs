@@ -31,6 +31,7 @@
 //! - What the kernel reads or writes lives in heap blocks that the ring owns: send and file data are copied into pooled
 //!   blocks, received data lie in the provided buffers. A block is only used again after the final completion of its
 //!   operation; [`Event::Received`] borrows the ring, so its bytes cannot outlive the buffer.
+//! - The address of an accepted connection is written into storage that the listener owns until all its accepts ended.
 //! - Dropping a ring cancels everything and waits; what the kernel still holds after that is leaked, never freed.
 //! - A slot is only closed after the last operation on it has ended, and is only reported closed after that; the
 //!   generation in each completion's user data tells a late one from one of the slot's next socket.
@@ -47,6 +48,7 @@ mod file;
 mod listener;
 pub mod numa;
 mod operation;
+mod park;
 pub mod probe;
 mod ring;
 mod slots;

@@ -1,9 +1,11 @@
-//! Sockets that listen, and their multishot accepts.
+//! Sockets that listen, and their accepts.
 
-use crate::connect::{RawSocket, raw_address};
-use crate::event::ListenerId;
+use crate::connect::{RawSocket, raw_address, socket_address};
+use crate::event::{Event, ListenerId, Slot};
+use crate::operation::RawAddress;
 use crate::ring::Ring;
-use crate::userdata::{Kind, plain};
+use crate::slots::Phase;
+use crate::userdata::{Kind, listener_and_place, of_accept, plain};
 use io_uring::{opcode, types};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -81,25 +83,57 @@ impl Listener {
     }
 }
 
+/// One accept: it has the kernel's or nobody's attention, and a place for the address of who connects.
+pub(crate) struct Accept {
+    address: RawAddress,
+    armed: bool,
+    /// The listener's number of resumptions when it was armed.
+    armed_at: u32,
+}
+
 /// A listener of a ring.
 pub(crate) struct ListenerState {
     /// None: stopped, and no accept is under way any more.
-    pub(crate) socket: Option<TcpListener>,
-    pub(crate) stopping: bool,
-    pub(crate) armed: bool,
+    socket: Option<TcpListener>,
+    stopping: bool,
     /// After an error, until a slot is freed or the caller resumes.
-    pub(crate) paused: bool,
+    paused: bool,
+    /// How often it went on after a pause.
+    resume_count: u32,
+    /// The kernel writes into these, so that they never move.
+    accepts: Box<[Accept]>,
+    armed_count: u16,
 }
+
+impl ListenerState {
+    fn resume(&mut self) {
+        if std::mem::replace(&mut self.paused, false) {
+            self.resume_count = self.resume_count.wrapping_add(1);
+        }
+    }
+}
+
+/// Bytes for an address of any family.
+const ADDRESS_BYTES: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
 impl Ring {
     /// Accepts from `listener` until it is stopped: `Accepted` for each socket, which is already in a slot.
+    ///
+    /// A multishot accept would not tell addresses, so that there are `Config::accept_count` single ones, each with
+    /// storage of its own.
     pub fn accept(&mut self, listener: Listener) -> ListenerId {
         let id = u32::try_from(self.memory.listeners.len()).expect("few listeners");
+        // The kernel writes the address over it.
+        let nothing = || raw_address(&SocketAddr::from(([0; 4], 0)));
+        let accepts =
+            (0..self.accept_count).map(|_| Accept { address: nothing(), armed: false, armed_at: 0 });
         self.memory.listeners.push(ListenerState {
             socket: Some(listener.socket),
             stopping: false,
-            armed: false,
             paused: false,
+            resume_count: 0,
+            accepts: accepts.collect(),
+            armed_count: 0,
         });
         ListenerId(id)
     }
@@ -107,7 +141,7 @@ impl Ring {
     /// Tries again after `AcceptPaused`.
     pub fn resume_accept(&mut self, listener: ListenerId) {
         if let Some(state) = self.memory.listeners.get_mut(listener.0 as usize) {
-            state.paused = false;
+            state.resume();
         }
     }
 
@@ -115,26 +149,146 @@ impl Ring {
     pub fn stop_accept(&mut self, listener: ListenerId) {
         let Some(state) = self.memory.listeners.get_mut(listener.0 as usize) else { return };
         state.stopping = true;
-        if state.armed {
-            // The socket is closed when the accept has ended.
-            let target = plain(Kind::Accept, u64::from(listener.0));
-            self.push(opcode::AsyncCancel::new(target).build().user_data(plain(Kind::Cancel, 0)));
-        } else {
+        if state.armed_count == 0 {
             state.socket = None;
+        } else {
+            // The socket is closed when its last accept has ended.
+            self.cancel_accepts(listener.0);
         }
     }
 
+    /// A slot is free: listeners that were paused for lack of one go on.
+    pub(crate) fn unpause_accepts(&mut self) {
+        self.memory.listeners.iter_mut().for_each(ListenerState::resume);
+    }
+
     pub(crate) fn rearm_accepts(&mut self) {
+        // An accept that finds no free slot throws its connection away: no more of them than there are slots, but one,
+        // which tells that the table is full.
+        let free_count = self.slots.len().saturating_sub(self.stats.slots_used_now as usize).max(1);
         for index in 0..self.memory.listeners.len() {
-            let state = &mut self.memory.listeners[index];
-            let Some(socket) =
-                state.socket.as_ref().filter(|_| !state.armed && !state.paused && !state.stopping)
-            else {
-                continue;
-            };
-            let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).allocate_file_index(true);
-            state.armed = true;
-            self.push(entry.build().user_data(plain(Kind::Accept, index as u64)));
+            let state = &self.memory.listeners[index];
+            if !state.paused && !state.stopping {
+                let wanted_count = free_count.min(state.accepts.len());
+                self.arm_accepts(index, wanted_count.saturating_sub(usize::from(state.armed_count)));
+            }
         }
+    }
+
+    fn arm_accepts(&mut self, index: usize, mut more_count: usize) {
+        for place in 0..self.accept_count {
+            if more_count == 0 {
+                return;
+            }
+            let state = &mut self.memory.listeners[index];
+            let Some(socket) = &state.socket else { return };
+            let accept = &mut state.accepts[usize::from(place)];
+            if accept.armed {
+                continue;
+            }
+            accept.armed = true;
+            accept.armed_at = state.resume_count;
+            accept.address.length = ADDRESS_BYTES;
+            let storage = (&raw mut accept.address.storage).cast();
+            let length = &raw mut accept.address.length;
+            let entry = opcode::Accept::new(types::Fd(socket.as_raw_fd()), storage, length)
+                .file_index(Some(types::DestinationSlot::auto_target()))
+                .build();
+            state.armed_count += 1;
+            more_count -= 1;
+            self.push(entry.user_data(of_accept(index as u32, place)));
+        }
+    }
+
+    fn cancel_accepts(&mut self, index: u32) {
+        let state = &self.memory.listeners[index as usize];
+        let armed = (0..self.accept_count).filter(|&place| state.accepts[usize::from(place)].armed);
+        for place in armed.collect::<Vec<_>>() {
+            let target = of_accept(index, place);
+            self.push(opcode::AsyncCancel::new(target).build().user_data(plain(Kind::Cancel, 0)));
+        }
+    }
+
+    pub(crate) fn accept_completed(&mut self, payload: u64, result: i32) -> Option<Event<'static>> {
+        let (index, place) = listener_and_place(payload);
+        let listener = ListenerId(index);
+        let state = &mut self.memory.listeners[index as usize];
+        let accept = &mut state.accepts[usize::from(place)];
+        accept.armed = false;
+        let accept_armed_at = accept.armed_at;
+        let peer = socket_address(&accept.address);
+        state.armed_count -= 1;
+        if state.stopping && state.armed_count == 0 {
+            state.socket = None;
+        }
+        if result >= 0 {
+            let slot = result as u32;
+            let peer = peer.expect("listeners are of IPv4 or IPv6, and the kernel wrote the address");
+            self.slot_filled(slot, Phase::Open, 0);
+            // Through `ready`: a `Closed` of the slot's former socket may have just been put there.
+            self.ready.push_back(Event::Accepted { slot: Slot(slot), listener, peer });
+            return None;
+        }
+        // Errors of a single connection do not stop the listener; it is armed again at the next turn. Cancelled are
+        // those of a listener that stops or is paused.
+        let passing = [libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO, libc::ECANCELED];
+        // What was armed before the last resumption may speak of what was the matter before it.
+        let is_stale = accept_armed_at != state.resume_count;
+        if state.stopping || state.paused || is_stale || passing.contains(&-result) {
+            return None;
+        }
+        state.paused = true;
+        self.stats.accept_pause_count += 1;
+        // The others would take connections out of the backlog only to lose them.
+        self.cancel_accepts(index);
+        Some(Event::AcceptPaused { listener, error: -result })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    /// What the listener says next: the error of a pause, or a peer.
+    fn next(ring: &mut Ring) -> Result<SocketAddr, i32> {
+        for _ in 0..100 {
+            match ring.next_event() {
+                Some(Event::AcceptPaused { error, .. }) => return Err(error),
+                Some(Event::Accepted { peer, .. }) => return Ok(peer),
+                Some(other) => panic!("{other:?}"),
+                None => ring.enter(Some(Duration::from_millis(20))).unwrap(),
+            }
+        }
+        panic!("the listener says nothing")
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_pauses_until_the_caller_resumes() {
+        let mut ring = Ring::new(&Config { descriptor_count: 8, ..Config::default() }).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let fd = listener.socket.as_raw_fd();
+        let id = ring.accept(listener);
+        ring.enter(None).unwrap();
+        // It does not listen any more, which ends the accepts.
+        // SAFETY: no memory is passed; the ring holds the descriptor open.
+        assert_eq!(unsafe { libc::shutdown(fd, libc::SHUT_RD) }, 0);
+        assert_eq!(next(&mut ring), Err(libc::EINVAL));
+        for _ in 0..5 {
+            ring.enter(Some(Duration::from_millis(2))).unwrap();
+            assert_eq!(ring.next_event(), None, "said once for all its accepts, and not tried again");
+        }
+        ring.resume_accept(id);
+        assert_eq!(next(&mut ring), Err(libc::EINVAL), "it was tried again");
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::listen(fd, 16) }, 0);
+        // The port that the system had picked was given up with the end.
+        let address = ring.memory.listeners[0].socket.as_ref().unwrap().local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        ring.resume_accept(id);
+        assert_eq!(next(&mut ring), Ok(client.local_addr().unwrap()));
+        assert_eq!(ring.stats().accept_pause_count, 2);
     }
 }

@@ -27,6 +27,12 @@ pub struct Stats {
     pub short_send_count: u64,
     /// Completions of a slot's earlier socket.
     pub stale_count: u64,
+    /// Receives that the ring armed again by itself: after starving, or after the kernel ended them.
+    pub rearm_count: u64,
+    /// Times that a listener was paused.
+    pub accept_pause_count: u64,
+    /// Sockets that are parked now.
+    pub parked_now: u32,
     /// Turns: system calls that submit and wait.
     pub enter_count: u64,
     /// Descriptor slots in use now.
@@ -63,6 +69,8 @@ pub struct Ring {
     pub(crate) handle: RingHandle,
     pub(crate) peers: Vec<RingHandle>,
     pub(crate) waker: Waker,
+    /// Accepts that each listener has under way.
+    pub(crate) accept_count: u16,
     pub(crate) stats: Stats,
     /// Being dropped: nothing new is started.
     pub(crate) ending: bool,
@@ -103,6 +111,7 @@ impl Ring {
             handle,
             peers: Vec::new(),
             waker: Waker::new()?,
+            accept_count: config.accept_count.max(1),
             stats: Stats::default(),
             ending: false,
             _thread: PhantomData,

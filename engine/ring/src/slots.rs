@@ -27,12 +27,16 @@ pub(crate) enum Receive {
     StarvedOnce,
     /// Likewise, multishot.
     StarvedAlways,
+    /// A multishot one that is being cancelled; the poll is armed after its last completion.
+    Unarming,
+    /// A poll instead: it says when there is something to receive.
+    Parked,
 }
 
 impl Receive {
     /// Whether the kernel has it.
     pub(crate) const fn is_armed(self) -> bool {
-        matches!(self, Self::Once | Self::Always)
+        matches!(self, Self::Once | Self::Always | Self::Unarming | Self::Parked)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::wake::Peer;
 use io_uring::{opcode, squeue, types};
 
 impl Ring {
-    fn open_slot(&mut self, slot: Slot, key: u64) -> Result<&mut SlotState, SlotError> {
+    pub(crate) fn open_slot(&mut self, slot: Slot, key: u64) -> Result<&mut SlotState, SlotError> {
         let state = self.slots.get_mut(slot.0 as usize).ok_or(SlotError::NotOpen)?;
         if state.phase != Phase::Open {
             return Err(SlotError::NotOpen);
@@ -26,10 +26,16 @@ impl Ring {
         self.slots.get(slot.0 as usize).filter(|state| state.phase != Phase::Free).map(|state| state.key)
     }
 
+    /// Whether a receive or a poll is under way on this slot, or waits for buffers.
+    #[must_use]
+    pub fn is_receiving(&self, slot: Slot) -> bool {
+        self.slots.get(slot.0 as usize).is_some_and(|state| state.receive != Receive::None)
+    }
+
     /// Receives once: exactly one `Received` or `Ended` follows.
     ///
     /// # Errors
-    /// [`SlotError::Busy`] if a receive is under way.
+    /// [`SlotError::Busy`] if a receive is under way, or the socket is parked.
     pub fn receive_once(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
         if self.open_slot(slot, key)?.receive != Receive::None {
             return Err(SlotError::Busy);
@@ -41,13 +47,19 @@ impl Ring {
     /// Receives until `Ended`. A socket with this can not be moved to another ring.
     ///
     /// # Errors
-    /// [`SlotError::Busy`] if a receive is under way.
+    /// [`SlotError::Busy`] if a receive is under way, or the socket is parked.
     pub fn receive_always(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
         if self.open_slot(slot, key)?.receive != Receive::None {
             return Err(SlotError::Busy);
         }
         self.arm_receive(slot.0, Receive::Always);
         Ok(())
+    }
+
+    /// Arms what the caller had armed before.
+    pub(crate) fn rearm_receive(&mut self, slot: u32, receive: Receive) {
+        self.stats.rearm_count += 1;
+        self.arm_receive(slot, receive);
     }
 
     pub(crate) fn arm_receive(&mut self, slot: u32, receive: Receive) {
@@ -189,8 +201,6 @@ impl Ring {
     pub(crate) fn slot_emptied(&mut self, slot: u32) {
         self.slots[slot as usize].free();
         self.stats.slots_used_now -= 1;
-        for listener in &mut self.memory.listeners {
-            listener.paused = false;
-        }
+        self.unpause_accepts();
     }
 }

@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     Move = 4,
     /// An entry of the operation table; its index follows.
     Operation = 5,
-    /// A listener's multishot accept; its index follows.
+    /// An accept; the listener's index and the place among its accepts follow.
     Accept = 6,
     /// A cancellation, of which nobody waits for the answer.
     Cancel = 7,
@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     Message = 9,
     /// Posted by another ring with a descriptor: 56 bits of message follow.
     Arrival = 10,
+    /// A poll of a parked socket; slot and generation follow.
+    Poll = 12,
+    /// The cancellation of a receive, so that its socket can be parked; slot and generation follow.
+    Unarm = 13,
 }
 
 /// Bits of a message from another ring, and of everything below the kind.
@@ -37,6 +41,16 @@ pub(crate) const fn plain(kind: Kind, payload: u64) -> u64 {
 
 pub(crate) const fn of_slot(kind: Kind, slot: u32, generation: u32) -> u64 {
     plain(kind, (slot as u64) << 32 | generation as u64)
+}
+
+/// For the accept in `place` of a listener.
+pub(crate) const fn of_accept(listener: u32, place: u16) -> u64 {
+    plain(Kind::Accept, (listener as u64) << 16 | place as u64)
+}
+
+/// Listener and place of a payload made by [`of_accept`].
+pub(crate) const fn listener_and_place(payload: u64) -> (u32, u16) {
+    ((payload >> 16) as u32, payload as u16)
 }
 
 pub(crate) const fn payload(user_data: u64) -> u64 {
@@ -60,6 +74,8 @@ pub(crate) const fn kind(user_data: u64) -> Option<Kind> {
         8 => Kind::MessageSent,
         9 => Kind::Message,
         10 => Kind::Arrival,
+        12 => Kind::Poll,
+        13 => Kind::Unarm,
         _ => return None,
     })
 }

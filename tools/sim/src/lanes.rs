@@ -1,8 +1,10 @@
-//! The mesh between the shards of a node: bounded byte queues, one for each ordered pair and lane.
+//! The mesh between the shards of a node: bounded byte queues, one for each ordered pair and lane, in which a large
+//! envelope takes the place of a marker, and what is boxed so is bounded for each sender.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, VecDeque};
 use tern_core::io::Lane;
+use tern_core::lanes::{cost_bytes, is_boxed};
 use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::ShardId;
 
@@ -23,6 +25,9 @@ struct Queue {
 pub struct Lanes {
     queues: BTreeMap<Key, Queue>,
     lane_bytes: usize,
+    /// By sender: bytes of boxed envelopes on their way, and whether some were taken since it was told of room.
+    boxed: BTreeMap<u16, (usize, bool)>,
+    boxed_bytes_max: usize,
 }
 
 /// Room that a sender waited for.
@@ -41,8 +46,22 @@ pub struct Room {
 impl Lanes {
     /// Empty lanes of `lane_bytes` each.
     #[must_use]
-    pub const fn new(lane_bytes: usize) -> Self {
-        Self { queues: BTreeMap::new(), lane_bytes }
+    pub const fn new(lane_bytes: usize, boxed_bytes_max: usize) -> Self {
+        Self { queues: BTreeMap::new(), lane_bytes, boxed: BTreeMap::new(), boxed_bytes_max }
+    }
+
+    /// What a run takes of its lane, and its boxed bytes.
+    fn measure(&self, mut run: &[u8]) -> Result<(usize, usize), String> {
+        let (mut cost, mut boxed) = (0, 0);
+        while !run.is_empty() {
+            let (envelope, rest) =
+                Envelope::parse_first(run).map_err(|error| format!("mesh run: {error:?}"))?;
+            let bytes = envelope.bytes().len();
+            cost += cost_bytes(bytes, self.lane_bytes);
+            boxed += if is_boxed(bytes, self.lane_bytes) { bytes } else { 0 };
+            run = rest;
+        }
+        Ok((cost, boxed))
     }
 
     /// Puts a run of envelopes on a lane.
@@ -50,20 +69,22 @@ impl Lanes {
     /// # Errors
     /// When the run is not whole envelopes or does not fit.
     pub fn push(&mut self, from: ShardId, to: ShardId, lane: Lane, run: &[u8]) -> Result<(), String> {
-        let mut rest = run;
-        while !rest.is_empty() {
-            rest = Envelope::parse_first(rest).map_err(|error| format!("mesh run: {error:?}"))?.1;
-        }
+        let (cost, boxed) = self.measure(run)?;
         if from == to {
             return Err(format!("{from:?} sends to itself over the mesh"));
         }
         let queue = self.queues.entry((from.0, to.0, lane as u8)).or_default();
-        if queue.used_bytes + run.len() > self.lane_bytes {
-            let (used, more) = (queue.used_bytes, run.len());
+        if queue.used_bytes + cost > self.lane_bytes {
+            let (used, more) = (queue.used_bytes, cost);
             return Err(format!("{lane:?} lane {from:?} to {to:?} has {used} bytes and gets {more} more"));
         }
-        queue.used_bytes += run.len();
+        queue.used_bytes += cost;
         queue.runs.push_back(run.to_vec());
+        let boxed_by = self.boxed.entry(from.0).or_default();
+        boxed_by.0 += boxed;
+        if boxed_by.0 > self.boxed_bytes_max {
+            return Err(format!("{from:?} has {} bytes boxed", boxed_by.0));
+        }
         Ok(())
     }
 
@@ -98,7 +119,12 @@ impl Lanes {
                     queue.runs.push_front(rest);
                 }
             }
-            queue.used_bytes -= run.len();
+            let (cost, boxed) = self.measure(&run).ok()?;
+            self.queues.get_mut(&(from, to.0, lane as u8))?.used_bytes -= cost;
+            if boxed > 0 {
+                let boxed_by = self.boxed.entry(from).or_default();
+                *boxed_by = (boxed_by.0 - boxed, true);
+            }
             return Some((ShardId(from), lane, run));
         }
         None
@@ -120,6 +146,12 @@ impl Lanes {
     pub fn free_bytes(&self, from: ShardId, to: ShardId, lane: Lane) -> usize {
         let used = self.queues.get(&(from.0, to.0, lane as u8)).map_or(0, |queue| queue.used_bytes);
         self.lane_bytes - used
+    }
+
+    /// Room for boxed envelopes of `from`, if it has grown since the last call.
+    pub fn box_room(&mut self, from: ShardId) -> Option<usize> {
+        let (used_bytes, has_grown) = self.boxed.get_mut(&from.0)?;
+        std::mem::take(has_grown).then(|| self.boxed_bytes_max - *used_bytes)
     }
 
     /// Whether anything waits for `to`.
@@ -156,8 +188,8 @@ mod tests {
     #[test]
     fn lanes_are_bounded_keep_order_and_tell_of_room() {
         let one = envelope(b"one");
-        let run = [one.clone(), one.clone()].concat();
-        let mut lanes = Lanes::new(run.len() + 10);
+        let run = one.repeat(5);
+        let mut lanes = Lanes::new(run.len() + 10, 1000);
         let (a, b) = (ShardId(0), ShardId(1));
         lanes.push(a, b, Lane::Bulk, &run).unwrap();
         assert!(lanes.push(a, b, Lane::Bulk, &one).is_err());
@@ -174,5 +206,12 @@ mod tests {
         assert_eq!(lanes.room(a, b, Lane::Bulk).unwrap().room_bytes, run.len() + 10);
         assert_eq!(lanes.room(a, b, Lane::Bulk), None);
         assert!(!lanes.waits(b));
+        // Larger than the lane, and passes; as much again is more than may be boxed.
+        let large = envelope(&[7; 800]);
+        lanes.push(a, b, Lane::Bulk, &large).unwrap();
+        assert_eq!(lanes.box_room(a), None);
+        assert_eq!(lanes.pop(b, &mut random).unwrap().2, large);
+        assert_eq!((lanes.box_room(a), lanes.box_room(a)), (Some(1000), None));
+        assert!(lanes.push(a, b, Lane::Bulk, &large.repeat(2)).is_err());
     }
 }

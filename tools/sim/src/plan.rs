@@ -5,6 +5,7 @@ use crate::network::{Direction, Pace};
 use crate::oracle::BODY_BYTES_MIN;
 use crate::random::Random;
 use crate::schedule::{MS, SECOND, US};
+use tern_core::lanes::LANE_BYTES_MIN;
 use tern_core::limits::Limits;
 
 /// One account of the run.
@@ -231,7 +232,7 @@ fn limits(random: &mut Random) -> Limits {
         edge_backlog_bytes: 2 * body_bytes + 4096 + random.pick(&[0, 16 << 10]),
         step_budget: random.pick(&[1, 4, 64, 512]),
         handshakes_per_turn: random.pick(&[1, 4, 16]),
-        lane_bytes: body_bytes + 1024 + random.pick(&[0, 0, 16 << 10]),
+        lane_bytes: random.pick(&[LANE_BYTES_MIN, body_bytes + 1024, body_bytes + 1024 + (16 << 10)]),
         lane_backlog_bytes: random.pick(&[4096, 64 << 10]),
         commit_bytes: body_bytes + 8192 + random.pick(&[0, 32 << 10]),
         write_back_ms: random.pick(&[0, 2, 20, 50]),

@@ -92,7 +92,7 @@ fn here_and_there() -> (String, AccountId) {
 
 #[test]
 fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
-    let limits = Limits { body_bytes: 1000, lane_bytes: 2024, ..Limits::default() };
+    let limits = Limits { body_bytes: 1000, lane_bytes: 3900, ..Limits::default() };
     let mut world = World::one_of(2, limits);
     let (name, there) = here_and_there();
     let mut ann = Phone::connect(&mut world, 0, &name, 1);
@@ -101,10 +101,10 @@ fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
         ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body: &body });
         ann.exchange(world);
     };
-    for low in [1, 2, 3] {
+    for low in 1..=5 {
         send(&mut ann, &mut world, low);
     }
-    assert_eq!(ann.heard[1..], [Heard::Busy(id(3))], "the lane has room for two");
+    assert_eq!(ann.heard[1..], [Heard::Busy(id(5))], "the lane has room for four");
     // The other home had refused the first already.
     let busy = Parts {
         kind: Kind::Busy,
@@ -122,7 +122,7 @@ fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
     busy.encode(&mut envelopes);
     let from = tern_protocol::ids::ShardId(1);
     world.step(Input::Mesh { from, envelopes: &envelopes });
-    world.step(Input::LaneRoom { to: from, lane: tern_core::io::Lane::Bulk, room_bytes: 2024 });
+    world.step(Input::LaneRoom { to: from, lane: tern_core::io::Lane::Bulk, room_bytes: 3900 });
     world.turn();
     ann.hear(&mut world);
     ann.heard.clear();
@@ -132,7 +132,7 @@ fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
 
 #[test]
 fn a_lane_with_room_for_some_messages_is_asked_for_more() {
-    let limits = Limits { body_bytes: 1000, lane_bytes: 2024, ..Limits::default() };
+    let limits = Limits { body_bytes: 1000, lane_bytes: 4300, ..Limits::default() };
     let mut world = World::one_of(2, limits);
     let (name, there) = here_and_there();
     let mut ann = Phone::connect(&mut world, 0, &name, 1);
@@ -141,10 +141,12 @@ fn a_lane_with_room_for_some_messages_is_asked_for_more() {
         ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body });
         ann.exchange(world);
     };
-    send(&mut world, 1, &body[..950]);
-    send(&mut world, 2, &body);
+    for low in 1..=4 {
+        send(&mut world, low, &body[..950]);
+    }
+    send(&mut world, 5, &body);
     let wanted = |world: &World| world.wanted_room_bytes.iter().copied().max().unwrap_or(0);
-    assert!(wanted(&world) > 1050, "room for {} bytes is there already", wanted(&world));
+    assert_eq!(wanted(&world), 2150, "room for a few hundred bytes is there already");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::disk::{Crash, Disk, Mood};
 use crate::lanes::Lanes;
 use crate::logs::LogBooks;
 use crate::network::{Direction, LinkId, Owner};
+use crate::plan::Plan;
 use crate::scene::{Event, Scene};
 use crate::schedule::{MS, SECOND, US};
 use crate::slots::{Receive, Slots};
@@ -20,6 +21,7 @@ use tern_core::control::{ControlReply, ControlRequest};
 use tern_core::counters::Counters;
 use tern_core::handover::HandOver;
 use tern_core::io::{ConnId, FatalError, HandOverToken, Lane, Now, Outputs};
+use tern_core::lanes::boxed_bytes_max;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
@@ -116,6 +118,11 @@ pub struct Node {
     pub bugs: tern_core::bugs::Bugs,
 }
 
+fn empty_lanes(plan: &Plan) -> Lanes {
+    let boxed_bytes = boxed_bytes_max(plan.shard_count, plan.limits.body_bytes);
+    Lanes::new(plan.limits.lane_bytes, boxed_bytes)
+}
+
 impl Node {
     /// A node with empty drives that has not started yet.
     #[must_use]
@@ -123,7 +130,7 @@ impl Node {
         let plan = &scene.plan;
         let (shard_count, disk_ns_max) = (plan.shard_count, plan.disk_ns_max);
         let partitions = Arc::new(PartitionMap::even(plan.partition_count, shard_count));
-        let lanes = Lanes::new(plan.limits.lane_bytes);
+        let lanes = empty_lanes(plan);
         let segment_bytes = plan.segment_bytes;
         let mood = Mood { latency_ns_max: disk_ns_max, full: false, write_fails: false };
         let disks = (0..shard_count).map(|_| Disk::new(scene.random().fork(), mood)).collect();
@@ -216,7 +223,7 @@ impl Node {
         self.boot += 1;
         self.driven.clear();
         self.fatal = None;
-        self.lanes = Lanes::new(scene.plan.limits.lane_bytes);
+        self.lanes = empty_lanes(&scene.plan);
         for link in std::mem::take(&mut self.places).into_keys() {
             self.forget(scene, link);
             if crash == Crash::Power && scene.random().chance(50) {

@@ -35,6 +35,9 @@ impl Node {
         let now_ns = scene.now_ns();
         let deadline_ns = self.driven[index].shard.next_deadline();
         let overdue = deadline_ns.is_some_and(|due_ns| due_ns <= self.mono_start_ns + now_ns);
+        if let Some(room_bytes) = self.lanes.box_room(ShardId(shard)) {
+            self.step(scene, shard, Input::BoxRoom { room_bytes }, &[20, room_bytes as u64], &[]);
+        }
         let eager = scene.random().chance(50);
         let waiting = self.driven[index].inbox.len();
         let count = if scene.random().chance(70) { waiting } else { scene.random().index(waiting + 1) };

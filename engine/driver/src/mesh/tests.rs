@@ -1,0 +1,260 @@
+//! The mesh alone: order, wakes, room, boxes, memory.
+
+use super::*;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SHARDS: u16 = 3;
+/// With more, not even the smallest lanes fit.
+const SHARDS_MAX: u16 = 130;
+const LANE_BYTES: usize = 512;
+
+/// Something of the form of an envelope: its length, then a filling.
+fn record(bytes: usize, fill: u8) -> Vec<u8> {
+    let mut record = vec![fill; bytes];
+    record[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
+    record
+}
+
+fn runs(end: &mut MeshEnd) -> Vec<(u16, Vec<u8>)> {
+    let mut got = vec![];
+    end.receive(
+        |_| {},
+        |from, arrival| {
+            if let Arrival::Envelopes(run) = arrival {
+                got.push((from.0, run.to_vec()));
+            }
+        },
+    );
+    got
+}
+
+#[test]
+fn runs_arrive_whole_also_around_the_rings_end() {
+    let mut ends = build(SHARDS, LANE_BYTES);
+    for round in 0..50_u8 {
+        let run = [record(90, round), record(71, round)].concat();
+        ends[2].send(ShardId(0), Lane::Bulk, &run);
+        assert_eq!(runs(&mut ends[0]), [], "nothing is seen before the turn's end");
+        ends[2].publish(|_| panic!("nobody sleeps"));
+        assert_eq!(runs(&mut ends[0]), [(2, run)]);
+    }
+}
+
+#[test]
+fn control_goes_before_bulk() {
+    let mut ends = build(SHARDS, LANE_BYTES);
+    let (bulk, control) = (record(20, 1), record(10, 2));
+    ends[1].send(ShardId(0), Lane::Bulk, &bulk);
+    ends[1].send(ShardId(0), Lane::Control, &control);
+    ends[1].publish(|_| {});
+    assert_eq!(runs(&mut ends[0]), [(1, control), (1, bulk)]);
+}
+
+#[test]
+fn only_a_sleeper_is_woken_and_only_once() {
+    let mut ends = build(SHARDS, LANE_BYTES);
+    assert!(ends[0].fall_asleep());
+    let mut woken = vec![];
+    for from in [1, 2] {
+        ends[from].send(ShardId(0), Lane::Bulk, &record(8, 0));
+        ends[from].publish(|to| woken.push(to));
+    }
+    assert_eq!(woken, [ShardId(0)]);
+    assert!(!ends[0].fall_asleep(), "must not sleep over what came");
+    runs(&mut ends[0]);
+    assert!(ends[0].fall_asleep());
+}
+
+#[test]
+fn room_is_told_when_it_is_there_even_to_a_sleeper() {
+    let mut ends = build(SHARDS, LANE_BYTES);
+    ends[0].send(ShardId(1), Lane::Bulk, &record(100, 1).repeat(4));
+    ends[0].want_room(ShardId(1), Lane::Bulk, 256);
+    ends[0].publish(|_| {});
+    ends[0].take_room(|_, _, _| panic!("there is no room yet"));
+    assert!(ends[0].fall_asleep());
+    let mut woken = vec![];
+    ends[1].receive(|to| woken.push(to), |_, _| {});
+    assert_eq!(woken, [ShardId(0)]);
+    let mut rooms = vec![];
+    ends[0].receive(|_| {}, |_, _| {});
+    ends[0].take_room(|to, lane, bytes| rooms.push((to, lane, bytes)));
+    assert_eq!(rooms, [(ShardId(1), Lane::Bulk, LANE_BYTES)]);
+    ends[0].take_room(|_, _, _| panic!("told once"));
+}
+
+#[test]
+#[should_panic(expected = "never sends more than a lane's room")]
+fn more_than_the_room_is_the_cores_bug() {
+    let mut ends = build(2, LANE_BYTES);
+    ends[0].send(ShardId(1), Lane::Bulk, &record(103, 1).repeat(5));
+}
+
+/// Small and large ones by chance, in both lanes, as much as the lanes take: each lane keeps its order.
+#[test]
+fn large_envelopes_keep_their_place() {
+    let mut ends = build(2, LANE_BYTES);
+    let mut chance = 1_u32;
+    let mut next = |below: u32| {
+        chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (chance >> 8) % below
+    };
+    let (mut boxed_most, mut sent, mut got) = (0, [vec![], vec![]], [vec![], vec![]]);
+    for _ in 0..2000 {
+        for (lane, sent) in [Lane::Control, Lane::Bulk].into_iter().zip(&mut sent) {
+            let (mut run, mut room) = (vec![], LANE_BYTES);
+            loop {
+                let bytes = [8, 60, 128, 129, 1000, 61_000][next(6) as usize] as usize;
+                let cost = tern_core::lanes::cost_bytes(bytes, LANE_BYTES);
+                if cost > room || next(8) == 0 {
+                    break;
+                }
+                room -= cost;
+                // The filling tells lanes apart, and one from the other.
+                run.extend(record(bytes, (lane as u8) << 7 | next(128) as u8));
+            }
+            ends[0].send(ShardId(1), lane, &run);
+            sent.extend(run);
+        }
+        ends[0].publish(|_| {});
+        boxed_most = boxed_most.max(ends[0].boxed_bytes());
+        for (from, run) in runs(&mut ends[1]) {
+            assert_eq!(from, 0);
+            let lane = usize::from(run[4] >> 7);
+            got[lane].extend(run);
+        }
+        assert_eq!(ends[0].boxed_bytes(), 0, "all was taken");
+        for lane in 0..LANE_COUNT {
+            assert!(sent[lane] == got[lane], "lane {lane} lost or reordered something");
+            sent[lane].clear();
+            got[lane].clear();
+        }
+    }
+    assert!(boxed_most > 4 * 61_000, "the case did not happen");
+}
+
+#[test]
+fn a_full_lane_is_taken_in_parts() {
+    let mut ends = build(2, LANE_BYTES_MAX);
+    let all: Vec<u8> = (0..9000).flat_map(|n| record(116, n as u8)).collect();
+    ends[0].send(ShardId(1), Lane::Bulk, &all);
+    ends[0].publish(|_| {});
+    let (mut got, mut turns) = (vec![], 0);
+    while ends[1].has_arrivals() {
+        for (_, run) in runs(&mut ends[1]) {
+            assert!(run.len() <= LANE_BYTES_MAX / 4 && run.len().is_multiple_of(116), "{}", run.len());
+            got.extend(run);
+        }
+        turns += 1;
+    }
+    assert!(got == all);
+    assert_eq!(turns, 4);
+    assert!(ends[1].fall_asleep());
+}
+
+#[test]
+fn lanes_fit_their_memory_at_any_number_of_shards() {
+    for shards in 1..=SHARDS_MAX {
+        let lane = lane_bytes(shards).expect("it fits");
+        assert!((LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&lane) && lane.is_multiple_of(MARKER_BYTES));
+        let pairs = usize::from(shards) * usize::from(shards - 1);
+        let slots = parcel_count(lane) * size_of::<Parcel>();
+        let pair_bytes = 2 * lane + slots + PAIR_BYTES - HAND_OVER_COUNT * size_of::<Parcel>();
+        assert!(pairs * pair_bytes + BOXED_BYTES_MAX + ROUNDING_BYTES <= MESH_BYTES_MAX, "{shards} shards");
+    }
+    assert_eq!(lane_bytes(SHARDS_MAX + 1), None);
+    assert_eq!(lane_bytes(2), Some(LANE_BYTES_MAX), "few shards have large ones");
+    assert!(lane_bytes(60).is_some_and(|lane| lane >= 4096), "as the plan has it");
+}
+
+/// Three threads throw a counter around and sleep without a limit whenever they may: a lost wake stops the play.
+#[test]
+fn no_wake_is_lost() {
+    const ROUNDS: u32 = 30_000;
+    let counting = |count: u32| [8_u32.to_le_bytes(), count.to_le_bytes()].concat();
+    let ends = build(SHARDS, LANE_BYTES);
+    let finished = AtomicUsize::new(0);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let (tell, told) = flume::unbounded::<Vec<thread::Thread>>();
+        let (mut joins, mut threads) = (vec![], vec![]);
+        for mut end in ends {
+            let (told, finished) = (told.clone(), &finished);
+            let join = scope.spawn(move || {
+                let peers = told.recv().unwrap();
+                let wake = |to: ShardId| peers[usize::from(to.0)].unpark();
+                let (own, mut seen) = (end.own, 0);
+                let next = ShardId((own as u16 + 1) % SHARDS);
+                if own == 0 {
+                    end.send(next, Lane::Bulk, &counting(1));
+                    end.publish(wake);
+                }
+                while seen < ROUNDS {
+                    let mut got = None;
+                    end.receive(wake, |_, arrival| {
+                        if let Arrival::Envelopes(run) = arrival {
+                            got = Some(u32::from_le_bytes(run[4..].try_into().unwrap()));
+                        }
+                    });
+                    if got.is_none() {
+                        // Others act between the last look and the sleep.
+                        thread::yield_now();
+                    }
+                    if let Some(count) = got {
+                        assert!(count > seen);
+                        seen = count;
+                        end.send(next, Lane::Bulk, &counting(count + 1));
+                        end.publish(wake);
+                    } else if end.fall_asleep() {
+                        // A lost wake would sleep for ever; the time limit only ends the test.
+                        thread::park_timeout(Duration::from_secs(10));
+                        end.awake();
+                        assert!(started.elapsed() < Duration::from_secs(9), "a wake was lost");
+                    }
+                }
+                finished.fetch_add(1, Ordering::Relaxed);
+            });
+            threads.push(join.thread().clone());
+            joins.push(join);
+        }
+        for _ in 0..SHARDS {
+            tell.send(threads.clone()).unwrap();
+        }
+    });
+    assert_eq!(finished.load(Ordering::Relaxed), usize::from(SHARDS));
+}
+
+/// Kilobytes of the process's private writable memory, used or not.
+fn data_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What the allocator gives out, measured in a process in which nothing else happens.
+#[test]
+fn the_memory_is_what_the_arithmetic_says() {
+    const ALONE: &str = "TERN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let test = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "mesh::tests::the_memory_is_what_the_arithmetic_says", "--nocapture"];
+        let output = std::process::Command::new(test).args(arguments).env(ALONE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let (mut most, mut last) = (0, data_kib());
+    // Growing, so that freed memory is of no use to the next.
+    for shards in [2, 8, 36, 60, SHARDS_MAX] {
+        let ends = build(shards, lane_bytes(shards).unwrap());
+        let kib = data_kib() - last;
+        println!("{shards} shards, lanes of {} bytes: {kib} KiB", lane_bytes(shards).unwrap());
+        most = most.max(kib);
+        std::mem::forget(ends);
+        last = data_kib();
+    }
+    let lanes_kib = (MESH_BYTES_MAX - BOXED_BYTES_MAX) / 1024;
+    assert!(most <= lanes_kib, "{most} KiB");
+    assert!(most > lanes_kib / 2, "the lanes are there: {most} KiB");
+}
