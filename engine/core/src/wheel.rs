@@ -17,6 +17,11 @@ const DUE: u16 = (LEVEL_COUNT * SLOT_COUNT) as u16;
 /// The list of unused nodes.
 const FREE: u16 = DUE + 1;
 
+/// The last tick that the wheel knows.
+const TICK_MAX: u64 = (1 << (SLOT_BITS * LEVEL_COUNT as u32)) - 1;
+/// The table of nodes grows by this part of itself: doubling it would leave half of the memory unused.
+const GROWTH_PART: usize = 8;
+
 /// A timer that was set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerId(u32);
@@ -67,6 +72,9 @@ impl Wheel {
     pub(crate) fn set(&mut self, deadline_ns: u64, payload: u64) -> TimerId {
         let index = match self.heads[usize::from(FREE)] {
             NIL => {
+                if self.nodes.len() == self.nodes.capacity() {
+                    self.nodes.reserve_exact((self.nodes.len() / GROWTH_PART).max(SLOT_COUNT));
+                }
                 self.nodes.push(Node { next: NIL, previous: NIL, deadline_and_list: 0, payload });
                 (self.nodes.len() - 1) as u32
             }
@@ -87,11 +95,19 @@ impl Wheel {
     }
 
     /// Gives a timer that has not fired another deadline.
+    ///
+    /// A later one is only noted: the timer's list comes up in time, and deals it out again. Keep-alive puts deadlines
+    /// off far more often than lists come up, and this way it touches one node and no list.
     pub(crate) fn reset(&mut self, timer: TimerId, deadline_ns: u64) {
-        let list = self.nodes[timer.0 as usize].list();
+        let node = &mut self.nodes[timer.0 as usize];
+        let (list, tick) = (node.list(), Self::tick_of(deadline_ns).min(TICK_MAX));
         assert_ne!(list, FREE, "reset of a timer that is over");
+        if list != DUE && tick >= node.deadline() {
+            node.deadline_and_list = tick | u64::from(list) << 48;
+            return;
+        }
         self.unlink(timer.0, list);
-        self.place(timer.0, Self::tick_of(deadline_ns));
+        self.place(timer.0, tick);
     }
 
     /// Takes back a timer that has not fired.
@@ -165,7 +181,7 @@ impl Wheel {
     }
 
     fn place(&mut self, index: u32, deadline_tick: u64) {
-        let deadline = deadline_tick.min((1 << 42) - 1);
+        let deadline = deadline_tick.min(TICK_MAX);
         let list = if deadline <= self.now_tick {
             DUE
         } else {
