@@ -25,10 +25,8 @@ const SECONDS: Duration = Duration::from_secs(2);
 const BATCHES: [usize; 3] = [1, 8, 64];
 
 fn main() {
-    let fields: Vec<String> = BATCHES
-        .iter()
-        .map(|&batch| format!("\"batch_{batch}_per_s\":{:.0}", measure(batch)))
-        .collect();
+    let fields: Vec<String> =
+        BATCHES.iter().map(|&batch| format!("\"batch_{batch}_per_s\":{:.0}", measure(batch))).collect();
     println!("{{\"envelope_bytes\":{ENVELOPE_BYTES},{}}}", fields.join(","));
 }
 
