@@ -1,10 +1,11 @@
-//! `bench shards`: what a second shard brings, with the generator on the same hardware threads in both cases.
+//! `bench shards`: what a second shard on a second hardware thread brings.
 //!
-//! One shard runs on the first hardware thread, two on the first and the second; the generator may use both. Half of all
-//! pairs have their phones on different shards, so that their messages cross the mesh.
+//! The generator is on the same hardware threads as the server: with one shard both share the first one, with two they
+//! share both. So everything has twice as much to run on, and twice the throughput is the most that could come of it.
+//! Half of all pairs have their phones on different shards, so that their messages cross the mesh.
 
 use super::floor::{Pace, Traffic, cpu_us, ratio};
-use super::{clean, place};
+use super::{SERVER_CPU, clean, place};
 use crate::node::{Load, Node, NodePlan};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -25,10 +26,11 @@ pub(super) fn run(seconds: u32) -> Result<Value> {
 
 fn measure(shards: u16, seconds: u32) -> Result<Value> {
     let data = place()?;
-    // With two hardware threads and no fixed one, each shard is pinned to its own by the node itself.
-    let node = Node::start(NodePlan::new(&data.path().join("data"), shards, None))?;
+    // Free to run on all hardware threads, a node pins each of its shards to one of its own.
+    let cpu = (shards == 1).then_some(SERVER_CPU);
+    let node = Node::start(NodePlan::new(&data.path().join("data"), shards, cpu))?;
     let traffic = Traffic { phones: PHONE_COUNT, pace: Pace::Window(1), seconds };
-    let result = clean(Load::start(&node, None, "pairs", &traffic.options())?.finish()?)?;
+    let result = clean(Load::start(&node, cpu, "pairs", &traffic.options())?.finish()?)?;
     node.drain()?;
     Ok(result)
 }
