@@ -280,6 +280,7 @@ impl Setup {
             published: Counters::default(),
             published_at_ns: 0,
             go_on: false,
+            woken: true,
             serving: Some(Box::new(move || {
                 let _ = progress.send(Progress::Serving(own, report));
             })),
