@@ -9,6 +9,7 @@
 
 mod cpu;
 mod drive;
+mod pace;
 mod run;
 mod serve;
 mod wire;

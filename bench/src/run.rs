@@ -1,6 +1,7 @@
 //! The command line of both programs: they start themselves again as the server, drive it, and say what it cost.
 
-use crate::drive::{Plan, Seen, drive};
+use crate::drive::{Plan, Seen, drive, record_count_max};
+use crate::pace::Pace;
 use crate::serve::{Commits, serve};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -28,6 +29,9 @@ struct Args {
     /// Messages that each phone has under way.
     #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     window: u8,
+    /// Instead of a window: messages per second over all phones, on a schedule; latency counts from the scheduled time.
+    #[arg(long, value_name = "R", conflicts_with = "window")]
+    rate: Option<f64>,
     /// Bytes of a message's body; records are as long as the encrypted ones.
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     body: usize,
@@ -63,10 +67,15 @@ pub fn main(kind: Kind) -> Result<()> {
     ensure!(args.phones >= 2 && args.phones.is_multiple_of(2), "--phones must be an even number, 2 or more");
     ensure!(args.duration > 0.0 && args.duration < 1e6, "--duration must be above 0");
     ensure!(args.commits_per_s.is_none_or(|rate| rate > 0.0), "--commits-per-s must be above 0");
-    ensure!(usize::from(args.window) * (args.body + 64) < 60_000, "window times body must fit one record");
+    ensure!(args.rate.is_none_or(|rate| rate > 0.0 && rate < 1e7), "--rate must be above 0");
+    let together = if args.rate.is_some() { 1 } else { usize::from(args.window) };
+    ensure!(together <= record_count_max(args.body), "window times body must fit one record");
     let core = if args.serve { args.server_core } else { args.client_core };
     if let Some(id) = core {
         ensure!(core_affinity::set_for_current(core_affinity::CoreId { id }), "cannot be pinned to {id}");
+    }
+    if let Err((soft, hard)) = tern_ring::probe::raise_descriptor_limit(u64::from(args.phones) + 512) {
+        anyhow::bail!("open files: {} descriptors needed, limits are {soft} and {hard}", args.phones + 512);
     }
     if args.serve {
         let commits = match (args.commits_per_s, args.commit_bytes, args.data) {
@@ -91,7 +100,7 @@ fn measure(kind: Kind, args: &Args) -> Result<()> {
             address,
             server_pid: child.id(),
             phones: args.phones,
-            window: args.window,
+            pace: args.rate.map_or(Pace::Window(args.window), Pace::Rate),
             body_bytes: args.body,
             duration: Duration::from_secs_f64(args.duration),
         })
@@ -117,14 +126,19 @@ fn start() -> Result<Child> {
 fn report(kind: Kind, args: &Args, seen: &Seen, commits: u64) -> serde_json::Value {
     let thousandths = |value: f64| (value * 1000.0).round() / 1000.0;
     let per_message = |us: u64| thousandths(us as f64 / seen.messages.max(1) as f64);
+    let at = |quantile: f64| thousandths(seen.latency_ns.value_at_quantile(quantile) as f64 / 1000.0);
+    let latency = (!seen.latency_ns.is_empty())
+        .then(|| serde_json::json!({ "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": at(1.0) }));
     serde_json::json!({
         "bench": if kind == Kind::Echo { "raw-echo" } else { "stub" },
         "phones": args.phones,
-        "window": args.window,
+        "window": args.rate.is_none().then_some(args.window),
+        "rate": args.rate,
         "body_bytes": args.body,
         "seconds": thousandths(seen.elapsed.as_secs_f64()),
         "messages": seen.messages,
         "msgs_per_s": (seen.messages as f64 / seen.elapsed.as_secs_f64()).round(),
+        "latency_us": latency,
         "server": {
             "cpu_user_us_per_msg": per_message(seen.server.user_us),
             "cpu_system_us_per_msg": per_message(seen.server.system_us),

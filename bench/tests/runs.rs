@@ -31,3 +31,15 @@ fn the_stub_moves_messages_and_commits() {
     let commits = report["server"]["commits"].as_u64().expect("a count");
     assert!((1..=40).contains(&commits), "{report}");
 }
+
+#[test]
+fn a_schedule_is_kept_and_its_latency_told() {
+    for program in [env!("CARGO_BIN_EXE_raw-echo"), env!("CARGO_BIN_EXE_stub")] {
+        let report = run(program, &["--rate", "200"]);
+        // 100 in half a second, whatever the machine is busy with: what is late comes together.
+        let messages = report["messages"].as_u64().expect("a count");
+        assert!((60..=115).contains(&messages), "{report}");
+        let at = |name: &str| report["latency_us"][name].as_f64().expect("a latency");
+        assert!(at("p50") > 0.0 && at("p50") <= at("p99") && at("p99") <= at("max"), "{report}");
+    }
+}

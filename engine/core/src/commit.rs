@@ -157,6 +157,7 @@ impl Shard {
     /// Starts a commit if one may start and something is due.
     pub(crate) fn try_commit(&mut self, now: Now, out: &mut Outputs) {
         self.wake_waiters(now, out);
+        self.skip_needless_mail();
         if self.writer.next_deadline().is_none_or(|due_ns| due_ns > now.mono_ns) {
             return;
         }
@@ -219,6 +220,22 @@ impl Shard {
         if started.is_none() {
             // Everything that was due had become needless.
             self.committed(now, out);
+        }
+    }
+
+    /// Forgets mail at the front of the lazy queue that every device has acknowledged meanwhile: a deadline at which
+    /// there is nothing to write would end a sleep for nothing.
+    fn skip_needless_mail(&mut self) {
+        while let Some(&(_, index, seq)) = self.writer.lazy.front() {
+            if let Some(account) = self.accounts.get_mut(index) {
+                let entry = account.mailbox.find(seq);
+                if entry.is_some_and(|entry| !entry.waiting.is_empty() && entry.mail.is_some()) {
+                    return;
+                }
+                account.lazy_count -= 1;
+            }
+            self.writer.lazy.pop_front();
+            self.counters.writes_avoided += 1;
         }
     }
 

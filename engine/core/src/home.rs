@@ -374,14 +374,18 @@ impl Shard {
         self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
     }
 
-    /// Sends ticks again that nobody has confirmed in time.
+    /// Sends ticks again that nobody has confirmed in time. Those that are settled leave the front at once: waiting
+    /// for their time would end a sleep for each, and find their entries cold.
     pub(crate) fn retry_ticks(&mut self, now: Now) {
-        let mut budget = self.config.limits.step_budget;
-        while budget > 0 && self.owed.front().is_some_and(|owed| owed.0 <= now.mono_ns) {
-            let Some((_, index, seq)) = self.owed.pop_front() else { break };
+        for _ in 0..self.config.limits.step_budget {
+            let Some(&(due_ns, index, seq)) = self.owed.front() else { break };
             let entry = self.accounts.get(index).and_then(|account| account.mailbox.find(seq));
-            if entry.is_some_and(|entry| entry.tick == TickState::Owed) {
-                budget -= 1;
+            let is_owed = entry.is_some_and(|entry| entry.tick == TickState::Owed);
+            if is_owed && due_ns > now.mono_ns {
+                break;
+            }
+            self.owed.pop_front();
+            if is_owed {
                 self.counters.ticks_retried += 1;
                 self.send_tick(now, index, seq);
             }

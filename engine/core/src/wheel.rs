@@ -1,9 +1,13 @@
-//! A hierarchical timer wheel: set, reset and cancel are O(1), and each timer is 24 bytes in one slab.
+//! A hierarchical timer wheel: set, reset and cancel are O(1), and each timer is 24 bytes.
 //!
 //! Time is cut into ticks of 2^20 ns (about a millisecond). A timer lies on the level of the highest group of six bits
 //! in which its deadline differs from the current tick (Varghese and Lauck's scheme 6, with the levels chosen as by
 //! Linux and tokio), so everything on a lower level is due before everything on a higher one.
+//!
+//! What costs time here is memory that is in no cache. So the three words of a timer lie apart (putting a deadline off
+//! touches one word), and in blocks that never move (growing copies nothing and leaves nothing unused).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 const TICK_SHIFT: u32 = 20;
@@ -11,41 +15,95 @@ const SLOT_BITS: u32 = 6;
 const SLOT_COUNT: usize = 1 << SLOT_BITS;
 /// Seven levels of 64 slots: 2^42 ticks, over a hundred years.
 const LEVEL_COUNT: usize = 7;
+/// The last tick that the wheel knows.
+const TICK_MAX: u64 = (1 << (SLOT_BITS * LEVEL_COUNT as u32)) - 1;
 const NIL: u32 = u32::MAX;
 /// The list of timers that are due; lists 0.. are `level * 64 + slot`.
 const DUE: u16 = (LEVEL_COUNT * SLOT_COUNT) as u16;
-/// The list of unused nodes.
+/// Stands for no list: the timer is over, and in the chain of unused ones.
 const FREE: u16 = DUE + 1;
+/// Timers of a block: 24 KiB.
+const BLOCK_COUNT: usize = 1024;
 
 /// A timer that was set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerId(u32);
 
+/// Where a timer's neighbours in its list are.
 #[derive(Clone, Copy, Debug)]
-struct Node {
+struct Links {
     next: u32,
     previous: u32,
-    /// Ticks, 48 bits used; the list that holds the node is in the top 16.
-    deadline_and_list: u64,
-    payload: u64,
 }
 
-const _: () = assert!(size_of::<Node>() == 24);
+/// When a timer is due (ticks, 48 bits), and which list holds it (16 bits).
+#[derive(Clone, Copy, Debug)]
+struct Due(u64);
 
-impl Node {
+impl Due {
+    const fn new(deadline: u64, list: u16) -> Self {
+        Self(deadline | (list as u64) << 48)
+    }
     const fn deadline(self) -> u64 {
-        self.deadline_and_list & ((1 << 48) - 1)
+        self.0 & ((1 << 48) - 1)
     }
     const fn list(self) -> u16 {
-        (self.deadline_and_list >> 48) as u16
+        (self.0 >> 48) as u16
+    }
+}
+
+#[derive(Debug)]
+struct Block {
+    due: [Due; BLOCK_COUNT],
+    links: [Links; BLOCK_COUNT],
+    payloads: [u64; BLOCK_COUNT],
+}
+
+const _: () = assert!(size_of::<Block>() == 24 * BLOCK_COUNT);
+
+/// All timers, by number.
+#[derive(Default, Debug)]
+struct Timers {
+    blocks: Vec<Box<Block>>,
+    /// Numbers that were given out at least once.
+    count: u32,
+}
+
+impl Timers {
+    /// A number that was never given out.
+    fn add(&mut self) -> u32 {
+        if self.count as usize == self.blocks.len() * BLOCK_COUNT {
+            self.blocks.push(Box::new(Block {
+                due: [Due::new(0, FREE); BLOCK_COUNT],
+                links: [Links { next: NIL, previous: NIL }; BLOCK_COUNT],
+                payloads: [0; BLOCK_COUNT],
+            }));
+        }
+        self.count += 1;
+        self.count - 1
+    }
+
+    fn due(&mut self, index: u32) -> &mut Due {
+        &mut self.blocks[index as usize / BLOCK_COUNT].due[index as usize % BLOCK_COUNT]
+    }
+
+    fn links(&mut self, index: u32) -> &mut Links {
+        &mut self.blocks[index as usize / BLOCK_COUNT].links[index as usize % BLOCK_COUNT]
+    }
+
+    fn payload(&mut self, index: u32) -> &mut u64 {
+        &mut self.blocks[index as usize / BLOCK_COUNT].payloads[index as usize % BLOCK_COUNT]
     }
 }
 
 /// All timers of a shard.
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    nodes: Vec<Node>,
-    heads: [u32; FREE as usize + 1],
+    timers: Timers,
+    /// The first timer of each list.
+    heads: [u32; DUE as usize + 1],
+    /// The first unused timer; each one's `next` is the next of them.
+    free: u32,
     occupied: [u64; LEVEL_COUNT],
     now_tick: u64,
     armed_count: usize,
@@ -55,8 +113,9 @@ impl Wheel {
     /// An empty wheel that starts at `mono_ns`.
     pub(crate) fn new(mono_ns: u64) -> Self {
         Self {
-            nodes: Vec::new(),
-            heads: [NIL; FREE as usize + 1],
+            timers: Timers::default(),
+            heads: [NIL; DUE as usize + 1],
+            free: NIL,
             occupied: [0; LEVEL_COUNT],
             now_tick: mono_ns >> TICK_SHIFT,
             armed_count: 0,
@@ -65,17 +124,14 @@ impl Wheel {
 
     /// Sets a timer that hands back `payload` at or up to a tick after `deadline_ns`.
     pub(crate) fn set(&mut self, deadline_ns: u64, payload: u64) -> TimerId {
-        let index = match self.heads[usize::from(FREE)] {
-            NIL => {
-                self.nodes.push(Node { next: NIL, previous: NIL, deadline_and_list: 0, payload });
-                (self.nodes.len() - 1) as u32
-            }
-            free => {
-                self.unlink(free, FREE);
-                free
-            }
+        let index = if self.free == NIL {
+            self.timers.add()
+        } else {
+            let index = self.free;
+            self.free = self.timers.links(index).next;
+            index
         };
-        self.nodes[index as usize].payload = payload;
+        *self.timers.payload(index) = payload;
         self.armed_count += 1;
         self.place(index, Self::tick_of(deadline_ns));
         TimerId(index)
@@ -83,24 +139,31 @@ impl Wheel {
 
     /// Says what a timer hands back.
     pub(crate) fn set_payload(&mut self, timer: TimerId, payload: u64) {
-        self.nodes[timer.0 as usize].payload = payload;
+        *self.timers.payload(timer.0) = payload;
     }
 
     /// Gives a timer that has not fired another deadline.
+    ///
+    /// A later one is only noted: the timer's list comes up in time, and deals it out again. Keep-alive puts deadlines
+    /// off far more often than lists come up.
     pub(crate) fn reset(&mut self, timer: TimerId, deadline_ns: u64) {
-        let list = self.nodes[timer.0 as usize].list();
+        let (due, tick) = (self.timers.due(timer.0), Self::tick_of(deadline_ns));
+        let list = due.list();
         assert_ne!(list, FREE, "reset of a timer that is over");
+        if list != DUE && tick >= due.deadline() {
+            *due = Due::new(tick, list);
+            return;
+        }
         self.unlink(timer.0, list);
-        self.place(timer.0, Self::tick_of(deadline_ns));
+        self.place(timer.0, tick);
     }
 
     /// Takes back a timer that has not fired.
     pub(crate) fn cancel(&mut self, timer: TimerId) {
-        let list = self.nodes[timer.0 as usize].list();
+        let list = self.timers.due(timer.0).list();
         assert_ne!(list, FREE, "cancel of a timer that is over");
         self.unlink(timer.0, list);
-        self.link(timer.0, FREE);
-        self.armed_count -= 1;
+        self.release(timer.0);
     }
 
     /// Takes the next timer that is due at `mono_ns`; call until `None`.
@@ -110,9 +173,8 @@ impl Wheel {
             let due = self.heads[usize::from(DUE)];
             if due != NIL {
                 self.unlink(due, DUE);
-                self.link(due, FREE);
-                self.armed_count -= 1;
-                return Some(self.nodes[due as usize].payload);
+                self.release(due);
+                return Some(*self.timers.payload(due));
             }
             match self.first_slot() {
                 Some((tick, list)) if tick <= target => self.turn_to(tick, list),
@@ -139,8 +201,8 @@ impl Wheel {
     }
 
     /// Rounds up, so that nothing fires early.
-    const fn tick_of(deadline_ns: u64) -> u64 {
-        (deadline_ns >> TICK_SHIFT) + 1
+    fn tick_of(deadline_ns: u64) -> u64 {
+        ((deadline_ns >> TICK_SHIFT) + 1).min(TICK_MAX)
     }
 
     /// The first occupied slot in time: the tick at which it begins, and its list.
@@ -155,17 +217,18 @@ impl Wheel {
     /// Moves time to the beginning of a slot and deals its timers out again: to lower levels, or as due.
     fn turn_to(&mut self, tick: u64, list: u16) {
         self.now_tick = tick;
-        let mut index = self.heads[usize::from(list)];
+        // The list as a whole comes off; none of its timers goes back into it, since now its slot is the present.
+        let mut index = core::mem::replace(&mut self.heads[usize::from(list)], NIL);
+        self.mark_empty(list);
         while index != NIL {
-            let node = self.nodes[index as usize];
-            self.unlink(index, list);
-            self.place(index, node.deadline());
-            index = node.next;
+            let next = self.timers.links(index).next;
+            let deadline = self.timers.due(index).deadline();
+            self.place(index, deadline);
+            index = next;
         }
     }
 
-    fn place(&mut self, index: u32, deadline_tick: u64) {
-        let deadline = deadline_tick.min((1 << 42) - 1);
+    fn place(&mut self, index: u32, deadline: u64) {
         let list = if deadline <= self.now_tick {
             DUE
         } else {
@@ -173,38 +236,43 @@ impl Wheel {
             let slot = (deadline >> (SLOT_BITS * level as u32)) as usize % SLOT_COUNT;
             (level * SLOT_COUNT + slot) as u16
         };
-        self.nodes[index as usize].deadline_and_list = deadline;
-        self.link(index, list);
-    }
-
-    fn link(&mut self, index: u32, list: u16) {
-        let head = self.heads[usize::from(list)];
-        let node = &mut self.nodes[index as usize];
-        node.next = head;
-        node.previous = NIL;
-        node.deadline_and_list = node.deadline() | u64::from(list) << 48;
+        *self.timers.due(index) = Due::new(deadline, list);
+        let head = core::mem::replace(&mut self.heads[usize::from(list)], index);
+        *self.timers.links(index) = Links { next: head, previous: NIL };
         if head != NIL {
-            self.nodes[head as usize].previous = index;
+            self.timers.links(head).previous = index;
         }
-        self.heads[usize::from(list)] = index;
         if list < DUE {
             self.occupied[usize::from(list) / SLOT_COUNT] |= 1 << (usize::from(list) % SLOT_COUNT);
         }
     }
 
     fn unlink(&mut self, index: u32, list: u16) {
-        let node = self.nodes[index as usize];
-        if node.previous == NIL {
-            self.heads[usize::from(list)] = node.next;
-        } else {
-            self.nodes[node.previous as usize].next = node.next;
+        let Links { next, previous } = *self.timers.links(index);
+        if next != NIL {
+            self.timers.links(next).previous = previous;
         }
-        if node.next != NIL {
-            self.nodes[node.next as usize].previous = node.previous;
+        if previous != NIL {
+            self.timers.links(previous).next = next;
+            return;
         }
-        if list < DUE && self.heads[usize::from(list)] == NIL {
+        self.heads[usize::from(list)] = next;
+        if next == NIL {
+            self.mark_empty(list);
+        }
+    }
+
+    fn mark_empty(&mut self, list: u16) {
+        if list < DUE {
             self.occupied[usize::from(list) / SLOT_COUNT] &= !(1 << (usize::from(list) % SLOT_COUNT));
         }
+    }
+
+    /// Puts a timer that is in no list into the chain of unused ones.
+    fn release(&mut self, index: u32) {
+        *self.timers.due(index) = Due::new(0, FREE);
+        self.timers.links(index).next = core::mem::replace(&mut self.free, index);
+        self.armed_count -= 1;
     }
 }
 

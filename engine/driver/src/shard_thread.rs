@@ -58,6 +58,8 @@ pub(crate) struct ShardThread {
     pub(crate) boxed_bytes: usize,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
+    /// Another thread has put something into one of the queues and woken this one.
+    pub(crate) woken: bool,
     /// Told once, when the shard serves.
     pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) spin_ns: u64,
@@ -76,8 +78,12 @@ impl ShardThread {
             let now = self.clock.now();
             self.tell_box_room(now);
             self.take_events(now);
-            self.take_made(now);
-            self.take_commands(now);
+            // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
+            // all that is ever in them.
+            if std::mem::take(&mut self.woken) {
+                self.take_made(now);
+                self.take_commands(now);
+            }
             self.take_mesh(now);
             if std::mem::take(&mut self.go_on) || self.is_due(now) {
                 self.shard.step(now, Input::Tick, &mut self.out);
@@ -212,8 +218,9 @@ impl ShardThread {
                     }
                     self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                 }
-                // Commands are looked for in every turn; a message only ends the sleep.
-                Event::Woken | Event::Message(_) => {}
+                Event::Woken => self.woken = true,
+                // Of another shard: what it says is in the mesh.
+                Event::Message(_) => {}
                 Event::Connected { .. } | Event::ConnectFailed { .. } => {
                     unreachable!("a shard connects nowhere")
                 }

@@ -43,6 +43,26 @@ fn an_online_message_is_ticked_and_never_written() {
 }
 
 #[test]
+fn what_is_settled_ends_no_sleep() {
+    let mut world =
+        World::new(Limits { write_back_ms: 50, tick_retry_ms: 100, floor_delay_ms: 10, ..Limits::default() });
+    let (mut ann, mut bob) = two_phones(&mut world);
+    world.pass_ms(200);
+    let quiet_ms = |world: &World| {
+        let deadline_ns = world.shard.next_deadline().expect("there are always chores");
+        deadline_ns.saturating_sub(world.now.mono_ns) / 1_000_000
+    };
+    ann.send(&mut world, &bob, id(1), b"hello");
+    assert!(quiet_ms(&world) <= 50, "the message waits for its commit");
+    bob.hear(&mut world);
+    bob.ack(&mut world, 1);
+    ann.hear(&mut world);
+    ann.ack(&mut world, 1);
+    world.turn();
+    assert!(quiet_ms(&world) > 150, "nothing is left to commit or to say again");
+}
+
+#[test]
 fn sent_waits_for_the_disk() {
     let mut world = World::new(Limits::default());
     let (mut ann, mut bob) = two_phones(&mut world);

@@ -1,8 +1,13 @@
 //! `cargo xtask bench`: the figures of this machine. Server on the first hardware thread, generator on the second.
 
+mod floor;
+mod logins;
+mod micro;
 mod offline;
+mod paced;
 mod pairs;
 mod recovery;
+mod shards;
 
 use crate::tree::{build, root};
 use crate::{median, tree};
@@ -19,7 +24,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_enum, default_value = "pairs")]
     name: Name,
     /// So many runs, each with a fresh server; the median of each figure is told.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     runs: u32,
     /// Seconds of traffic, where the measurement has a duration.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -29,8 +34,18 @@ pub(crate) struct BenchArgs {
 /// The measurements.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 enum Name {
-    /// 1,000 phones in pairs, window 1, 128-byte bodies; and the stub, which is the floor.
+    /// 1,000 and 10,000 phones in pairs, window 1, 128-byte bodies; and the stub and the echo, which are the floor.
     Pairs,
+    /// 10,000 phones in pairs, 2,000 messages per second; and the stub paced the same way.
+    Paced,
+    /// Two shards on two hardware threads against one, the generator on the same two.
+    Shards,
+    /// 10,000 phones log in (IK).
+    Logins,
+    /// Envelopes from one shard's thread to another's.
+    Mesh,
+    /// Timers: set, put off, moved, fired; and their memory.
+    Wheel,
     /// 100,000 messages to 1,000 absent phones, then they come.
     Offline,
     /// Start after SIGKILL with 500,000 messages in the log.
@@ -46,8 +61,16 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if std::thread::available_parallelism().context("hardware threads")?.get() < 2 {
         bail!("a measurement needs two hardware threads");
     }
-    build(&["tern-server", "tern-load", "tern-bench"])?;
+    match args.name {
+        Name::Mesh | Name::Wheel => micro::build()?,
+        _ => build(&["tern-server", "tern-load", "tern-bench"])?,
+    }
     let run = match args.name {
+        Name::Paced => paced::run,
+        Name::Shards => shards::run,
+        Name::Logins => logins::run,
+        Name::Mesh => micro::mesh,
+        Name::Wheel => micro::wheel,
         Name::Pairs => pairs::run,
         Name::Offline => offline::run,
         Name::Recovery => recovery::run,

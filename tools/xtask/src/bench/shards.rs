@@ -1,0 +1,36 @@
+//! `bench shards`: what a second shard on a second hardware thread brings.
+//!
+//! The generator is on the same hardware threads as the server: with one shard both share the first one, with two they
+//! share both. So everything has twice as much to run on, and twice the throughput is the most that could come of it.
+//! Half of all pairs have their phones on different shards, so that their messages cross the mesh.
+
+use super::floor::{Pace, Traffic, cpu_us, ratio};
+use super::{SERVER_CPU, clean, place};
+use crate::node::{Load, Node, NodePlan};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+const PHONE_COUNT: u32 = 1_000;
+
+/// One run with one shard, one with two, each with a fresh server.
+pub(super) fn run(seconds: u32) -> Result<Value> {
+    let (one, two) = (measure(1, seconds)?, measure(2, seconds)?);
+    let throughput = |run: &Value| run["msgs_per_s"].as_f64();
+    Ok(json!({
+        "throughput_ratio": ratio(throughput(&two), throughput(&one)),
+        "cpu_ratio": ratio(cpu_us(&two), cpu_us(&one)),
+        "one": one,
+        "two": two,
+    }))
+}
+
+fn measure(shards: u16, seconds: u32) -> Result<Value> {
+    let data = place()?;
+    // Free to run on all hardware threads, a node pins each of its shards to one of its own.
+    let cpu = (shards == 1).then_some(SERVER_CPU);
+    let node = Node::start(NodePlan::new(&data.path().join("data"), shards, cpu))?;
+    let traffic = Traffic { phones: PHONE_COUNT, pace: Pace::Window(1), seconds };
+    let result = clean(Load::start(&node, cpu, "pairs", &traffic.options())?.finish()?)?;
+    node.drain()?;
+    Ok(result)
+}
