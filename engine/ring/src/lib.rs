@@ -48,6 +48,7 @@ mod listener;
 pub mod numa;
 mod operation;
 pub mod probe;
+mod reset;
 mod ring;
 mod slots;
 mod socket;

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Message = 9,
     /// Posted by another ring with a descriptor: 56 bits of message follow.
     Arrival = 10,
+    /// A socket option, of which nobody waits for the answer.
+    SocketOption = 11,
 }
 
 /// Bits of a message from another ring, and of everything below the kind.
@@ -60,6 +62,7 @@ pub(crate) const fn kind(user_data: u64) -> Option<Kind> {
         8 => Kind::MessageSent,
         9 => Kind::Message,
         10 => Kind::Arrival,
+        11 => Kind::SocketOption,
         _ => return None,
     })
 }

@@ -6,6 +6,7 @@ use tern_ring::Slot;
 
 /// Where a phone's connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Stage {
     /// Not connected, and not meant to be.
     Away,
@@ -19,7 +20,12 @@ pub(crate) enum Stage {
     Refused,
 }
 
-/// One phone.
+impl Stage {
+    /// How many stages there are.
+    pub(super) const COUNT: usize = Self::Refused as usize + 1;
+}
+
+/// One phone. A million of them are kept, so that each field counts.
 pub(crate) struct Phone {
     pub(crate) keys: KeyPair,
     pub(crate) stage: Stage,
@@ -38,8 +44,13 @@ pub(crate) struct Phone {
     pub(crate) ever_online: bool,
     /// Once the server refused to register it, its account is taken as existing.
     pub(crate) registers: bool,
+    /// An alarm looks after its messages without an answer.
+    pub(crate) resend_watched: bool,
+    /// As the server asked for at the login.
+    pub(crate) keep_alive_s: u16,
+    /// Seconds on the run's clock.
+    pub(crate) last_sent_s: u32,
     pub(crate) connect_ns: u64,
-    pub(crate) last_sent_ns: u64,
     /// For when the last alarm after `busy` was set.
     pub(crate) unblock_ns: u64,
     /// Messages that it may submit in all.
@@ -60,21 +71,23 @@ impl Phone {
             leaving: false,
             ever_online: false,
             registers,
+            resend_watched: false,
+            keep_alive_s: 0,
+            last_sent_s: 0,
             connect_ns: 0,
-            last_sent_ns: 0,
             unblock_ns: 0,
             quota_count: u32::MAX,
         }
     }
 
-    /// Forgets the connection; the caller closes the slot.
-    pub(crate) fn disconnect(&mut self, stage: Stage) -> Option<Slot> {
+    /// Forgets the connection; the caller closes the slot and sets the stage.
+    pub(crate) fn disconnect(&mut self) -> Option<Slot> {
         self.attempt = self.attempt.wrapping_add(1);
-        self.stage = stage;
         self.client = None;
         self.sending = false;
         self.leaving = false;
         self.drained = false;
+        self.resend_watched = false;
         self.slot.take()
     }
 }
@@ -88,3 +101,5 @@ pub(crate) const fn key_of(phone: u32, attempt: u32) -> u64 {
 pub(crate) const fn of_key(key: u64) -> (u32, u32) {
     (key as u32, (key >> 32) as u32)
 }
+
+const _: () = assert!(size_of::<Phone>() <= 352, "an idle phone costs at most 600 bytes in all");
