@@ -57,7 +57,12 @@ pub(crate) struct Books {
 impl Books {
     /// Empty books for as many phones as accounts, of which the first is `first_phone` of the fleet (even, so that
     /// pairs stay together).
-    pub(crate) fn new(accounts: Vec<Option<AccountId>>, first_phone: u32, body_bytes: usize, run: Run) -> Self {
+    pub(crate) fn new(
+        accounts: Vec<Option<AccountId>>,
+        first_phone: u32,
+        body_bytes: usize,
+        run: Run,
+    ) -> Self {
         assert!(first_phone.is_multiple_of(2), "a pair is never split");
         Self {
             run,

@@ -1,16 +1,19 @@
-//! `tern-load`: Tern's traffic generator. One thread drives all phones over one ring and keeps exact books.
+//! `tern-load`: Tern's traffic generator. Each worker drives some thousands of phones over one ring and keeps exact
+//! books of them.
 
 mod admin;
 mod args;
 mod books;
 mod clock;
+mod crew;
 mod fleet;
+mod idle;
 mod ledger;
 mod logins;
 mod offline;
-mod pairs;
 mod report;
 mod session;
+mod talk;
 mod usage;
 
 use args::{Cli, Mode};
@@ -22,6 +25,10 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Phones of one source address: of some 28,000 ports for a pair of addresses, those of one parity are found fast.
+const PHONES_PER_SOURCE: u32 = 14_000;
+/// Likewise where connections come and go: the port of a closed one rests for a while.
+const PHONES_PER_SOURCE_OF_FLAPS: u32 = 4_000;
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
@@ -45,9 +52,13 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
-    let mut session = Session::set_up(mode.common())?;
+    let per_source =
+        if matches!(mode, Mode::Flap(_)) { PHONES_PER_SOURCE_OF_FLAPS } else { PHONES_PER_SOURCE };
+    let mut session = Session::set_up(mode.common(), per_source)?;
     match mode {
-        Mode::Pairs(args) => pairs::run(args, &mut session),
+        Mode::Idle(args) => idle::run(args, &mut session),
+        Mode::Pairs(args) => talk::run(&args.talk(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
+        Mode::Flap(args) => talk::run(&args.talk(), &mut session),
     }
 }

@@ -14,7 +14,8 @@ use tern_ring::Slot;
 const LOGIN_WINDOW_COUNT: u64 = 64;
 /// A login that takes longer is tried again.
 const LOGIN_LIMIT_NS: u64 = 8_000_000_000;
-/// Looks at every phone, whether it is silent, take so many seconds; a phone pings as much earlier than it must.
+/// Looking at every phone, whether it is silent, takes at most so many seconds; a phone pings as much earlier than it
+/// must.
 const KEEP_ALIVE_ROUND_S: u32 = 8;
 /// Bytes of messages that go into one send.
 const SEND_BYTES: usize = 32 << 10;
@@ -122,8 +123,8 @@ impl Fleet {
     fn welcomed(&mut self, phone: u32, welcome: &Welcome, now_ns: u64) {
         self.config.server_key = self.config.server_key.or(welcome.server_key);
         self.set_stage(phone, Stage::Online);
+        self.keep_alive_s = u32::from(welcome.keep_alive_s);
         let state = &mut self.phones[phone as usize];
-        state.keep_alive_s = welcome.keep_alive_s;
         let first = !std::mem::replace(&mut state.ever_online, true);
         self.logins.welcome(first, state.connect_ns, now_ns);
         self.counts.logins += 1;
@@ -271,11 +272,12 @@ impl Fleet {
     pub(super) fn keep_alive(&mut self, now_ns: u64) {
         let now_s = (now_ns / 1_000_000_000) as u32;
         let phone_count = self.phones.len() as u32;
-        for _ in 0..phone_count.div_ceil(KEEP_ALIVE_ROUND_S) {
+        let round_s = (self.keep_alive_s / 4).clamp(1, KEEP_ALIVE_ROUND_S);
+        let patience_s = self.keep_alive_s.saturating_sub(round_s);
+        for _ in 0..phone_count.div_ceil(round_s) {
             let phone = self.keep_alive_next;
             self.keep_alive_next = (phone + 1) % phone_count;
             let state = &mut self.phones[phone as usize];
-            let patience_s = u32::from(state.keep_alive_s).saturating_sub(KEEP_ALIVE_ROUND_S).max(1);
             if state.stage == Stage::Online && now_s.saturating_sub(state.last_sent_s) >= patience_s {
                 if let Some(client) = &mut state.client {
                     client.send(&ClientFrame::Ping { token: 0 });
@@ -309,7 +311,10 @@ mod tests {
     fn large_fleets_spread_over_the_loopback_network() {
         let door: SocketAddr = "127.0.0.1:7322".parse().unwrap();
         let from = |phone| source(door, phone, 14_000).unwrap().to_string();
-        assert_eq!((from(0), from(13_999), from(14_000)), ("127.0.0.1".into(), "127.0.0.1".into(), "127.0.0.2".into()));
+        assert_eq!(
+            (from(0), from(13_999), from(14_000)),
+            ("127.0.0.1".into(), "127.0.0.1".into(), "127.0.0.2".into())
+        );
         assert_eq!(from(3_999_999), "127.0.1.30");
         assert_eq!(source("192.0.2.1:7322".parse().unwrap(), 20_000, 14_000), None);
         assert_eq!(source("[::1]:7322".parse().unwrap(), 20_000, 14_000), None);

@@ -46,8 +46,6 @@ pub(crate) struct Phone {
     pub(crate) registers: bool,
     /// An alarm looks after its messages without an answer.
     pub(crate) resend_watched: bool,
-    /// As the server asked for at the login.
-    pub(crate) keep_alive_s: u16,
     /// Seconds on the run's clock.
     pub(crate) last_sent_s: u32,
     pub(crate) connect_ns: u64,
@@ -72,7 +70,6 @@ impl Phone {
             ever_online: false,
             registers,
             resend_watched: false,
-            keep_alive_s: 0,
             last_sent_s: 0,
             connect_ns: 0,
             unblock_ns: 0,

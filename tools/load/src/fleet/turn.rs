@@ -73,6 +73,8 @@ pub(crate) struct Fleet {
     pub(crate) logins: Logins,
     /// Phones in each stage, and other things that happened.
     pub(super) counts: Counts,
+    /// As the server asked for at the last login.
+    pub(super) keep_alive_s: u32,
     /// The next phone to be looked at, whether it is silent.
     pub(super) keep_alive_next: u32,
     /// What the server said to phones that it refused for good; the first one.
@@ -112,6 +114,7 @@ impl Fleet {
             flaps: None,
             logins: Logins::default(),
             counts,
+            keep_alive_s: u32::MAX,
             keep_alive_next: 0,
             refusal: None,
         })
@@ -139,6 +142,11 @@ impl Fleet {
         self.ring.enter(Some(wait)).context("the ring failed")?;
         self.take_events();
         Ok(())
+    }
+
+    /// The number in the whole fleet of the first phone here.
+    pub(crate) fn first_phone(&self) -> u32 {
+        self.config.first_phone
     }
 
     /// Ends the wait of a turn from another thread.

@@ -234,7 +234,10 @@ fn ids_that_were_never_sent_are_faults_and_old_ones_are_not() {
     let old = MessageId::new(RUN.started_s - 1, 0);
     assert_eq!(flow.on_deliver(old, 20, &mut tally), Delivery::Earlier);
     flow.on_delivered(old, &mut tally);
-    assert_eq!((tally.sums.faults.misdelivered, tally.sums.faults.early_ticks, tally.sums.leftover_ticks), (2, 1, 1));
+    assert_eq!(
+        (tally.sums.faults.misdelivered, tally.sums.faults.early_ticks, tally.sums.leftover_ticks),
+        (2, 1, 1)
+    );
 }
 
 #[test]
@@ -295,10 +298,10 @@ fn silence_on_a_live_connection_goes_back_to_the_oldest_without_an_answer() {
     flow.on_sent(ids[0], 2_000_000_000, &mut tally);
     flow.on_sent(ids[2], 2_000_000_000, &mut tally);
     assert_eq!(flow.resend_due_ns(), Some(7_000_000_000));
-    assert_eq!(sent_again(&mut flow, &mut tally, 6_999_999_999), []);
+    assert_eq!(sent_again(&mut flow, &mut tally, 6_999_999_999), [0_u32; 0]);
     assert_eq!(sent_again(&mut flow, &mut tally, 7_000_000_000), [1, 3]);
     assert_eq!(tally.sums.resent, 1);
-    assert_eq!(sent_again(&mut flow, &mut tally, 11_999_999_999), [], "the retry has its own time");
+    assert_eq!(sent_again(&mut flow, &mut tally, 11_999_999_999), [0_u32; 0], "the retry has its own time");
     assert_eq!(sent_again(&mut flow, &mut tally, 12_000_000_000), [1, 3]);
     flow.on_sent(ids[1], 12_000_000_000, &mut tally);
     flow.on_refused(ids[3], &mut tally);

@@ -1,0 +1,47 @@
+//! `tern-load idle`: phones log in and stay, silent but for their keep-alives.
+
+use crate::args::IdleArgs;
+use crate::clock::ns;
+use crate::fleet::Stage;
+use crate::report::{Hold, Report};
+use crate::session::{Over, Session, Which};
+use anyhow::Result;
+
+/// Runs it: the report, and whether the run is complete.
+pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, bool)> {
+    let rss_before = session.admin.as_ref().and_then(|admin| admin.figures().ok());
+    let login_window = session.sample();
+    let logged_in = session.log_in("login", Which::All)?;
+    let before = session.crew.counts()?;
+    let login = (login_window.and_then(|window| window.finish()), before.logins);
+    let mut complete = logged_in && before.lost == 0;
+    let mut hold = None;
+    if logged_in && !args.common.verify_only {
+        let window = session.sample();
+        let start_ns = session.now_ns();
+        let over = session.run("hold", start_ns + ns(args.hold), |_| false)?;
+        let after = session.crew.counts()?;
+        let held_ns = session.now_ns() - start_ns;
+        let usage = window.and_then(|window| window.finish());
+        let all_online = after.in_stage(Stage::Online) == u64::from(session.phone_count);
+        complete &= over == Over::Time && after.lost == before.lost && all_online;
+        hold = Some(Hold {
+            seconds: held_ns as f64 / 1e9,
+            lost_count: after.lost - before.lost,
+            pings: after.pings - before.pings,
+            pongs: after.pongs - before.pongs,
+            cpu_user_us: usage.map(|used| used.cpu_user_us),
+            cpu_system_us: usage.map(|used| used.cpu_system_us),
+        });
+    }
+    let mut report = session.report_of_leftovers()?;
+    report.server = session.server(login, None, 0);
+    if let (Some(server), Some(before)) = (&mut report.server, rss_before) {
+        let grown = server.rss_bytes.map(|rss_bytes| rss_bytes.saturating_sub(before.rss_bytes));
+        server.rss_bytes_per_phone = grown.and_then(|bytes| bytes.checked_div(report.logged_in));
+    }
+    report.hold = hold;
+    session.leave(Which::All)?;
+    report.set_faults(session.crew.counts()?.sums.faults);
+    Ok((report, complete))
+}
