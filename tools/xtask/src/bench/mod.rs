@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the figures of this machine. Server on the first hardware thread, generator on the second.
 
+mod flap;
+mod idle;
 mod offline;
 mod pairs;
 mod recovery;
@@ -24,6 +26,9 @@ pub(crate) struct BenchArgs {
     /// Seconds of traffic, where the measurement has a duration.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// Phones of `idle` and `flap`; 1000000 makes the documented million of `idle`.
+    #[arg(long)]
+    phones: Option<u32>,
 }
 
 /// The measurements.
@@ -33,6 +38,10 @@ enum Name {
     Pairs,
     /// 100,000 messages to 1,000 absent phones, then they come.
     Offline,
+    /// 100,000 phones that wait: memory of each, by slope and by total, and the CPU that all of them cost.
+    Idle,
+    /// 10,000 phones, 2,000 messages per second, with and without 100 dropped connections per second.
+    Flap,
     /// Start after SIGKILL with 500,000 messages in the log.
     Recovery,
 }
@@ -47,10 +56,12 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         bail!("a measurement needs two hardware threads");
     }
     build(&["tern-server", "tern-load", "tern-bench"])?;
-    let run = match args.name {
-        Name::Pairs => pairs::run,
-        Name::Offline => offline::run,
-        Name::Recovery => recovery::run,
+    let run: &dyn Fn(u32) -> Result<Value> = match args.name {
+        Name::Pairs => &pairs::run,
+        Name::Offline => &offline::run,
+        Name::Recovery => &recovery::run,
+        Name::Idle => &|seconds| idle::run(args.phones, seconds),
+        Name::Flap => &|seconds| flap::run(args.phones, seconds),
     };
     let mut runs = Vec::new();
     for number in 1..=args.runs {
