@@ -68,6 +68,9 @@ pub(crate) struct IdleArgs {
     /// How long to hold them after the last login, seconds.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) hold: f64,
+    /// After the logins all phones leave, and come back by the tickets that they were given; `resumed` tells how fast.
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 #[derive(Args, Debug)]
@@ -201,7 +204,7 @@ mod tests {
         for line in [
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
             "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --json",
-            "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json",
+            "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
             "tern-load flap --phone 127.0.0.1:1 --phones 10000 --rate 2000 --flaps 50.5 --duration 9 --json",
             "tern-load offline --phone h:1 --phones 2 --messages 5 --body 1 --json --seed 3 --patience 5 --verify-only",
         ] {

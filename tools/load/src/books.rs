@@ -4,6 +4,7 @@ use crate::ledger::{Delivery, Flow, Leftovers, Run, Tally};
 use std::collections::HashMap;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::Event;
+use tern_protocol::phone::ticket::Ticket;
 
 /// Bytes that a body begins with, as far as it is long enough: run, sender, addressee, place in the flow.
 const BODY_HEAD_BYTES: usize = 16;
@@ -32,6 +33,8 @@ pub(crate) struct Signals {
     pub(crate) welcome: Option<Welcome>,
     /// The mailbox was empty.
     pub(crate) drained: bool,
+    /// A ticket for the next connection.
+    pub(crate) ticket: Option<Ticket>,
     /// Answers to keep-alives.
     pub(crate) pongs: u32,
     /// The connection is over; come back after so many milliseconds.
@@ -170,10 +173,10 @@ impl Books {
             Event::Read { .. } | Event::ReadTaken { .. } | Event::Copy { .. } => {
                 self.tally.sums.faults.misdelivered += 1;
             }
+            Event::Ticket { ticket, .. } => signals.ticket = Some(ticket),
             Event::TicketRefused => signals.retry_ms = Some(0),
             Event::Pong { .. } => signals.pongs += 1,
             Event::Found { .. }
-            | Event::Ticket { .. }
             | Event::ServerKey { .. }
             | Event::Presence { .. }
             | Event::Typing { .. }

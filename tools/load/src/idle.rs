@@ -3,7 +3,8 @@
 use crate::args::IdleArgs;
 use crate::clock::ns;
 use crate::fleet::Stage;
-use crate::report::{Hold, Report};
+use crate::logins::Logins;
+use crate::report::{Hold, Report, Resumed, tenths};
 use crate::session::{Over, Session, Which};
 use anyhow::Result;
 
@@ -12,11 +13,17 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
     let rss_before = session.admin.as_ref().and_then(|admin| admin.figures().ok());
     let login_window = session.sample();
     let logged_in = session.log_in("login", Which::All)?;
-    let before = session.crew.counts()?;
-    let login = (login_window.and_then(|window| window.finish()), before.logins);
-    let mut complete = logged_in && before.lost == 0;
+    let login_count = session.crew.counts()?.logins;
+    let login = (login_window.and_then(|window| window.finish()), login_count);
+    let mut report = session.report()?;
+    let mut complete = logged_in;
     let mut hold = None;
-    if logged_in && !args.common.verify_only {
+    if complete && args.resume {
+        complete = resume(session, &mut report)?;
+    }
+    let before = session.crew.counts()?;
+    complete &= before.lost == 0;
+    if complete && !args.common.verify_only {
         let window = session.sample();
         let start_ns = session.now_ns();
         let over = session.run("hold", start_ns + ns(args.hold), |_| false)?;
@@ -34,7 +41,7 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
             cpu_system_us: usage.map(|used| used.cpu_system_us),
         });
     }
-    let mut report = session.report_of_leftovers()?;
+    report.delivered = session.crew.counts()?.sums.leftovers;
     report.server = session.server(login, None, 0);
     if let (Some(server), Some(before)) = (&mut report.server, rss_before) {
         let grown = server.rss_bytes.map(|rss_bytes| rss_bytes.saturating_sub(before.rss_bytes));
@@ -44,4 +51,31 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
     session.leave(Which::All)?;
     report.set_faults(session.crew.counts()?.sums.faults);
     Ok((report, complete))
+}
+
+/// All leave and come back. False if some did not make it.
+fn resume(session: &mut Session, report: &mut Report) -> Result<bool> {
+    session.crew.each(|fleet| fleet.count_logins_anew())?;
+    session.leave(Which::All)?;
+    let before = session.crew.counts()?;
+    let window = session.sample();
+    let complete = session.log_in("resume", Which::All)?;
+    let usage = window.and_then(|window| window.finish());
+    let after = session.crew.counts()?;
+    let mut logins = Logins::default();
+    session.crew.each(|fleet| fleet.logins.clone())?.iter().for_each(|one| logins.add(one));
+    let mut found = Report::default();
+    logins.report(&mut found);
+    let cpu_us = usage.map(|used| used.cpu_user_us + used.cpu_system_us);
+    let login_count = after.logins - before.logins;
+    report.resumed = Some(Resumed {
+        by_ticket: after.resumed - before.resumed,
+        login_per_s: found.login_per_s,
+        login_p50_us: found.login_p50_us,
+        login_p99_us: found.login_p99_us,
+        server_cpu_us_per_login: cpu_us
+            .filter(|_| login_count > 0)
+            .map(|us| tenths(us as f64 / login_count as f64)),
+    });
+    Ok(complete)
 }

@@ -19,7 +19,7 @@ mod usage;
 use args::{Cli, Mode};
 use clap::Parser;
 use report::Report;
-use session::Session;
+use session::{Manner, Session};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -52,13 +52,20 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
-    let per_source =
-        if matches!(mode, Mode::Flap(_)) { PHONES_PER_SOURCE_OF_FLAPS } else { PHONES_PER_SOURCE };
-    let mut session = Session::set_up(mode.common(), per_source)?;
+    let mut session = Session::set_up(mode.common(), manner(mode))?;
     match mode {
         Mode::Idle(args) => idle::run(args, &mut session),
         Mode::Pairs(args) => talk::run(&args.talk(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
         Mode::Flap(args) => talk::run(&args.talk(), &mut session),
     }
+}
+
+fn manner(mode: &Mode) -> Manner {
+    let (phones_per_source, keeps_tickets) = match mode {
+        Mode::Idle(args) => (PHONES_PER_SOURCE, args.resume),
+        Mode::Pairs(_) | Mode::Offline(_) => (PHONES_PER_SOURCE, false),
+        Mode::Flap(_) => (PHONES_PER_SOURCE_OF_FLAPS, true),
+    };
+    Manner { phones_per_source, keeps_tickets }
 }

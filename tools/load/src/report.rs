@@ -52,6 +52,17 @@ pub(crate) struct Hold {
     pub(crate) cpu_system_us: Option<u64>,
 }
 
+/// Phones that left and came back by ticket.
+#[derive(Serialize, Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Resumed {
+    /// Logins by ticket, of all that came back.
+    pub(crate) by_ticket: u64,
+    pub(crate) login_per_s: Option<f64>,
+    pub(crate) login_p50_us: Option<f64>,
+    pub(crate) login_p99_us: Option<f64>,
+    pub(crate) server_cpu_us_per_login: Option<f64>,
+}
+
 /// The whole line.
 #[derive(Serialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct Report {
@@ -82,6 +93,8 @@ pub(crate) struct Report {
     pub(crate) steady_latency_us: Option<Latency>,
     /// `flap`: connections dropped in the traffic window.
     pub(crate) flaps: Option<u64>,
+    /// `flap`, and `idle --resume`: coming back.
+    pub(crate) resumed: Option<Resumed>,
     /// `idle`: the time after the logins.
     pub(crate) hold: Option<Hold>,
     /// Messages that the server would never take: the run did not do what was asked for.
@@ -129,7 +142,7 @@ mod tests {
         let value =
             serde_json::to_value(Report { server: Some(Server::default()), ..Report::default() }).unwrap();
         let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(fields.len(), 26);
+        assert_eq!(fields.len(), 27);
         assert!(value["latency_us"].is_null() && value["cache_hit_rate"].is_null());
         assert_eq!(value["server"].as_object().unwrap().len(), 7);
     }

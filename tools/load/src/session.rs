@@ -65,6 +65,15 @@ impl Which {
     }
 }
 
+/// How a mode's phones connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Phones of one source address.
+    pub(crate) phones_per_source: u32,
+    /// Whether they keep tickets.
+    pub(crate) keeps_tickets: bool,
+}
+
 /// A run.
 pub(crate) struct Session {
     pub(crate) crew: Crew,
@@ -94,7 +103,7 @@ struct Findings {
 
 impl Session {
     /// Derives the keys, makes the accounts, starts the workers. Nobody is connected yet.
-    pub(crate) fn set_up(common: &CommonArgs, phones_per_source: u32) -> Result<Self> {
+    pub(crate) fn set_up(common: &CommonArgs, manner: Manner) -> Result<Self> {
         let clock = Clock::new();
         let door = resolve(&common.phone)?;
         let admin = common.admin.as_deref().map(Admin::new);
@@ -112,7 +121,8 @@ impl Session {
                 server_key,
                 registers: admin.is_none(),
                 first_phone,
-                phones_per_source,
+                phones_per_source: manner.phones_per_source,
+                keeps_tickets: manner.keeps_tickets,
                 one_of_many: common.phones > per_worker,
             };
             let body_bytes = common.body;

@@ -3,7 +3,7 @@
 use crate::clock::ns;
 use crate::fleet::{Counts, Flaps, Fleet, Schedule, Traffic};
 use crate::ledger::Place;
-use crate::report::{Report, per_s};
+use crate::report::{Report, Resumed, per_s};
 use crate::session::{Over, Session, Which};
 use anyhow::Result;
 
@@ -75,6 +75,8 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
     report.lost = Some(lost);
     report.msgs_per_s = per_s(delivered_in_window, elapsed_ns);
     report.flaps = talk.flaps_per_s.map(|_| flap_count);
+    let by_ticket = session.crew.counts()?.resumed;
+    report.resumed = talk.flaps_per_s.map(|_| Resumed { by_ticket, ..Resumed::default() });
     let usage = traffic_window.and_then(|window| window.finish());
     report.server = session.server(login, usage, delivered_in_window);
     session.leave(Which::All)?;

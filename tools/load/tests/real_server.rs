@@ -78,8 +78,16 @@ fn idle_phones_are_held_and_flapping_ones_lose_nothing() {
     assert!(report["hold"]["cpu_user_us"].is_u64() && report["server"]["cpu_us_per_login"].is_f64());
     assert!(report["server"]["rss_bytes"].as_u64() > report["server"]["rss_bytes_per_phone"].as_u64());
 
+    let (code, report) = node.load("idle --phones 100 --hold 1 --resume");
+    assert_eq!((code, report["logged_in"].as_u64()), (0, Some(100)));
+    assert_eq!(report["resumed"]["by_ticket"], 100);
+    assert!(report["resumed"]["login_per_s"].as_f64().unwrap() > 0.0);
+
     let (code, report) = node.load("flap --phones 100 --rate 1000 --flaps 40 --duration 3 --body 40");
     assert_eq!((code, report["lost"].as_u64()), (0, Some(0)));
     assert_eq!((report["sent"].as_u64(), report["delivered"].as_u64()), (Some(3000), Some(3000)));
-    assert!((100..=120).contains(&report["flaps"].as_u64().unwrap()), "{report}");
+    let flaps = report["flaps"].as_u64().unwrap();
+    assert!((100..=120).contains(&flaps), "{report}");
+    // A few are dropped before they have a new ticket.
+    assert!(report["resumed"]["by_ticket"].as_u64().unwrap() > flaps / 2, "{report}");
 }

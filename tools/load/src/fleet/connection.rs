@@ -66,7 +66,8 @@ impl Fleet {
             name,
             keys: state.keys,
             server_key: self.config.server_key,
-            ticket: None,
+            // It works once, even where the connection that it is for comes to nothing.
+            ticket: state.ticket.take().map(|ticket| *ticket),
             register: state.registers && account.is_none(),
             partition_hint: account.map(|account| account.partition()),
             seed,
@@ -107,6 +108,9 @@ impl Fleet {
             state.drained = true;
             self.counts.drained += 1;
         }
+        if let Some(ticket) = signals.ticket.filter(|_| self.config.keeps_tickets) {
+            state.ticket = Some(Box::new(ticket));
+        }
         self.counts.pongs += u64::from(signals.pongs);
         if let (Some(number), Some(client)) = (signals.ack, &mut state.client) {
             client.ack(number);
@@ -128,6 +132,7 @@ impl Fleet {
         let first = !std::mem::replace(&mut state.ever_online, true);
         self.logins.welcome(first, state.connect_ns, now_ns);
         self.counts.logins += 1;
+        self.counts.resumed += u64::from(welcome.server_key.is_none());
         self.books.connected(phone, now_ns);
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Counts {
     pub(super) drained: u64,
     /// Logins, later ones too.
     pub(crate) logins: u64,
+    /// Of these, by a ticket.
+    pub(crate) resumed: u64,
     /// Connections that were lost, other than on purpose.
     pub(crate) lost: u64,
     /// Connections that were dropped on purpose.
@@ -52,6 +54,7 @@ impl AddAssign for Counts {
         self.phones.iter_mut().zip(other.phones).for_each(|(mine, theirs)| *mine += theirs);
         self.drained += other.drained;
         self.logins += other.logins;
+        self.resumed += other.resumed;
         self.lost += other.lost;
         self.flaps += other.flaps;
         self.pings += other.pings;

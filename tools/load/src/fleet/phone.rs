@@ -2,6 +2,7 @@
 
 use tern_protocol::phone::client::Client;
 use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::Ticket;
 use tern_ring::Slot;
 
 /// Where a phone's connection is.
@@ -32,6 +33,8 @@ pub(crate) struct Phone {
     /// Which connection attempt; completions of earlier ones are stale.
     pub(crate) attempt: u32,
     pub(crate) client: Option<Client>,
+    /// For the next connection; kept only where phones come and go.
+    pub(crate) ticket: Option<Box<Ticket>>,
     pub(crate) slot: Option<Slot>,
     /// A send is under way; what comes up meanwhile goes with the next.
     pub(crate) sending: bool,
@@ -62,6 +65,7 @@ impl Phone {
             stage: Stage::Away,
             attempt: 0,
             client: None,
+            ticket: None,
             slot: None,
             sending: false,
             dirty: false,

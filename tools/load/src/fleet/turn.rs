@@ -51,6 +51,8 @@ pub(crate) struct FleetConfig {
     pub(crate) first_phone: u32,
     /// Phones that connect from one address of the loopback network, where the whole fleet has more than that.
     pub(crate) phones_per_source: u32,
+    /// Whether phones keep a ticket for coming again. Else they use their keys, and cost less memory.
+    pub(crate) keeps_tickets: bool,
     /// Whether there are further rings.
     pub(crate) one_of_many: bool,
 }
@@ -157,6 +159,12 @@ impl Fleet {
     /// Where everything stands.
     pub(crate) fn counts(&self) -> Counts {
         Counts { sums: self.books.tally.sums, ..self.counts }
+    }
+
+    /// Counts logins as if nobody had been here before.
+    pub(crate) fn count_logins_anew(&mut self) {
+        self.phones.iter_mut().for_each(|phone| phone.ever_online = false);
+        self.logins = Logins::default();
     }
 
     /// Moves a phone to another stage.
