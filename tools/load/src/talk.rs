@@ -49,13 +49,13 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
     let over = session.run("traffic", until_ns, |_| false)?;
     // The figures of the window are those of its end, whatever a worker was in the middle of.
     let counts = session.crew.each(|fleet| {
-        fleet.traffic = Traffic::Nothing;
-        fleet.flaps = None;
-        fleet.counts()
+        let counts = fleet.counts();
+        fleet.end_traffic();
+        counts
     })?;
     let elapsed_ns = session.now_ns() - start_ns;
     let delivered_in_window = counts.iter().map(|counts| counts.sums.delivered).sum();
-    let flap_count = counts.iter().map(|counts| counts.flaps).sum();
+    let flap_count = session.crew.counts()?.flaps;
     traffic_window.iter().for_each(|window| window.stop());
 
     complete = over == Over::Time;

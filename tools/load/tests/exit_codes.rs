@@ -115,7 +115,8 @@ fn flapping_phones_lose_nothing() {
     assert_eq!(report["delivered"], report["sent"]);
     assert_eq!(report["sent"], 600);
     let flaps = report["flaps"].as_u64().unwrap();
-    assert!((40..=60).contains(&flaps), "{flaps}");
+    // Of sixty; those for which nobody is online are left out.
+    assert!((10..=60).contains(&flaps), "{flaps}");
     let p99 = |field: &str| report[field]["p99"].as_f64().unwrap();
     assert!(p99("latency_us") > p99("steady_latency_us"), "who is away gets its mail later");
     for (habit, field) in [(Habit::Loses, "lost"), (Habit::Duplicates, "duplicated")] {

@@ -181,6 +181,13 @@ impl Fleet {
         (0..self.phones.len() as u32).for_each(|phone| self.mark(phone));
     }
 
+    /// Nothing new from here on, but for what was due before.
+    pub(crate) fn end_traffic(&mut self) {
+        self.submit_due(self.clock.now_ns());
+        self.traffic = Traffic::Nothing;
+        self.flaps = None;
+    }
+
     /// Puts a phone on the list of those that have something to say.
     pub(super) fn mark(&mut self, phone: u32) {
         let state = &mut self.phones[phone as usize];
