@@ -16,7 +16,6 @@ use tern_ring::Waker;
 const TURN_NS: u64 = 60_000_000_000;
 
 type Order = Box<dyn FnOnce(&mut Fleet, &Published) + Send>;
-type Make = Box<dyn FnOnce() -> Result<Fleet> + Send>;
 
 #[derive(Clone, Default)]
 struct Published(Arc<Mutex<Counts>>);
@@ -36,14 +35,16 @@ struct Worker {
 }
 
 /// All workers, in the order of their phones.
+#[derive(Default)]
 pub(crate) struct Crew {
     workers: Vec<Worker>,
 }
 
 impl Crew {
-    /// Starts one thread for each fleet; each is made on its thread, because a ring belongs to one.
-    pub(crate) fn start(fleets: impl IntoIterator<Item = Make>) -> Result<Self> {
-        Ok(Self { workers: fleets.into_iter().map(Worker::start).collect::<Result<_>>()? })
+    /// Starts one more thread; its fleet is made on it, because a ring belongs to one.
+    pub(crate) fn hire(&mut self, fleet: impl FnOnce() -> Result<Fleet> + Send + 'static) -> Result<()> {
+        self.workers.push(Worker::start(fleet)?);
+        Ok(())
     }
 
     /// How many there are.
@@ -89,7 +90,7 @@ impl Crew {
 }
 
 impl Worker {
-    fn start(make: Make) -> Result<Self> {
+    fn start(make: impl FnOnce() -> Result<Fleet> + Send + 'static) -> Result<Self> {
         let (orders, to_do) = channel();
         let (tell, told) = channel();
         let published = Published::default();

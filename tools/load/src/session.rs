@@ -112,7 +112,7 @@ impl Session {
         let run = Run { started_s: Clock::unix_s() + 1, first_low: u32::from_le_bytes(low) };
         let server_key = admin.as_ref().map(Admin::server_key).transpose()?;
         let per_worker = phones_per_worker(common.phones)?;
-        let mut crew = Vec::new();
+        let mut crew = Crew::default();
         for first_phone in (0..common.phones).step_by(per_worker as usize) {
             let phone_count = per_worker.min(common.phones - first_phone);
             let (keys, accounts) = members(common.seed, first_phone, phone_count, admin.as_ref())?;
@@ -128,13 +128,14 @@ impl Session {
             let body_bytes = common.body;
             let make =
                 move || Fleet::new(config, keys, Books::new(accounts, first_phone, body_bytes, run), clock);
-            crew.push(Box::new(make) as Box<dyn FnOnce() -> Result<Fleet> + Send>);
+            // Slice after slice, so that the lists of one are gone before those of the next are made.
+            crew.hire(make)?;
             if common.phones > per_worker {
                 eprintln!("tern-load: {} of {} accounts are there", first_phone + phone_count, common.phones);
             }
         }
         Ok(Self {
-            crew: Crew::start(crew)?,
+            crew,
             admin,
             clock,
             phone_count: common.phones,

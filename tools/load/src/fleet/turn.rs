@@ -24,9 +24,9 @@ pub(crate) const SPARE_DESCRIPTOR_COUNT: u32 = 512;
 const SCHEDULE_GRAIN_NS: u64 = 200_000;
 /// How often some of the phones are looked at, whether they are silent.
 pub(super) const KEEP_ALIVE_NS: u64 = 1_000_000_000;
-/// Receive buffers of a ring whose phones talk, and of one of many that mostly wait.
-const BUFFER_COUNT: u16 = 4096;
-const BUFFER_COUNT_OF_MANY: u16 = 512;
+/// Receive buffers of a ring whose phones talk, and of one of many that mostly wait: sooner or later each is touched.
+const BUFFERS: (u16, u32) = (4096, 4096);
+const BUFFERS_OF_MANY: (u16, u32) = (256, 2048);
 
 /// What the phones send.
 #[derive(Clone, Debug)]
@@ -91,8 +91,8 @@ impl Fleet {
         {
             anyhow::bail!("open files: {descriptor_count} descriptors needed, limits are {soft} and {hard}");
         }
-        let buffer_count = if config.one_of_many { BUFFER_COUNT_OF_MANY } else { BUFFER_COUNT };
-        let sizes = Config { descriptor_count, buffer_count, buffer_bytes: 4096, ..Config::default() };
+        let (buffer_count, buffer_bytes) = if config.one_of_many { BUFFERS_OF_MANY } else { BUFFERS };
+        let sizes = Config { descriptor_count, buffer_count, buffer_bytes, ..Config::default() };
         let ring =
             Ring::new(&sizes).map_err(|error| anyhow::anyhow!("{:?}", tern_ring::probe::explain(&error)))?;
         let mut seed = [0; 32];
