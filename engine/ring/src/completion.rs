@@ -94,7 +94,7 @@ impl Ring {
                 None
             }
             // The peer's ring is gone: so is the need to wake it.
-            Kind::Cancel | Kind::MessageSent => None,
+            Kind::Cancel | Kind::MessageSent | Kind::SocketOption => None,
         };
         event.map(Raw::Event)
     }

@@ -50,6 +50,7 @@ pub mod numa;
 mod operation;
 mod park;
 pub mod probe;
+mod reset;
 mod ring;
 mod slots;
 mod socket;

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Message = 9,
     /// Posted by another ring with a descriptor: 56 bits of message follow.
     Arrival = 10,
+    /// A socket option, of which nobody waits for the answer.
+    SocketOption = 11,
     /// A poll of a parked socket; slot and generation follow.
     Poll = 12,
     /// The cancellation of a receive, so that its socket can be parked; slot and generation follow.
@@ -74,6 +76,7 @@ pub(crate) const fn kind(user_data: u64) -> Option<Kind> {
         8 => Kind::MessageSent,
         9 => Kind::Message,
         10 => Kind::Arrival,
+        11 => Kind::SocketOption,
         12 => Kind::Poll,
         13 => Kind::Unarm,
         _ => return None,

@@ -122,3 +122,39 @@ fn a_refused_connection_leaves_no_slot() {
     }
     panic!("failed: {failed}, slots: {}", ring.stats().slots_used_now);
 }
+
+/// A client that connects, is received from always, and is dropped by `end`: what the other end's read says.
+fn seen_by_the_other_end(end: impl Fn(&mut Ring, Slot)) -> std::io::Result<usize> {
+    let mut ring = Ring::new(&small()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    ring.connect(listener.local_addr().unwrap(), None, 9).unwrap();
+    let (mut stream, mut closed) = (None, false);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !closed && Instant::now() < deadline {
+        turn(&mut ring, |ring, name, slot, _| match name {
+            "connected" => {
+                ring.receive_always(Slot(slot), 9).unwrap();
+                ring.send(Slot(slot), 9, b"x").unwrap();
+            }
+            "sent" => {
+                let mut accepted = listener.accept().unwrap().0;
+                accepted.read_exact(&mut [0]).unwrap();
+                stream = Some(accepted);
+                end(ring, Slot(slot));
+            }
+            "closed" => closed = true,
+            _ => {}
+        });
+    }
+    assert!(closed, "the slot is free again");
+    let mut stream = stream.expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.read(&mut [0])
+}
+
+#[test]
+fn a_reset_is_not_an_end_of_the_stream() {
+    assert_eq!(seen_by_the_other_end(|ring, slot| ring.close(slot, 9).unwrap()).unwrap(), 0);
+    let error = seen_by_the_other_end(|ring, slot| ring.reset(slot, 9).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

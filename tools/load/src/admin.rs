@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tern_protocol::ids::AccountId;
 
-/// Accounts of one request; the endpoint takes up to 50,000.
-const BATCH_COUNT: usize = 10_000;
 /// Making a batch waits for its group commits.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The figures are polled; a server that is being restarted is asked again.
@@ -70,40 +68,38 @@ impl Admin {
         Self { base: format!("http://{address}"), agent: config.into() }
     }
 
-    /// Makes the accounts, or finds them with the same keys: their ids in order.
+    /// Makes the accounts, or finds them with the same keys: their ids in order. One request, which takes up to
+    /// 50,000.
     pub(crate) fn create(&self, accounts: &[(String, [u8; 32])]) -> Result<Vec<AccountId>> {
-        let mut ids = Vec::with_capacity(accounts.len());
-        for batch in accounts.chunks(BATCH_COUNT) {
-            let of = |(name, key): &'_ (String, [u8; 32])| (name.clone(), [hex(key)]);
-            let named: Vec<(String, [String; 1])> = batch.iter().map(of).collect();
-            let accounts = named
+        let body = CreateBody {
+            accounts: accounts
                 .iter()
-                .map(|(name, device_keys)| NewAccount { name, device_keys: device_keys.clone() })
-                .collect();
-            let body = serde_json::to_string(&CreateBody { accounts })?;
-            let mut response = self
-                .agent
-                .post(format!("{}/v1/accounts", self.base))
-                .config()
-                // The answer's text says what is wrong.
-                .http_status_as_error(false)
-                .build()
-                .header("content-type", "application/json")
-                .send(body)
-                .context("the admin endpoint made no accounts")?;
-            let text = response.body_mut().read_to_string()?;
-            if !response.status().is_success() {
-                bail!("the admin endpoint made no accounts: {}: {text}", response.status());
-            }
-            let reply: CreateReply = serde_json::from_str(&text)?;
-            if reply.results.len() != batch.len() {
-                bail!("{} accounts asked for, {} answers", batch.len(), reply.results.len());
-            }
-            for (created, (name, _)) in reply.results.iter().zip(batch) {
-                let id = created.id.as_ref().and_then(|id| id.parse().ok());
-                let Some(id) = id else { bail!("account {name}: {}", created.result) };
-                ids.push(AccountId(id));
-            }
+                .map(|(name, key)| NewAccount { name, device_keys: [hex(key)] })
+                .collect(),
+        };
+        let mut response = self
+            .agent
+            .post(format!("{}/v1/accounts", self.base))
+            .config()
+            // The answer's text says what is wrong.
+            .http_status_as_error(false)
+            .build()
+            .header("content-type", "application/json")
+            .send(serde_json::to_string(&body)?)
+            .context("the admin endpoint made no accounts")?;
+        let text = response.body_mut().read_to_string()?;
+        if !response.status().is_success() {
+            bail!("the admin endpoint made no accounts: {}: {text}", response.status());
+        }
+        let reply: CreateReply = serde_json::from_str(&text)?;
+        if reply.results.len() != accounts.len() {
+            bail!("{} accounts asked for, {} answers", accounts.len(), reply.results.len());
+        }
+        let mut ids = Vec::with_capacity(accounts.len());
+        for (created, (name, _)) in reply.results.iter().zip(accounts) {
+            let id = created.id.as_ref().and_then(|id| id.parse().ok());
+            let Some(id) = id else { bail!("account {name}: {}", created.result) };
+            ids.push(AccountId(id));
         }
         Ok(ids)
     }

@@ -1,8 +1,12 @@
 //! The command line.
 
+use crate::talk::{self, Talk};
 use clap::{Args, Parser, Subcommand};
 
-/// Tern's traffic generator: many phones on one thread, with exact books about every message.
+/// Phones that find their own places in the loopback network and in a connection's key.
+const PHONE_COUNT_MAX: u32 = 4_000_000;
+
+/// Tern's traffic generator: many phones on few threads, with exact books about every message.
 ///
 /// Exit codes: 0 clean; 1 lost, duplicated, misordered or misdelivered messages, or an early tick; 2 usage;
 /// 3 incomplete (logins missing, patience exceeded, not drained).
@@ -15,11 +19,16 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Mode {
+    /// Phones log in and stay, silent but for their keep-alives. Phones lost while they are held make the run
+    /// incomplete, whether or not they come back.
+    Idle(IdleArgs),
     /// Phones 2k and 2k+1 talk with each other, both ways, for a while.
     Pairs(PairsArgs),
     /// Even phones send to their absent odd neighbours, then leave; the odd ones come and drain; then the even ones
     /// come back for the `delivered` ticks that wait for them.
     Offline(OfflineArgs),
+    /// As `pairs --rate`, while connections are dropped without a word, by FIN and by RST in turns, and come back.
+    Flap(FlapArgs),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +62,33 @@ pub(crate) struct CommonArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// How long to hold them after the last login, seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) hold: f64,
+    /// After the logins all phones leave, and come back by the tickets that they were given; `resumed` tells how fast.
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FlapArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// Messages per second over all phones, on a schedule; latency counts from the scheduled time.
+    #[arg(long, value_name = "R")]
+    pub(crate) rate: f64,
+    /// Connections dropped per second over all phones.
+    #[arg(long, value_name = "F")]
+    pub(crate) flaps: f64,
+    /// How long to send and drop, seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) duration: f64,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct PairsArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -83,11 +119,52 @@ pub(crate) struct OfflineArgs {
     pub(crate) messages: u64,
 }
 
+impl PairsArgs {
+    /// What is said.
+    pub(crate) fn talk(&self) -> Talk {
+        let pace = match (self.pace.window, self.pace.rate) {
+            (Some(count), _) => talk::Pace::Window(count),
+            (None, rate) => talk::Pace::Rate(rate.expect("clap wants one of the two")),
+        };
+        let verify_only = self.common.verify_only;
+        Talk { pace, flaps_per_s: None, duration_s: self.duration, verify_only }
+    }
+}
+
+impl FlapArgs {
+    /// What is said, and what is dropped.
+    pub(crate) fn talk(&self) -> Talk {
+        Talk {
+            pace: talk::Pace::Rate(self.rate),
+            flaps_per_s: Some(self.flaps),
+            duration_s: self.duration,
+            verify_only: self.common.verify_only,
+        }
+    }
+}
+
 impl Mode {
     pub(crate) fn common(&self) -> &CommonArgs {
         match self {
+            Self::Idle(args) => &args.common,
             Self::Pairs(args) => &args.common,
             Self::Offline(args) => &args.common,
+            Self::Flap(args) => &args.common,
+        }
+    }
+
+    /// Seconds and rates, each with the name of its option.
+    fn numbers(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            Self::Idle(args) => vec![("--hold", args.hold)],
+            Self::Pairs(args) => {
+                let rate = args.pace.rate.map(|rate| ("--rate", rate));
+                [("--duration", args.duration)].into_iter().chain(rate).collect()
+            }
+            Self::Offline(_) => vec![],
+            Self::Flap(args) => {
+                vec![("--duration", args.duration), ("--rate", args.rate), ("--flaps", args.flaps)]
+            }
         }
     }
 
@@ -95,21 +172,21 @@ impl Mode {
     pub(crate) fn check(&self) -> Result<(), String> {
         let common = self.common();
         let body_bytes_max = tern_protocol::phone::frame::BODY_BYTES_MAX;
-        let seconds = |value: f64| value.is_finite() && value > 0.0 && value < 1e7;
-        let rules = [
-            (
-                common.phones >= 2 && common.phones.is_multiple_of(2),
-                "--phones must be an even number, 2 or more",
-            ),
-            (common.body <= body_bytes_max, "--body is more than a frame holds"),
-            (seconds(common.patience), "--patience must be a number of seconds above 0"),
-            (!matches!(self, Self::Pairs(args) if !seconds(args.duration)), "--duration must be above 0"),
-            (
-                !matches!(self, Self::Pairs(args) if args.pace.rate.is_some_and(|rate| !(rate > 0.0 && rate < 1e7))),
-                "--rate must be above 0",
-            ),
-        ];
-        rules.iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1.into()))
+        let phones = common.phones;
+        if phones < 2 || !phones.is_multiple_of(2) || phones > PHONE_COUNT_MAX {
+            return Err(format!("--phones {phones}, allowed: an even number from 2 to {PHONE_COUNT_MAX}"));
+        }
+        if common.body > body_bytes_max {
+            return Err(format!(
+                "--body {}, allowed: 0 to {body_bytes_max}, which a frame holds",
+                common.body
+            ));
+        }
+        let numbers = self.numbers().into_iter().chain([("--patience", common.patience)]);
+        match numbers.into_iter().find(|(_, value)| !(*value > 0.0 && *value < 1e7)) {
+            Some((name, value)) => Err(format!("{name} {value}, allowed: above 0, below 10,000,000")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -127,6 +204,8 @@ mod tests {
         for line in [
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
             "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --json",
+            "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
+            "tern-load flap --phone 127.0.0.1:1 --phones 10000 --rate 2000 --flaps 50.5 --duration 9 --json",
             "tern-load offline --phone h:1 --phones 2 --messages 5 --body 1 --json --seed 3 --patience 5 --verify-only",
         ] {
             assert_eq!(parse(line), Ok(()), "{line}");
@@ -143,6 +222,10 @@ mod tests {
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --rate 0 --duration 1",
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration nan",
             "tern-load idle --phone 127.0.0.1:1 --phones 2",
+            "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold -1",
+            "tern-load idle --phone 127.0.0.1:1 --phones 8000000 --hold 1",
+            "tern-load flap --phone 127.0.0.1:1 --phones 2 --rate 5 --flaps 0 --duration 1",
+            "tern-load flap --phone 127.0.0.1:1 --phones 2 --flaps 1 --duration 1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

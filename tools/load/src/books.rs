@@ -1,8 +1,10 @@
 //! From what a phone is told to the ledger: who may have sent it, whether it is whole, what the phone does next.
 
 use crate::ledger::{Delivery, Flow, Leftovers, Run, Tally};
+use std::collections::HashMap;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::Event;
+use tern_protocol::phone::ticket::Ticket;
 
 /// Bytes that a body begins with, as far as it is long enough: run, sender, addressee, place in the flow.
 const BODY_HEAD_BYTES: usize = 16;
@@ -13,48 +15,84 @@ pub(crate) const fn partner(phone: u32) -> u32 {
     phone ^ 1
 }
 
+/// What a login told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Welcome {
+    /// The server's key, confirmed or learnt; none where a ticket was used.
+    pub(crate) server_key: Option<[u8; 32]>,
+    /// Ping after so many silent seconds.
+    pub(crate) keep_alive_s: u16,
+}
+
 /// What a batch of received bytes asks of the connection.
 #[derive(Default, Debug)]
 pub(crate) struct Signals {
     /// Acknowledge up to this number.
     pub(crate) ack: Option<u32>,
-    /// Logged in, with the server's key.
-    pub(crate) welcome: Option<Option<[u8; 32]>>,
+    /// Logged in.
+    pub(crate) welcome: Option<Welcome>,
     /// The mailbox was empty.
     pub(crate) drained: bool,
+    /// A ticket for the next connection.
+    pub(crate) ticket: Option<Ticket>,
+    /// Answers to keep-alives.
+    pub(crate) pongs: u32,
     /// The connection is over; come back after so many milliseconds.
     pub(crate) retry_ms: Option<u32>,
     /// The connection is over, for good: what the server said.
     pub(crate) refused: Option<String>,
 }
 
-/// All flows (by their sender) and all phones' accounts.
+/// The flows (by their sender) and the accounts of one worker's phones. Phones are numbered from 0 here; in bodies
+/// and names by their number in the whole fleet.
 pub(crate) struct Books {
-    pub(crate) flows: Vec<Flow>,
+    run: Run,
+    /// None until there is something to write down: most phones of a large fleet are idle.
+    flows: Vec<Option<Box<Flow>>>,
     pub(crate) tally: Tally,
     pub(crate) accounts: Vec<Option<AccountId>>,
     /// Accounts of phones that have not logged in yet, as leftover mail names them; each login is held to it.
-    claimed: Vec<Option<AccountId>>,
+    claimed: HashMap<u32, AccountId>,
     leftovers: Leftovers,
     bodies: Bodies,
 }
 
 impl Books {
-    /// Empty books for so many phones.
-    pub(crate) fn new(phone_count: u32, body_bytes: usize, run: Run) -> Self {
+    /// Empty books for as many phones as accounts, of which the first is `first_phone` of the fleet (even, so that
+    /// pairs stay together).
+    pub(crate) fn new(
+        accounts: Vec<Option<AccountId>>,
+        first_phone: u32,
+        body_bytes: usize,
+        run: Run,
+    ) -> Self {
+        assert!(first_phone.is_multiple_of(2), "a pair is never split");
         Self {
-            flows: (0..phone_count).map(|_| Flow::new(run)).collect(),
+            run,
+            flows: accounts.iter().map(|_| None).collect(),
             tally: Tally::default(),
-            accounts: vec![None; phone_count as usize],
-            claimed: vec![None; phone_count as usize],
+            accounts,
+            claimed: HashMap::new(),
             leftovers: Leftovers::default(),
-            bodies: Bodies::new(run, body_bytes),
+            bodies: Bodies { first_phone, first_low: run.first_low, template: vec![FILLER; body_bytes] },
         }
     }
 
-    /// The flow that `phone` sends.
-    pub(crate) fn flow(&mut self, phone: u32) -> &mut Flow {
-        &mut self.flows[phone as usize]
+    /// The flow that `phone` sends, and the sums that it writes to.
+    pub(crate) fn flow(&mut self, phone: u32) -> (&mut Flow, &mut Tally) {
+        let run = self.run;
+        let flow = self.flows[phone as usize].get_or_insert_with(|| Box::new(Flow::new(run)));
+        (flow, &mut self.tally)
+    }
+
+    /// The flow that `phone` sends, if there was ever something to write down.
+    pub(crate) fn flow_if_any(&mut self, phone: u32) -> Option<&mut Flow> {
+        self.flows[phone as usize].as_deref_mut()
+    }
+
+    /// Messages of `phone` that are ticked and not delivered.
+    pub(crate) fn missing_count(&self, phone: u32) -> u32 {
+        self.flows[phone as usize].as_deref().map_or(0, Flow::missing_count)
     }
 
     /// The body of message `seq` of the flow that `phone` sends.
@@ -63,15 +101,21 @@ impl Books {
     }
 
     /// A phone has a new connection: as a sender it starts again, as an addressee it may get things again.
-    pub(crate) fn connected(&mut self, phone: u32) {
-        self.flow(phone).sender_connected();
-        self.flow(partner(phone)).addressee_connected();
+    pub(crate) fn connected(&mut self, phone: u32, now_ns: u64) {
+        if let Some(flow) = self.flow_if_any(phone) {
+            flow.sender_connected(now_ns);
+        }
+        if let Some(flow) = self.flow_if_any(partner(phone)) {
+            flow.addressee_connected(now_ns);
+        }
         self.leftovers.addressee_connected(phone);
     }
 
     /// A phone's acknowledgement of everything that came is on its way.
     pub(crate) fn acknowledged(&mut self, phone: u32) {
-        self.flow(partner(phone)).acknowledged();
+        if let Some(flow) = self.flow_if_any(partner(phone)) {
+            flow.acknowledged();
+        }
     }
 
     /// Takes one event of `phone`. `jitter` is between 0 and 1.
@@ -83,34 +127,41 @@ impl Books {
         jitter: f64,
         signals: &mut Signals,
     ) {
-        let tally = &mut self.tally;
-        let flow = &mut self.flows[phone as usize];
         match event {
-            Event::Welcome { account, server_key, .. } => {
-                let known = self.accounts[phone as usize].or(self.claimed[phone as usize]);
-                tally.faults.misdelivered += u64::from(known.is_some_and(|known| known != account));
+            Event::Welcome { account, server_key, keep_alive_s, .. } => {
+                let claimed = self.claimed.get(&phone).copied();
+                let known = self.accounts[phone as usize].or(claimed);
+                self.tally.sums.faults.misdelivered += u64::from(known.is_some_and(|known| known != account));
                 self.accounts[phone as usize] = Some(account);
-                signals.welcome = Some(server_key);
+                signals.welcome = Some(Welcome { server_key, keep_alive_s });
             }
             Event::Deliver { number, from, id, body, .. } => {
                 signals.ack = Some(number);
                 self.take_delivery(phone, from, id, body, now_ns);
             }
-            Event::Sent { id } => flow.on_sent(id, now_ns, tally),
+            Event::Sent { id } => {
+                let (flow, tally) = self.flow(phone);
+                flow.on_sent(id, now_ns, tally);
+            }
             Event::Delivered { number, by, id, .. } => {
                 signals.ack = Some(number);
                 if self.is_account_of(partner(phone), by) {
-                    self.flows[phone as usize].on_delivered(id, &mut self.tally);
+                    let (flow, tally) = self.flow(phone);
+                    flow.on_delivered(id, tally);
                 } else {
-                    self.tally.faults.misdelivered += 1;
+                    self.tally.sums.faults.misdelivered += 1;
                 }
             }
             Event::Drained => signals.drained = true,
             Event::Busy { id, retry_ms } => {
                 let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
+                let (flow, tally) = self.flow(phone);
                 flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
             }
-            Event::Expired { id } | Event::Unknown { id } => flow.on_refused(id, tally),
+            Event::Expired { id } | Event::Unknown { id } => {
+                let (flow, tally) = self.flow(phone);
+                flow.on_refused(id, tally);
+            }
             Event::Goodbye { retry_ms, .. } | Event::ConnectBusy { retry_ms } => {
                 signals.retry_ms = Some(retry_ms);
             }
@@ -120,12 +171,12 @@ impl Books {
             }
             // One device to an account, no reading and nobody to watch.
             Event::Read { .. } | Event::ReadTaken { .. } | Event::Copy { .. } => {
-                tally.faults.misdelivered += 1;
+                self.tally.sums.faults.misdelivered += 1;
             }
+            Event::Ticket { ticket, .. } => signals.ticket = Some(ticket),
             Event::TicketRefused => signals.retry_ms = Some(0),
-            Event::Pong { .. }
-            | Event::Found { .. }
-            | Event::Ticket { .. }
+            Event::Pong { .. } => signals.pongs += 1,
+            Event::Found { .. }
             | Event::ServerKey { .. }
             | Event::Presence { .. }
             | Event::Typing { .. }
@@ -137,23 +188,24 @@ impl Books {
     /// Whether `account` is that phone's, as far as it is known: without the admin endpoint it is learnt at its login.
     fn is_account_of(&mut self, phone: u32, account: AccountId) -> bool {
         let known = self.accounts[phone as usize];
-        known.unwrap_or_else(|| *self.claimed[phone as usize].get_or_insert(account)) == account
+        known.unwrap_or_else(|| *self.claimed.entry(phone).or_insert(account)) == account
     }
 
     fn take_delivery(&mut self, phone: u32, from: AccountId, id: MessageId, body: &[u8], now_ns: u64) {
         let sender = partner(phone);
         if !self.is_account_of(sender, from) {
-            self.tally.faults.misdelivered += 1;
+            self.tally.sums.faults.misdelivered += 1;
             return;
         }
-        match self.flows[sender as usize].on_deliver(id, now_ns, &mut self.tally) {
+        let (flow, tally) = self.flow(sender);
+        match flow.on_deliver(id, now_ns, tally) {
             Delivery::Earlier => {
                 self.leftovers.on_deliver(phone, id, &mut self.tally);
-                self.tally.faults.misdelivered += u64::from(!Bodies::is_for(body, sender, phone));
+                self.tally.sums.faults.misdelivered += u64::from(!self.bodies.is_for(body, sender, phone));
             }
             // A body that is not the one that was sent under this id is somebody else's.
             Delivery::First | Delivery::Again => {
-                self.tally.faults.misdelivered += u64::from(!self.bodies.is_whole(body, sender, id));
+                self.tally.sums.faults.misdelivered += u64::from(!self.bodies.is_whole(body, sender, id));
             }
             Delivery::Duplicate | Delivery::Unknown => {}
         }
@@ -162,30 +214,28 @@ impl Books {
 
 /// Makes and checks bodies.
 struct Bodies {
-    run: Run,
+    first_phone: u32,
+    first_low: u32,
     template: Vec<u8>,
 }
 
 impl Bodies {
-    fn new(run: Run, body_bytes: usize) -> Self {
-        Self { run, template: vec![FILLER; body_bytes] }
-    }
-
     fn make(&mut self, phone: u32, seq: u32) -> &[u8] {
-        let head = head(self.run.first_low, phone, seq);
+        let head = head(self.first_low, self.first_phone + phone, seq);
         let head_bytes = self.template.len().min(BODY_HEAD_BYTES);
         self.template[..head_bytes].copy_from_slice(&head[..head_bytes]);
         &self.template
     }
 
     fn is_whole(&mut self, body: &[u8], sender: u32, id: MessageId) -> bool {
-        let seq = (id.0 as u32).wrapping_sub(self.run.first_low);
+        let seq = (id.0 as u32).wrapping_sub(self.first_low);
         self.make(sender, seq) == body
     }
 
     /// As far as it can be told of a body of an earlier run, whose length may have been another.
-    fn is_for(body: &[u8], sender: u32, addressee: u32) -> bool {
-        body.get(4..12).is_none_or(|ends| ends == [sender.to_le_bytes(), addressee.to_le_bytes()].concat())
+    fn is_for(&self, body: &[u8], sender: u32, addressee: u32) -> bool {
+        let named = |phone: u32| (self.first_phone + phone).to_le_bytes();
+        body.get(4..12).is_none_or(|ends| ends == [named(sender), named(addressee)].concat())
     }
 }
 
@@ -204,14 +254,12 @@ mod tests {
 
     const RUN: Run = Run { started_s: 100, first_low: 7 };
 
+    /// The first of its phones is the fleet's number 6.
     fn books(body_bytes: usize) -> (Books, MessageId) {
-        let mut books = Books::new(4, body_bytes, RUN);
-        for (phone, account) in books.accounts.iter_mut().enumerate() {
-            *account = Some(AccountId(phone as u64 + 1));
-        }
-        let Books { flows, tally, .. } = &mut books;
-        flows[0].submit(1, 0, tally);
-        let id = flows[0].next_to_send(1).expect("one was submitted").id;
+        let mut books = Books::new((1..=4).map(|n| Some(AccountId(n))).collect(), 6, body_bytes, RUN);
+        let (flow, tally) = books.flow(0);
+        flow.submit(1, 0, tally);
+        let id = flow.next_to_send(1).expect("one was submitted").id;
         (books, id)
     }
 
@@ -228,8 +276,9 @@ mod tests {
         for body_bytes in [0, 5, 16, 128] {
             let (mut books, id) = books(body_bytes);
             let body = books.body(0, 0).to_vec();
+            assert_eq!(body[..], [&head(7, 6, 0)[..], &[FILLER; 128]].concat()[..body_bytes]);
             assert_eq!(deliver(&mut books, 1, 1, id, &body).ack, Some(9));
-            assert_eq!((books.tally.delivered, books.tally.faults), (1, Faults::default()));
+            assert_eq!((books.tally.sums.delivered, books.tally.sums.faults), (1, Faults::default()));
         }
     }
 
@@ -239,15 +288,15 @@ mod tests {
         let body = books.body(0, 0).to_vec();
         deliver(&mut books, 2, 1, id, &body);
         deliver(&mut books, 1, 3, id, &body);
-        assert_eq!((books.tally.delivered, books.tally.faults.misdelivered), (0, 2));
+        assert_eq!((books.tally.sums.delivered, books.tally.sums.faults.misdelivered), (0, 2));
         let mut changed = body.clone();
         changed[127] ^= 1;
         deliver(&mut books, 1, 1, id, &changed);
-        assert_eq!((books.tally.delivered, books.tally.faults.misdelivered), (1, 3));
+        assert_eq!((books.tally.sums.delivered, books.tally.sums.faults.misdelivered), (1, 3));
         let mut signals = Signals::default();
         let tick = Event::Delivered { number: 1, by: AccountId(3), id, time_s: 0 };
         books.take(0, tick, 5, 0.0, &mut signals);
-        assert_eq!(books.tally.faults.misdelivered, 4);
+        assert_eq!(books.tally.sums.faults.misdelivered, 4);
     }
 
     #[test]
@@ -255,10 +304,10 @@ mod tests {
         let (mut books, _) = books(16);
         books.accounts[0] = None;
         let old = |n| MessageId::new(RUN.started_s - 1, n);
-        deliver(&mut books, 1, 1, old(3), &head(99, 0, 5));
-        assert_eq!(books.tally.faults.misdelivered, 0);
-        deliver(&mut books, 1, 8, old(4), &head(99, 0, 6));
-        assert_eq!(books.tally.faults.misdelivered, 1, "two senders claim to be one phone");
+        deliver(&mut books, 1, 1, old(3), &head(99, 6, 5));
+        assert_eq!(books.tally.sums.faults.misdelivered, 0);
+        deliver(&mut books, 1, 8, old(4), &head(99, 6, 6));
+        assert_eq!(books.tally.sums.faults.misdelivered, 1, "two senders claim to be one phone");
         let welcome = |account| Event::Welcome {
             account: AccountId(account),
             device: tern_protocol::ids::DeviceId(1),
@@ -268,20 +317,20 @@ mod tests {
             keep_alive_s: 240,
         };
         books.take(0, welcome(1), 5, 0.0, &mut Signals::default());
-        assert_eq!(books.tally.faults.misdelivered, 1);
+        assert_eq!(books.tally.sums.faults.misdelivered, 1);
         books.take(0, welcome(8), 5, 0.0, &mut Signals::default());
-        assert_eq!(books.tally.faults.misdelivered, 2, "another account than before");
+        assert_eq!(books.tally.sums.faults.misdelivered, 2, "another account than before");
     }
 
     #[test]
     fn leftovers_are_checked_and_left_out_of_the_figures() {
         let (mut books, _) = books(128);
         let old = MessageId::new(RUN.started_s - 1, 3);
-        let body = head(99, 0, 5);
+        let body = head(99, 6, 5);
         assert_eq!(deliver(&mut books, 1, 1, old, &body).ack, Some(9));
-        assert_eq!((books.tally.leftovers, books.tally.delivered), (1, 0));
-        assert_eq!(books.tally.faults, Faults::default());
-        deliver(&mut books, 1, 1, MessageId::new(RUN.started_s - 1, 4), &head(99, 2, 6));
-        assert_eq!(books.tally.faults.misdelivered, 1);
+        assert_eq!((books.tally.sums.leftovers, books.tally.sums.delivered), (1, 0));
+        assert_eq!(books.tally.sums.faults, Faults::default());
+        deliver(&mut books, 1, 1, MessageId::new(RUN.started_s - 1, 4), &head(99, 0, 6));
+        assert_eq!(books.tally.sums.faults.misdelivered, 1);
     }
 }

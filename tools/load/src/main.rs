@@ -1,27 +1,34 @@
-//! `tern-load`: Tern's traffic generator. One thread drives all phones over one ring and keeps exact books.
+//! `tern-load`: Tern's traffic generator. Each worker drives some thousands of phones over one ring and keeps exact
+//! books of them.
 
 mod admin;
 mod args;
 mod books;
 mod clock;
+mod crew;
 mod fleet;
+mod idle;
 mod ledger;
 mod logins;
 mod offline;
-mod pairs;
 mod report;
 mod session;
+mod talk;
 mod usage;
 
 use args::{Cli, Mode};
 use clap::Parser;
 use report::Report;
-use session::Session;
+use session::{Manner, Session};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Phones of one source address: of some 28,000 ports for a pair of addresses, those of one parity are found fast.
+const PHONES_PER_SOURCE: u32 = 14_000;
+/// Likewise where connections come and go: the port of a closed one rests for a while.
+const PHONES_PER_SOURCE_OF_FLAPS: u32 = 4_000;
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
@@ -45,9 +52,20 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
-    let mut session = Session::set_up(mode.common())?;
+    let mut session = Session::set_up(mode.common(), manner(mode))?;
     match mode {
-        Mode::Pairs(args) => pairs::run(args, &mut session),
+        Mode::Idle(args) => idle::run(args, &mut session),
+        Mode::Pairs(args) => talk::run(&args.talk(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
+        Mode::Flap(args) => talk::run(&args.talk(), &mut session),
     }
+}
+
+fn manner(mode: &Mode) -> Manner {
+    let (phones_per_source, keeps_tickets) = match mode {
+        Mode::Idle(args) => (PHONES_PER_SOURCE, args.resume),
+        Mode::Pairs(_) | Mode::Offline(_) => (PHONES_PER_SOURCE, false),
+        Mode::Flap(_) => (PHONES_PER_SOURCE_OF_FLAPS, true),
+    };
+    Manner { phones_per_source, keeps_tickets }
 }

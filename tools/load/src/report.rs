@@ -38,6 +38,31 @@ pub(crate) struct Server {
     pub(crate) log_commits: Option<u64>,
 }
 
+/// What happened while idle phones were held.
+#[derive(Serialize, Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Hold {
+    pub(crate) seconds: f64,
+    /// Connections that were lost, whether or not their phones came back.
+    pub(crate) lost_count: u64,
+    /// Keep-alives, and their answers.
+    pub(crate) pings: u64,
+    pub(crate) pongs: u64,
+    /// What the server's process used; null without the admin endpoint.
+    pub(crate) cpu_user_us: Option<u64>,
+    pub(crate) cpu_system_us: Option<u64>,
+}
+
+/// Phones that left and came back by ticket.
+#[derive(Serialize, Clone, Copy, Default, PartialEq, Debug)]
+pub(crate) struct Resumed {
+    /// Logins by ticket, of all that came back.
+    pub(crate) by_ticket: u64,
+    pub(crate) login_per_s: Option<f64>,
+    pub(crate) login_p50_us: Option<f64>,
+    pub(crate) login_p99_us: Option<f64>,
+    pub(crate) server_cpu_us_per_login: Option<f64>,
+}
+
 /// The whole line.
 #[derive(Serialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct Report {
@@ -64,6 +89,14 @@ pub(crate) struct Report {
     pub(crate) cache_hit_rate: Option<f64>,
     pub(crate) writes_avoided: Option<u64>,
     pub(crate) server: Option<Server>,
+    /// Latency of the messages whose both ends stayed connected from submission to delivery.
+    pub(crate) steady_latency_us: Option<Latency>,
+    /// `flap`: connections dropped in the traffic window.
+    pub(crate) flaps: Option<u64>,
+    /// `flap`, and `idle --resume`: coming back.
+    pub(crate) resumed: Option<Resumed>,
+    /// `idle`: the time after the logins.
+    pub(crate) hold: Option<Hold>,
     /// Messages that the server would never take: the run did not do what was asked for.
     #[serde(skip)]
     pub(crate) refused: u64,
@@ -109,7 +142,7 @@ mod tests {
         let value =
             serde_json::to_value(Report { server: Some(Server::default()), ..Report::default() }).unwrap();
         let fields: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(fields.len(), 23);
+        assert_eq!(fields.len(), 27);
         assert!(value["latency_us"].is_null() && value["cache_hit_rate"].is_null());
         assert_eq!(value["server"].as_object().unwrap().len(), 7);
     }

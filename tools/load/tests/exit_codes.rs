@@ -7,8 +7,19 @@ use small_server::{Habit, SmallServer};
 use std::process::Command;
 
 fn run(habit: Habit, line: &str) -> (i32, Value) {
+    run_as(Command::new(env!("CARGO_BIN_EXE_tern-load")), habit, line)
+}
+
+/// With the rings so small that one holds only twelve phones.
+fn run_with_many_workers(habit: Habit, line: &str) -> (i32, Value) {
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=588:588", env!("CARGO_BIN_EXE_tern-load")]);
+    run_as(command, habit, line)
+}
+
+fn run_as(mut command: Command, habit: Habit, line: &str) -> (i32, Value) {
     let server = SmallServer::start(habit);
-    let output = Command::new(env!("CARGO_BIN_EXE_tern-load"))
+    let output = command
         .args(line.split(' '))
         .args(["--json", "--phone", &server.address.to_string()])
         .output()
@@ -67,6 +78,77 @@ fn cut_connections_and_busy_are_no_fault() {
         assert_eq!(report["delivered"], report["sent"]);
         assert!(report["sent"].as_u64().unwrap() >= 60, "{habit:?}: it goes on after the interruption");
     }
+}
+
+#[test]
+fn messages_whose_answers_are_lost_are_sent_again_on_the_live_connection() {
+    let (code, report) = run(Habit::IsBusySilently, "pairs --phones 4 --window 4 --duration 2 --body 40");
+    assert_eq!(code, 0);
+    assert_eq!(report["delivered"], report["sent"]);
+    assert_eq!(report["redelivered"], 0, "nobody had to connect again for it");
+}
+
+#[test]
+fn phones_that_stay_are_held_and_one_that_is_lost_is_told() {
+    let (code, report) = run(Habit::Honest, "idle --phones 8 --hold 1");
+    assert_eq!((code, report["logged_in"].as_u64()), (0, Some(8)));
+    assert_eq!(report["hold"]["lost_count"], 0);
+    assert!(report["login_per_s"].as_f64().unwrap() > 0.0 && report["server"].is_null());
+    let (code, report) = run(Habit::DropsIdle, "idle --phones 8 --hold 4");
+    assert_eq!((code, report["hold"]["lost_count"].as_u64()), (3, Some(1)));
+}
+
+#[test]
+fn silent_phones_ping_in_time_and_are_answered() {
+    let (code, report) = run(Habit::AsksForPings, "idle --phones 8 --hold 4");
+    assert_eq!(code, 0);
+    let pings = report["hold"]["pings"].as_u64().unwrap();
+    assert!((8..=32).contains(&pings), "{pings}");
+    assert!(report["hold"]["pongs"].as_u64().unwrap() >= 8);
+}
+
+#[test]
+fn flapping_phones_lose_nothing() {
+    let line = "flap --phones 8 --rate 200 --flaps 20 --duration 3 --body 40";
+    let (code, report) = run(Habit::Honest, line);
+    assert_eq!((code, report["lost"].as_u64()), (0, Some(0)));
+    assert_eq!(report["delivered"], report["sent"]);
+    assert_eq!(report["sent"], 600);
+    let flaps = report["flaps"].as_u64().unwrap();
+    // Of sixty; those for which nobody is online are left out.
+    assert!((10..=60).contains(&flaps), "{flaps}");
+    let p99 = |field: &str| report[field]["p99"].as_f64().unwrap();
+    assert!(p99("latency_us") > p99("steady_latency_us"), "who is away gets its mail later");
+    for (habit, field) in [(Habit::Loses, "lost"), (Habit::Duplicates, "duplicated")] {
+        let (code, report) = run(habit, line);
+        assert_eq!(code, 1, "{habit:?}");
+        assert!(report[field].as_u64().unwrap() >= 1, "{habit:?}: {report}");
+    }
+}
+
+#[test]
+fn several_workers_keep_the_same_books() {
+    for (line, sent) in [
+        ("pairs --phones 30 --rate 600 --duration 1 --body 40", 600),
+        ("offline --phones 30 --messages 77 --body 20", 77),
+        ("flap --phones 30 --rate 300 --flaps 15 --duration 2 --body 40", 600),
+    ] {
+        let (code, report) = run_with_many_workers(Habit::Honest, line);
+        assert_eq!((code, report["logged_in"].as_u64()), (0, Some(30)), "{line}");
+        assert_eq!(
+            (report["sent"].as_u64(), report["delivered"].as_u64()),
+            (Some(sent), Some(sent)),
+            "{line}"
+        );
+    }
+    for (habit, field) in [(Habit::Loses, "lost"), (Habit::Misdelivers, "misdelivered")] {
+        let (code, report) =
+            run_with_many_workers(habit, "pairs --phones 30 --window 2 --duration 1 --patience 2");
+        assert_eq!(code, 1, "{habit:?}");
+        assert!(report[field].as_u64().unwrap() >= 1, "{habit:?}: {report}");
+    }
+    let (code, report) = run_with_many_workers(Habit::Honest, "idle --phones 30 --hold 1");
+    assert_eq!((code, report["logged_in"].as_u64()), (0, Some(30)));
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct NodePlan {
     pub(crate) shards: u16,
     /// The hardware thread of the whole process, for measurements with one shard.
     pub(crate) cpu: Option<usize>,
+    /// A configuration file, for limits.
+    pub(crate) config: Option<PathBuf>,
     /// Where phones connect; port 0 at first.
     pub(crate) phone: String,
     /// Admin endpoint; port 0 at first.
@@ -34,7 +36,7 @@ impl NodePlan {
     /// A node on ports that the kernel picks.
     pub(crate) fn new(data: &Path, shards: u16, cpu: Option<usize>) -> Self {
         let any = || "127.0.0.1:0".to_string();
-        Self { data: data.into(), shards, cpu, phone: any(), admin: any() }
+        Self { data: data.into(), shards, cpu, config: None, phone: any(), admin: any() }
     }
 }
 
@@ -52,6 +54,9 @@ impl Node {
         let mut command = Command::new(binary("tern"));
         command.arg("serve").arg("--data").arg(&plan.data);
         command.args(["--phone", &plan.phone, "--admin", &plan.admin, "--shards", &plan.shards.to_string()]);
+        if let Some(config) = &plan.config {
+            command.arg("--config").arg(config);
+        }
         command.stdout(Stdio::piped());
         // What a start says is of use only when something goes wrong.
         command.env("TERN_LOG", std::env::var("TERN_LOG").unwrap_or_else(|_| "warn".into()));
@@ -139,6 +144,11 @@ impl Load {
         command.args([mode, "--phone", node.phone(), "--admin", node.admin(), "--json"]).args(options);
         eprintln!("xtask: {}", crate::tree::words(&command));
         Ok(Self { child: spawn_on(cpu, command.stdout(Stdio::piped()))? })
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for its end; gives its JSON when it ended well or incomplete, which the caller judges.

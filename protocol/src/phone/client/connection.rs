@@ -159,7 +159,8 @@ impl Client {
 
     /// Appends the bytes to write now: handshake bytes, then the queued frames sealed into as few records as possible.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.clear_output);
+        // Taken, not emptied: an idle client owns no buffer.
+        out.append(&mut mem::take(&mut self.clear_output));
         let Stage::Ready { transport } = &mut self.stage else { return };
         let mut mark = Transport::begin(out);
         let first_bytes = out.len();

@@ -1,32 +1,30 @@
 //! The life of a phone's connection: login, what it says, its end, and coming again.
 
-use super::phone::{Stage, key_of, of_key};
+use super::phone::{Phone, Stage, key_of, of_key};
 use super::timers::Alarm;
 use super::turn::{Fleet, KEEP_ALIVE_NS, Traffic};
-use crate::books::{Books, Signals, partner};
+use crate::books::{Signals, Welcome, partner};
 use rand_chacha::rand_core::RngCore;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tern_protocol::phone::client::{Client, ClientConfig};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_ring::Slot;
 
 /// Logins under way at once.
-const LOGIN_WINDOW_COUNT: u32 = 64;
+const LOGIN_WINDOW_COUNT: u64 = 64;
 /// A login that takes longer is tried again.
 const LOGIN_LIMIT_NS: u64 = 8_000_000_000;
-/// Phones of one source address: a pair of addresses has some 28,000 ports, of which closed ones rest for a minute.
-const PHONES_PER_SOURCE: u32 = 14_000;
-/// A phone that has sent nothing for so long says `Ping`.
-const SILENCE_NS: u64 = 120_000_000_000;
+/// Looking at every phone, whether it is silent, takes at most so many seconds; a phone pings as much earlier than it
+/// must.
+const KEEP_ALIVE_ROUND_S: u32 = 8;
 /// Bytes of messages that go into one send.
 const SEND_BYTES: usize = 32 << 10;
 
 impl Fleet {
     /// Lets a phone log in when its turn comes; nothing for one that is not away.
     pub(crate) fn want_online(&mut self, phone: u32) {
-        let state = &mut self.phones[phone as usize];
-        if state.stage == Stage::Away {
-            state.stage = Stage::Waiting;
+        if self.phones[phone as usize].stage == Stage::Away {
+            self.set_stage(phone, Stage::Waiting);
             self.login_queue.push_back(phone);
         }
     }
@@ -42,16 +40,13 @@ impl Fleet {
                 }
                 self.mark(phone);
             }
-            Stage::LoggingIn => self.end(phone, Stage::Away),
-            Stage::Waiting => {
-                state.disconnect(Stage::Away);
-            }
+            Stage::LoggingIn | Stage::Waiting => self.end(phone, Stage::Away),
             Stage::Away | Stage::Refused => {}
         }
     }
 
     pub(super) fn start_logins(&mut self) {
-        while self.logging_in_count < LOGIN_WINDOW_COUNT
+        while self.counts.in_stage(Stage::LoggingIn) < LOGIN_WINDOW_COUNT
             && let Some(phone) = self.login_queue.pop_front()
         {
             if self.phones[phone as usize].stage == Stage::Waiting {
@@ -64,29 +59,33 @@ impl Fleet {
         let mut seed = [0; 32];
         self.random.fill_bytes(&mut seed);
         let account = self.books.accounts[phone as usize];
+        let name = self.name(phone);
+        self.set_stage(phone, Stage::LoggingIn);
         let state = &mut self.phones[phone as usize];
         state.client = Some(Client::new(ClientConfig {
-            name: name(phone),
+            name,
             keys: state.keys,
             server_key: self.config.server_key,
-            ticket: None,
+            // It works once, even where the connection that it is for comes to nothing.
+            ticket: state.ticket.take().map(|ticket| *ticket),
             register: state.registers && account.is_none(),
             partition_hint: account.map(|account| account.partition()),
             seed,
         }));
-        state.stage = Stage::LoggingIn;
-        self.logging_in_count += 1;
         state.connect_ns = self.clock.now_ns();
         self.logins.attempt(state.connect_ns);
         let key = key_of(phone, state.attempt);
         self.timers.set(state.connect_ns + LOGIN_LIMIT_NS, Alarm::LoginTooLong, key);
-        let many = self.phones.len() as u32 > PHONES_PER_SOURCE && self.config.door.ip().is_loopback();
-        let source = (many && self.config.door.is_ipv4())
-            .then(|| IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1 + (phone / PHONES_PER_SOURCE) as u8)));
+        let source = source(self.config.door, self.config.first_phone + phone, self.config.phones_per_source);
         if let Err(error) = self.ring.connect(self.config.door, source, key) {
-            eprintln!("tern-load: {}: no socket: {error}", name(phone));
+            eprintln!("tern-load: {}: no socket: {error}", self.name(phone));
             self.lose(phone, None);
         }
+    }
+
+    /// The name of a phone's account.
+    pub(super) fn name(&self, phone: u32) -> String {
+        name(self.config.first_phone + phone)
     }
 
     pub(super) fn connected(&mut self, slot: Slot, key: u64) {
@@ -101,11 +100,18 @@ impl Fleet {
 
     /// Does what a batch of events asked for.
     pub(super) fn heed(&mut self, phone: u32, signals: Signals, now_ns: u64) {
-        if let Some(server_key) = signals.welcome {
-            self.welcomed(phone, server_key, now_ns);
+        if let Some(welcome) = signals.welcome {
+            self.welcomed(phone, &welcome, now_ns);
         }
         let state = &mut self.phones[phone as usize];
-        state.drained |= signals.drained;
+        if signals.drained && state.stage == Stage::Online && !state.drained {
+            state.drained = true;
+            self.counts.drained += 1;
+        }
+        if let Some(ticket) = signals.ticket.filter(|_| self.config.keeps_tickets) {
+            state.ticket = Some(Box::new(ticket));
+        }
+        self.counts.pongs += u64::from(signals.pongs);
         if let (Some(number), Some(client)) = (signals.ack, &mut state.client) {
             client.ack(number);
         }
@@ -118,15 +124,16 @@ impl Fleet {
         }
     }
 
-    fn welcomed(&mut self, phone: u32, server_key: Option<[u8; 32]>, now_ns: u64) {
-        self.config.server_key = self.config.server_key.or(server_key);
+    fn welcomed(&mut self, phone: u32, welcome: &Welcome, now_ns: u64) {
+        self.config.server_key = self.config.server_key.or(welcome.server_key);
+        self.set_stage(phone, Stage::Online);
+        self.keep_alive_s = u32::from(welcome.keep_alive_s);
         let state = &mut self.phones[phone as usize];
-        state.stage = Stage::Online;
-        self.logging_in_count -= 1;
-        self.online_count += 1;
         let first = !std::mem::replace(&mut state.ever_online, true);
         self.logins.welcome(first, state.connect_ns, now_ns);
-        self.books.connected(phone);
+        self.counts.logins += 1;
+        self.counts.resumed += u64::from(welcome.server_key.is_none());
+        self.books.connected(phone, now_ns);
     }
 
     fn refused(&mut self, phone: u32, text: String) {
@@ -136,32 +143,49 @@ impl Fleet {
             state.registers = false;
             return self.lose(phone, None);
         }
-        self.refusal.get_or_insert(format!("{}: {text}", name(phone)));
+        let name = self.name(phone);
+        self.refusal.get_or_insert(format!("{name}: {text}"));
         self.end(phone, Stage::Refused);
     }
 
     /// The connection is gone: come again after a while.
     pub(super) fn lose(&mut self, phone: u32, retry_ms: Option<u32>) {
-        let leaving = self.phones[phone as usize].leaving;
+        let Phone { leaving, stage, .. } = self.phones[phone as usize];
+        self.counts.lost += u64::from(stage == Stage::Online && !leaving);
         self.end(phone, if leaving { Stage::Away } else { Stage::Waiting });
         if !leaving {
-            let due_ns = self.clock.now_ns() + self.jitter_ns(retry_ms);
-            let key = key_of(phone, self.phones[phone as usize].attempt);
-            self.timers.set(due_ns, Alarm::Connect, key);
+            self.come_again(phone, retry_ms);
         }
     }
 
-    fn end(&mut self, phone: u32, stage: Stage) {
-        let state = &mut self.phones[phone as usize];
-        match state.stage {
-            Stage::LoggingIn => self.logging_in_count -= 1,
-            Stage::Online => self.online_count -= 1,
-            _ => {}
+    fn come_again(&mut self, phone: u32, retry_ms: Option<u32>) {
+        let due_ns = self.clock.now_ns() + self.jitter_ns(retry_ms);
+        let key = key_of(phone, self.phones[phone as usize].attempt);
+        self.timers.set(due_ns, Alarm::Connect, key);
+    }
+
+    /// Drops a phone's connection without a word, on purpose, and lets it come again.
+    pub(super) fn flap(&mut self, phone: u32, reset: bool) {
+        let (slot, key) = self.forget(phone, Stage::Waiting);
+        if let Some(slot) = slot {
+            let _ = if reset { self.ring.reset(slot, key) } else { self.ring.close(slot, key) };
         }
-        let key = key_of(phone, state.attempt);
-        if let Some(slot) = state.disconnect(stage) {
+        self.come_again(phone, None);
+    }
+
+    fn end(&mut self, phone: u32, stage: Stage) {
+        if let (Some(slot), key) = self.forget(phone, stage) {
             let _ = self.ring.close(slot, key);
         }
+    }
+
+    /// Forgets a phone's connection; its socket is still open.
+    fn forget(&mut self, phone: u32, stage: Stage) -> (Option<Slot>, u64) {
+        self.set_stage(phone, stage);
+        let state = &mut self.phones[phone as usize];
+        self.counts.drained -= u64::from(state.drained);
+        let key = key_of(phone, state.attempt);
+        (state.disconnect(), key)
     }
 
     /// A send has ended: close if that was the goodbye, else say what came up meanwhile.
@@ -192,16 +216,18 @@ impl Fleet {
             return self.lose(phone, None);
         }
         state.sending = true;
-        state.last_sent_ns = now_ns;
+        state.last_sent_s = (now_ns / 1_000_000_000) as u32;
         self.books.acknowledged(phone);
     }
 
     fn queue_messages(&mut self, phone: u32, now_ns: u64) {
         let Some(to) = self.books.accounts[partner(phone) as usize] else { return };
+        if matches!(self.traffic, Traffic::Nothing) && self.books.flow_if_any(phone).is_none() {
+            return;
+        }
         let state = &mut self.phones[phone as usize];
         let Some(client) = &mut state.client else { return };
-        let Books { flows, tally, .. } = &mut self.books;
-        let flow = &mut flows[phone as usize];
+        let (flow, tally) = self.books.flow(phone);
         if let Traffic::Window { count, place, until_ns } = self.traffic
             && now_ns < until_ns
         {
@@ -211,27 +237,57 @@ impl Fleet {
         }
         let mut queued_bytes = 0;
         while queued_bytes < SEND_BYTES
-            && let Some(out) = self.books.flow(phone).next_to_send(now_ns)
+            && let Some(out) = self.books.flow(phone).0.next_to_send(now_ns)
         {
             let body = self.books.body(phone, out.seq);
             queued_bytes += body.len() + 20;
             client.send(&ClientFrame::Send { to, id: out.id, body });
         }
-        if let Some(due_ns) = self.books.flow(phone).blocked_until(now_ns)
+        let flow = self.books.flow(phone).0;
+        if let Some(due_ns) = flow.blocked_until(now_ns)
             && state.unblock_ns != due_ns
         {
             state.unblock_ns = due_ns;
             self.timers.set(due_ns, Alarm::Unblock, key_of(phone, state.attempt));
         }
+        if queued_bytes > 0
+            && !state.resend_watched
+            && let Some(due_ns) = flow.resend_due_ns()
+        {
+            state.resend_watched = true;
+            self.timers.set(due_ns, Alarm::Resend, key_of(phone, state.attempt));
+        }
     }
 
+    /// Sends again what has no answer for too long, and sets the next look. A look costs nothing between: it is set
+    /// for when the oldest message would have waited too long, and nearly always finds a younger one.
+    pub(super) fn look_for_silence(&mut self, phone: u32, now_ns: u64) {
+        let (flow, tally) = self.books.flow(phone);
+        flow.resend_if_due(now_ns, tally);
+        let due_ns = flow.resend_due_ns();
+        let state = &mut self.phones[phone as usize];
+        state.resend_watched = due_ns.is_some();
+        if let Some(due_ns) = due_ns {
+            self.timers.set(due_ns, Alarm::Resend, key_of(phone, state.attempt));
+        }
+        self.mark(phone);
+    }
+
+    /// Looks at a part of the phones: those that were silent for nearly as long as the server allows say `Ping`.
     pub(super) fn keep_alive(&mut self, now_ns: u64) {
-        for phone in 0..self.phones.len() as u32 {
+        let now_s = (now_ns / 1_000_000_000) as u32;
+        let phone_count = self.phones.len() as u32;
+        let round_s = (self.keep_alive_s / 4).clamp(1, KEEP_ALIVE_ROUND_S);
+        let patience_s = self.keep_alive_s.saturating_sub(round_s);
+        for _ in 0..phone_count.div_ceil(round_s) {
+            let phone = self.keep_alive_next;
+            self.keep_alive_next = (phone + 1) % phone_count;
             let state = &mut self.phones[phone as usize];
-            if state.stage == Stage::Online && now_ns.saturating_sub(state.last_sent_ns) > SILENCE_NS {
+            if state.stage == Stage::Online && now_s.saturating_sub(state.last_sent_s) >= patience_s {
                 if let Some(client) = &mut state.client {
                     client.send(&ClientFrame::Ping { token: 0 });
                 }
+                self.counts.pings += 1;
                 self.mark(phone);
             }
         }
@@ -239,7 +295,33 @@ impl Fleet {
     }
 }
 
-/// The name of a phone's account.
+/// Where a phone connects from: large fleets spread over 127.0.0.0/8, as a pair of addresses has some 28,000 ports,
+/// looking for a free one takes long when half of them are in use, and closed ones rest for a while.
+fn source(door: SocketAddr, phone: u32, phones_per_source: u32) -> Option<IpAddr> {
+    let first = u32::from(Ipv4Addr::LOCALHOST);
+    (door.is_ipv4() && door.ip().is_loopback())
+        .then(|| IpAddr::V4(Ipv4Addr::from(first + phone / phones_per_source)))
+}
+
+/// The name of the account of a phone of the whole fleet.
 pub(crate) fn name(phone: u32) -> String {
     format!("load-{phone}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_fleets_spread_over_the_loopback_network() {
+        let door: SocketAddr = "127.0.0.1:7322".parse().unwrap();
+        let from = |phone| source(door, phone, 14_000).unwrap().to_string();
+        assert_eq!(
+            (from(0), from(13_999), from(14_000)),
+            ("127.0.0.1".into(), "127.0.0.1".into(), "127.0.0.2".into())
+        );
+        assert_eq!(from(3_999_999), "127.0.1.30");
+        assert_eq!(source("192.0.2.1:7322".parse().unwrap(), 20_000, 14_000), None);
+        assert_eq!(source("[::1]:7322".parse().unwrap(), 20_000, 14_000), None);
+    }
 }

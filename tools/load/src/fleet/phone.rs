@@ -2,10 +2,12 @@
 
 use tern_protocol::phone::client::Client;
 use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::phone::ticket::Ticket;
 use tern_ring::Slot;
 
 /// Where a phone's connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Stage {
     /// Not connected, and not meant to be.
     Away,
@@ -19,13 +21,20 @@ pub(crate) enum Stage {
     Refused,
 }
 
-/// One phone.
+impl Stage {
+    /// How many stages there are.
+    pub(super) const COUNT: usize = Self::Refused as usize + 1;
+}
+
+/// One phone. A million of them are kept, so that each field counts.
 pub(crate) struct Phone {
     pub(crate) keys: KeyPair,
     pub(crate) stage: Stage,
     /// Which connection attempt; completions of earlier ones are stale.
     pub(crate) attempt: u32,
     pub(crate) client: Option<Client>,
+    /// For the next connection; kept only where phones come and go.
+    pub(crate) ticket: Option<Box<Ticket>>,
     pub(crate) slot: Option<Slot>,
     /// A send is under way; what comes up meanwhile goes with the next.
     pub(crate) sending: bool,
@@ -38,8 +47,11 @@ pub(crate) struct Phone {
     pub(crate) ever_online: bool,
     /// Once the server refused to register it, its account is taken as existing.
     pub(crate) registers: bool,
+    /// An alarm looks after its messages without an answer.
+    pub(crate) resend_watched: bool,
+    /// Seconds on the run's clock.
+    pub(crate) last_sent_s: u32,
     pub(crate) connect_ns: u64,
-    pub(crate) last_sent_ns: u64,
     /// For when the last alarm after `busy` was set.
     pub(crate) unblock_ns: u64,
     /// Messages that it may submit in all.
@@ -53,6 +65,7 @@ impl Phone {
             stage: Stage::Away,
             attempt: 0,
             client: None,
+            ticket: None,
             slot: None,
             sending: false,
             dirty: false,
@@ -60,21 +73,22 @@ impl Phone {
             leaving: false,
             ever_online: false,
             registers,
+            resend_watched: false,
+            last_sent_s: 0,
             connect_ns: 0,
-            last_sent_ns: 0,
             unblock_ns: 0,
             quota_count: u32::MAX,
         }
     }
 
-    /// Forgets the connection; the caller closes the slot.
-    pub(crate) fn disconnect(&mut self, stage: Stage) -> Option<Slot> {
+    /// Forgets the connection; the caller closes the slot and sets the stage.
+    pub(crate) fn disconnect(&mut self) -> Option<Slot> {
         self.attempt = self.attempt.wrapping_add(1);
-        self.stage = stage;
         self.client = None;
         self.sending = false;
         self.leaving = false;
         self.drained = false;
+        self.resend_watched = false;
         self.slot.take()
     }
 }
@@ -88,3 +102,5 @@ pub(crate) const fn key_of(phone: u32, attempt: u32) -> u64 {
 pub(crate) const fn of_key(key: u64) -> (u32, u32) {
     (key as u32, (key >> 32) as u32)
 }
+
+const _: () = assert!(size_of::<Phone>() <= 352, "an idle phone costs at most 600 bytes in all");

@@ -12,6 +12,8 @@ pub(crate) enum Alarm {
     LoginTooLong,
     /// `busy` is over.
     Unblock,
+    /// Look for messages without an answer.
+    Resend,
     /// Look for silent phones.
     KeepAlive,
 }

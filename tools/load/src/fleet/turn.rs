@@ -1,5 +1,7 @@
-//! The fleet's state and its turn: alarms, due messages, logins, sends; then whatever the ring reports.
+//! The fleet's state and its turn: alarms, due messages, flaps, logins, sends; then whatever the ring reports.
 
+use super::counts::Counts;
+use super::flaps::Flaps;
 use super::phone::{Phone, Stage, of_key};
 use super::schedule::Schedule;
 use super::timers::{Alarm, Timers};
@@ -14,14 +16,17 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tern_protocol::phone::noise::KeyPair;
-use tern_ring::{Config, Event, Ring};
+use tern_ring::{Config, Event, Ring, Waker};
 
 /// Descriptors beyond one for each phone: connections that are still closing while their phones come again.
-const SPARE_DESCRIPTOR_COUNT: u32 = 512;
+pub(crate) const SPARE_DESCRIPTOR_COUNT: u32 = 512;
 /// A schedule's messages wait this long for company: one system call for each would measure the generator.
 const SCHEDULE_GRAIN_NS: u64 = 200_000;
-/// How often silent phones are looked for.
-pub(super) const KEEP_ALIVE_NS: u64 = 60_000_000_000;
+/// How often some of the phones are looked at, whether they are silent.
+pub(super) const KEEP_ALIVE_NS: u64 = 1_000_000_000;
+/// Receive buffers of a ring whose phones talk, and of one of many that mostly wait: sooner or later each is touched.
+const BUFFERS: (u16, u32) = (4096, 4096);
+const BUFFERS_OF_MANY: (u16, u32) = (256, 2048);
 
 /// What the phones send.
 #[derive(Clone, Debug)]
@@ -42,15 +47,22 @@ pub(crate) struct FleetConfig {
     pub(crate) server_key: Option<[u8; 32]>,
     /// Accounts that are not known yet are registered at the door.
     pub(crate) registers: bool,
+    /// The number in the whole fleet of this ring's first phone; even.
+    pub(crate) first_phone: u32,
+    /// Phones that connect from one address of the loopback network, where the whole fleet has more than that.
+    pub(crate) phones_per_source: u32,
+    /// Whether phones keep a ticket for coming again. Else they use their keys, and cost less memory.
+    pub(crate) keeps_tickets: bool,
+    /// Whether there are further rings.
+    pub(crate) one_of_many: bool,
 }
 
-/// All phones on one ring.
+/// The phones of one ring. Numbered from 0 here; names, bodies and addresses use the number in the whole fleet.
 pub(crate) struct Fleet {
     pub(super) ring: Ring,
     pub(super) config: FleetConfig,
     pub(super) timers: Timers,
     pub(super) login_queue: VecDeque<u32>,
-    pub(super) logging_in_count: u32,
     pub(super) dirty: Vec<u32>,
     pub(super) random: ChaCha8Rng,
     pub(super) out: Vec<u8>,
@@ -59,8 +71,14 @@ pub(crate) struct Fleet {
     pub(crate) phones: Vec<Phone>,
     pub(crate) books: Books,
     pub(crate) traffic: Traffic,
+    pub(crate) flaps: Option<Flaps>,
     pub(crate) logins: Logins,
-    pub(crate) online_count: u32,
+    /// Phones in each stage, and other things that happened.
+    pub(super) counts: Counts,
+    /// As the server asked for at the last login.
+    pub(super) keep_alive_s: u32,
+    /// The next phone to be looked at, whether it is silent.
+    pub(super) keep_alive_next: u32,
     /// What the server said to phones that it refused for good; the first one.
     pub(crate) refusal: Option<String>,
 }
@@ -73,20 +91,21 @@ impl Fleet {
         {
             anyhow::bail!("open files: {descriptor_count} descriptors needed, limits are {soft} and {hard}");
         }
-        let sizes = Config { descriptor_count, buffer_count: 4096, buffer_bytes: 4096, ..Config::default() };
+        let (buffer_count, buffer_bytes) = if config.one_of_many { BUFFERS_OF_MANY } else { BUFFERS };
+        let sizes = Config { descriptor_count, buffer_count, buffer_bytes, ..Config::default() };
         let ring =
             Ring::new(&sizes).map_err(|error| anyhow::anyhow!("{:?}", tern_ring::probe::explain(&error)))?;
         let mut seed = [0; 32];
         aws_lc_rs::rand::fill(&mut seed).ok().context("no random numbers from the system")?;
         let mut timers = Timers::default();
         timers.set(clock.now_ns() + KEEP_ALIVE_NS, Alarm::KeepAlive, 0);
+        let counts = Counts::of_away(keys.len() as u64);
         Ok(Self {
             ring,
             phones: keys.into_iter().map(|keys| Phone::new(keys, config.registers)).collect(),
             config,
             timers,
             login_queue: VecDeque::new(),
-            logging_in_count: 0,
             dirty: Vec::new(),
             random: ChaCha8Rng::from_seed(seed),
             out: Vec::new(),
@@ -94,8 +113,11 @@ impl Fleet {
             clock,
             books,
             traffic: Traffic::Nothing,
+            flaps: None,
             logins: Logins::default(),
-            online_count: 0,
+            counts,
+            keep_alive_s: u32::MAX,
+            keep_alive_next: 0,
             refusal: None,
         })
     }
@@ -106,6 +128,7 @@ impl Fleet {
         self.unix_s = Clock::unix_s();
         self.ring_alarms(now_ns);
         self.submit_due(now_ns);
+        self.flap_due(now_ns);
         self.start_logins();
         self.flush_dirty();
         let now_ns = self.clock.now_ns();
@@ -115,17 +138,54 @@ impl Fleet {
             }
             _ => None,
         };
-        let next_ns = [self.timers.next_ns(), due_ns].into_iter().flatten().fold(until_ns, u64::min);
+        let flap_ns = self.flaps.as_ref().and_then(Flaps::next_due_ns);
+        let next_ns = [self.timers.next_ns(), due_ns, flap_ns].into_iter().flatten().fold(until_ns, u64::min);
         let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns));
         self.ring.enter(Some(wait)).context("the ring failed")?;
         self.take_events();
         Ok(())
     }
 
+    /// The number in the whole fleet of the first phone here.
+    pub(crate) fn first_phone(&self) -> u32 {
+        self.config.first_phone
+    }
+
+    /// Ends the wait of a turn from another thread.
+    pub(crate) fn waker(&self) -> Waker {
+        self.ring.waker()
+    }
+
+    /// Where everything stands.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { sums: self.books.tally.sums, ..self.counts }
+    }
+
+    /// Counts logins as if nobody had been here before.
+    pub(crate) fn count_logins_anew(&mut self) {
+        self.phones.iter_mut().for_each(|phone| phone.ever_online = false);
+        self.logins = Logins::default();
+    }
+
+    /// Moves a phone to another stage.
+    pub(super) fn set_stage(&mut self, phone: u32, stage: Stage) {
+        let state = &mut self.phones[phone as usize];
+        let from = std::mem::replace(&mut state.stage, stage);
+        self.counts.phones[from as usize] -= 1;
+        self.counts.phones[stage as usize] += 1;
+    }
+
     /// Makes every phone look for something to say: the traffic was changed.
     pub(crate) fn set_traffic(&mut self, traffic: Traffic) {
         self.traffic = traffic;
         (0..self.phones.len() as u32).for_each(|phone| self.mark(phone));
+    }
+
+    /// Nothing new from here on, but for what was due before.
+    pub(crate) fn end_traffic(&mut self) {
+        self.submit_due(self.clock.now_ns());
+        self.traffic = Traffic::Nothing;
+        self.flaps = None;
     }
 
     /// Puts a phone on the list of those that have something to say.
@@ -152,8 +212,8 @@ impl Fleet {
         while let Traffic::Scheduled(schedule) = &mut self.traffic
             && let Some((phone, due_ns)) = schedule.pop(now_ns)
         {
-            let Books { flows, tally, .. } = &mut self.books;
-            flows[phone as usize].submit(due_ns, self.unix_s, tally);
+            let (flow, tally) = self.books.flow(phone);
+            flow.submit(due_ns, self.unix_s, tally);
             self.mark(phone);
         }
     }
@@ -177,7 +237,7 @@ impl Fleet {
                     if let Err(error) = result
                         && self.is_current(phone, attempt)
                     {
-                        eprintln!("tern-load: load-{phone}: {error:?}");
+                        eprintln!("tern-load: {}: {error:?}", self.name(phone));
                         self.lose(phone, None);
                     }
                 }
@@ -217,6 +277,7 @@ impl Fleet {
                 Alarm::Connect if current && stage == Stage::Waiting => self.login_queue.push_back(phone),
                 Alarm::LoginTooLong if current && stage == Stage::LoggingIn => self.lose(phone, None),
                 Alarm::Unblock if current => self.mark(phone),
+                Alarm::Resend if current => self.look_for_silence(phone, now_ns),
                 Alarm::KeepAlive => self.keep_alive(now_ns),
                 _ => {}
             }
@@ -231,6 +292,6 @@ impl Fleet {
 }
 
 /// A number from 0 to 1.
-fn unit(random: &mut ChaCha8Rng) -> f64 {
+pub(super) fn unit(random: &mut ChaCha8Rng) -> f64 {
     f64::from(random.next_u32()) / f64::from(u32::MAX)
 }

@@ -46,10 +46,17 @@ pub(crate) enum Delivery {
     Unknown,
 }
 
+/// A flow whose sender has heard nothing for so long goes back to its oldest message without an answer.
+const SILENCE_NS: u64 = 5_000_000_000;
+/// So does one of which a single message has waited for so long, whatever came for the others.
+const PATIENCE_NS: u64 = 30_000_000_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     submitted_ns: u64,
     unix_s: u32,
+    /// When it was last put on a connection: milliseconds on the run's clock, which suffice for 49 days.
+    sent_ms: u32,
 }
 
 enum Known {
@@ -71,6 +78,10 @@ pub(crate) struct Flow {
     /// All below have been put on a connection at least once.
     transmitted: u32,
     blocked_until_ns: u64,
+    /// When the sender last got an answer to a message of this flow.
+    heard_ns: u64,
+    /// Since when both ends are connected; messages of before do not count as undisturbed.
+    steady_since_ns: u64,
     ticked: SeqSet,
     confirmed: SeqSet,
     refused: SeqSet,
@@ -92,6 +103,8 @@ impl Flow {
             cursor: 0,
             transmitted: 0,
             blocked_until_ns: 0,
+            heard_ns: 0,
+            steady_since_ns: 0,
             ticked: SeqSet::default(),
             confirmed: SeqSet::default(),
             refused: SeqSet::default(),
@@ -103,8 +116,8 @@ impl Flow {
 
     /// A new message at the end of the flow. `submitted_ns` is what its latencies count from.
     pub(crate) fn submit(&mut self, submitted_ns: u64, unix_s: u32, tally: &mut Tally) {
-        self.pending.push_back(Pending { submitted_ns, unix_s: unix_s.max(self.run.started_s) });
-        tally.sent += 1;
+        self.pending.push_back(Pending { submitted_ns, unix_s: unix_s.max(self.run.started_s), sent_ms: 0 });
+        tally.sums.sent += 1;
     }
 
     /// How many messages were ever submitted.
@@ -137,6 +150,7 @@ impl Flow {
             self.cursor += 1;
             if !self.ticked.contains(seq) && !self.refused.contains(seq) {
                 self.transmitted = self.transmitted.max(self.cursor);
+                self.pending[(seq - self.base) as usize].sent_ms = (now_ns / 1_000_000) as u32;
                 return Some(Outgoing { seq, id: self.id_of(seq) });
             }
         }
@@ -149,15 +163,43 @@ impl Flow {
             .then_some(self.blocked_until_ns)
     }
 
+    /// The oldest message on this connection that has no answer yet, and when it was put there.
+    fn oldest_unanswered(&self) -> Option<(u32, u64)> {
+        let open = |seq: &u32| !self.ticked.contains(*seq) && !self.refused.contains(*seq);
+        let seq = (self.base..self.cursor).find(open)?;
+        let pending = self.pending_of(seq).expect("what has no answer is not settled");
+        Some((seq, u64::from(pending.sent_ms) * 1_000_000))
+    }
+
+    /// When the sender must stop waiting for an answer that may have been dropped, if it waits for one.
+    pub(crate) fn resend_due_ns(&self) -> Option<u64> {
+        let (_, sent_ns) = self.oldest_unanswered()?;
+        Some((sent_ns.max(self.heard_ns) + SILENCE_NS).min(sent_ns + PATIENCE_NS))
+    }
+
+    /// Goes back to the oldest message without an answer, if it has waited too long (go-back-N on a live
+    /// connection: an overloaded server may drop answers, never messages).
+    pub(crate) fn resend_if_due(&mut self, now_ns: u64, tally: &mut Tally) {
+        if self.resend_due_ns().is_some_and(|due_ns| due_ns <= now_ns)
+            && let Some((seq, _)) = self.oldest_unanswered()
+        {
+            tally.sums.resent += 1;
+            self.cursor = seq;
+            self.heard_ns = now_ns;
+        }
+    }
+
     /// The sender has a new connection: what is unticked goes out again, first.
-    pub(crate) fn sender_connected(&mut self) {
+    pub(crate) fn sender_connected(&mut self, now_ns: u64) {
         self.cursor = self.base;
         self.blocked_until_ns = 0;
+        self.steady_since_ns = now_ns;
     }
 
     /// The addressee has a new connection: what it had not acknowledged may come again.
-    pub(crate) fn addressee_connected(&mut self) {
+    pub(crate) fn addressee_connected(&mut self, now_ns: u64) {
         self.seen_now.clear();
+        self.steady_since_ns = now_ns;
     }
 
     /// The addressee's acknowledgement of all that came over its connection is on its way.
@@ -171,27 +213,27 @@ impl Flow {
             Known::Seq(seq) => seq,
             Known::Earlier => return Delivery::Earlier,
             Known::Unknown => {
-                tally.faults.misdelivered += 1;
+                tally.sums.faults.misdelivered += 1;
                 return Delivery::Unknown;
             }
         };
         if !self.seen_now.insert(seq) {
-            tally.faults.duplicated += 1;
+            tally.sums.faults.duplicated += 1;
             return Delivery::Duplicate;
         }
         if self.delivered.contains(seq) {
-            tally.redelivered += 1;
+            tally.sums.redelivered += 1;
             return Delivery::Again;
         }
         if seq < self.delivered.end() {
-            tally.faults.misordered += 1;
+            tally.sums.faults.misordered += 1;
         }
         self.delivered.insert(seq);
         if let Some(pending) = self.pending_of(seq) {
-            tally.delivery(pending.submitted_ns, now_ns);
+            tally.delivery(pending.submitted_ns, now_ns, pending.submitted_ns >= self.steady_since_ns);
         } else {
             // Refused with `expired` earlier (its fate was unknown), and here it is.
-            tally.delivered += 1;
+            tally.sums.delivered += 1;
         }
         self.settle();
         Delivery::First
@@ -201,16 +243,17 @@ impl Flow {
     pub(crate) fn on_sent(&mut self, id: MessageId, now_ns: u64, tally: &mut Tally) {
         match self.locate(id) {
             Known::Seq(seq) => {
+                self.heard_ns = now_ns;
                 if !self.refused.contains(seq) && self.ticked.insert(seq) {
-                    tally.ticked += 1;
+                    tally.sums.ticked += 1;
                     if let Some(pending) = self.pending_of(seq) {
                         tally.tick(pending.submitted_ns, now_ns);
                     }
                     self.settle();
                 }
             }
-            Known::Earlier => tally.leftover_ticks += 1,
-            Known::Unknown => tally.faults.early_ticks += 1,
+            Known::Earlier => tally.sums.leftover_ticks += 1,
+            Known::Unknown => tally.sums.faults.early_ticks += 1,
         }
     }
 
@@ -218,16 +261,16 @@ impl Flow {
     pub(crate) fn on_delivered(&mut self, id: MessageId, tally: &mut Tally) {
         let seq = match self.locate(id) {
             Known::Seq(seq) => seq,
-            Known::Earlier => return tally.leftover_ticks += 1,
-            Known::Unknown => return tally.faults.early_ticks += 1,
+            Known::Earlier => return tally.sums.leftover_ticks += 1,
+            Known::Unknown => return tally.sums.faults.early_ticks += 1,
         };
         if !self.delivered.contains(seq) || seq >= self.acknowledged_end {
-            tally.faults.early_ticks += 1;
+            tally.sums.faults.early_ticks += 1;
         }
         // After `expired` its fate was unknown, and it was given up: it stays so in the sums.
         if !self.refused.contains(seq) && self.confirmed.insert(seq) {
-            tally.confirmed += 1;
-            tally.ticked += u64::from(self.ticked.insert(seq));
+            tally.sums.confirmed += 1;
+            tally.sums.ticked += u64::from(self.ticked.insert(seq));
             self.settle();
         }
     }
@@ -235,7 +278,8 @@ impl Flow {
     /// The server cannot take it now: go back to this id and start again at `until_ns`.
     pub(crate) fn on_busy(&mut self, id: MessageId, until_ns: u64, tally: &mut Tally) {
         if let Known::Seq(seq) = self.locate(id) {
-            tally.busy += 1;
+            tally.sums.busy += 1;
+            self.heard_ns = self.heard_ns.max(until_ns);
             self.cursor = self.cursor.min(seq);
             self.blocked_until_ns = self.blocked_until_ns.max(until_ns);
         }
@@ -247,7 +291,7 @@ impl Flow {
             && !self.ticked.contains(seq)
             && self.refused.insert(seq)
         {
-            tally.refused += 1;
+            tally.sums.refused += 1;
             self.settle();
         }
     }

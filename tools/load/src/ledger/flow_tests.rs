@@ -46,7 +46,7 @@ impl World {
         let Some(out) = self.flow.next_to_send(self.now_ns) else { return };
         if !arrives {
             // What is lost on the way is lost with its connection.
-            return self.flow.sender_connected();
+            return self.flow.sender_connected(self.now_ns);
         }
         let mailbox = &mut self.mailbox;
         match mailbox.refused_from {
@@ -61,7 +61,7 @@ impl World {
         if tick_arrives {
             self.flow.on_sent(out.id, self.now_ns, &mut self.tally);
         } else {
-            self.flow.sender_connected();
+            self.flow.sender_connected(self.now_ns);
         }
     }
 
@@ -94,7 +94,7 @@ impl World {
     }
 
     fn cut_addressee(&mut self) {
-        self.flow.addressee_connected();
+        self.flow.addressee_connected(self.now_ns);
         self.mailbox.handed_out_count = self.mailbox.acknowledged_count;
     }
 
@@ -116,7 +116,7 @@ impl World {
             Move::Confirm => self.confirm(),
             Move::CutSender => {
                 self.mailbox.refused_from = None;
-                self.flow.sender_connected();
+                self.flow.sender_connected(self.now_ns);
             }
             Move::CutAddressee => self.cut_addressee(),
         }
@@ -125,7 +125,7 @@ impl World {
     /// Lets everything through until nothing more happens.
     fn finish(&mut self) {
         self.apply(Move::CutSender);
-        for _ in 0..self.tally.sent * 2 {
+        for _ in 0..self.tally.sums.sent * 2 {
             self.apply(Move::Send { arrives: true, tick_arrives: true });
             self.apply(Move::Hand);
         }
@@ -158,10 +158,10 @@ proptest! {
             world.apply(step);
         }
         world.finish();
-        prop_assert_eq!(world.tally.faults, Faults::default());
-        prop_assert_eq!(world.tally.delivered, world.tally.sent);
-        prop_assert_eq!(world.tally.ticked, world.tally.sent);
-        prop_assert_eq!(world.tally.confirmed, world.tally.sent);
+        prop_assert_eq!(world.tally.sums.faults, Faults::default());
+        prop_assert_eq!(world.tally.sums.delivered, world.tally.sums.sent);
+        prop_assert_eq!(world.tally.sums.ticked, world.tally.sums.sent);
+        prop_assert_eq!(world.tally.sums.confirmed, world.tally.sums.sent);
         prop_assert!(world.flow.settled(), "{:?}", world.flow);
         prop_assert_eq!(world.flow.missing_count(), 0);
     }
@@ -172,7 +172,7 @@ proptest! {
         for step in moves {
             world.apply(step);
         }
-        world.flow.sender_connected();
+        world.flow.sender_connected(0);
         let again: Vec<u32> =
             std::iter::from_fn(|| world.flow.next_to_send(u64::MAX)).map(|out| out.seq).collect();
         let unticked: Vec<u32> =
@@ -194,11 +194,11 @@ fn twice_in_one_connection_is_a_duplicate_and_after_a_reconnect_a_redelivery() {
     let (mut flow, mut tally, ids) = on_the_wire(2);
     assert_eq!(flow.on_deliver(ids[0], 20, &mut tally), Delivery::First);
     assert_eq!(flow.on_deliver(ids[0], 21, &mut tally), Delivery::Duplicate);
-    assert_eq!((tally.faults.duplicated, tally.redelivered, tally.delivered), (1, 0, 1));
-    flow.addressee_connected();
+    assert_eq!((tally.sums.faults.duplicated, tally.sums.redelivered, tally.sums.delivered), (1, 0, 1));
+    flow.addressee_connected(0);
     assert_eq!(flow.on_deliver(ids[0], 22, &mut tally), Delivery::Again);
     assert_eq!(flow.on_deliver(ids[0], 23, &mut tally), Delivery::Duplicate);
-    assert_eq!((tally.faults.duplicated, tally.redelivered, tally.delivered), (2, 1, 1));
+    assert_eq!((tally.sums.faults.duplicated, tally.sums.redelivered, tally.sums.delivered), (2, 1, 1));
 }
 
 #[test]
@@ -208,9 +208,9 @@ fn dedup_remembers_settled_messages() {
     flow.acknowledged();
     flow.on_delivered(ids[0], &mut tally);
     assert!(flow.settled());
-    flow.addressee_connected();
+    flow.addressee_connected(0);
     assert_eq!(flow.on_deliver(ids[0], 30, &mut tally), Delivery::Again);
-    assert_eq!((tally.delivered, tally.redelivered), (1, 1));
+    assert_eq!((tally.sums.delivered, tally.sums.redelivered), (1, 1));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn an_overtaken_message_is_misordered() {
     let (mut flow, mut tally, ids) = on_the_wire(2);
     flow.on_deliver(ids[1], 20, &mut tally);
     assert_eq!(flow.on_deliver(ids[0], 21, &mut tally), Delivery::First);
-    assert_eq!(tally.faults.misordered, 1);
+    assert_eq!(tally.sums.faults.misordered, 1);
 }
 
 #[test]
@@ -230,22 +230,25 @@ fn ids_that_were_never_sent_are_faults_and_old_ones_are_not() {
     flow.on_sent(not_yet, 20, &mut tally);
     let other_second = MessageId::new(ids[0].unix_s() + 1, ids[0].0 as u32);
     assert_eq!(flow.on_deliver(other_second, 20, &mut tally), Delivery::Unknown);
-    assert_eq!((tally.faults.misdelivered, tally.faults.early_ticks), (2, 1));
+    assert_eq!((tally.sums.faults.misdelivered, tally.sums.faults.early_ticks), (2, 1));
     let old = MessageId::new(RUN.started_s - 1, 0);
     assert_eq!(flow.on_deliver(old, 20, &mut tally), Delivery::Earlier);
     flow.on_delivered(old, &mut tally);
-    assert_eq!((tally.faults.misdelivered, tally.faults.early_ticks, tally.leftover_ticks), (2, 1, 1));
+    assert_eq!(
+        (tally.sums.faults.misdelivered, tally.sums.faults.early_ticks, tally.sums.leftover_ticks),
+        (2, 1, 1)
+    );
 }
 
 #[test]
 fn a_delivered_tick_before_the_acknowledgement_is_early() {
     let (mut flow, mut tally, ids) = on_the_wire(2);
     flow.on_delivered(ids[0], &mut tally);
-    assert_eq!(tally.faults.early_ticks, 1, "not even delivered");
+    assert_eq!(tally.sums.faults.early_ticks, 1, "not even delivered");
     flow.on_deliver(ids[0], 20, &mut tally);
     flow.on_deliver(ids[1], 20, &mut tally);
     flow.on_delivered(ids[1], &mut tally);
-    assert_eq!(tally.faults.early_ticks, 2, "delivered, but the acknowledgement is still here");
+    assert_eq!(tally.sums.faults.early_ticks, 2, "delivered, but the acknowledgement is still here");
 }
 
 #[test]
@@ -255,7 +258,7 @@ fn a_ticked_message_that_never_came_is_missing() {
     flow.on_deliver(ids[0], 20, &mut tally);
     flow.on_deliver(ids[2], 20, &mut tally);
     assert_eq!(flow.missing_count(), 1);
-    assert_eq!(tally.faults.misordered, 0);
+    assert_eq!(tally.sums.faults.misordered, 0);
 }
 
 #[test]
@@ -282,4 +285,63 @@ fn places_free_as_the_window_says() {
     flow.on_refused(ids[1], &mut tally);
     assert_eq!((flow.places_taken(Place::SentTick), flow.places_taken(Place::BothTicks)), (0, 0));
     assert!(flow.settled());
+}
+
+fn sent_again(flow: &mut Flow, tally: &mut Tally, now_ns: u64) -> Vec<u32> {
+    flow.resend_if_due(now_ns, tally);
+    std::iter::from_fn(|| flow.next_to_send(now_ns)).map(|out| out.seq).collect()
+}
+
+#[test]
+fn silence_on_a_live_connection_goes_back_to_the_oldest_without_an_answer() {
+    let (mut flow, mut tally, ids) = on_the_wire(4);
+    flow.on_sent(ids[0], 2_000_000_000, &mut tally);
+    flow.on_sent(ids[2], 2_000_000_000, &mut tally);
+    assert_eq!(flow.resend_due_ns(), Some(7_000_000_000));
+    assert_eq!(sent_again(&mut flow, &mut tally, 6_999_999_999), [0_u32; 0]);
+    assert_eq!(sent_again(&mut flow, &mut tally, 7_000_000_000), [1, 3]);
+    assert_eq!(tally.sums.resent, 1);
+    assert_eq!(sent_again(&mut flow, &mut tally, 11_999_999_999), [0_u32; 0], "the retry has its own time");
+    assert_eq!(sent_again(&mut flow, &mut tally, 12_000_000_000), [1, 3]);
+    flow.on_sent(ids[1], 12_000_000_000, &mut tally);
+    flow.on_refused(ids[3], &mut tally);
+    assert_eq!(flow.resend_due_ns(), None, "everything has its answer");
+}
+
+#[test]
+fn one_forgotten_message_is_sent_again_though_others_are_answered() {
+    let (mut flow, mut tally, _) = on_the_wire(1);
+    let mut again = Vec::new();
+    for second in 1..=30_u64 {
+        let now_ns = second * 1_000_000_000;
+        flow.submit(now_ns, 0, &mut tally);
+        let out = flow.next_to_send(now_ns).expect("one was submitted");
+        flow.on_sent(out.id, now_ns, &mut tally);
+        again = sent_again(&mut flow, &mut tally, now_ns);
+        assert!(second == 30 || again.is_empty(), "{second}: {again:?}");
+    }
+    assert_eq!(again, [0]);
+}
+
+#[test]
+fn busy_is_an_answer_and_its_wait_is_no_silence() {
+    let (mut flow, mut tally, ids) = on_the_wire(2);
+    flow.on_busy(ids[1], 60_000_000_000, &mut tally);
+    assert_eq!(flow.resend_due_ns(), Some(30_000_000_000), "the one before it has none");
+    flow.on_sent(ids[0], 1_000_000_000, &mut tally);
+    assert_eq!(flow.resend_due_ns(), None);
+}
+
+#[test]
+fn only_messages_between_reconnects_are_undisturbed() {
+    let (mut flow, mut tally, ids) = on_the_wire(2);
+    flow.on_deliver(ids[0], 20, &mut tally);
+    assert_eq!(tally.steady_latency_ns.len(), 1);
+    flow.sender_connected(30);
+    flow.on_deliver(ids[1], 40, &mut tally);
+    assert_eq!((tally.steady_latency_ns.len(), tally.latency_ns.len()), (1, 2));
+    flow.submit(50, 0, &mut tally);
+    let id = std::iter::from_fn(|| flow.next_to_send(50)).last().expect("one was submitted").id;
+    flow.on_deliver(id, 60, &mut tally);
+    assert_eq!(tally.steady_latency_ns.len(), 2);
 }

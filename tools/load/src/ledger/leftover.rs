@@ -23,16 +23,16 @@ impl Leftovers {
     pub(crate) fn on_deliver(&mut self, to: u32, id: MessageId, tally: &mut Tally) -> bool {
         let mailbox = self.mailboxes.entry(to).or_default();
         if !mailbox.seen_now.insert(id.0) {
-            tally.faults.duplicated += 1;
+            tally.sums.faults.duplicated += 1;
             return false;
         }
         if !mailbox.known.insert(id.0) {
-            tally.redelivered += 1;
+            tally.sums.redelivered += 1;
             return false;
         }
-        tally.leftovers += 1;
+        tally.sums.leftovers += 1;
         if mailbox.last.is_some_and(|last| !follows(last, id)) {
-            tally.faults.misordered += 1;
+            tally.sums.faults.misordered += 1;
         }
         mailbox.last = Some(id);
         true
@@ -65,13 +65,13 @@ mod tests {
         assert!(leftovers.on_deliver(1, MessageId::new(5, u32::MAX), &mut tally));
         assert!(leftovers.on_deliver(1, MessageId::new(5, 0), &mut tally), "the low half may wrap");
         assert!(leftovers.on_deliver(1, MessageId::new(6, 7), &mut tally));
-        assert_eq!(tally.faults.misordered, 0);
+        assert_eq!(tally.sums.faults.misordered, 0);
         leftovers.addressee_connected(1);
         assert!(!leftovers.on_deliver(1, MessageId::new(6, 7), &mut tally));
-        assert_eq!((tally.redelivered, tally.faults.duplicated), (1, 0));
+        assert_eq!((tally.sums.redelivered, tally.sums.faults.duplicated), (1, 0));
         assert!(!leftovers.on_deliver(1, MessageId::new(6, 7), &mut tally));
-        assert_eq!(tally.faults.duplicated, 1);
+        assert_eq!(tally.sums.faults.duplicated, 1);
         assert!(leftovers.on_deliver(1, MessageId::new(6, 6), &mut tally));
-        assert_eq!(tally.faults.misordered, 1);
+        assert_eq!(tally.sums.faults.misordered, 1);
     }
 }

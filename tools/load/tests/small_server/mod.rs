@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use tern_protocol::phone::frame::{ClientFrame, ServerFrame};
 use tern_protocol::phone::noise::{KeyPair, Transport};
@@ -15,6 +15,9 @@ use tern_protocol::phone::server::{Handshake, KeyLogin, LoginRequest, Progress};
 
 /// The message at which the server misbehaves.
 const CHOSEN: u64 = 20;
+
+/// When an idle connection is dropped, after the start.
+const IDLE_DROP: Duration = Duration::from_millis(1_500);
 
 /// What the server does at the chosen message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +39,16 @@ pub(crate) enum Habit {
     Cuts,
     /// Says `busy` to it and to all of its pair until it comes again.
     IsBusy,
+    /// Likewise, but its answers are lost.
+    IsBusySilently,
     /// Says that it knows no such account.
     Refuses,
     /// Falls silent for good.
     FallsSilent,
+    /// Closes one connection when all have been quiet for a while.
+    DropsIdle,
+    /// Wants a keep-alive every two seconds.
+    AsksForPings,
 }
 
 #[derive(Clone)]
@@ -76,6 +85,8 @@ struct Server {
     held_back: Option<(AccountId, Mail)>,
     refused: Option<(AccountId, MessageId)>,
     cuts_left: u32,
+    drops_left: u32,
+    turns: Instant,
 }
 
 /// A running server; it stops when this is dropped.
@@ -125,6 +136,8 @@ impl Server {
             held_back: None,
             refused: None,
             cuts_left: 2,
+            drops_left: 1,
+            turns: Instant::now(),
         }
     }
 
@@ -166,6 +179,14 @@ impl Server {
         {
             self.cuts_left -= 1;
             self.connections.clear();
+        }
+        if self.habit == Habit::DropsIdle
+            && self.drops_left > 0
+            && self.connections.len() == self.names.len()
+            && self.turns.elapsed() > IDLE_DROP
+        {
+            self.drops_left -= 1;
+            self.connections.pop();
         }
         self.connections.retain(|connection| !matches!(connection.stage, Stage::Closed));
     }
@@ -212,7 +233,7 @@ impl Server {
                         account,
                         device: DeviceId(1),
                         time_ms: 0,
-                        keep_alive_s: 240,
+                        keep_alive_s: if self.habit == Habit::AsksForPings { 2 } else { 240 },
                         window: 64,
                         body_bytes_max: 1000,
                     };
@@ -286,17 +307,15 @@ impl Server {
             self.message_count += 1;
         }
         let chosen = self.message_count == CHOSEN && !self.known.contains(&(from, id));
-        if self.habit == Habit::IsBusy {
+        if matches!(self.habit, Habit::IsBusy | Habit::IsBusySilently) {
             if chosen && self.refused.is_none() {
                 self.refused = Some((from, id));
                 self.message_count += 1; // chosen only once
-                return self.say(index, &ServerFrame::Busy { id, retry_ms: 50 });
+                return self.say_busy(index, id);
             }
             match self.refused {
                 Some((account, first)) if account == from && first == id => self.refused = None,
-                Some((account, _)) if account == from => {
-                    return self.say(index, &ServerFrame::Busy { id, retry_ms: 50 });
-                }
+                Some((account, _)) if account == from => return self.say_busy(index, id),
                 _ => {}
             }
         }
@@ -315,6 +334,12 @@ impl Server {
             }
         }
         self.say(index, &ServerFrame::Sent { id });
+    }
+
+    fn say_busy(&mut self, index: usize, id: MessageId) {
+        if self.habit == Habit::IsBusy {
+            self.say(index, &ServerFrame::Busy { id, retry_ms: 50 });
+        }
     }
 
     fn misbehave(&mut self, index: usize, to: AccountId, mail: Mail) {

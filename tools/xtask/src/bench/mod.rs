@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: the figures of this machine. Server on the first hardware thread, generator on the second.
 
+mod flap;
 mod floor;
+mod idle;
 mod logins;
 mod micro;
 mod offline;
@@ -29,6 +31,9 @@ pub(crate) struct BenchArgs {
     /// Seconds of traffic, where the measurement has a duration.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// Phones of `idle` and `flap`; 1000000 makes the documented million of `idle`.
+    #[arg(long)]
+    phones: Option<u32>,
 }
 
 /// The measurements.
@@ -48,6 +53,10 @@ enum Name {
     Wheel,
     /// 100,000 messages to 1,000 absent phones, then they come.
     Offline,
+    /// 100,000 phones that wait: memory of each, by slope and by total, and the CPU that all of them cost.
+    Idle,
+    /// 10,000 phones, 2,000 messages per second, with and without 100 dropped connections per second.
+    Flap,
     /// Start after SIGKILL with 500,000 messages in the log.
     Recovery,
 }
@@ -65,15 +74,17 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         Name::Mesh | Name::Wheel => micro::build()?,
         _ => build(&["tern-server", "tern-load", "tern-bench"])?,
     }
-    let run = match args.name {
-        Name::Paced => paced::run,
-        Name::Shards => shards::run,
-        Name::Logins => logins::run,
-        Name::Mesh => micro::mesh,
-        Name::Wheel => micro::wheel,
-        Name::Pairs => pairs::run,
-        Name::Offline => offline::run,
-        Name::Recovery => recovery::run,
+    let run: &dyn Fn(u32) -> Result<Value> = match args.name {
+        Name::Paced => &paced::run,
+        Name::Shards => &shards::run,
+        Name::Logins => &logins::run,
+        Name::Mesh => &micro::mesh,
+        Name::Wheel => &micro::wheel,
+        Name::Pairs => &pairs::run,
+        Name::Offline => &offline::run,
+        Name::Recovery => &recovery::run,
+        Name::Idle => &|seconds| idle::run(args.phones, seconds),
+        Name::Flap => &|seconds| flap::run(args.phones, seconds),
     };
     let mut runs = Vec::new();
     for number in 1..=args.runs {

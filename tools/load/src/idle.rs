@@ -1,0 +1,81 @@
+//! `tern-load idle`: phones log in and stay, silent but for their keep-alives.
+
+use crate::args::IdleArgs;
+use crate::clock::ns;
+use crate::fleet::Stage;
+use crate::logins::Logins;
+use crate::report::{Hold, Report, Resumed, tenths};
+use crate::session::{Over, Session, Which};
+use anyhow::Result;
+
+/// Runs it: the report, and whether the run is complete.
+pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, bool)> {
+    let rss_before = session.admin.as_ref().and_then(|admin| admin.figures().ok());
+    let login_window = session.sample();
+    let logged_in = session.log_in("login", Which::All)?;
+    let login_count = session.crew.counts()?.logins;
+    let login = (login_window.and_then(|window| window.finish()), login_count);
+    let mut report = session.report()?;
+    let mut complete = logged_in;
+    let mut hold = None;
+    if complete && args.resume {
+        complete = resume(session, &mut report)?;
+    }
+    let before = session.crew.counts()?;
+    complete &= before.lost == 0;
+    if complete && !args.common.verify_only {
+        let window = session.sample();
+        let start_ns = session.now_ns();
+        let over = session.run("hold", start_ns + ns(args.hold), |_| false)?;
+        let after = session.crew.counts()?;
+        let held_ns = session.now_ns() - start_ns;
+        let usage = window.and_then(|window| window.finish());
+        let all_online = after.in_stage(Stage::Online) == u64::from(session.phone_count);
+        complete &= over == Over::Time && after.lost == before.lost && all_online;
+        hold = Some(Hold {
+            seconds: held_ns as f64 / 1e9,
+            lost_count: after.lost - before.lost,
+            pings: after.pings - before.pings,
+            pongs: after.pongs - before.pongs,
+            cpu_user_us: usage.map(|used| used.cpu_user_us),
+            cpu_system_us: usage.map(|used| used.cpu_system_us),
+        });
+    }
+    report.delivered = session.crew.counts()?.sums.leftovers;
+    report.server = session.server(login, None, 0);
+    if let (Some(server), Some(before)) = (&mut report.server, rss_before) {
+        let grown = server.rss_bytes.map(|rss_bytes| rss_bytes.saturating_sub(before.rss_bytes));
+        server.rss_bytes_per_phone = grown.and_then(|bytes| bytes.checked_div(report.logged_in));
+    }
+    report.hold = hold;
+    session.leave(Which::All)?;
+    report.set_faults(session.crew.counts()?.sums.faults);
+    Ok((report, complete))
+}
+
+/// All leave and come back. False if some did not make it.
+fn resume(session: &mut Session, report: &mut Report) -> Result<bool> {
+    session.crew.each(|fleet| fleet.count_logins_anew())?;
+    session.leave(Which::All)?;
+    let before = session.crew.counts()?;
+    let window = session.sample();
+    let complete = session.log_in("resume", Which::All)?;
+    let usage = window.and_then(|window| window.finish());
+    let after = session.crew.counts()?;
+    let mut logins = Logins::default();
+    session.crew.each(|fleet| fleet.logins.clone())?.iter().for_each(|one| logins.add(one));
+    let mut found = Report::default();
+    logins.report(&mut found);
+    let cpu_us = usage.map(|used| used.cpu_user_us + used.cpu_system_us);
+    let login_count = after.logins - before.logins;
+    report.resumed = Some(Resumed {
+        by_ticket: after.resumed - before.resumed,
+        login_per_s: found.login_per_s,
+        login_p50_us: found.login_p50_us,
+        login_p99_us: found.login_p99_us,
+        server_cpu_us_per_login: cpu_us
+            .filter(|_| login_count > 0)
+            .map(|us| tenths(us as f64 / login_count as f64)),
+    });
+    Ok(complete)
+}

@@ -1,0 +1,105 @@
+//! Phones 2k and 2k+1 talk with each other, both ways: `pairs`, and `flap`, where connections are dropped meanwhile.
+
+use crate::clock::ns;
+use crate::fleet::{Counts, Flaps, Fleet, Schedule, Traffic};
+use crate::ledger::Place;
+use crate::report::{Report, Resumed, per_s};
+use crate::session::{Over, Session, Which};
+use anyhow::Result;
+
+/// What is said, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Talk {
+    pub(crate) pace: Pace,
+    /// Connections dropped per second, over all phones.
+    pub(crate) flaps_per_s: Option<f64>,
+    pub(crate) duration_s: f64,
+    /// Say nothing new: only take what waits.
+    pub(crate) verify_only: bool,
+}
+
+/// How fast.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// So many messages under way for each phone.
+    Window(u32),
+    /// So many messages per second over all phones.
+    Rate(f64),
+}
+
+/// Runs it: the report, and whether the run is complete.
+pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> {
+    let login_window = session.sample();
+    let mut complete = session.log_in("login", Which::All)?;
+    let login_count = session.crew.counts()?.logins;
+    let login = (login_window.and_then(|window| window.finish()), login_count);
+    if !complete || talk.verify_only {
+        let mut report = session.report_of_leftovers()?;
+        report.server = session.server(login, None, 0);
+        session.leave(Which::All)?;
+        return Ok((report, complete));
+    }
+
+    session.wait_for_ids();
+    let traffic_window = session.sample();
+    let start_ns = session.now_ns();
+    let until_ns = start_ns + ns(talk.duration_s);
+    let (orders, phone_count) = (*talk, session.phone_count);
+    session.crew.each(move |fleet| start(fleet, &orders, phone_count, start_ns, until_ns))?;
+    let over = session.run("traffic", until_ns, |_| false)?;
+    // The figures of the window are those of its end, whatever a worker was in the middle of.
+    let counts = session.crew.each(|fleet| {
+        let counts = fleet.counts();
+        fleet.end_traffic();
+        counts
+    })?;
+    let elapsed_ns = session.now_ns() - start_ns;
+    let delivered_in_window = counts.iter().map(|counts| counts.sums.delivered).sum();
+    let flap_count = session.crew.counts()?.flaps;
+    traffic_window.iter().for_each(|window| window.stop());
+
+    complete = over == Over::Time;
+    if complete {
+        // What is ticked must arrive; and everyone whose connection was dropped comes back.
+        let settled = |counts: &Counts| counts.sums.outstanding() == 0 && counts.settled();
+        let over = session.run("drain", u64::MAX, settled)?;
+        // A message without a tick at the end is no fault, but a tick or delivery that is owed is.
+        let sums = session.crew.counts()?.sums;
+        complete = over == Over::Done || sums.ticked == sums.confirmed && sums.ticked == sums.delivered;
+    }
+    let (lost, unknown) = session.missing()?;
+    if unknown > 0 {
+        eprintln!("tern-load: {unknown} ticked messages wait for phones that could not come back");
+    }
+    let mut report = session.report()?;
+    report.lost = Some(lost);
+    report.msgs_per_s = per_s(delivered_in_window, elapsed_ns);
+    report.flaps = talk.flaps_per_s.map(|_| flap_count);
+    let by_ticket = session.crew.counts()?.resumed;
+    report.resumed = talk.flaps_per_s.map(|_| Resumed { by_ticket, ..Resumed::default() });
+    let usage = traffic_window.and_then(|window| window.finish());
+    report.server = session.server(login, usage, delivered_in_window);
+    session.leave(Which::All)?;
+    report.set_faults(session.crew.counts()?.sums.faults);
+    Ok((report, complete && unknown == 0))
+}
+
+/// Sets a worker's share going.
+fn start(fleet: &mut Fleet, talk: &Talk, all_count: u32, start_ns: u64, until_ns: u64) {
+    let phone_count = fleet.phones.len() as u32;
+    let share = f64::from(phone_count) / f64::from(all_count);
+    // Workers take turns, like the phones of one.
+    let late_ns = |rate: f64| (f64::from(fleet.first_phone()) / f64::from(all_count) * 1e9 / rate) as u64;
+    let traffic = match talk.pace {
+        Pace::Window(count) => Traffic::Window { count, place: Place::BothTicks, until_ns },
+        Pace::Rate(rate) => {
+            let rate = rate * share;
+            Traffic::Scheduled(Schedule::new(rate, phone_count, start_ns + late_ns(rate), until_ns))
+        }
+    };
+    fleet.flaps = talk.flaps_per_s.map(|rate| {
+        let rate = rate * share;
+        Flaps::new(rate, start_ns + late_ns(rate), until_ns)
+    });
+    fleet.set_traffic(traffic);
+}
