@@ -217,6 +217,7 @@ impl Shard {
         let started = commit.finish(ops);
         self.counters.writes_avoided += sources.avoided_count;
         self.writer.emit(out);
+        self.writer.started_ns = now.mono_ns;
         if started.is_none() {
             // Everything that was due had become needless.
             self.committed(now, out);
@@ -244,7 +245,10 @@ impl Shard {
         let event = self.writer.log.disk_done(done, &mut self.writer.ops);
         self.writer.emit(out);
         match event {
-            Some(LogEvent::Committed(_)) => self.committed(now, out),
+            Some(LogEvent::Committed(_)) => {
+                self.measures.commit.record(now.mono_ns.saturating_sub(self.writer.started_ns));
+                self.committed(now, out);
+            }
             Some(LogEvent::Failed(error)) => out.push(Output::Fatal(FatalError::LogWrite(error))),
             // The epoch may be under way in a segment that is there: a full drive can still be emptied by its phones.
             Some(LogEvent::Full)

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use tern_protocol::ids::{AccountId, DeviceId};
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
 
 /// An account to make.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,54 @@ pub enum ControlRequest {
         /// Its name.
         name: String,
     },
+    /// Look for the mailboxes that hold most, one bounded step.
+    LookForHottest {
+        /// Where the step before ended; the default at first.
+        from: LookFrom,
+        /// At most so many.
+        count: u16,
+    },
+}
+
+/// How far a search through the accounts has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LookFrom {
+    /// The next place in the table of accounts.
+    pub place: u32,
+    /// Of its mailbox, entries up to here were looked at,
+    pub after: Seq,
+    /// and these are their bytes.
+    pub bytes: u64,
+}
+
+impl Default for LookFrom {
+    fn default() -> Self {
+        Self { place: 0, after: Seq(0), bytes: 0 }
+    }
+}
+
+/// A mailbox that holds much.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hot {
+    /// Its account.
+    pub id: AccountId,
+    /// The account's name.
+    pub name: String,
+    /// Entries: messages and ticks that wait, and messages that owe a tick.
+    pub entry_count: u32,
+    /// Bytes of their envelopes in memory.
+    pub bytes: u64,
+    /// Whether a device of the account is connected.
+    pub is_online: bool,
+}
+
+/// What one step of a search found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Looked {
+    /// The largest of this step, the largest first.
+    pub found: Vec<Hot>,
+    /// Where to go on; `None` when all accounts were looked at.
+    pub next: Option<LookFrom>,
 }
 
 /// One account in a listing.
@@ -73,6 +121,8 @@ pub enum ControlReply {
     Accounts(Vec<AccountInfo>),
     /// Whether there was such an account; sent when its removal is durable.
     Removed(bool),
+    /// One step of a search.
+    Looked(Looked),
     /// The shard is draining or its drive is full.
     Refused,
 }

@@ -1,15 +1,58 @@
-//! What a shard counts. Read by the control plane; adding one here makes it appear in `/metrics`.
+//! What a shard counts. Read by the control plane; adding a line here makes it appear in `/metrics`.
+//!
+//! A line is `name`, or `name as family`, or `name as family { label = "value" }`. A name that ends in `_now` is a
+//! gauge, any other a counter. In `/metrics` it is called `tern_` and the family, which is the name without `_now`
+//! where nothing else is said; a counter's name gets `_total`. Names carry their unit (`_bytes`); several lines may
+//! share a family under different labels, and then [`FAMILIES`] has its help.
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
-        /// Counts since boot, and gauges where the text says `now`.
+/// How one counter appears in `/metrics`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metric {
+    /// Its field.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// The metric's name, without prefix and `_total`.
+    pub family: &'static str,
+    /// What tells it from others of its family.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// Whether it may go down.
+    pub is_gauge: bool,
+}
+
+impl Metric {
+    /// From a line of the list.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        help: &'static str,
+        family: Option<&'static str>,
+        labels: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        let gauge = name.strip_suffix("_now");
+        let family = family.unwrap_or(gauge.unwrap_or(name));
+        Self { name, help: help.trim_ascii(), family, labels, is_gauge: gauge.is_some() }
+    }
+}
+
+/// Makes a struct of counters from a list of lines.
+#[macro_export]
+macro_rules! define_counters {
+    ($(#[doc = $text:literal])+ pub struct $Counters:ident;
+     $($(#[doc = $doc:literal])* $name:ident $(as $family:ident $({ $label:ident = $value:literal })?)?),* $(,)?) => {
+        $(#[doc = $text])+
         #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-        pub struct Counters { $($(#[doc = $doc])* pub $name: u64),* }
+        pub struct $Counters { $($(#[doc = $doc])* pub $name: u64),* }
 
-        impl Counters {
-            /// Name, help text and value of each, in order.
-            pub fn each(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {
-                $(visit(stringify!($name), concat!($($doc),*), self.$name);)*
+        impl $Counters {
+            /// Each counter and its value, in order.
+            pub fn each(&self, mut visit: impl FnMut($crate::counters::Metric, u64)) {
+                $({
+                    const FAMILY: &[&str] = &[$(stringify!($family))?];
+                    const LABELS: &[(&str, &str)] = &[$($((stringify!($label), $value))?)?];
+                    let (name, help) = (stringify!($name), concat!($($doc),*));
+                    visit($crate::counters::Metric::new(name, help, FAMILY.first().copied(), LABELS), self.$name);
+                })*
             }
 
             /// Adds the counts of another shard.
@@ -18,11 +61,21 @@ macro_rules! counters {
     };
 }
 
-counters! {
+/// Help of the families that several counters share.
+pub const FAMILIES: &[(&str, &str)] = &[
+    ("limit_hits", "Times that something ran into a limit, by the limit's name in the configuration."),
+    ("ticks", "Ticks by kind: sent to the sender's device, or delivered and confirmed by the sender's home."),
+    ("log_segments", "Log segments by state."),
+];
+
+define_counters! {
+    /// Counts since boot, and gauges where the name ends in `_now`.
+    pub struct Counters;
+
     /// Sockets accepted.
     accepted,
     /// Sockets refused: the shard is full or draining.
-    refused_connections,
+    refused_connections as limit_hits { limit = "connection_count" },
     /// Sockets of this shard now.
     connections_now,
     /// Sessions now.
@@ -65,6 +118,16 @@ counters! {
     duplicates,
     /// Messages refused with busy.
     refused_busy,
+    /// Messages refused because the mailbox was full.
+    mailbox_full as limit_hits { limit = "mailbox_count" },
+    /// Messages refused because the shard's memory for mail was full.
+    memory_full as limit_hits { limit = "mail_bytes" },
+    /// Messages refused because the log had no segment left.
+    drive_full as limit_hits { limit = "segment_count" },
+    /// Messages refused because a lane to another shard was full.
+    lane_full as limit_hits { limit = "lane_bytes" },
+    /// Messages refused for their size.
+    too_large as limit_hits { limit = "body_bytes" },
     /// Retries older than the dedup horizon.
     refused_expired,
     /// Messages for no account.
@@ -72,35 +135,35 @@ counters! {
     /// Messages that expired unfetched.
     expired,
     /// Ticks of kind sent.
-    ticks_sent,
+    ticks_sent as ticks { kind = "sent" },
     /// Ticks of kind delivered, confirmed by the sender's home.
-    ticks_delivered,
+    ticks_delivered as ticks { kind = "delivered" },
     /// Owed ticks that were sent again.
     ticks_retried,
     /// Messages waiting now.
-    mail_count_now,
+    mail_count_now as mailbox_entries,
     /// Bytes of waiting mail in memory now.
-    mail_bytes_now,
+    mail_bytes_now as mailbox_bytes,
     /// Group commits.
     log_commits,
     /// Bytes written to the log, padding included.
-    log_bytes_written,
+    log_bytes_written as log_written_bytes,
     /// Log segments free for use now.
-    segments_free_now,
+    segments_free_now as log_segments { state = "free" },
     /// Log segments in use now.
-    segments_used_now,
+    segments_used_now as log_segments { state = "used" },
     /// Envelopes sent to other shards.
     mesh_out,
     /// Envelopes that came from other shards.
     mesh_in,
     /// Control envelopes dropped because a lane's backlog was full.
-    mesh_dropped,
+    mesh_dropped as limit_hits { limit = "lane_backlog_bytes" },
     /// Connections ended for a protocol error.
     protocol_errors,
     /// Connections ended because a deadline passed.
     timeouts,
     /// Connections ended because their phone did not read.
-    slow_readers,
+    slow_readers as limit_hits { limit = "edge_backlog_bytes" },
     /// Connections closed at once because their address connects too often.
     refused_address_connects,
     /// Connections told to come back because their address begins too many handshakes.
@@ -131,4 +194,67 @@ counters! {
     bad_acknowledgements,
     /// Completions of a socket that is gone, recognised by their generation.
     stale_completions,
+}
+
+#[cfg(test)]
+// The macro makes public structs, here where nobody sees them.
+#[allow(unreachable_pub)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    crate::define_counters! {
+        /// Lines of each form.
+        pub struct Few;
+
+        /// Bare.
+        plain,
+        /// A level.
+        level_now,
+        /// Renamed.
+        left as right,
+        /// Of
+        /// a family.
+        first_now as both { half = "a" },
+    }
+
+    #[test]
+    fn each_form_of_a_line() {
+        let mut found = Vec::new();
+        Few { plain: 1, level_now: 2, left: 3, first_now: 4 }
+            .each(|metric, value| found.push((metric, value)));
+        let metric = Metric::new;
+        assert_eq!(
+            found,
+            [
+                (metric("plain", "Bare.", None, &[]), 1),
+                (metric("level_now", "A level.", Some("level"), &[]), 2),
+                (metric("left", "Renamed.", Some("right"), &[]), 3),
+                (metric("first_now", "Of a family.", Some("both"), &[("half", "a")]), 4),
+            ]
+        );
+        assert!(found[1].0.is_gauge && !found[0].0.is_gauge);
+        let mut sum = Few { plain: 1, ..Few::default() };
+        sum.add(&Few { plain: 2, left: 5, ..Few::default() });
+        assert_eq!(sum, Few { plain: 3, left: 5, ..Few::default() });
+    }
+
+    #[test]
+    fn names_are_one_metric_each_or_say_what_they_share() {
+        let mut families: BTreeMap<&str, Vec<Metric>> = BTreeMap::new();
+        Counters::default().each(|metric, _| families.entry(metric.family).or_default().push(metric));
+        for (family, members) in families {
+            let labels: BTreeSet<_> = members.iter().map(|metric| metric.labels).collect();
+            assert_eq!(labels.len(), members.len(), "{family}: a label twice");
+            assert!(members.iter().all(|metric| metric.is_gauge == members[0].is_gauge), "{family}");
+            let has_help = FAMILIES.iter().any(|(name, _)| *name == family);
+            assert_eq!(
+                has_help,
+                !members[0].labels.is_empty(),
+                "{family}: help in FAMILIES if it has labels"
+            );
+            assert!(members.iter().all(|metric| !metric.help.is_empty()), "{family}: no help");
+        }
+    }
 }

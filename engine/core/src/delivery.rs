@@ -17,7 +17,8 @@ impl Shard {
         let mut said_sent = core::mem::take(&mut self.said_sent);
         self.fill_window(id, &mut said_sent);
         for message in said_sent.drain(..) {
-            self.session_is_done_with(now, id, message);
+            let took_ns = self.session_is_done_with(now, id, message);
+            took_ns.into_iter().for_each(|ns| self.measures.sent.record(ns));
         }
         self.said_sent = said_sent;
     }

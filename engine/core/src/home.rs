@@ -67,7 +67,9 @@ impl Shard {
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         if let Some(session) = device.and_then(|device| device.session) {
-            self.session_is_done_with(now, session, envelope.id());
+            let took_ns = self.session_is_done_with(now, session, envelope.id());
+            let is_sent = envelope.kind() == Kind::Sent;
+            took_ns.filter(|_| is_sent).into_iter().for_each(|ns| self.measures.sent.record(ns));
         }
     }
 
@@ -154,6 +156,7 @@ impl Shard {
             || !self.has_room_for(index, EntryKind::Message)
             || !self.append(now, index, envelope)
         {
+            self.count_limit(index);
             self.refuse_stream(now, key, id, session);
             let retry_ms = u64::from(self.busy_ms());
             self.counters.refused_busy += 1;
@@ -213,6 +216,22 @@ impl Shard {
             // Ticks empty mailboxes, and so the drive: they may use the last of it.
             && (is_tick || !self.writer.log.is_low())
             && self.cache.bytes_used() < limits.mail_bytes
+    }
+
+    /// Counts which limit keeps a mailbox from taking a message, if it is one.
+    fn count_limit(&mut self, index: AccountIndex) {
+        let limits = &self.config.limits;
+        let held = self.accounts.get(index).map_or(0, |account| account.mailbox.len());
+        let counter = if held >= limits.mailbox_count as usize {
+            &mut self.counters.mailbox_full
+        } else if self.cache.bytes_used() >= limits.mail_bytes {
+            &mut self.counters.memory_full
+        } else if self.writer.log.is_low() {
+            &mut self.counters.drive_full
+        } else {
+            return;
+        };
+        *counter += 1;
     }
 
     /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.

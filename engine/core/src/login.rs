@@ -119,6 +119,10 @@ impl Shard {
                 let reply = ControlReply::Accounts(self.list_accounts(after, limit));
                 out.push(Output::Reply { token, reply });
             }
+            ControlRequest::LookForHottest { from, count } => {
+                let reply = ControlReply::Looked(self.look_for_hottest(from, count));
+                out.push(Output::Reply { token, reply });
+            }
             _ if self.draining => out.push(Output::Reply { token, reply: ControlReply::Refused }),
             ControlRequest::CreateAccounts(accounts) => {
                 let created = accounts.iter().map(|account| self.create_account(account)).collect();

@@ -21,10 +21,27 @@ pub(crate) enum Turn {
     Later,
 }
 
+/// A message that needs no more answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Done {
+    /// The recipient, if its home may still wait for the message.
+    pub(crate) waiting_home: Option<AccountId>,
+    since_us: u32,
+}
+
+impl Done {
+    /// How long the message took, nanoseconds.
+    pub(crate) fn took_ns(self, now_ns: u64) -> u64 {
+        u64::from(((now_ns / 1000) as u32).wrapping_sub(self.since_us)) * 1000
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Message {
     to: AccountId,
     id: MessageId,
+    /// When it arrived: monotonic microseconds, the low bits. Seventy minutes are enough for what is measured.
+    since_us: u32,
     /// Until when those behind it wait for it, monotonic nanoseconds; zero while it is not refused.
     refused_until_ns: u64,
     /// Whether its recipient's home may be waiting for it.
@@ -56,7 +73,7 @@ impl Outbound {
     /// `has_room` says whether there is memory for one more.
     pub(crate) fn turn(&mut self, to: AccountId, id: MessageId, now_ns: u64, has_room: bool) -> Option<Turn> {
         let known = self.find(to, id);
-        let index = known.or_else(|| has_room.then(|| self.append(to, id)).flatten())?;
+        let index = known.or_else(|| has_room.then(|| self.append(to, id, now_ns)).flatten())?;
         if self.refused_count == 0 {
             return Some(Turn::Now);
         }
@@ -78,22 +95,23 @@ impl Outbound {
         message.home_refused |= by_home;
     }
 
-    /// A message has its final answer. The recipient, if its home may still wait for it.
-    pub(crate) fn done(&mut self, id: MessageId) -> Option<AccountId> {
+    /// A message has its final answer.
+    pub(crate) fn done(&mut self, id: MessageId) -> Option<Done> {
         let index = self.messages.iter().position(|message| message.id == id)?;
         let message = self.messages.remove(index)?;
         self.refused_count -= usize::from(message.refused_until_ns != 0);
         if self.messages.is_empty() && self.messages.capacity() > KEPT_COUNT {
             self.messages = VecDeque::new();
         }
-        message.home_refused.then_some(message.to)
+        Some(Done { waiting_home: message.home_refused.then_some(message.to), since_us: message.since_us })
     }
 
-    fn append(&mut self, to: AccountId, id: MessageId) -> Option<usize> {
+    fn append(&mut self, to: AccountId, id: MessageId, now_ns: u64) -> Option<usize> {
         if self.messages.len() == COUNT_MAX {
             return None;
         }
-        self.messages.push_back(Message { to, id, refused_until_ns: 0, home_refused: false });
+        let since_us = (now_ns / 1000) as u32;
+        self.messages.push_back(Message { to, id, since_us, refused_until_ns: 0, home_refused: false });
         Some(self.messages.len() - 1)
     }
 
@@ -145,8 +163,9 @@ mod tests {
         let mut outbound = sent(1..4);
         outbound.refuse(TO, MessageId(1), 0, true);
         outbound.refuse(TO, MessageId(2), 0, false);
-        assert_eq!(outbound.done(MessageId(1)), Some(TO), "its home must hear of it");
+        assert_eq!(outbound.done(MessageId(1)).unwrap().waiting_home, Some(TO), "its home must hear of it");
         assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later), "2 is still refused");
+        assert_eq!(outbound.done(MessageId(2)).unwrap().waiting_home, None);
         assert_eq!(outbound.done(MessageId(2)), None);
         assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Now));
         outbound.done(MessageId(3));
@@ -166,8 +185,17 @@ mod tests {
     fn memory_for_many_is_given_back() {
         let mut outbound = sent(0..1000);
         assert!(outbound.capacity() >= 1000);
-        (0..1000).for_each(|n| assert_eq!(outbound.done(MessageId(n)), None));
+        (0..1000).for_each(|n| assert_eq!(outbound.done(MessageId(n)).unwrap().waiting_home, None));
         assert!(outbound.capacity() <= KEPT_COUNT);
+    }
+
+    #[test]
+    fn how_long_a_message_took_is_known_also_when_the_clock_wraps() {
+        let wrap_ns = (1 << 32) * 1000 - 5_000;
+        let mut outbound = Outbound::default();
+        outbound.turn(TO, MessageId(1), wrap_ns, true);
+        outbound.turn(TO, MessageId(1), wrap_ns + 9_000, true);
+        assert_eq!(outbound.done(MessageId(1)).unwrap().took_ns(wrap_ns + 20_000), 20_000);
     }
 
     #[test]

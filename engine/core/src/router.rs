@@ -7,6 +7,7 @@
 use crate::io::{LANE_COUNT, Lane, Output, Outputs};
 use crate::lanes;
 use crate::limits::Limits;
+use crate::measures::EnvelopesOut;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, Parts};
 use tern_protocol::ids::ShardId;
@@ -45,6 +46,9 @@ pub(crate) struct Router {
     spares: Vec<Vec<u8>>,
     pub(crate) cast_count: u64,
     pub(crate) dropped_count: u64,
+    /// Messages that found their lane full.
+    pub(crate) full_count: u64,
+    pub(crate) counts: EnvelopesOut,
 }
 
 impl Router {
@@ -62,6 +66,8 @@ impl Router {
             spares: Vec::new(),
             cast_count: 0,
             dropped_count: 0,
+            full_count: 0,
+            counts: EnvelopesOut::default(),
         }
     }
 
@@ -69,6 +75,7 @@ impl Router {
     /// dropped and counted (ticks are owed and come again).
     pub(crate) fn cast(&mut self, to: ShardId, lane: Lane, parts: &Parts<'_>) -> bool {
         if to == self.own {
+            self.counts.count(true, lane, parts.kind);
             parts.encode(&mut self.loopback);
             return true;
         }
@@ -82,6 +89,7 @@ impl Router {
         let cost_bytes = lanes::cost_bytes(bytes, self.lane_bytes);
         if lane_out.cost_bytes + cost_bytes > room || boxed_bytes > self.box_room_bytes {
             self.dropped_count += u64::from(lane == Lane::Control);
+            self.full_count += u64::from(lane == Lane::Bulk);
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
                 self.dirty.push(to);
             }
@@ -100,6 +108,7 @@ impl Router {
         self.boxed_waiting_bytes += boxed_bytes;
         parts.encode(&mut lane_out.buffer);
         self.cast_count += 1;
+        self.counts.count(false, lane, parts.kind);
         true
     }
 

@@ -215,6 +215,7 @@ impl Shard {
             (session.conn, session.account_id, session.device, session.account);
         self.counters.messages_in += 1;
         if body.len() > self.config.limits.body_bytes {
+            self.counters.too_large += 1;
             self.refuse(conn, ErrorCode::TooLarge, "the body is larger than welcome said");
             return;
         }
@@ -309,15 +310,22 @@ impl Shard {
     }
 
     /// The phone has its final answer for a message and will not send it again: no stream may wait for it.
-    pub(crate) fn session_is_done_with(&mut self, now: Now, id: SessionId, message: MessageId) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let home = session.outbound.done(message);
+    /// How long it took, nanoseconds, if the session knew of it.
+    pub(crate) fn session_is_done_with(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        message: MessageId,
+    ) -> Option<u64> {
+        let session = self.sessions.get_mut(id)?;
+        let done = session.outbound.done(message);
         let (from, device) = (session.account_id, session.device);
         self.sessions.recount(id);
-        if let Some(to) = home {
+        if let Some(to) = done.and_then(|done| done.waiting_home) {
             self.tell_home_done(now, to, from, device, message);
         }
         self.send_away_if_full(id);
+        done.map(|done| done.took_ns(now.mono_ns))
     }
 
     /// The phone has everything up to a delivery number.

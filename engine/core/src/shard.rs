@@ -11,6 +11,7 @@ use crate::handover::HandOvers;
 use crate::home::RefusalKey;
 use crate::io::{ConnId, Input, Now, Output, Outputs};
 use crate::limits::Limits;
+use crate::measures::{self, Measures};
 use crate::networks::Network;
 use crate::partitions::PartitionMap;
 use crate::refusal::Refusal;
@@ -91,6 +92,7 @@ pub struct Shard {
     pub(crate) previous_key: Option<StaticKey>,
     pub(crate) ticket_keys: TicketKeys,
     pub(crate) counters: Counters,
+    pub(crate) measures: Measures,
     pub(crate) now: Now,
     pub(crate) wheel: Wheel,
     pub(crate) rng: ChaCha20Rng,
@@ -145,6 +147,7 @@ impl Shard {
             previous_key: config.previous_server_keys.as_ref().map(StaticKey::new),
             ticket_keys: TicketKeys::new(&config.ticket_secret),
             counters: Counters::default(),
+            measures: Measures::default(),
             now,
             wheel: Wheel::new(now.mono_ns),
             rng,
@@ -218,6 +221,12 @@ impl Shard {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the shard has measured.
+    #[must_use]
+    pub fn measures(&self) -> Measures {
+        Measures { out: self.router.counts, ..self.measures }
     }
 
     /// The deliberate bug: a completion is taken for the present user of its slot.
@@ -297,6 +306,7 @@ impl Shard {
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
+        self.counters.lane_full = self.router.full_count;
     }
 
     fn work_through_loopback(&mut self, now: Now) {
@@ -312,7 +322,10 @@ impl Shard {
         while !run.is_empty() {
             // Lanes carry what shards of this node encoded: anything else is our own bug.
             let (envelope, rest) = Envelope::parse_first(run).expect("shards cast whole envelopes");
-            self.counters.mesh_in += u64::from(from_mesh);
+            if from_mesh {
+                self.counters.mesh_in += 1;
+                self.measures.mesh_in[measures::place(envelope.kind())] += 1;
+            }
             self.handle(now, envelope);
             run = rest;
         }

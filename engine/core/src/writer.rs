@@ -100,6 +100,8 @@ pub(crate) struct Writer {
     pub(crate) scratch: Vec<u8>,
     pub(crate) ops: Vec<DiskOp>,
     pub(crate) freed: Vec<SegmentId>,
+    /// When the commit under way was started, monotonic nanoseconds.
+    pub(crate) started_ns: u64,
 }
 
 impl Writer {
@@ -124,6 +126,7 @@ impl Writer {
             scratch: Vec::new(),
             ops: Vec::new(),
             freed: Vec::new(),
+            started_ns: 0,
         }
     }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod journey;
 mod proxied;
 mod resume;
+mod measures;
 mod rot;
 mod several;
 mod storms;

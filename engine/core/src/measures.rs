@@ -1,0 +1,45 @@
+//! What a shard measures beside its counters: latencies, and envelopes by their kind.
+
+use crate::histogram::Histogram;
+use crate::io::{LANE_COUNT, Lane};
+use tern_protocol::envelope::Kind;
+
+/// Kinds of envelopes that are told apart, by their value on the wire; later ones count as the last.
+pub const KIND_COUNT: usize = 24;
+
+/// Envelopes by kind.
+pub type ByKind = [u64; KIND_COUNT];
+
+/// Measured since boot.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Measures {
+    /// From the start of a group commit until it is durable.
+    pub commit: Histogram,
+    /// From a message's arrival at its sender's session until its `sent` tick is on its way to the device.
+    pub sent: Histogram,
+    /// Envelopes that left, or that the shard cast to itself.
+    pub out: EnvelopesOut,
+    /// Envelopes that came from other shards.
+    pub mesh_in: ByKind,
+}
+
+/// Envelopes that were cast, by lane and kind.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct EnvelopesOut {
+    /// To the shard itself.
+    pub own: [ByKind; LANE_COUNT],
+    /// To other shards.
+    pub mesh: [ByKind; LANE_COUNT],
+}
+
+impl EnvelopesOut {
+    pub(crate) fn count(&mut self, to_own: bool, lane: Lane, kind: Kind) {
+        let way = if to_own { &mut self.own } else { &mut self.mesh };
+        way[lane as usize][place(kind)] += 1;
+    }
+}
+
+/// The place of a kind in [`ByKind`].
+pub(crate) fn place(kind: Kind) -> usize {
+    (kind as usize).min(KIND_COUNT - 1)
+}
