@@ -223,6 +223,12 @@ impl Shard {
         &self.counters
     }
 
+    /// Which one it is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.config.shard
+    }
+
     /// What the shard has measured.
     #[must_use]
     pub fn measures(&self) -> Measures {

@@ -11,6 +11,7 @@ use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
 use crate::outputs::wake_all;
 use crate::pin::{Place, pin, spin_ns, steer};
+use crate::report::{Reporter, ShardReport};
 use crate::shard_thread::{Door, ShardThread};
 use crate::sockets::Sockets;
 use std::collections::HashMap;
@@ -20,7 +21,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
-use tern_core::counters::Counters;
 use tern_core::io::Outputs;
 use tern_core::lanes;
 use tern_core::partitions::PartitionMap;
@@ -50,7 +50,7 @@ struct Setup {
     mesh: MeshEnd,
     jobs: flume::Sender<maker::Job>,
     commands: flume::Receiver<Command>,
-    counters: Arc<Mutex<Counters>>,
+    report: Arc<Mutex<ShardReport>>,
     lifecycle: Arc<Lifecycle>,
     start: Instant,
     progress: flume::Sender<Progress>,
@@ -63,7 +63,7 @@ pub(crate) struct NodeParts {
     bound: Vec<BoundAddress>,
     pub(crate) partitions: Arc<PartitionMap>,
     pub(crate) ports: Arc<[Port]>,
-    pub(crate) counters: Vec<Arc<Mutex<Counters>>>,
+    pub(crate) reports: Vec<Arc<Mutex<ShardReport>>>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) exited: flume::Receiver<Exit>,
     /// The helper that makes segments, then the shards.
@@ -90,7 +90,7 @@ impl NodeParts {
             bound,
             partitions: Arc::new(PartitionMap::even(config.partition_count, config.shard_count)),
             ports: Arc::new([]),
-            counters: (0..config.shard_count).map(|_| Arc::default()).collect(),
+            reports: (0..config.shard_count).map(|_| Arc::default()).collect(),
             lifecycle: Arc::new(Lifecycle::new(usize::from(config.shard_count), exit)),
             exited,
             threads: Vec::new(),
@@ -120,7 +120,7 @@ impl NodeParts {
                 mesh,
                 jobs: jobs.clone(),
                 commands,
-                counters: Arc::clone(&self.counters[usize::from(number)]),
+                report: Arc::clone(&self.reports[usize::from(number)]),
                 lifecycle: Arc::clone(&self.lifecycle),
                 start,
                 progress: tell_progress.clone(),
@@ -136,7 +136,7 @@ impl NodeParts {
 
     /// Makes the shards known to each other and waits until all serve.
     pub(crate) fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
-        let count = self.counters.len();
+        let count = self.reports.len();
         let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
         let mut reports: Vec<Option<RecoveryReport>> = vec![None; count];
         while reports.iter().any(Option::is_none) {
@@ -278,9 +278,9 @@ impl Setup {
             next_reply: 0,
             ports,
             lifecycle: self.lifecycle,
-            counters: self.counters,
-            published: Counters::default(),
-            published_at_ns: 0,
+            report: self.report,
+            reporter: Reporter::default(),
+            turn_ended_ns: 0,
             boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
             boxed_bytes: 0,
             go_on: false,

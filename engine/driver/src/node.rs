@@ -8,6 +8,7 @@ use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh;
 use crate::outputs::wake_all;
 use crate::pin::Place;
+use crate::report::ShardReport;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +56,7 @@ pub struct NodeConfig {
 pub struct Node {
     phone: SocketAddr,
     control: Control,
-    counters: Vec<Arc<Mutex<Counters>>>,
+    reports: Vec<Arc<Mutex<ShardReport>>>,
     recovery: Vec<RecoveryReport>,
     lifecycle: Arc<Lifecycle>,
     exited: flume::Receiver<Exit>,
@@ -83,7 +84,7 @@ impl Node {
         Ok(Self {
             phone: node_parts.phone,
             control: Control { partitions, ports: Arc::clone(&node_parts.ports) },
-            counters: node_parts.counters,
+            reports: node_parts.reports,
             recovery,
             lifecycle: node_parts.lifecycle,
             exited: node_parts.exited,
@@ -103,10 +104,16 @@ impl Node {
         self.control.clone()
     }
 
-    /// The counters of each shard, at most some 50 ms old.
+    /// The reports of each shard, at most some 50 ms old.
+    #[must_use]
+    pub fn reports(&self) -> Vec<ShardReport> {
+        self.reports.iter().map(|shard| *shard.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    /// The counters of each shard, likewise.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
-        self.counters.iter().map(|shard| *shard.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+        self.reports().iter().map(|report| report.counters).collect()
     }
 
     /// What recovery found, for each shard.

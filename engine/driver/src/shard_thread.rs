@@ -5,20 +5,18 @@ use crate::control::{Command, Port};
 use crate::disk::Disk;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh::{Arrival, MeshEnd};
+use crate::report::{Reporter, ShardReport};
 use crate::sockets::{Sockets, connection, read_hand_over_message};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tern_core::control::ControlReply;
-use tern_core::counters::Counters;
 use tern_core::io::{HandOverToken, Input, Now, Outputs};
 use tern_core::shard::Shard;
 use tern_protocol::ids::ShardId;
 use tern_ring::{BoundAddress, Event, ListenerId, Peer, Ring};
 use tracing::warn;
 
-/// How often changed counters are published.
-const COUNTERS_NS: u64 = 50_000_000;
 /// How long the door stays shut after the system refused to accept.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// Longest sleep.
@@ -50,9 +48,10 @@ pub(crate) struct ShardThread {
     pub(crate) next_reply: u64,
     pub(crate) ports: Arc<[Port]>,
     pub(crate) lifecycle: Arc<Lifecycle>,
-    pub(crate) counters: Arc<Mutex<Counters>>,
-    pub(crate) published: Counters,
-    pub(crate) published_at_ns: u64,
+    pub(crate) report: Arc<Mutex<ShardReport>>,
+    pub(crate) reporter: Reporter,
+    /// When the last turn ended, monotonic nanoseconds.
+    pub(crate) turn_ended_ns: u64,
     /// Bytes that this shard may have boxed on the mesh, and what it had at the last look.
     pub(crate) boxed_bytes_max: usize,
     pub(crate) boxed_bytes: usize,
@@ -73,9 +72,11 @@ impl ShardThread {
     pub(crate) fn run(&mut self) -> Result<(), Exit> {
         // What the recovery asked for.
         self.perform()?;
+        self.turn_ended_ns = self.clock.mono_ns();
         while !self.lifecycle.is_stopping() {
             self.wait()?;
             let now = self.clock.now();
+            let turn_started_ns = now.mono_ns;
             self.tell_box_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
@@ -94,9 +95,11 @@ impl ShardThread {
             self.resume_accept(now.mono_ns);
             self.shard.step(now, Input::Flush, &mut self.out);
             self.perform()?;
-            self.publish_counters(now.mono_ns);
+            self.turn_ended_ns = self.clock.mono_ns();
+            self.reporter.turn.record(self.turn_ended_ns.saturating_sub(turn_started_ns));
+            self.publish(self.turn_ended_ns);
         }
-        self.publish_counters(u64::MAX);
+        self.publish(u64::MAX);
         Ok(())
     }
 
@@ -123,11 +126,10 @@ impl ShardThread {
         if self.go_on {
             return None;
         }
-        let now_ns = self.clock.mono_ns();
-        let counters =
-            (self.published != *self.shard.counters()).then_some(self.published_at_ns + COUNTERS_NS);
+        let now_ns = self.turn_ended_ns;
+        let report = self.reporter.next_deadline();
         let until_ns =
-            [self.shard.next_deadline(), self.sockets.next_deadline(), self.door.resume_at_ns, counters]
+            [self.shard.next_deadline(), self.sockets.next_deadline(), self.door.resume_at_ns, report]
                 .into_iter()
                 .flatten()
                 .fold(now_ns + SLEEP_MAX_NS, u64::min);
@@ -216,6 +218,7 @@ impl ShardThread {
                     if error != libc::ENFILE {
                         warn!(shard = self.own.0, error, "accepting paused");
                     }
+                    self.reporter.accept_pauses += 1;
                     self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                 }
                 Event::Woken => self.woken = true,
@@ -238,6 +241,7 @@ impl ShardThread {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Request(request, answer) => {
+                    self.reporter.control_requests += 1;
                     self.next_reply += 1;
                     self.replies.insert(self.next_reply, answer);
                     let input = Input::Control { token: self.next_reply, request };
@@ -265,13 +269,18 @@ impl ShardThread {
     fn take_mesh(&mut self, now: Now) {
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
+        let mut depth_bytes = 0;
         self.mesh.receive(
             |to| wake(ring, peers, to),
             |from, arrival| match arrival {
-                Arrival::Envelopes(envelopes) => shard.step(now, Input::Mesh { from, envelopes }, out),
+                Arrival::Envelopes(envelopes) => {
+                    depth_bytes += envelopes.len();
+                    shard.step(now, Input::Mesh { from, envelopes }, out);
+                }
                 Arrival::State(state) => shard.step(now, Input::HandOverState { from, state }, out),
             },
         );
+        self.reporter.mesh_depth(depth_bytes);
         self.mesh.take_room(|to, lane, room_bytes| {
             shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
         });
@@ -286,14 +295,8 @@ impl ShardThread {
         }
     }
 
-    fn publish_counters(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.published_at_ns) >= COUNTERS_NS
-            && self.published != *self.shard.counters()
-        {
-            self.published = *self.shard.counters();
-            self.published_at_ns = now_ns;
-            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.published;
-        }
+    fn publish(&mut self, now_ns: u64) {
+        self.reporter.turn_ended(now_ns, &self.shard, &mut self.ring, &self.report);
     }
 }
 

@@ -69,6 +69,17 @@ fn phones_register_and_talk_across_shards() {
     assert!(counters.iter().map(|shard| shard.mesh_in).sum::<u64>() > 0);
     // Without a hint about half of them came in at the wrong shard.
     assert!(counters.iter().map(|shard| shard.taken_over).sum::<u64>() > 0, "nobody was handed over");
+    for report in node.reports() {
+        let driver = report.driver;
+        assert!(driver.ring_enters > 0 && driver.ring_submissions > 0 && driver.ring_completions > 0);
+        assert!(driver.ring_slots_now >= report.counters.connections_now, "{driver:?}");
+        assert!(driver.ring_buffers_free_now <= driver.ring_buffers_now && driver.ring_buffers_now > 0);
+        let turns: u64 = report.turn.counts().iter().sum();
+        assert_eq!(turns, driver.ring_enters, "each turn is one system call and is measured");
+        assert!(report.measures.mesh_in.iter().sum::<u64>() == report.counters.mesh_in);
+    }
+    let sent = || node.reports().iter().flat_map(|report| *report.measures.sent.counts()).sum::<u64>();
+    settled(&node, |_| sent() == 28);
     drop(phones);
     settled(&node, |counters| counters.connections_now == 0 && counters.sessions_now == 0);
 }

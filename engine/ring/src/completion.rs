@@ -45,6 +45,7 @@ impl Ring {
                 self.batch.extend(self.uring.completion().take(BATCH_COUNT));
             }
             let completion = self.batch.pop_front()?;
+            self.stats.completed_count += 1;
             if let Some(raw) = self.completed(&completion) {
                 return Some(raw);
             }
@@ -103,6 +104,9 @@ impl Ring {
         let (slot, generation) = slot_and_generation(payload);
         let result = completion.result();
         let buffer = cqueue::buffer_select(completion.flags());
+        let stats = &mut self.stats;
+        stats.buffers_filled += u32::from(buffer.is_some());
+        stats.buffers_filled_most = stats.buffers_filled_most.max(stats.buffers_filled);
         let state = &mut self.slots[slot as usize];
         if state.generation != generation {
             // Cannot be while closes wait for receives; kept as a net, because a wrong delivery would be worse.

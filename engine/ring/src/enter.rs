@@ -63,6 +63,7 @@ impl Ring {
         self.rearm_starved();
         self.drain_backlog();
         self.stats.enter_count += 1;
+        self.stats.buffers_filled = 0;
         let wait = wait.filter(|_| !self.has_events() && self.backlog.is_empty());
         let timespec = types::Timespec::from(wait.unwrap_or_default());
         let argument = WaitArgument {
@@ -131,7 +132,11 @@ impl Ring {
                 size_of::<WaitArgument>(),
             )
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.stats.submitted_count += result as u64;
+        Ok(())
     }
 
     /// Arms receives again that found no buffer, once buffers are back: no more of them than there are buffers, or

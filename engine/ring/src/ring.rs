@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
-/// Counts of rare things, since the ring was made.
+/// Counts since the ring was made, and levels.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// Receives that found no free buffer and waited for one.
@@ -35,8 +35,18 @@ pub struct Stats {
     pub parked_now: u32,
     /// Turns: system calls that submit and wait.
     pub enter_count: u64,
+    /// Operations that the kernel took.
+    pub submitted_count: u64,
+    /// Completions that were looked at.
+    pub completed_count: u64,
     /// Descriptor slots in use now.
     pub slots_used_now: u32,
+    /// Buffers for received bytes.
+    pub buffer_count: u32,
+    /// Most of them that were filled in one turn since [`Ring::take_stats`].
+    pub buffers_filled_most: u32,
+    /// Buffers that were filled in this turn.
+    pub(crate) buffers_filled: u32,
 }
 
 /// What the kernel may write to or read from while the ring lives.
@@ -112,7 +122,7 @@ impl Ring {
             peers: Vec::new(),
             waker: Waker::new()?,
             accept_count: config.accept_count.max(1),
-            stats: Stats::default(),
+            stats: Stats { buffer_count: u32::from(config.buffer_count), ..Stats::default() },
             ending: false,
             _thread: PhantomData,
         };
@@ -132,10 +142,17 @@ impl Ring {
         self.waker.clone()
     }
 
-    /// Counts of rare things.
+    /// Its counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Its counts; what is counted as the most since the last call begins anew.
+    pub fn take_stats(&mut self) -> Stats {
+        let stats = self.stats;
+        self.stats.buffers_filled_most = self.stats.buffers_filled;
+        stats
     }
 
     /// Hands an operation to the kernel at the next turn, or earlier if the queue is full.

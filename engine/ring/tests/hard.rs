@@ -92,6 +92,12 @@ fn receives_starve_and_recover() {
     assert!(stats.starved_count > 0, "the case did not happen");
     // Useful completions are CLIENTS * 3000 / 256; failed ones must stay of that order.
     assert!(stats.starved_count < 4000 && completions < 4000, "melting: {stats:?}");
+    assert_eq!((stats.buffers_filled_most, stats.buffer_count), (4, 4));
+    assert!(stats.completed_count >= completions && stats.submitted_count > 0);
+    // The most begins anew with each look, from the turn that is under way.
+    ring.enter(None).unwrap();
+    ring.take_stats();
+    assert_eq!(ring.take_stats().buffers_filled_most, 0);
 }
 
 #[test]

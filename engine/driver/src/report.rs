@@ -1,0 +1,156 @@
+//! What a shard's thread tells of itself and of its shard: published by the thread, read by the control plane.
+
+use std::sync::{Mutex, PoisonError};
+use tern_core::counters::Counters;
+use tern_core::define_counters;
+use tern_core::histogram::Histogram;
+use tern_core::measures::Measures;
+use tern_core::shard::Shard;
+use tern_ring::Ring;
+use tracing::warn;
+
+/// How often a shard publishes its report.
+const PUBLISH_NS: u64 = 50_000_000;
+/// How often a shard complains of its clients at most.
+const COMPLAIN_NS: u64 = 1_000_000_000;
+
+define_counters! {
+    /// Counts of a shard's thread since boot, and gauges where the name ends in `_now`.
+    pub struct DriverCounters;
+
+    /// System calls that submit and wait, one a turn.
+    ring_enters,
+    /// Operations that the kernel took.
+    ring_submissions,
+    /// Completions that were looked at.
+    ring_completions,
+    /// Receives that found no free buffer and waited for one (ENOBUFS).
+    ring_buffer_shortages,
+    /// Times that the completion queue was found overflown.
+    ring_cq_overflows,
+    /// Sends of which the kernel took only a part at first.
+    ring_short_sends,
+    /// Completions of a slot's earlier socket.
+    ring_stale_completions,
+    /// Descriptor slots in use.
+    ring_slots_now as ring_slots_used,
+    /// Buffers for received bytes.
+    ring_buffers_now,
+    /// Buffers that were left in the fullest turn of the last report.
+    ring_buffers_free_now,
+    /// Bytes that waited in the lanes from other shards, in the fullest turn of the last report.
+    mesh_depth_bytes_now,
+    /// Times that the system refused to accept, so that the door was shut for a moment.
+    accept_pauses,
+    /// Requests of the control plane.
+    control_requests,
+}
+
+/// What a shard's thread publishes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ShardReport {
+    /// What the shard counted.
+    pub counters: Counters,
+    /// What it measured.
+    pub measures: Measures,
+    /// What its thread counted.
+    pub driver: DriverCounters,
+    /// How long each turn took, from the end of its wait to its own end.
+    pub turn: Histogram,
+}
+
+impl ShardReport {
+    /// Adds another shard's.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.measures.add(&other.measures);
+        self.driver.add(&other.driver);
+        self.turn.add(&other.turn);
+    }
+}
+
+/// The thread's side of its report.
+#[derive(Debug, Default)]
+pub(crate) struct Reporter {
+    pub(crate) turn: Histogram,
+    pub(crate) accept_pauses: u64,
+    pub(crate) control_requests: u64,
+    mesh_depth_bytes: u64,
+    /// Whether something may have happened since the last report.
+    is_late: bool,
+    published_at_ns: u64,
+    complained_at_ns: u64,
+    complained: Counters,
+}
+
+impl Reporter {
+    /// When the next report is due, if there is something to tell.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.is_late.then_some(self.published_at_ns + PUBLISH_NS)
+    }
+
+    /// A turn found so many bytes in the lanes from other shards.
+    pub(crate) fn mesh_depth(&mut self, bytes: usize) {
+        self.mesh_depth_bytes = self.mesh_depth_bytes.max(bytes as u64);
+    }
+
+    /// A turn ended: publishes, unless the last report is young. Costs a comparison then, and a copy of some two
+    /// kilobytes at most twenty times a second.
+    pub(crate) fn turn_ended(
+        &mut self,
+        now_ns: u64,
+        shard: &Shard,
+        ring: &mut Ring,
+        to: &Mutex<ShardReport>,
+    ) {
+        self.is_late = now_ns < self.published_at_ns.saturating_add(PUBLISH_NS);
+        if self.is_late {
+            return;
+        }
+        self.published_at_ns = now_ns;
+        let report = self.report(shard, ring);
+        *to.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        self.complain(now_ns, shard.shard().0, &report.counters);
+    }
+
+    fn report(&mut self, shard: &Shard, ring: &mut Ring) -> ShardReport {
+        let stats = ring.take_stats();
+        let driver = DriverCounters {
+            ring_enters: stats.enter_count,
+            ring_submissions: stats.submitted_count,
+            ring_completions: stats.completed_count,
+            ring_buffer_shortages: stats.starved_count,
+            ring_cq_overflows: stats.overflow_count,
+            ring_short_sends: stats.short_send_count,
+            ring_stale_completions: stats.stale_count,
+            ring_slots_now: u64::from(stats.slots_used_now),
+            ring_buffers_now: u64::from(stats.buffer_count),
+            ring_buffers_free_now: u64::from(stats.buffer_count.saturating_sub(stats.buffers_filled_most)),
+            mesh_depth_bytes_now: std::mem::take(&mut self.mesh_depth_bytes),
+            accept_pauses: self.accept_pauses,
+            control_requests: self.control_requests,
+        };
+        ShardReport { counters: *shard.counters(), measures: shard.measures(), driver, turn: self.turn }
+    }
+
+    /// Tells the operator of clients that misbehave and of what was dropped: once a second, however many there are.
+    fn complain(&mut self, now_ns: u64, shard: u16, counters: &Counters) {
+        if now_ns < self.complained_at_ns.saturating_add(COMPLAIN_NS) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.complained, *counters);
+        self.complained_at_ns = now_ns;
+        let protocol_errors = counters.protocol_errors - before.protocol_errors;
+        if protocol_errors > 0 {
+            warn!(shard, count = protocol_errors, "connections ended for protocol errors");
+        }
+        let slow_readers = counters.slow_readers - before.slow_readers;
+        if slow_readers > 0 {
+            warn!(shard, count = slow_readers, "connections ended because their phones do not read");
+        }
+        let mesh_dropped = counters.mesh_dropped - before.mesh_dropped;
+        if mesh_dropped > 0 {
+            warn!(shard, count = mesh_dropped, "envelopes to other shards dropped: a lane's backlog is full");
+        }
+    }
+}
