@@ -72,7 +72,7 @@ pub(crate) struct ServeArgs {
     /// Where phones connect; port 0 lets the kernel choose [default: 127.0.0.1:7322].
     #[arg(long, value_name = "ADDR")]
     pub(crate) phone: Option<SocketAddr>,
-    /// Admin endpoint, loopback only [default: 127.0.0.1:7323].
+    /// Admin endpoint; off loopback the file must name a token and a certificate [default: 127.0.0.1:7323].
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
     /// Number of shards [default: that of the data directory, or as many as the core map has].

@@ -9,6 +9,7 @@ mod config;
 mod cores;
 mod data;
 mod exit;
+mod log;
 mod serve;
 
 use clap::Parser;

@@ -1,16 +1,18 @@
 //! `tern serve`: from settings to a running node, and to its end.
 
-use crate::admin::{self, Plane};
+use crate::admin::{self, Gate, Plane};
 use crate::config::{SHARDS_MAX, Settings};
 use crate::cores::{self, CoreMap, Machine};
-use crate::data::{DataDirectory, Wanted, shard_count_of};
+use crate::data::{DataDirectory, Token, Wanted, shard_count_of};
 use crate::exit::{Ending, Failure};
-use std::io::{IsTerminal, Write};
+use crate::log;
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
 /// Runs the node until it ends.
@@ -18,12 +20,15 @@ use tracing::{error, info, warn};
 /// # Errors
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
-    log_to_stderr();
+    log::start(settings.log)?;
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
     cores::check(settings)?;
     let data = open_data(settings, &machine)?;
     let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
+    let access = &settings.admin_access;
+    let tls = access.tls.as_ref().map(admin::acceptor).transpose()?;
+    let token = access.token_file.as_deref().map(Token::from_file).transpose()?;
     // Before the node, so that a taken port costs no recovery.
     let admin = TcpListener::bind(settings.admin)
         .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
@@ -56,8 +61,9 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
         pin_main(&map);
     }
     tell_recovery(&node);
-    let plane = Plane::new(node, admin.local_addr().unwrap_or(settings.admin), keys.server.public)?;
-    control_loop(Arc::new(plane), admin)
+    let address = admin.local_addr().unwrap_or(settings.admin);
+    let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
+    control_loop(Arc::new(plane), admin, tls)
 }
 
 /// A refusal is no reason not to serve.
@@ -90,14 +96,17 @@ fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Fa
 
 /// The main thread's life: admin requests and signals, until the node ends.
 #[tokio::main(flavor = "current_thread")]
-async fn control_loop(plane: Arc<Plane>, listener: TcpListener) -> Result<Ending, Failure> {
+async fn control_loop(
+    plane: Arc<Plane>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+) -> Result<Ending, Failure> {
     let start_up = |error: std::io::Error| Failure::start_up(format!("admin endpoint: {error}"));
     listener.set_nonblocking(true).map_err(start_up)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(start_up)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(start_up)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(start_up)?;
-    let service = axum::serve(listener, admin::routes(Arc::clone(&plane)));
-    let service = tokio::spawn(async move { service.await });
+    let service = tokio::spawn(admin::serve(listener, tls, Arc::clone(&plane)));
     say_ready(&plane);
 
     let exited = plane.exited();
@@ -170,17 +179,4 @@ fn ending(exit: &Exit) -> Ending {
             Ending::ShardPanic
         }
     }
-}
-
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TERN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colour = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colour)
-        .with_writer(std::io::stderr)
-        // A log that cannot be written must not end the node.
-        .log_internal_errors(false)
-        .init();
 }

@@ -151,10 +151,12 @@ fn what_the_endpoint_tells() {
     let status = node.json("GET", "/v1/status", None);
     assert_eq!(status["shards"].as_array().unwrap().len(), 2);
     let metrics = node.call("GET", "/metrics", None).1;
-    assert!(
-        metrics.contains("tern_logins_total{shard=\"1\"} 0") && metrics.ends_with("# EOF\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("tern_logins_total{shard=\"1\"} 0"), "{metrics}");
+    assert_eq!(status["shards"][1]["latency"]["sent"].as_array().unwrap().len(), 30);
+    assert!(status["shards"][0]["thread"]["ring_enters"].as_u64().unwrap() > 0);
+    let hottest = node.json("GET", "/v1/top", None);
+    assert_eq!(hottest["shards"][1], json!({ "shard": 1, "complete": true, "mailboxes": [] }));
+    assert_eq!(node.call("GET", "/v1/top?count=0", None).0, 400);
     assert_eq!(node.call("GET", "/v1/other", None).0, 404);
 }
 

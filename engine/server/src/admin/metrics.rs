@@ -1,97 +1,189 @@
-//! Every counter of every shard as OpenMetrics text.
+//! Everything that shards and the process count, for Prometheus.
 //!
-//! Shards count in plain integers of their own; nothing here is on a message's way. Names that end in `_now` are
-//! gauges, all others counters (`_total`).
+//! Shards count in plain integers of their own and publish copies; nothing here is on a message's way. A line in the
+//! core's or the driver's list of counters appears here by itself.
 
+use super::exposition::{CONTENT_TYPE, Kind, Labels, Page};
 use super::plane::Plane;
+use super::process::Usage;
 use super::reply::Refusal;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header;
 use axum::response::IntoResponse;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
 use std::sync::Arc;
-use tern_core::counters::Counters;
+use tern_core::counters::{FAMILIES, Metric};
+use tern_core::measures::ByKind;
+use tern_driver::ShardReport;
+use tern_protocol::envelope;
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(plane): State<Arc<Plane>>) -> Result<impl IntoResponse, Refusal> {
-    let text = render(plane.counters()).map_err(|error| Refusal::unavailable(error.to_string()))?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+    let mut page = Page::default();
+    node(&mut page, &plane)?;
+    shards(&mut page, &plane.reports());
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()))
 }
 
-fn render(shards: Vec<Counters>) -> Result<String, std::fmt::Error> {
-    let mut registry = Registry::with_prefix("tern");
-    registry.register_collector(Box::new(Shards(shards)));
-    let mut text = String::new();
-    text::encode(&mut text, &registry)?;
-    Ok(text)
+/// What there is once.
+fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
+    let usage = Usage::now()?;
+    let info = [("version", env!("CARGO_PKG_VERSION")), ("boot_id", plane.boot_id())];
+    page.family("tern_node_info", Kind::Gauge, "Which program this is, and which run of it.")
+        .sample(&info, 1);
+    page.family("tern_draining", Kind::Gauge, "Whether the node drains.")
+        .sample(&[], u8::from(plane.draining()));
+    let mut cpu = page.family("tern_cpu_seconds", Kind::Counter, "Processor time by mode.");
+    cpu.sample(&[("mode", "user")], usage.cpu_user.as_secs_f64());
+    cpu.sample(&[("mode", "system")], usage.cpu_system.as_secs_f64());
+    let cpu = (usage.cpu_user + usage.cpu_system).as_secs_f64();
+    page.family("process_cpu_seconds", Kind::Counter, "Processor time.").sample(&[], cpu);
+    let (open, most) = (usage.open_descriptors, usage.descriptors_max);
+    page.family("process_resident_memory_bytes", Kind::Gauge, "Resident memory.")
+        .sample(&[], usage.rss_bytes);
+    page.family("process_open_fds", Kind::Gauge, "Open descriptors of the process's own table.")
+        .sample(&[], open);
+    page.family("process_max_fds", Kind::Gauge, "Most descriptors that the process may open.")
+        .sample(&[], most);
+    let started = plane.started_unix_s();
+    page.family("process_start_time_seconds", Kind::Gauge, "When the node began to serve, Unix time.")
+        .sample(&[], started);
+    let mut refused = page.family(
+        "tern_admin_refusals",
+        Kind::Counter,
+        "Requests that the admin endpoint refused, by reason.",
+    );
+    for (reason, count) in plane.gate().refusals() {
+        refused.sample(&[("reason", reason)], count);
+    }
+    Ok(())
 }
 
-#[derive(Debug)]
-struct Shards(Vec<Counters>);
-
-impl Collector for Shards {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut metrics = Vec::new();
-        Counters::default().each(|name, help, _| metrics.push((name, help)));
-        for (name, help) in metrics {
-            let gauge = name.ends_with("_now");
-            let kind = if gauge {
-                ConstGauge::new(0_u64).metric_type()
-            } else {
-                ConstCounter::new(0_u64).metric_type()
-            };
-            let help = help.trim();
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for (shard, counters) in self.0.iter().enumerate() {
-                let labels = [("shard", shard.to_string())];
-                let one = family.encode_family(&labels)?;
-                let value = value_of(counters, name);
-                if gauge {
-                    ConstGauge::new(value).encode(one)?
-                } else {
-                    ConstCounter::new(value).encode(one)?
-                }
-            }
+fn shards(page: &mut Page, reports: &[ShardReport]) {
+    counters(page, reports, |report, visit| report.counters.each(visit));
+    counters(page, reports, |report, visit| report.driver.each(visit));
+    envelopes(page, reports);
+    type Pick = fn(&ShardReport) -> &tern_core::histogram::Histogram;
+    let histograms: [(&str, &str, Pick); 3] = [
+        ("tern_commit_duration_seconds", "From the start of a group commit until it is durable.", |report| {
+            &report.measures.commit
+        }),
+        (
+            "tern_sent_duration_seconds",
+            "From a message's arrival until its sent tick, which says that it is safe, leaves for the sender.",
+            |report| &report.measures.sent,
+        ),
+        ("tern_turn_duration_seconds", "How long a shard's turn took, its wait not counted.", |report| {
+            &report.turn
+        }),
+    ];
+    for (name, help, pick) in histograms {
+        let mut family = page.family(name, Kind::Histogram, help);
+        for (shard, report) in reports.iter().enumerate() {
+            family.durations(&[("shard", &shard.to_string())], pick(report));
         }
-        Ok(())
     }
 }
 
-fn value_of(counters: &Counters, wanted: &str) -> u64 {
-    let mut found = 0;
-    counters.each(|name, _, value| {
-        if name == wanted {
-            found = value;
+/// A counter's value on a shard.
+type Sample = (Metric, usize, u64);
+
+/// Counters of one list, family by family.
+fn counters(
+    page: &mut Page,
+    reports: &[ShardReport],
+    each: impl Fn(&ShardReport, &mut dyn FnMut(Metric, u64)),
+) {
+    let mut families: Vec<(Metric, Vec<Sample>)> = Vec::new();
+    for (shard, report) in reports.iter().enumerate() {
+        each(report, &mut |metric, value| {
+            let known = families.iter_mut().find(|(first, _)| first.family == metric.family);
+            match known {
+                Some((_, samples)) => samples.push((metric, shard, value)),
+                None => families.push((metric, vec![(metric, shard, value)])),
+            }
+        });
+    }
+    for (first, samples) in families {
+        let shared = FAMILIES.iter().find(|(name, _)| *name == first.family);
+        let help = shared.map_or(first.help, |(_, help)| help);
+        let kind = if first.is_gauge { Kind::Gauge } else { Kind::Counter };
+        let mut family = page.family(&format!("tern_{}", first.family), kind, help);
+        for (metric, shard, value) in samples {
+            let shard = shard.to_string();
+            let labels: Vec<(&str, &str)> =
+                [("shard", &*shard)].into_iter().chain(metric.labels.iter().copied()).collect();
+            family.sample(&labels, value);
         }
-    });
-    found
+    }
+}
+
+fn envelopes(page: &mut Page, reports: &[ShardReport]) {
+    let help = "Envelopes cast, by kind, lane and whether they stay on the shard.";
+    let mut out = page.family("tern_envelopes_out", Kind::Counter, help);
+    for (shard, report) in reports.iter().enumerate() {
+        let shard = shard.to_string();
+        let casts = &report.measures.out;
+        for (to, lanes) in [("own", &casts.own), ("mesh", &casts.mesh)] {
+            for (lane, kinds) in ["control", "bulk"].into_iter().zip(lanes) {
+                by_kind(kinds, |kind, count| {
+                    let labels: Labels<'_> = &[("shard", &shard), ("to", to), ("lane", lane), ("kind", kind)];
+                    out.sample(labels, count);
+                });
+            }
+        }
+    }
+    let mut mesh_in =
+        page.family("tern_envelopes_in", Kind::Counter, "Envelopes that came from other shards, by kind.");
+    for (shard, report) in reports.iter().enumerate() {
+        let shard = shard.to_string();
+        by_kind(&report.measures.mesh_in, |kind, count| {
+            mesh_in.sample(&[("shard", &shard), ("kind", kind)], count);
+        });
+    }
+}
+
+/// Each kind that there is.
+fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, u64)) {
+    for (value, &count) in (0_u8..).zip(counts) {
+        if let Some(kind) = envelope::Kind::from_wire(value) {
+            visit(&format!("{kind:?}").to_lowercase(), count);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tern_core::counters::Counters;
 
     #[test]
     fn counters_gauges_labels_and_help() {
-        let shards = vec![
-            Counters { logins: 7, sessions_now: 3, ..Counters::default() },
-            Counters { logins: 9, ..Counters::default() },
-        ];
-        let text = render(shards).unwrap();
+        let counters = Counters { logins: 7, sessions_now: 3, mailbox_full: 4, ..Counters::default() };
+        let mut first = ShardReport { counters, ..ShardReport::default() };
+        first.measures.out.mesh[1][1] = 6;
+        first.turn.record(10_000);
+        let mut page = Page::default();
+        shards(&mut page, &[first, ShardReport::default()]);
+        let text = page.finish();
         for line in [
-            "# TYPE tern_logins counter",
+            "# TYPE tern_logins_total counter",
             "tern_logins_total{shard=\"0\"} 7",
-            "tern_logins_total{shard=\"1\"} 9",
-            "# TYPE tern_sessions_now gauge",
-            "tern_sessions_now{shard=\"0\"} 3",
-            "# HELP tern_accepted Sockets accepted.",
-            "# EOF",
+            "tern_logins_total{shard=\"1\"} 0",
+            "# TYPE tern_sessions gauge",
+            "tern_sessions{shard=\"0\"} 3",
+            "# HELP tern_accepted_total Sockets accepted.",
+            "tern_limit_hits_total{shard=\"0\",limit=\"mailbox_count\"} 4",
+            "tern_envelopes_out_total{shard=\"0\",to=\"mesh\",lane=\"bulk\",kind=\"message\"} 6",
+            "tern_turn_duration_seconds_bucket{shard=\"0\",le=\"0.00001\"} 1",
+            "tern_turn_duration_seconds_count{shard=\"0\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line:?} in:\n{text}");
         }
+        let types = |line: &&str| line.starts_with("# TYPE");
+        let mut names: Vec<&str> = text.lines().filter(types).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "each family once");
     }
 }

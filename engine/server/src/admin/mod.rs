@@ -1,4 +1,5 @@
-//! The admin endpoint: plain HTTP and JSON on loopback, for `tern-ctl`, the traffic generator and Prometheus.
+//! The admin endpoint: HTTP and JSON, for `tern-ctl`, the traffic generator and Prometheus. Off loopback it has TLS and
+//! asks for a bearer token; on loopback it may.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,22 +10,32 @@
 //! | `GET /v1/accounts?after=&limit=` | a page of accounts, by id |
 //! | `POST /v1/accounts` | makes accounts, many at once |
 //! | `DELETE /v1/accounts/{name}` | removes one |
-//! | `GET /metrics` | every counter of every shard, as OpenMetrics text |
+//! | `GET /v1/top?count=` | of each shard the mailboxes that hold most |
+//! | `GET /metrics` | every counter of every shard, as Prometheus text |
 //!
-//! Errors are `{"error": "..."}` with a status of 400, 404, 413 or 503. Ids are decimal strings: JSON numbers lose
+//! Errors are `{"error": "..."}` with a status of 400, 401, 404, 408, 413, 429 or 503. Ids are decimal strings: JSON numbers lose
 //! the low bits of 64.
 
 mod accounts;
+mod exposition;
+mod gate;
+mod hottest;
+mod listen;
 mod metrics;
 mod plane;
 mod process;
 mod reply;
 mod status;
+mod tls;
 
+pub(crate) use gate::Gate;
+pub(crate) use listen::serve;
 pub(crate) use plane::Plane;
+pub(crate) use tls::acceptor;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get};
 use std::sync::Arc;
 
@@ -32,7 +43,7 @@ use std::sync::Arc;
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// The routes of the endpoint.
-pub(crate) fn routes(plane: Arc<Plane>) -> Router {
+fn routes(plane: Arc<Plane>) -> Router {
     Router::new()
         .route("/healthz", get(process::health))
         .route("/v1/process", get(process::process))
@@ -40,7 +51,9 @@ pub(crate) fn routes(plane: Arc<Plane>) -> Router {
         .route("/v1/server-key", get(status::server_key))
         .route("/v1/accounts", get(accounts::list).post(accounts::create))
         .route("/v1/accounts/{name}", delete(accounts::remove))
+        .route("/v1/top", get(hottest::top))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&plane), gate::guard))
         .with_state(plane)
 }

@@ -1,14 +1,15 @@
 //! What the admin endpoint knows of the node.
 
+use super::gate::Gate;
+use super::hottest::Found;
 use super::reply::Refusal;
 use crate::data;
 use crate::exit::Failure;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_core::control::{ControlReply, ControlRequest};
-use tern_core::counters::Counters;
-use tern_driver::{Control, Exit, Node, RecoveryReport};
+use tern_driver::{Control, Exit, Node, RecoveryReport, ShardReport};
 use tern_protocol::ids::ShardId;
 
 /// Longest wait for a shard's answer: many commits of a slow drive.
@@ -23,6 +24,9 @@ pub(crate) struct Plane {
     server_key: [u8; 32],
     boot_id: String,
     started: Instant,
+    started_unix_s: u64,
+    gate: Gate,
+    hottest: tokio::sync::Mutex<Option<Found>>,
     draining: AtomicBool,
 }
 
@@ -31,7 +35,12 @@ impl Plane {
     ///
     /// # Errors
     /// No randomness.
-    pub(crate) fn new(node: Node, admin: SocketAddr, server_key: [u8; 32]) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        node: Node,
+        admin: SocketAddr,
+        server_key: [u8; 32],
+        gate: Gate,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             control: node.control(),
             exited: node.exited(),
@@ -40,6 +49,9 @@ impl Plane {
             server_key,
             boot_id: data::to_hex(&data::random::<16>()?),
             started: Instant::now(),
+            started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            gate,
+            hottest: tokio::sync::Mutex::default(),
             draining: AtomicBool::new(false),
         })
     }
@@ -69,15 +81,30 @@ impl Plane {
         self.started.elapsed()
     }
 
-    /// Counters of each shard.
-    pub(super) fn counters(&self) -> Vec<Counters> {
-        self.node.counters()
+    /// When the node began to serve, seconds of Unix time.
+    pub(super) fn started_unix_s(&self) -> u64 {
+        self.started_unix_s
     }
 
-    /// Counters of all shards together.
-    pub(super) fn totals(&self) -> Counters {
-        let mut totals = Counters::default();
-        self.counters().iter().for_each(|shard| totals.add(shard));
+    /// Who may ask.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The last search for the fullest mailboxes.
+    pub(super) fn hottest(&self) -> &tokio::sync::Mutex<Option<Found>> {
+        &self.hottest
+    }
+
+    /// What each shard tells.
+    pub(super) fn reports(&self) -> Vec<ShardReport> {
+        self.node.reports()
+    }
+
+    /// What all shards tell together.
+    pub(super) fn totals(&self) -> ShardReport {
+        let mut totals = ShardReport::default();
+        self.reports().iter().for_each(|shard| totals.add(shard));
         totals
     }
 
@@ -88,7 +115,7 @@ impl Plane {
 
     /// Number of shards.
     pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
-        (0..self.node.counters().len()).map(|shard| ShardId(shard as u16))
+        (0..self.node.recovery().len()).map(|shard| ShardId(shard as u16))
     }
 
     /// The shard of a valid name's account.

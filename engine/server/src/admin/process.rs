@@ -4,10 +4,11 @@ use super::plane::Plane;
 use super::reply::Refusal;
 use axum::Json;
 use axum::extract::State;
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeVal;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The fields that the traffic generator computes its figures from; all since this process started.
 #[derive(Serialize, Debug)]
@@ -28,23 +29,60 @@ pub(super) async fn health(State(plane): State<Arc<Plane>>) -> Result<&'static s
 
 /// `GET /v1/process`
 pub(super) async fn process(State(plane): State<Arc<Plane>>) -> Result<Json<Process>, Refusal> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(|error| Refusal::unavailable(format!("getrusage: {error}")))?;
-    let totals = plane.totals();
+    let usage = Usage::now()?;
+    let totals = plane.totals().counters;
     Ok(Json(Process {
         boot_id: plane.boot_id().into(),
-        cpu_user_us: micros(usage.user_time()),
-        cpu_system_us: micros(usage.system_time()),
-        rss_bytes: rss_bytes().ok_or_else(|| Refusal::unavailable("/proc/self/status cannot be read"))?,
+        cpu_user_us: usage.cpu_user.as_micros() as u64,
+        cpu_system_us: usage.cpu_system.as_micros() as u64,
+        rss_bytes: usage.rss_bytes,
         logins: totals.logins,
         log_bytes_written: totals.log_bytes_written,
         log_commits: totals.log_commits,
     }))
 }
 
-fn micros(time: TimeVal) -> u64 {
+/// What the process has and used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    /// Processor time outside the kernel.
+    pub(super) cpu_user: Duration,
+    /// Processor time in the kernel.
+    pub(super) cpu_system: Duration,
+    /// Resident memory.
+    pub(super) rss_bytes: u64,
+    /// Open descriptors; those of the rings' own tables are not among them.
+    pub(super) open_descriptors: usize,
+    /// Most descriptors.
+    pub(super) descriptors_max: u64,
+}
+
+impl Usage {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(super) fn now() -> Result<Self, Refusal> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)
+            .map_err(|error| Refusal::unavailable(format!("getrusage: {error}")))?;
+        let unread = |name: &str| Refusal::unavailable(format!("/proc/self/{name} cannot be read"));
+        let (descriptors_max, _) = getrlimit(Resource::RLIMIT_NOFILE)
+            .map_err(|error| Refusal::unavailable(format!("getrlimit: {error}")))?;
+        // The one that reads the directory is open only meanwhile.
+        let listed = std::fs::read_dir("/proc/self/fd").map_err(|_| unread("fd"))?.count();
+        Ok(Self {
+            cpu_user: duration(usage.user_time()),
+            cpu_system: duration(usage.system_time()),
+            rss_bytes: rss_bytes().ok_or_else(|| unread("status"))?,
+            open_descriptors: listed.saturating_sub(1),
+            descriptors_max,
+        })
+    }
+}
+
+fn duration(time: TimeVal) -> Duration {
     // Both parts of a CPU time are never negative.
-    time.tv_sec().unsigned_abs() * 1_000_000 + time.tv_usec().unsigned_abs()
+    Duration::from_micros(time.tv_sec().unsigned_abs() * 1_000_000 + time.tv_usec().unsigned_abs())
 }
 
 /// Resident memory of this process. From `status`, which says its unit; `statm` counts in pages of unsaid size.
@@ -60,10 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_memory() {
-        let before = rss_bytes().unwrap();
+    fn this_process_uses_memory_and_descriptors() {
+        let before = Usage::now().unwrap();
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let after = rss_bytes().unwrap();
-        assert!(after - before > 48 << 20, "{before} then {after} with {} more", block.len());
+        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
+        let after = Usage::now().unwrap();
+        let more_bytes = after.rss_bytes - before.rss_bytes;
+        assert!(more_bytes > 48 << 20, "{before:?} then {after:?} with {} more", block.len());
+        // Other tests of this process open and close some, too.
+        assert!(after.open_descriptors + 10 > before.open_descriptors + files.len());
+        assert!(after.descriptors_max as usize > after.open_descriptors);
     }
 }

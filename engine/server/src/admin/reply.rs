@@ -1,7 +1,7 @@
 //! Errors of the admin endpoint as JSON.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -26,6 +26,22 @@ impl Refusal {
         Self { status, text }
     }
 
+    /// The request carries no token, or a wrong one.
+    pub(super) fn unauthorised() -> Self {
+        let text = "a bearer token is needed: the one in the node's admin.token_file".into();
+        Self { status: StatusCode::UNAUTHORIZED, text }
+    }
+
+    /// Too many wrong tokens came.
+    pub(super) fn too_often() -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, text: "too many wrong tokens: try again later".into() }
+    }
+
+    /// The client sends its request too slowly, or the node cannot do it in time.
+    pub(super) fn too_slow() -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, text: "the request took too long".into() }
+    }
+
     /// There is no such thing.
     pub(super) fn missing(text: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, text: text.into() }
@@ -39,6 +55,21 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.text }))).into_response()
+        let mut response = (self.status, Json(json!({ "error": self.text }))).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(
+            self.status,
+            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        ) {
+            // Who comes with wrong tokens pays for a connection each time.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }

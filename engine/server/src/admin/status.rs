@@ -5,8 +5,9 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tern_core::counters::Counters;
-use tern_driver::RecoveryReport;
+use tern_core::counters::Metric;
+use tern_core::histogram::{BOUNDS_NS, Histogram};
+use tern_driver::{RecoveryReport, ShardReport};
 use tern_storage::io::SegmentId;
 
 /// `GET /v1/server-key`
@@ -18,17 +19,20 @@ pub(super) async fn server_key(State(plane): State<Arc<Plane>>) -> Json<Value> {
 pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
     let recovery = plane.recovery();
     let shards: Vec<Value> = plane
-        .counters()
+        .reports()
         .iter()
         .enumerate()
-        .map(|(shard, counters)| {
+        .map(|(shard, report)| {
             json!({
                 "shard": shard,
-                "counters": to_json(counters),
+                "counters": to_json(|visit| report.counters.each(visit)),
+                "thread": to_json(|visit| report.driver.each(visit)),
+                "latency": latency_to_json(report),
                 "recovery": recovery.get(shard).map(report_to_json),
             })
         })
         .collect();
+    let totals = plane.totals();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "boot_id": plane.boot_id(),
@@ -38,7 +42,8 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
         "phone": plane.phone(),
         "admin": plane.admin(),
         "server_key": plane.server_key(),
-        "totals": to_json(&plane.totals()),
+        "totals": to_json(|visit| totals.counters.each(visit)),
+        "latency_bounds_ns": BOUNDS_NS,
         "shards": shards,
     }))
 }
@@ -56,10 +61,21 @@ fn report_to_json(report: &RecoveryReport) -> Value {
     })
 }
 
-fn to_json(counters: &Counters) -> Value {
+/// How many durations fell into each bucket of `latency_bounds_ns`, and into the one above all.
+fn latency_to_json(report: &ShardReport) -> Value {
+    let counts = |histogram: &Histogram| histogram.counts().to_vec();
+    json!({
+        "commit": counts(&report.measures.commit),
+        "sent": counts(&report.measures.sent),
+        "turn": counts(&report.turn),
+        "turn_sum_ns": report.turn.sum_ns(),
+    })
+}
+
+fn to_json(each: impl FnOnce(&mut dyn FnMut(Metric, u64))) -> Value {
     let mut fields = Map::new();
-    counters.each(|name, _, value| {
-        fields.insert(name.into(), value.into());
+    each(&mut |metric, value| {
+        fields.insert(metric.name.into(), value.into());
     });
     Value::Object(fields)
 }

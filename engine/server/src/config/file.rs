@@ -1,8 +1,10 @@
 //! The TOML file as it stands on disk.
 
+use super::admin::{self, AdminTable};
 use super::cores::CoresTable;
 use super::explain::explain;
 use super::limits::LimitsTable;
+use super::log::LogTable;
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -18,8 +20,6 @@ pub(crate) struct ConfigFile {
     pub(super) phone: Option<SocketAddr>,
     /// Networks of balancers that pass on phones' connections with a PROXY header (version 2).
     pub(super) phone_proxy: Option<Vec<String>>,
-    /// Admin endpoint.
-    pub(super) admin: Option<SocketAddr>,
     /// Number of shards.
     pub(super) shards: Option<u16>,
     /// Whether phones may register.
@@ -28,6 +28,11 @@ pub(crate) struct ConfigFile {
     pub(super) segment_bytes: Option<u32>,
     /// The core map.
     pub(super) cores: Option<CoresTable>,
+    /// Admin endpoint.
+    #[serde(default, deserialize_with = "admin::read", skip_serializing_if = "Option::is_none")]
+    pub(super) admin: Option<AdminTable>,
+    /// How the log is written.
+    pub(super) log: Option<LogTable>,
     /// The limits.
     pub(super) limits: Option<LimitsTable>,
 }

@@ -1,10 +1,14 @@
 //! The configuration: built-in values, then the TOML file, then flags.
 
+mod admin;
 mod cores;
 mod explain;
 mod file;
 mod limits;
+mod log;
 mod settings;
 
+pub(crate) use admin::TlsFiles;
 pub(crate) use cores::{CoresSettings, Threads};
+pub(crate) use log::{LogFormat, LogSettings};
 pub(crate) use settings::{SHARDS_MAX, Settings};

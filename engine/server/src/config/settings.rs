@@ -1,8 +1,10 @@
 //! The configuration that a node runs with, checked.
 
+use super::admin::AdminAccess;
 use super::cores::{CoresSettings, CoresTable, Threads};
 use super::file::ConfigFile;
 use super::limits::LimitsTable;
+use super::log::LogSettings;
 use crate::cli::ServeArgs;
 use crate::exit::Failure;
 use std::net::SocketAddr;
@@ -24,8 +26,12 @@ pub(crate) struct Settings {
     pub(crate) phone: SocketAddr,
     /// Networks of balancers: a connection from here must begin with a PROXY header.
     pub(crate) phone_proxy: Vec<Network>,
-    /// Admin endpoint; loopback.
+    /// Admin endpoint; off loopback with a token and TLS.
     pub(crate) admin: SocketAddr,
+    /// Who may ask it.
+    pub(crate) admin_access: AdminAccess,
+    /// How the log is written.
+    pub(crate) log: LogSettings,
     /// Number of shards, where file or flags say it.
     shards: Option<u16>,
     /// The core map.
@@ -56,11 +62,16 @@ impl Settings {
                 "data = {data:?}, allowed: one directory; several are not available yet"
             )));
         };
+        let admin_table = file.admin.unwrap_or_default();
+        let admin =
+            args.admin.or(admin_table.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323)));
         let settings = Self {
             data: data.clone(),
             phone: args.phone.or(file.phone).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7322))),
             phone_proxy: networks("phone_proxy", &file.phone_proxy.unwrap_or_default())?,
-            admin: args.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323))),
+            admin,
+            admin_access: AdminAccess::of(&admin_table, admin)?,
+            log: LogSettings::of(&file.log.unwrap_or_default()),
             shards: args.shards.or(file.shards),
             cores: file.cores.unwrap_or_default().resolve()?,
             open_registration: args.open_registration || file.open_registration.unwrap_or(false),
@@ -75,8 +86,8 @@ impl Settings {
         let wrong = |key: &str, value: &dyn std::fmt::Display, allowed: &str| {
             Err(Failure::usage(format!("{key} = {value}, allowed: {allowed}")))
         };
-        if !self.admin.ip().is_loopback() {
-            return wrong("admin", &self.admin, "a loopback address: the endpoint has no authentication yet");
+        if !(1..=1000).contains(&self.log.repeats_per_s) {
+            return wrong("log.repeats_per_s", &self.log.repeats_per_s, "1 to 1000");
         }
         if let Some(shards) = self.shards
             && !(1..=SHARDS_MAX).contains(&shards)
@@ -127,11 +138,12 @@ impl Settings {
             data: Some(vec![self.data.clone()]),
             phone: Some(self.phone),
             phone_proxy: Some(self.phone_proxy.iter().map(Network::to_string).collect()),
-            admin: Some(self.admin),
             shards: self.shards,
             cores: Some(CoresTable::of(&self.cores)),
             open_registration: Some(self.open_registration),
             segment_bytes: Some(self.segment_bytes()),
+            admin: Some(self.admin_access.to_table(self.admin)),
+            log: Some(self.log.to_table()),
             limits: Some(LimitsTable::of(&self.limits)),
         };
         toml::to_string(&file).expect("a configuration made of numbers, paths and addresses is TOML")
@@ -146,6 +158,23 @@ fn networks(key: &str, texts: &[String]) -> Result<Vec<Network>, Failure> {
         })
     };
     texts.iter().map(read).collect()
+}
+
+/// A value that is not allowed.
+#[derive(Debug)]
+pub(super) struct Wrong(String);
+
+impl Wrong {
+    /// Names key, value and what is allowed.
+    pub(super) fn new(key: &str, value: impl std::fmt::Display, allowed: &str) -> Self {
+        Self(format!("{key} = {value}, allowed: {allowed}"))
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(Wrong(text): Wrong) -> Self {
+        Self::usage(text)
+    }
 }
 
 fn default_data() -> Vec<PathBuf> {
@@ -206,7 +235,18 @@ mod tests {
             ("shard = 1", &["shard", "shards"][..]),
             ("shards = 0", &["shards", "= 0", "1 to 1024"][..]),
             ("shards = \"two\"", &["shards", "two", "u16"][..]),
-            ("admin = \"0.0.0.0:1\"", &["admin", "0.0.0.0:1", "loopback"][..]),
+            (
+                "admin = \"0.0.0.0:1\"",
+                &["admin.listen", "0.0.0.0:1", "loopback", "token_file", "tls_key"][..],
+            ),
+            ("admin = \"here\"", &["admin", "here", "socket address"][..]),
+            ("admin = 7", &["admin", "7", "an address, or a table with listen"][..]),
+            ("[admin]\nlisen = \"[::1]:1\"", &["lisen", "listen"][..]),
+            ("[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = \"t\"", &["0.0.0.0:1", "admin.tls_cert"][..]),
+            ("[admin]\ntls_cert = \"c.pem\"", &["admin.tls_cert = c.pem", "admin.tls_key"][..]),
+            ("[admin]\ntls_key = \"k.pem\"", &["admin.tls_key = k.pem", "admin.tls_cert"][..]),
+            ("[log]\nformat = \"xml\"", &["format", "xml", "text", "json"][..]),
+            ("[log]\nrepeats_per_s = 0", &["log.repeats_per_s", "= 0", "1 to 1000"][..]),
             ("segment_bytes = 4097", &["segment_bytes", "4097", "multiple of 4096"][..]),
             ("phone_proxy = [\"10.0.0.1/8\"]", &["phone_proxy", "10.0.0.1/8", "bits set"][..]),
             ("phone_proxy = [\"::1\", \"x\"]", &["phone_proxy", "\"x\"", "IPv4 or IPv6"][..]),
@@ -245,6 +285,22 @@ mod tests {
                 assert!(error.contains(part), "{text:?} gave {error:?}, without {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_admin_endpoint_is_an_address_or_a_table() {
+        assert_eq!(settings("admin = \"[::1]:9\"").unwrap().admin.port(), 9);
+        let text = "[admin]\nlisten = \"0.0.0.0:9\"\ntoken_file = \"t\"\ntls_cert = \"c\"\ntls_key = \"k\"\n\
+                    [log]\nformat = \"json\"";
+        let first = settings(text).unwrap();
+        assert_eq!(first.admin.to_string(), "0.0.0.0:9");
+        assert_eq!(first.admin_access.tls.as_ref().unwrap().key, PathBuf::from("k"));
+        let second = settings(&first.to_toml()).unwrap();
+        assert_eq!(Settings { segment_bytes: None, ..second }, first);
+        // A flag moves the endpoint; what guards it stays.
+        let args = ServeArgs { admin: Some("127.0.0.1:1".parse().unwrap()), ..ServeArgs::default() };
+        let moved = Settings::merge(ConfigFile::parse(text).unwrap(), &args).unwrap();
+        assert_eq!((moved.admin.port(), moved.admin_access), (1, first.admin_access));
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod directory;
 mod keys;
 mod manifest;
 mod secret;
+mod token;
 
 pub(crate) use directory::{DataDirectory, Wanted, shard_count_of};
 pub(crate) use secret::{from_hex, random, to_hex};
+pub(crate) use token::Token;

@@ -88,15 +88,16 @@ impl Node {
         }
     }
 
-    /// A counter from `/metrics`, summed over shards.
+    /// A counter or gauge of the shards, summed: `tern_` and its field, as the list of counters spells it, and
+    /// `_total` for a counter.
     pub(crate) fn metric(&self, name: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.admin);
+        let url = format!("http://{}/v1/status", self.admin);
         let text = ureq::get(&url).call().expect("the admin endpoint answers").into_body().read_to_string();
-        let text = text.expect("metrics are text");
-        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|l| l.starts_with('{')));
-        let values: Vec<u64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-        assert!(!values.is_empty(), "no metric {name} in:\n{text}");
-        values.iter().sum()
+        let status: serde_json::Value = serde_json::from_str(&text.expect("text")).expect("JSON");
+        let field = name.trim_start_matches("tern_").trim_end_matches("_total");
+        status["totals"][field]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no counter {field} in {}", status["totals"]))
     }
 
     /// Waits until a counter has reached a value: counters are published a few times a second.

@@ -1,0 +1,182 @@
+//! Who may ask: a bearer token, compared in constant time; wrong ones are counted, and slowed down.
+
+use super::listen::PeerAddress;
+use super::plane::Plane;
+use super::reply::Refusal;
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::data::Token;
+
+/// The one path that tells nothing worth guarding: load balancers ask it.
+const OPEN_PATH: &str = "/healthz";
+/// Wrong tokens in a row that are answered as such; after them one a second is.
+const WRONG_COUNT_MAX: u32 = 10;
+/// What each further one waits for.
+const WRONG_EACH: Duration = Duration::from_secs(1);
+/// Longest time of one request, its body included.
+const REQUEST_TIME: Duration = Duration::from_secs(120);
+
+/// The guard of the endpoint, with what it counts.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    token: Option<Token>,
+    wrong: Mutex<Wrong>,
+    token_refusals: AtomicU64,
+    rate_refusals: AtomicU64,
+    connection_refusals: AtomicU64,
+}
+
+/// A bucket that wrong tokens empty.
+#[derive(Debug)]
+struct Wrong {
+    left_count: u32,
+    filled_at: Instant,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Passes,
+    Unauthorised,
+    TooOften,
+}
+
+impl Gate {
+    /// Without a token all may pass.
+    pub(crate) fn new(token: Option<Token>) -> Self {
+        Self {
+            token,
+            wrong: Mutex::new(Wrong { left_count: WRONG_COUNT_MAX, filled_at: Instant::now() }),
+            token_refusals: AtomicU64::new(0),
+            rate_refusals: AtomicU64::new(0),
+            connection_refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Reasons and counts of what was refused.
+    pub(super) fn refusals(&self) -> [(&'static str, u64); 3] {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("token", count(&self.token_refusals)),
+            ("rate", count(&self.rate_refusals)),
+            ("connections", count(&self.connection_refusals)),
+        ]
+    }
+
+    /// A connection was one too many.
+    pub(super) fn connection_refused(&self) {
+        self.connection_refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks at what the `Authorization` header says. The right token always passes, however many wrong ones came:
+    /// nobody can lock the operator out.
+    fn judge(&self, authorisation: Option<&[u8]>, now: Instant) -> Verdict {
+        let Some(token) = &self.token else { return Verdict::Passes };
+        let given = authorisation.and_then(bearer).unwrap_or_default();
+        if token.is(given) {
+            return Verdict::Passes;
+        }
+        let (verdict, counter) = if self.wrong.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            (Verdict::Unauthorised, &self.token_refusals)
+        } else {
+            (Verdict::TooOften, &self.rate_refusals)
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        verdict
+    }
+}
+
+impl Wrong {
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left_count < WRONG_COUNT_MAX && self.filled_at + WRONG_EACH <= now {
+            self.left_count += 1;
+            self.filled_at += WRONG_EACH;
+        }
+        if self.left_count == WRONG_COUNT_MAX {
+            self.filled_at = now;
+        }
+        let may = self.left_count > 0;
+        self.left_count = self.left_count.saturating_sub(1);
+        may
+    }
+}
+
+/// The token in a header of the form `Bearer TOKEN`.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
+}
+
+/// Stands before every route.
+pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+    let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    let verdict = if request.uri().path() == OPEN_PATH {
+        Verdict::Passes
+    } else {
+        plane.gate().judge(header, Instant::now())
+    };
+    match verdict {
+        Verdict::Passes => match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Refusal::too_slow().into_response(),
+        },
+        Verdict::Unauthorised => {
+            tracing::warn!(?peer, "an admin request with a wrong token, or without one");
+            Refusal::unauthorised().into_response()
+        }
+        Verdict::TooOften => Refusal::too_often().into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::new(Some(Token::new("0123456789abcdef")))
+    }
+
+    #[test]
+    fn only_the_whole_token_passes() {
+        let now = Instant::now();
+        for right in ["Bearer 0123456789abcdef", "bearer 0123456789abcdef", "BEARER  0123456789abcdef "] {
+            assert_eq!(gate().judge(Some(right.as_bytes()), now), Verdict::Passes, "{right:?}");
+        }
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef0",
+            "0123456789abcdef",
+            "Basic 0123456789abcdef",
+        ] {
+            assert_eq!(gate().judge(Some(wrong.as_bytes()), now), Verdict::Unauthorised, "{wrong:?}");
+        }
+        assert_eq!(gate().judge(None, now), Verdict::Unauthorised);
+        assert_eq!(Gate::new(None).judge(None, now), Verdict::Passes);
+    }
+
+    #[test]
+    fn wrong_ones_are_slowed_down_and_the_right_one_never() {
+        let (gate, start) = (gate(), Instant::now());
+        for _ in 0..WRONG_COUNT_MAX {
+            assert_eq!(gate.judge(None, start), Verdict::Unauthorised);
+        }
+        assert_eq!(gate.judge(None, start), Verdict::TooOften);
+        assert_eq!(gate.judge(Some(b"Bearer 0123456789abcdef"), start), Verdict::Passes);
+        assert_eq!(gate.judge(None, start + WRONG_EACH), Verdict::Unauthorised);
+        assert_eq!(gate.judge(None, start + WRONG_EACH), Verdict::TooOften);
+        assert_eq!(gate.refusals()[..2], [("token", 11), ("rate", 2)]);
+        let much_later = start + 100 * WRONG_EACH;
+        let answers: Vec<Verdict> = (0..12).map(|_| gate.judge(None, much_later)).collect();
+        assert_eq!(answers.iter().filter(|v| **v == Verdict::Unauthorised).count(), WRONG_COUNT_MAX as usize);
+    }
+}

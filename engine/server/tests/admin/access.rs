@@ -1,0 +1,152 @@
+//! Tokens, TLS, and clients that are slow.
+
+use crate::node::{Node, identity, run};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const TOKEN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n";
+const OFF_LOOPBACK: &str = "[admin]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"token\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n";
+
+#[test]
+fn only_the_right_token_gets_answers() {
+    let node = Node::start(TOKEN);
+    let mode = std::fs::metadata(node.dir.path().join("token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "made at the first start, for its owner only");
+    for path in ["/metrics", "/v1/status", "/v1/top", "/v1/accounts", "/v1/nothing"] {
+        assert_eq!(node.get(path, None).unwrap().0, 401, "{path}");
+    }
+    let (status, text) = node.get("/v1/status", Some("no-such-token")).unwrap();
+    assert_eq!(status, 401);
+    assert!(text.contains("token_file"), "{text}");
+    assert_eq!(node.get("/healthz", None).unwrap(), (200, "ok\n".into()));
+    assert_eq!(node.get("/v1/status", Some(&node.token())).unwrap().0, 200);
+    assert_eq!(node.get("/v1/nothing", Some(&node.token())).unwrap().0, 404);
+}
+
+#[test]
+fn guessing_is_counted_and_slowed_down_and_locks_nobody_out() {
+    let node = Node::start(TOKEN);
+    let answers: Vec<u16> =
+        (0..30).map(|n| node.get("/metrics", Some(&format!("guess-{n}"))).unwrap().0).collect();
+    assert_eq!(answers[0], 401);
+    let slowed = answers.iter().filter(|&&status| status == 429).count();
+    assert!(slowed > 5 && answers.iter().all(|status| [401, 429].contains(status)), "{answers:?}");
+    let (status, metrics) = node.get("/metrics", Some(&node.token())).unwrap();
+    assert_eq!(status, 200);
+    let count = |reason: &str| -> usize {
+        let start = format!("tern_admin_refusals_total{{reason=\"{reason}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no {start}")).parse().unwrap()
+    };
+    assert_eq!((count("token"), count("rate")), (30 - slowed, slowed));
+}
+
+#[test]
+fn off_loopback_it_speaks_tls_and_wants_the_token() {
+    let mut node = Node::start(OFF_LOOPBACK);
+    assert!(node.admin.ip().is_unspecified());
+    node.admin.set_ip([127, 0, 0, 1].into());
+    let token = node.token();
+    assert_eq!(node.get("/v1/status", Some(&token)).unwrap().0, 200);
+    assert_eq!(node.get("/v1/status", None).unwrap().0, 401);
+    assert_eq!(node.get("/healthz", None).unwrap().0, 200);
+    // A client that trusts somebody else is told nothing.
+    let ours = node.ca.replace(identity().0.into_bytes());
+    assert!(node.get("/healthz", None).is_err());
+    // Plain HTTP is told what to do.
+    node.ca = None;
+    let (status, text) = node.get("/v1/status", Some(&token)).unwrap();
+    assert_eq!(status, 400);
+    assert!(text.contains("https://"), "{text}");
+    node.ca = ours;
+    assert_eq!(node.get("/healthz", None).unwrap().0, 200);
+}
+
+#[test]
+fn tls_to_a_plain_endpoint_fails_and_does_no_harm() {
+    let mut node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
+    node.ca = Some(identity().0.into_bytes());
+    assert!(node.get("/healthz", None).is_err());
+    node.ca = None;
+    assert_eq!(node.get("/healthz", None).unwrap().0, 200);
+}
+
+#[test]
+fn what_is_missing_off_loopback_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let stderr = |config: &str, more: &[&str], code: i32| {
+        let output = run(dir.path(), config, more);
+        assert_eq!(output.status.code(), Some(code), "{config}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for config in ["admin = \"0.0.0.0:0\"\n", "[admin]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"token\"\n"] {
+        let text = stderr(config, &[], 2);
+        for key in ["admin.listen = 0.0.0.0:0", "admin.token_file", "admin.tls_cert", "admin.tls_key"] {
+            assert!(text.contains(key), "{text}");
+        }
+    }
+    // The flag is no way around it.
+    assert!(stderr("", &["--admin", "0.0.0.0:0"], 2).contains("admin.token_file"));
+    assert!(!dir.path().join("token").exists(), "nothing was touched");
+    let text = stderr(OFF_LOOPBACK, &[], 2);
+    assert!(text.contains("admin.tls_cert = cert.pem"), "{text}");
+    let (cert, _) = identity();
+    std::fs::write(dir.path().join("cert.pem"), cert).unwrap();
+    std::fs::write(dir.path().join("key.pem"), identity().1).unwrap();
+    let text = stderr(OFF_LOOPBACK, &[], 2);
+    assert!(text.contains("admin.tls_key = key.pem"), "another certificate's key: {text}");
+}
+
+#[test]
+fn slow_clients_are_few_and_hold_up_nobody() {
+    let node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
+    // Half a request each; more than one address may have.
+    let mut slow: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(node.admin).unwrap()).collect();
+    for stream in &mut slow {
+        let _ = stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\nx-slow: ");
+    }
+    // The last of them are refused: closed without an answer.
+    let last = slow.last_mut().unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(matches!(last.read(&mut [0; 64]), Ok(0) | Err(_)));
+    // Places come back.
+    drop(slow.drain(..20));
+    let started = Instant::now();
+    while node.get("/healthz", None).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+    let metrics = node.get("/metrics", None).unwrap().1;
+    let refused =
+        metrics.lines().find(|line| line.starts_with("tern_admin_refusals_total{reason=\"connections\"}"));
+    assert_ne!(refused.and_then(|line| line.rsplit(' ').next()), Some("0"), "{refused:?}");
+}
+
+#[test]
+fn the_log_is_json_where_that_is_asked_and_a_storm_is_short() {
+    let config = format!("{TOKEN}[log]\nformat = \"json\"\nrepeats_per_s = 1\n");
+    let node = Node::start_with(&config, |command| command.stderr(Stdio::piped()));
+    for _ in 0..8 {
+        node.get("/v1/status", None).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    node.get("/v1/status", None).unwrap();
+    let text = node.end();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let wrong =
+        lines.iter().filter(|line| line["fields"]["message"].as_str().unwrap().contains("wrong token"));
+    assert!((2..=4).contains(&wrong.count()), "nine came:\n{text}");
+    assert!(lines.iter().any(|line| line["fields"]["suppressed_count"].as_u64().is_some()), "{text}");
+    assert!(lines.iter().any(|line| line["fields"]["message"] == "serving"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["serve", "--data", dir.path().to_str().unwrap()])
+        .env("TERN_LOG_FORMAT", "xml")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("TERN_LOG_FORMAT = xml"));
+}
