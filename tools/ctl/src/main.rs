@@ -5,12 +5,13 @@ mod chat;
 mod client;
 mod generate;
 mod keys;
+mod latency;
 mod status;
+mod top;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use client::Admin;
-use std::net::SocketAddr;
+use client::{Access, Admin};
 use std::path::PathBuf;
 
 /// Administers a Tern node.
@@ -18,8 +19,10 @@ use std::path::PathBuf;
 #[command(name = "tern-ctl", version)]
 struct Cli {
     /// The node's admin endpoint.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7323")]
-    admin: SocketAddr,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7323", value_parser = client::parse_address)]
+    admin: String,
+    #[command(flatten)]
+    access: Access,
     #[command(subcommand)]
     command: Command,
 }
@@ -39,6 +42,8 @@ enum Command {
     },
     /// Talk to people, in a terminal or through pipes; /help tells how.
     Chat(chat::ChatArgs),
+    /// Show live what the node does: shards, rates, latencies, the fullest mailboxes. `q` quits.
+    Top,
 }
 
 #[derive(Subcommand, Debug)]
@@ -67,7 +72,7 @@ enum AccountCommand {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let admin = Admin::new(cli.admin);
+    let admin = Admin::new(&cli.admin, &cli.access)?;
     match cli.command {
         Command::Account { command: AccountCommand::Add { name, key, key_file } } => {
             account::add(&admin, &name, key.as_deref(), key_file)
@@ -77,5 +82,6 @@ fn main() -> Result<()> {
         Command::Account { command: AccountCommand::Generate(args) } => generate::generate(&admin, &args),
         Command::Status { json } => status::status(&admin, json),
         Command::Chat(args) => chat::chat(&args),
+        Command::Top => top::top(admin),
     }
 }

@@ -1,6 +1,7 @@
 //! What the node is and does, for a person or a script.
 
 use crate::client::Admin;
+use crate::latency::{Percentiles, duration};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ pub(crate) fn status(admin: &Admin, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// One line for the node, one for each counter that counted, by shard.
+/// Lines for the node, one for each kind of duration, one for each counter that counted, by shard.
 fn render(status: &Value) -> Option<String> {
     let text = |field: &str| status[field].as_str();
     let mut out = format!(
@@ -39,6 +40,11 @@ fn render(status: &Value) -> Option<String> {
             );
         }
     }
+    for (kind, name) in [("sent", "message to its sent tick"), ("commit", "group commit"), ("turn", "a shard's turn")] {
+        if let Some(Percentiles { p50_ns: Some(p50), p99_ns }) = since_start(status, shards, kind) {
+            out += &format!("{name}: p50 {} p99 {} since the start\n", duration(Some(p50)), duration(p99_ns));
+        }
+    }
     for (name, total) in status["totals"].as_object()? {
         if total.as_u64()? == 0 {
             continue;
@@ -47,6 +53,18 @@ fn render(status: &Value) -> Option<String> {
         out += &format!("{name:<22} {total:>14}  {}\n", each.join(" "));
     }
     Some(out)
+}
+
+/// The durations of all shards.
+fn since_start(status: &Value, shards: &[Value], kind: &str) -> Option<Percentiles> {
+    let numbers = |list: &Value| list.as_array().map(|list| list.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
+    let bounds_ns = numbers(&status["latency_bounds_ns"])?;
+    let mut sum = vec![0; bounds_ns.len() + 1];
+    for shard in shards {
+        let counts = numbers(&shard["latency"][kind])?;
+        sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    Some(Percentiles::of(&bounds_ns, &sum))
 }
 
 #[cfg(test)]
@@ -58,17 +76,24 @@ mod tests {
     fn shows_what_counted_and_nothing_else() {
         let status = json!({
             "version": "1", "pid": 7, "uptime_s": 9, "draining": true, "phone": "p", "admin": "a", "server_key": "k",
+            "latency_bounds_ns": [1_000_000, 2_000_000],
             "totals": { "logins": 5, "expired": 0 },
             "shards": [{
                 "counters": { "logins": 2, "expired": 0 },
+                "latency": { "sent": [0, 5, 0], "commit": [0, 0, 0], "turn": [1, 0, 0] },
                 "recovery": { "record_count": 8, "rot": [], "torn": [{}] },
-            }, { "counters": { "logins": 3, "expired": 0 } }],
+            }, {
+                "counters": { "logins": 3, "expired": 0 },
+                "latency": { "sent": [0, 5, 0], "commit": [0, 0, 0], "turn": [1, 0, 0] },
+            }],
         });
         let text = render(&status).unwrap();
         assert!(
             text.contains("draining")
                 && text.contains("8 records")
                 && text.contains("5  2 3")
+                && text.contains("sent tick: p50 1.5ms p99 2.0ms")
+                && !text.contains("group commit")
                 && !text.contains("expired"),
             "{text}"
         );

@@ -15,6 +15,8 @@ pub(crate) fn test() -> Result<()> {
     // aws-lc and libFuzzer are built from source.
     install::system_program("cc", "gcc")?;
     install::system_program("c++", "g++")?;
+    // Checks the metrics' form.
+    install::system_program("promtool", "prometheus")?;
     run(cargo().args(["test", "--workspace"]))?;
     // The deliberate bugs have a build of their own: the feature must not reach any other package's tests.
     run(cargo().args(["test", "--release", "-p", "tern-sim", "--features", "bugs"]))?;

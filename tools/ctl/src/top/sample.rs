@@ -1,0 +1,104 @@
+//! What the endpoint told at one moment.
+
+use crate::client::Admin;
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Mailboxes that are asked for, of each shard.
+const MAILBOX_COUNT: usize = 10;
+
+/// Counters by name.
+pub(super) type Counters = BTreeMap<String, u64>;
+
+/// The answers of one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) at: Instant,
+    pub(super) status: Status,
+    pub(super) process: Process,
+    pub(super) hottest: Vec<Hottest>,
+}
+
+/// `GET /v1/status`, as far as it is shown.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Status {
+    pub(super) version: String,
+    pub(super) boot_id: String,
+    pub(super) uptime_s: u64,
+    pub(super) draining: bool,
+    pub(super) phone: String,
+    pub(super) latency_bounds_ns: Vec<u64>,
+    pub(super) totals: Counters,
+    pub(super) shards: Vec<Shard>,
+}
+
+/// One shard of it.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Shard {
+    pub(super) counters: Counters,
+    pub(super) thread: Counters,
+    pub(super) latency: Latency,
+}
+
+/// Durations by bucket, since the node's start.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Latency {
+    pub(super) commit: Vec<u64>,
+    pub(super) sent: Vec<u64>,
+    pub(super) turn: Vec<u64>,
+    pub(super) turn_sum_ns: u64,
+}
+
+/// `GET /v1/process`, as far as it is shown.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Process {
+    pub(super) cpu_user_us: u64,
+    pub(super) cpu_system_us: u64,
+    pub(super) rss_bytes: u64,
+}
+
+/// `GET /v1/top`.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Top {
+    pub(super) shards: Vec<Hottest>,
+}
+
+/// The fullest mailboxes of one shard.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Hottest {
+    pub(super) shard: u16,
+    pub(super) complete: bool,
+    pub(super) mailboxes: Vec<Mailbox>,
+}
+
+/// One of them.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Mailbox {
+    pub(super) name: String,
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    pub(super) online: bool,
+}
+
+impl Sample {
+    /// Asks the endpoint.
+    ///
+    /// # Errors
+    /// It does not answer, or not as it should.
+    pub(super) fn take(admin: &Admin) -> Result<Self> {
+        let top: Top = read(admin, &format!("/v1/top?count={MAILBOX_COUNT}"))?;
+        Ok(Self {
+            at: Instant::now(),
+            status: read(admin, "/v1/status")?,
+            process: read(admin, "/v1/process")?,
+            hottest: top.shards,
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(admin: &Admin, path: &str) -> Result<T> {
+    serde_json::from_value(admin.get(path)?).with_context(|| format!("the answer to {path}"))
+}
