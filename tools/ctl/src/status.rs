@@ -40,7 +40,9 @@ fn render(status: &Value) -> Option<String> {
             );
         }
     }
-    for (kind, name) in [("sent", "message to its sent tick"), ("commit", "group commit"), ("turn", "a shard's turn")] {
+    for (kind, name) in
+        [("sent", "message to its sent tick"), ("commit", "group commit"), ("turn", "a shard's turn")]
+    {
         if let Some(Percentiles { p50_ns: Some(p50), p99_ns }) = since_start(status, shards, kind) {
             out += &format!("{name}: p50 {} p99 {} since the start\n", duration(Some(p50)), duration(p99_ns));
         }
@@ -57,7 +59,8 @@ fn render(status: &Value) -> Option<String> {
 
 /// The durations of all shards.
 fn since_start(status: &Value, shards: &[Value], kind: &str) -> Option<Percentiles> {
-    let numbers = |list: &Value| list.as_array().map(|list| list.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
+    let numbers =
+        |list: &Value| list.as_array().map(|list| list.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
     let bounds_ns = numbers(&status["latency_bounds_ns"])?;
     let mut sum = vec![0; bounds_ns.len() + 1];
     for shard in shards {

@@ -23,7 +23,8 @@ fn answer(stream: TcpStream, answers: &serde_json::Value) -> std::io::Result<()>
         }
         let Some(first) = head.first() else { return Ok(()) };
         let path = first.split(['/', '?', ' ']).nth(3).unwrap_or_default();
-        let known = head.iter().any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
+        let known =
+            head.iter().any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {TOKEN}")));
         let (status, body) = match answers["after"].get(path) {
             _ if !known => ("401 Unauthorized", r#"{"error":"a bearer token is needed"}"#.to_string()),
             Some(body) => ("200 OK", body.to_string()),
