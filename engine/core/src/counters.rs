@@ -64,7 +64,10 @@ macro_rules! define_counters {
 /// Help of the families that several counters share.
 pub const FAMILIES: &[(&str, &str)] = &[
     ("limit_hits", "Times that something ran into a limit, by the limit's name in the configuration."),
-    ("ticks", "Ticks by kind: sent to the sender's device, or delivered and confirmed by the sender's home."),
+    (
+        "ticks",
+        "Ticks by kind: sent to the sender's device, delivered and confirmed by the sender's home, or read.",
+    ),
     ("log_segments", "Log segments by state."),
 ];
 
@@ -138,6 +141,8 @@ define_counters! {
     ticks_sent as ticks { kind = "sent" },
     /// Ticks of kind delivered, confirmed by the sender's home.
     ticks_delivered as ticks { kind = "delivered" },
+    /// Ticks of kind read, taken by the sender's home.
+    ticks_read as ticks { kind = "read" },
     /// Owed ticks that were sent again.
     ticks_retried,
     /// Messages waiting now.

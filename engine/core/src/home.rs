@@ -297,6 +297,7 @@ impl Shard {
         }
         if self.has_room_for(index, kind) && self.append(now, index, envelope) {
             self.dedup.insert(hour, hash);
+            self.counters.ticks_read += u64::from(kind == EntryKind::Read);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a shard's thread tells of itself and of its shard: published by the thread, read by the control plane.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use tern_core::counters::Counters;
 use tern_core::define_counters;
 use tern_core::histogram::Histogram;
@@ -95,7 +95,7 @@ impl Reporter {
     }
 
     /// A turn ended: publishes, unless the last report is young. Costs a comparison then, and a copy of some two
-    /// kilobytes at most twenty times a second.
+    /// kilobytes at most twenty times a second. Never waits for a reader: the next report will do for it.
     pub(crate) fn turn_ended(
         &mut self,
         now_ns: u64,
@@ -109,8 +109,17 @@ impl Reporter {
         }
         self.published_at_ns = now_ns;
         let report = self.report(shard, ring);
-        *to.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        match to.try_lock() {
+            Ok(mut published) => *published = report,
+            Err(TryLockError::Poisoned(published)) => *published.into_inner() = report,
+            Err(TryLockError::WouldBlock) => self.is_late = true,
+        }
         self.complain(now_ns, shard.shard().0, &report.counters);
+    }
+
+    /// The thread ends: its last report.
+    pub(crate) fn ended(&mut self, shard: &Shard, ring: &mut Ring, to: &Mutex<ShardReport>) {
+        *to.lock().unwrap_or_else(PoisonError::into_inner) = self.report(shard, ring);
     }
 
     fn report(&mut self, shard: &Shard, ring: &mut Ring) -> ShardReport {

@@ -17,6 +17,8 @@ use tern_protocol::ids::ShardId;
 use tern_ring::{BoundAddress, Event, ListenerId, Peer, Ring};
 use tracing::warn;
 
+/// Commands of the control plane that one turn takes.
+const COMMANDS_OF_A_TURN: usize = 4;
 /// How long the door stays shut after the system refused to accept.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// Longest sleep.
@@ -46,6 +48,8 @@ pub(crate) struct ShardThread {
     pub(crate) commands: flume::Receiver<Command>,
     pub(crate) replies: HashMap<u64, flume::Sender<ControlReply>>,
     pub(crate) next_reply: u64,
+    /// Commands may be left from the last turn.
+    pub(crate) more_commands: bool,
     pub(crate) ports: Arc<[Port]>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) report: Arc<Mutex<ShardReport>>,
@@ -97,9 +101,9 @@ impl ShardThread {
             self.perform()?;
             self.turn_ended_ns = self.clock.mono_ns();
             self.reporter.turn.record(self.turn_ended_ns.saturating_sub(turn_started_ns));
-            self.publish(self.turn_ended_ns);
+            self.reporter.turn_ended(self.turn_ended_ns, &self.shard, &mut self.ring, &self.report);
         }
-        self.publish(u64::MAX);
+        self.reporter.ended(&self.shard, &mut self.ring, &self.report);
         Ok(())
     }
 
@@ -123,7 +127,7 @@ impl ShardThread {
 
     /// How long the shard may sleep; none if there is something to do.
     fn sleep_time(&self) -> Option<Duration> {
-        if self.go_on {
+        if self.go_on || self.more_commands {
             return None;
         }
         let now_ns = self.turn_ended_ns;
@@ -238,7 +242,13 @@ impl ShardThread {
     }
 
     fn take_commands(&mut self, now: Now) {
-        while let Ok(command) = self.commands.try_recv() {
+        // Not more than a few: however much the control plane asks, phones are heard in between.
+        for left in (0..COMMANDS_OF_A_TURN).rev() {
+            let Ok(command) = self.commands.try_recv() else {
+                self.more_commands = false;
+                return;
+            };
+            self.more_commands = left == 0;
             match command {
                 Command::Request(request, answer) => {
                     self.reporter.control_requests += 1;
@@ -293,10 +303,6 @@ impl ShardThread {
                 self.ring.resume_accept(listener);
             }
         }
-    }
-
-    fn publish(&mut self, now_ns: u64) {
-        self.reporter.turn_ended(now_ns, &self.shard, &mut self.ring, &self.report);
     }
 }
 

@@ -7,6 +7,7 @@ mod journey;
 mod proxied;
 mod resume;
 mod measures;
+mod resume;
 mod rot;
 mod several;
 mod storms;

@@ -81,6 +81,7 @@ fn a_read_tick_is_mail_for_all_devices_of_the_author() {
     world.pass_ms(10);
     bob.say(&mut world, &read);
     assert_eq!(bob.heard[1..], [Heard::ReadTaken(id(7)), Heard::ReadTaken(id(7))]);
+    assert_eq!(world.shard.counters().ticks_read, 1, "said twice, taken once");
     let mut world = world.kill();
     for key in [1, 2] {
         let phone = Phone::connect(&mut world, u32::from(key), "ann", key);

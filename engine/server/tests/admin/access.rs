@@ -66,6 +66,27 @@ fn off_loopback_it_speaks_tls_and_wants_the_token() {
 }
 
 #[test]
+fn the_control_tool_asks_by_token_and_tls() {
+    let mut node = Node::start(OFF_LOOPBACK);
+    node.admin.set_ip([127, 0, 0, 1].into());
+    let ctl = Node::control_tool();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(&ctl);
+        command.current_dir(node.dir.path()).args(["--admin", &node.admin.to_string()]).args(more);
+        let output = command.env_remove("TERN_ADMIN_TOKEN").output().unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (passes, text) = run(&["status", "--ca", "cert.pem", "--token-file", "token"]);
+    assert!(passes && text.contains("server key"), "{text}");
+    let (passes, text) = run(&["status", "--ca", "cert.pem"]);
+    assert!(!passes && text.contains("a bearer token is needed"), "{text}");
+    let (passes, text) = run(&["status", "--token-file", "token"]);
+    assert!(!passes && text.contains("https://"), "{text}");
+    std::fs::write(node.dir.path().join("other.pem"), identity().0).unwrap();
+    assert!(!run(&["status", "--ca", "other.pem", "--token-file", "token"]).0);
+}
+
+#[test]
 fn tls_to_a_plain_endpoint_fails_and_does_no_harm() {
     let mut node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
     node.ca = Some(identity().0.into_bytes());

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -81,6 +81,18 @@ impl Node {
         }
         let mut response = request.call()?;
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
+    }
+
+    /// `tern-ctl` of this build, made if it is not there yet.
+    pub(crate) fn control_tool() -> PathBuf {
+        let path = Path::new(env!("CARGO_BIN_EXE_tern")).with_file_name("tern-ctl");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "tern-ctl", "--bin", "tern-ctl"]);
+        if path.parent().and_then(Path::file_name).is_some_and(|profile| profile == "release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "tern-ctl does not build");
+        path
     }
 
     /// What it said on standard error, after its end.

@@ -70,14 +70,14 @@ fn summary_of(view: &View) -> Vec<Line<'static>> {
         fields(&[
             ("in/s", rate("messages_in")),
             ("out/s", rate("messages_out")),
-            ("sent ticks/s", rate("ticks_sent")),
+            ("sent/s", rate("ticks_sent")),
             ("delivered/s", rate("ticks_delivered")),
         ]),
         fields(&[
             ("waiting", level("mail_count_now")),
             ("mail", bytes(view.level("mail_bytes_now") as f64)),
             ("commits/s", rate("log_commits")),
-            ("log", format!("{}/s", bytes(view.rates.of("log_bytes_written")))),
+            ("log/s", bytes(view.rates.of("log_bytes_written"))),
         ]),
         fields(&[
             ("to sent p50", duration(view.sent.p50_ns)),
@@ -159,8 +159,11 @@ fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).right_aligned())
 }
 
-/// At most six characters: 987, 12.3k, 4.56M.
+/// At most six characters: 9870, 12.3k, 4.56M.
 fn count(value: f64) -> String {
+    if value < 10_000.0 {
+        return format!("{value:.0}");
+    }
     scaled(value, 1000.0, &["", "k", "M", "G", "T"])
 }
 
@@ -237,13 +240,14 @@ mod tests {
             &[
                 "tern 0.1.0 127.0.0.1:7322",
                 "cpu 150% memory 96.0MiB",
-                "sessions 1000 connections 1.00k",
-                "in/s 25.0k out/s 24.0k sent ticks/s 25.0k",
+                "sessions 1000 connections 1003 accounts 2000",
+                "in/s 25.0k out/s 24.0k sent/s 25.0k delivered/s 25.0k",
+                "log/s 2.00MiB",
                 "to sent p50 1.5ms p99 2.0ms",
                 "shard sessions in/s out/s busy sent p50 p99 turn p99 waiting mesh",
                 "0 600 15.0k 14.0k 50% 1.5ms 2.0ms",
                 "1 400 10.0k 10.0k 95%",
-                "ann 0 7.00k 1.21MiB away",
+                "ann 0 7000 1.21MiB away",
                 "bob 1 12 2.11KiB online",
                 "q quits",
             ],
@@ -284,8 +288,8 @@ mod tests {
 
     #[test]
     fn short_forms() {
-        let counts = [0.0, 999.0, 1000.0, 12_345.0, 123_456.0, 4_560_000.0].map(count);
-        assert_eq!(counts, ["0", "999", "1.00k", "12.3k", "123k", "4.56M"]);
+        let counts = [0.0, 999.0, 9999.0, 12_345.0, 123_456.0, 4_560_000.0].map(count);
+        assert_eq!(counts, ["0", "999", "9999", "12.3k", "123k", "4.56M"]);
         assert_eq!([512.0, 1024.0, 1e12].map(bytes), ["512B", "1.00KiB", "931GiB"]);
         assert_eq!([5, 65, 3_700, 90_000].map(age), ["5s", "1m05s", "1h01m", "1d01h"]);
     }
