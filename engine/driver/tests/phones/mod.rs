@@ -26,6 +26,8 @@ pub(crate) enum Told {
     Drained,
     Pong(u32),
     Goodbye(GoodbyeReason),
+    /// For a later connection; these phones do not use it.
+    Ticket,
     Other(String),
 }
 
@@ -40,6 +42,7 @@ fn told(event: Event<'_>) -> Told {
         Event::Drained => Told::Drained,
         Event::Pong { token } => Told::Pong(token),
         Event::Goodbye { reason, .. } => Told::Goodbye(reason),
+        Event::Ticket { .. } => Told::Ticket,
         other => Told::Other(format!("{other:?}")),
     }
 }
@@ -112,6 +115,9 @@ impl Phone {
         let mut bytes = [0; 16 << 10];
         loop {
             if let Some(event) = self.told.pop_front() {
+                if event == Told::Ticket {
+                    continue;
+                }
                 return event;
             }
             let count = match self.stream.read(&mut bytes) {
