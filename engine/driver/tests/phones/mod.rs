@@ -20,9 +20,17 @@ pub(crate) const PARTITIONS: u16 = 64;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     Welcome(AccountId),
-    Deliver { number: u32, from: AccountId, id: MessageId, body: Vec<u8> },
+    Deliver {
+        number: u32,
+        from: AccountId,
+        id: MessageId,
+        body: Vec<u8>,
+    },
     Sent(MessageId),
-    Delivered { number: u32, id: MessageId },
+    Delivered {
+        number: u32,
+        id: MessageId,
+    },
     Drained,
     Pong(u32),
     Goodbye(GoodbyeReason),
