@@ -20,9 +20,8 @@ const PHONES_PER_SHARD: u32 = 18_000;
 const SMALL_PART: u32 = 4;
 /// Longest wait for the logins, for each phone.
 const LOGIN_WAIT: Duration = Duration::from_millis(5);
-/// What a node of many shards on few cores needs: room for the phones of one, small segments and small lanes.
-const CONFIG: &str = "segment_bytes = 4194304\n[limits]\nconnection_count = 19000\nbody_bytes = 4096\n\
-                      lane_bytes = 16384\nedge_backlog_bytes = 16384\n";
+/// What a node of many shards on few cores needs: room for the phones of one, and small segments.
+const CONFIG: &str = "segment_bytes = 4194304\n[limits]\nconnection_count = 19000\n";
 
 /// Memory at one moment, bytes.
 #[derive(Clone, Copy)]
