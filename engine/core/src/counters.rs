@@ -170,27 +170,27 @@ define_counters! {
     /// Connections ended because their phone did not read.
     slow_readers as limit_hits { limit = "edge_backlog_bytes" },
     /// Connections closed at once because their address connects too often.
-    refused_address_connects,
+    refused_address_connects as limit_hits { limit = "address_connects_per_s" },
     /// Connections told to come back because their address begins too many handshakes.
-    refused_address_handshakes,
+    refused_address_handshakes as limit_hits { limit = "address_handshakes_per_s" },
     /// Addresses forgiven early because the table of addresses was full.
-    addresses_forgotten,
+    addresses_forgotten as limit_hits { limit = "address_count" },
     /// Connections closed because what should be a PROXY header is none.
     proxy_errors,
     /// Handshakes that waited for a later turn.
-    deferred_handshakes,
+    deferred_handshakes as limit_hits { limit = "handshakes_per_turn" },
     /// Connections told to come back because too many handshakes waited.
-    refused_handshakes,
+    refused_handshakes as limit_hits { limit = "deferred_count" },
     /// Handshakes that wait now.
-    deferred_now,
+    deferred_now as handshakes_waiting,
     /// Handshakes that failed: not a Noise message for this server, a replayed third message, a malformed login.
     handshakes_failed,
     /// Connections ended because they sent too many frames or bytes.
-    floods,
+    floods as limit_hits { limit = "connection_frames_per_s" },
     /// Messages refused with busy because their account sends too many.
-    refused_account_rate,
+    refused_account_rate as limit_hits { limit = "account_messages_per_s" },
     /// Connections ended because the shard's memory for edges or sessions was used up.
-    refused_memory,
+    refused_memory as limit_hits { limit = "edge_bytes" },
     /// Bytes of buffers that edges hold now.
     edge_bytes_now,
     /// Messages without a final answer now, by the memory that is kept for them.

@@ -276,7 +276,6 @@ impl Setup {
             commands: self.commands,
             replies: HashMap::new(),
             next_reply: 0,
-            more_commands: false,
             ports,
             lifecycle: self.lifecycle,
             report: self.report,

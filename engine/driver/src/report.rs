@@ -32,6 +32,10 @@ define_counters! {
     ring_short_sends,
     /// Completions of a slot's earlier socket.
     ring_stale_completions,
+    /// Receives that the ring armed again by itself: after a shortage, or after the kernel ended them.
+    ring_rearms,
+    /// Idle sockets that are parked.
+    ring_parked_now as ring_sockets_parked,
     /// Descriptor slots in use.
     ring_slots_now as ring_slots_used,
     /// Buffers for received bytes.
@@ -132,6 +136,8 @@ impl Reporter {
             ring_cq_overflows: stats.overflow_count,
             ring_short_sends: stats.short_send_count,
             ring_stale_completions: stats.stale_count,
+            ring_rearms: stats.rearm_count,
+            ring_parked_now: u64::from(stats.parked_now),
             ring_slots_now: u64::from(stats.slots_used_now),
             ring_buffers_now: u64::from(stats.buffer_count),
             ring_buffers_free_now: u64::from(stats.buffer_count.saturating_sub(stats.buffers_filled_most)),

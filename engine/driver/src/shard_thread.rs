@@ -48,8 +48,6 @@ pub(crate) struct ShardThread {
     pub(crate) commands: flume::Receiver<Command>,
     pub(crate) replies: HashMap<u64, flume::Sender<ControlReply>>,
     pub(crate) next_reply: u64,
-    /// Commands may be left from the last turn.
-    pub(crate) more_commands: bool,
     pub(crate) ports: Arc<[Port]>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) report: Arc<Mutex<ShardReport>>,
@@ -127,7 +125,7 @@ impl ShardThread {
 
     /// How long the shard may sleep; none if there is something to do.
     fn sleep_time(&self) -> Option<Duration> {
-        if self.go_on || self.more_commands {
+        if self.go_on || self.woken {
             return None;
         }
         let now_ns = self.turn_ended_ns;
@@ -244,11 +242,9 @@ impl ShardThread {
     fn take_commands(&mut self, now: Now) {
         // Not more than a few: however much the control plane asks, phones are heard in between.
         for left in (0..COMMANDS_OF_A_TURN).rev() {
-            let Ok(command) = self.commands.try_recv() else {
-                self.more_commands = false;
-                return;
-            };
-            self.more_commands = left == 0;
+            let Ok(command) = self.commands.try_recv() else { return };
+            // There may be more: as if woken again.
+            self.woken = left == 0;
             match command {
                 Command::Request(request, answer) => {
                     self.reporter.control_requests += 1;

@@ -20,22 +20,12 @@ pub(crate) const PARTITIONS: u16 = 64;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
     Welcome(AccountId),
-    Deliver {
-        number: u32,
-        from: AccountId,
-        id: MessageId,
-        body: Vec<u8>,
-    },
+    Deliver { number: u32, from: AccountId, id: MessageId, body: Vec<u8> },
     Sent(MessageId),
-    Delivered {
-        number: u32,
-        id: MessageId,
-    },
+    Delivered { number: u32, id: MessageId },
     Drained,
     Pong(u32),
     Goodbye(GoodbyeReason),
-    /// For a later connection; these phones do not use it.
-    Ticket,
     Other(String),
 }
 
@@ -50,7 +40,6 @@ fn told(event: Event<'_>) -> Told {
         Event::Drained => Told::Drained,
         Event::Pong { token } => Told::Pong(token),
         Event::Goodbye { reason, .. } => Told::Goodbye(reason),
-        Event::Ticket { .. } => Told::Ticket,
         other => Told::Other(format!("{other:?}")),
     }
 }
@@ -123,9 +112,6 @@ impl Phone {
         let mut bytes = [0; 16 << 10];
         loop {
             if let Some(event) = self.told.pop_front() {
-                if event == Told::Ticket {
-                    continue;
-                }
                 return event;
             }
             let count = match self.stream.read(&mut bytes) {

@@ -13,6 +13,24 @@ const HOTTEST_LINES: u16 = 8;
 /// Lines of the summary.
 const SUMMARY_LINES: u16 = 6;
 
+/// Counters of limits that were hit.
+const LIMITS: [&str; 14] = [
+    "mailbox_full",
+    "memory_full",
+    "drive_full",
+    "lane_full",
+    "slow_readers",
+    "mesh_dropped",
+    "refused_connections",
+    "refused_memory",
+    "refused_handshakes",
+    "refused_address_connects",
+    "refused_address_handshakes",
+    "refused_account_rate",
+    "floods",
+    "ephemeral_dropped",
+];
+
 /// What is on the screen beside the view.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Screen {
@@ -49,11 +67,7 @@ fn summary_of(view: &View) -> Vec<Line<'static>> {
     let rate = |name: &str| count(view.rates.of(name));
     let level = |name: &str| count(view.level(name) as f64);
     let state = if view.draining { " DRAINING" } else { "" };
-    let limits: f64 =
-        ["mailbox_full", "memory_full", "drive_full", "lane_full", "slow_readers", "mesh_dropped"]
-            .iter()
-            .map(|name| view.rates.of(name))
-            .sum();
+    let limits: f64 = LIMITS.iter().map(|name| view.rates.of(name)).sum();
     vec![
         Line::from(vec![
             Span::from(format!("tern {}", view.version)).bold(),
