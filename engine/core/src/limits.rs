@@ -27,6 +27,9 @@
 
 /// Bytes of buffers for each connection, of which an eighth is always its own.
 const EDGE_SHARE_BYTES: usize = 4096;
+/// And two of the largest records beside: half of the memory is for whoever comes first, and a phone whose record never
+/// finds room would come back with it for ever.
+const RECORDS_BYTES: usize = 128 << 10;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -234,8 +237,8 @@ impl Limits {
             ("refusal_count", self.refusal_count >= 1024, "at least 1024"),
             (
                 "edge_bytes",
-                self.edge_bytes >= EDGE_SHARE_BYTES * self.connection_count as usize,
-                "at least 4096 x connection_count",
+                self.edge_bytes >= EDGE_SHARE_BYTES * self.connection_count as usize + RECORDS_BYTES,
+                "at least 4096 x connection_count + 131072",
             ),
             (
                 "unanswered_count",

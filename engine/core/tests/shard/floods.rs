@@ -213,13 +213,13 @@ fn half_a_record(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn half_records_that_fill_the_memory_end_those_who_hold_them() {
-    let edge_bytes = 20 * 4096;
+    let edge_bytes = 20 * 4096 + (128 << 10);
     let mut world = World::new(Limits { connection_count: 20, edge_bytes, ..Limits::default() });
     let mut bystanders = Bystanders::arrive(&mut world);
     let mut thieves: Vec<Phone> =
         (4..16).map(|slot| Phone::connect(&mut world, slot, &format!("eve{slot}"), slot as u8)).collect();
     for slot in 4..16 {
-        world.throw(slot, &half_a_record(9_000));
+        world.throw(slot, &half_a_record(26_000));
         assert!(world.shard.counters().edge_bytes_now <= edge_bytes as u64);
     }
     let ended = world.closed.len();
@@ -251,7 +251,7 @@ fn half_records_that_fill_the_memory_end_those_who_hold_them() {
 
 #[test]
 fn phones_that_do_not_read_cost_their_window_and_nothing_else() {
-    let edge_bytes = 20 * 4096;
+    let edge_bytes = 20 * 4096 + (128 << 10);
     let mut world =
         World::new(Limits { connection_count: 20, edge_bytes, window_count: 64, ..Limits::default() });
     let mut bystanders = Bystanders::arrive(&mut world);

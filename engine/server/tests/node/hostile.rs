@@ -201,7 +201,7 @@ fn a_flood_of_frames_is_sent_away_and_an_account_that_floods_is_slowed_down() {
 
 #[test]
 fn half_records_that_fill_the_memory_end_those_who_hold_them() {
-    let node = node(1, "[limits]\nconnection_count = 20\nedge_bytes = 131072");
+    let node = node(1, "[limits]\nconnection_count = 20\nedge_bytes = 212992");
     let mut bystanders = Bystanders::arrive(node.phone, &Way::default());
     let mut half = vec![7; 30_000];
     half[..3].copy_from_slice(&[2, 0xff, 0xff]);
@@ -212,7 +212,7 @@ fn half_records_that_fill_the_memory_end_those_who_hold_them() {
         bystanders.talk();
     }
     node.wait_for("tern_refused_memory_total", 8);
-    assert!(node.metric("tern_edge_bytes_now") <= 131_072);
+    assert!(node.metric("tern_edge_bytes_now") <= 212_992);
     bystanders.talk();
 }
 
