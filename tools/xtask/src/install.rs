@@ -18,10 +18,10 @@ pub(crate) fn system_program(program: &str, package: &str) -> Result<()> {
     if works(Command::new(program).arg("--version")) {
         return Ok(());
     }
-    let installed = run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends", package]))
-        .or_else(|_| {
-            run(Command::new("apt-get").arg("update"))?;
-            run(Command::new("apt-get").args(["install", "-y", "--no-install-recommends", package]))
-        });
+    // Nobody is there to answer a package's questions.
+    let apt =
+        |args: &[&str]| run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(args));
+    let install = ["install", "-y", "--no-install-recommends", package];
+    let installed = apt(&install).or_else(|_| apt(&["update"]).and_then(|()| apt(&install)));
     installed.with_context(|| format!("{program} is needed: install it (Debian package {package})"))
 }
