@@ -1,11 +1,12 @@
 //! Several devices of one account: copies, read ticks, who comes and who goes; presence and typing.
 
+use crate::stuck::{create, here_and_there};
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
-use tern_core::control::{ControlRequest, NewAccount};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
-use tern_protocol::ids::{DeviceId, MessageId};
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{DeviceId, MessageId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, PresenceState};
 use tern_protocol::phone::noise::KeyPair;
 
@@ -17,17 +18,10 @@ fn public(key: u8) -> [u8; 32] {
     KeyPair::from_seed([key; 32]).public
 }
 
-fn create(world: &mut World, name: &str, keys: &[u8]) {
-    let device_keys = keys.iter().map(|&key| public(key)).collect();
-    let request = ControlRequest::CreateAccounts(vec![NewAccount { name: name.into(), device_keys }]);
-    world.step(Input::Control { token: 1, request });
-    world.turn();
-}
-
 #[test]
 fn the_senders_other_devices_get_copies_across_a_kill() {
     let mut world = World::new(Limits::default());
-    create(&mut world, "ann", &[1, 2]);
+    create(&mut world, 1, "ann", &[1, 2]);
     let mut bob = Phone::connect(&mut world, 3, "bob", 3);
     let mut ann = Phone::connect(&mut world, 1, "ann", 1);
     ann.send(&mut world, &bob, id(1), b"hello");
@@ -51,7 +45,7 @@ fn the_senders_other_devices_get_copies_across_a_kill() {
 #[test]
 fn sent_waits_for_the_copy() {
     let mut world = World::new(Limits::default());
-    create(&mut world, "ann", &[1, 2]);
+    create(&mut world, 1, "ann", &[1, 2]);
     let mut bob = Phone::connect(&mut world, 3, "bob", 3);
     let mut ann = Phone::connect(&mut world, 1, "ann", 1);
     world.disk_runs = false;
@@ -72,7 +66,7 @@ fn sent_waits_for_the_copy() {
 #[test]
 fn a_read_tick_is_mail_for_all_devices_of_the_author() {
     let mut world = World::new(Limits::default());
-    create(&mut world, "ann", &[1, 2]);
+    create(&mut world, 1, "ann", &[1, 2]);
     let ann = Phone::connect(&mut world, 1, "ann", 1);
     let author = ann.account.unwrap();
     let mut bob = Phone::connect(&mut world, 3, "bob", 3);
@@ -156,7 +150,7 @@ fn a_device_that_is_added_gets_what_comes_and_one_that_is_revoked_nothing() {
 #[test]
 fn mail_that_only_a_revoked_device_had_not_fetched_is_over_after_a_kill_too() {
     let mut world = World::new(Limits::default());
-    create(&mut world, "ann", &[1, 2]);
+    create(&mut world, 1, "ann", &[1, 2]);
     let mut ann = Phone::connect(&mut world, 1, "ann", 1);
     let mut bob = Phone::connect(&mut world, 3, "bob", 3);
     ann.leave(&mut world);
@@ -223,4 +217,56 @@ fn presence_is_told_to_who_watches_and_typing_to_who_is_there() {
     bob.heard.clear();
     bob.hear(&mut world);
     assert_eq!(bob.heard, []);
+}
+
+#[test]
+fn mail_for_nobody_who_is_left_is_over_after_a_kill_too() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, 1, "ann", &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    bob.send(&mut world, &ann, id(1), b"x");
+    world.pass_ms(10);
+    ann.say(&mut world, &ClientFrame::AddDevice { key: public(4) });
+    let mut tablet = Phone::connect(&mut world, 4, "ann", 4);
+    for device in [1, 2] {
+        tablet.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(device) });
+    }
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+    // The record is still in the log; none of those it was for is.
+    let world = world.kill();
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+}
+
+#[test]
+fn a_sent_tick_from_another_shard_waits_for_the_copy() {
+    let mut world = World::one_of(2, Limits::default());
+    let (name, there) = here_and_there();
+    create(&mut world, 1, &name, &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 1, &name, 1);
+    world.disk_runs = false;
+    ann.say(&mut world, &ClientFrame::Send { to: there, id: MessageId(id(1)), body: b"hello" });
+    let mut envelopes = Vec::new();
+    let sent = Parts {
+        kind: Kind::Sent,
+        flags: 0,
+        to: ann.account.expect("logged in"),
+        from: there,
+        from_device: DeviceId(1),
+        id: MessageId(id(1)),
+        time_ms: 0,
+        seq: 0,
+        from_name: "",
+        body: &[],
+    };
+    sent.encode(&mut envelopes);
+    world.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+    world.pass_ms(10);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard, [Heard::Drained], "the message is safe there, the copy not yet here");
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    ann.hear(&mut world);
+    assert_eq!(ann.heard[1..], [Heard::Sent(id(1))]);
 }

@@ -16,7 +16,7 @@ fn id(low: u64) -> u64 {
     NOW_S << 32 | low
 }
 
-fn create(world: &mut World, token: u64, name: &str, keys: &[u8]) {
+pub(crate) fn create(world: &mut World, token: u64, name: &str, keys: &[u8]) {
     let device_keys = keys.iter().map(|&key| KeyPair::from_seed([key; 32]).public).collect();
     let request = ControlRequest::CreateAccounts(vec![NewAccount { name: name.into(), device_keys }]);
     world.step(Input::Control { token, request });
@@ -85,7 +85,7 @@ fn mail_that_is_written_after_an_acknowledgement_has_its_floor_with_it() {
 }
 
 /// A name whose home is shard 0 of two, and an account of shard 1.
-fn here_and_there() -> (String, AccountId) {
+pub(crate) fn here_and_there() -> (String, AccountId) {
     let here = (0..).map(|n| format!("ann{n}")).find(|name| PartitionId::of_name(name, 64).0 < 32);
     (here.expect("half of all names are here"), AccountId::new(PartitionId(40), 1))
 }
