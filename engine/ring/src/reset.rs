@@ -3,7 +3,6 @@
 use crate::error::SlotError;
 use crate::event::Slot;
 use crate::ring::Ring;
-use crate::slots::Phase;
 use crate::userdata::{Kind, of_slot, plain};
 use io_uring::{opcode, types};
 
@@ -17,14 +16,7 @@ impl Ring {
     /// # Errors
     /// [`SlotError::Busy`] while the socket is being moved.
     pub fn reset(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
-        let state = self.slots.get_mut(slot.0 as usize).ok_or(SlotError::NotOpen)?;
-        match state.phase {
-            Phase::Open => {}
-            Phase::Moving => return Err(SlotError::Busy),
-            _ => return Err(SlotError::NotOpen),
-        }
-        state.key = key;
-        state.phase = Phase::Closing;
+        let state = self.begin_close(slot, key)?;
         let (quiet, sending, generation) = (state.is_quiet(), state.sending, state.generation);
         let option = opcode::SetSockOpt::new(
             types::Fixed(slot.0),

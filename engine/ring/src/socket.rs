@@ -108,12 +108,8 @@ impl Ring {
         });
     }
 
-    /// Closes the socket; `Closed` follows when its last operation is over. Ends what is under way: a caller that
-    /// wants its last send to arrive waits for `Sent` first. No other event of this socket follows.
-    ///
-    /// # Errors
-    /// [`SlotError::Busy`] while the socket is being moved.
-    pub fn close(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
+    /// Marks an open socket as closing, for `close` and `reset`.
+    pub(crate) fn begin_close(&mut self, slot: Slot, key: u64) -> Result<&mut SlotState, SlotError> {
         let state = self.slots.get_mut(slot.0 as usize).ok_or(SlotError::NotOpen)?;
         match state.phase {
             Phase::Open => {}
@@ -122,6 +118,16 @@ impl Ring {
         }
         state.key = key;
         state.phase = Phase::Closing;
+        Ok(state)
+    }
+
+    /// Closes the socket; `Closed` follows when its last operation is over. Ends what is under way: a caller that
+    /// wants its last send to arrive waits for `Sent` first. No other event of this socket follows.
+    ///
+    /// # Errors
+    /// [`SlotError::Busy`] while the socket is being moved.
+    pub fn close(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
+        let state = self.begin_close(slot, key)?;
         if !state.is_quiet() {
             // Closing a direct descriptor ends no operation; a shutdown does.
             state.shutting_down = true;
