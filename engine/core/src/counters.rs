@@ -193,6 +193,8 @@ define_counters! {
     refused_memory as limit_hits { limit = "edge_bytes" },
     /// Bytes of buffers that edges hold now.
     edge_bytes_now,
+    /// Phones whose keys are kept expanded.
+    ready_keys_now,
     /// Messages without a final answer now, by the memory that is kept for them.
     unanswered_now,
     /// Acknowledgements of what was never delivered.

@@ -41,6 +41,7 @@ pub mod networks;
 mod outbound;
 pub mod partitions;
 mod presence;
+mod ready_keys;
 mod receive;
 mod recovery;
 mod refusal;

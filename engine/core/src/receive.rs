@@ -313,10 +313,10 @@ impl Shard {
                 return Next::Stop;
             }
         };
-        let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
         // Whole records count as life, not bytes that trickle.
-        edge.heard_ms = now.mono_ns / 1_000_000;
-        let Some(transport) = edge.transport.as_mut() else { return Next::Stop };
+        self.heard(now, conn);
+        let edge = self.edges.get_mut(conn);
+        let Some(transport) = edge.and_then(|edge| edge.transport.as_mut()) else { return Next::Stop };
         let Ok(plain) = transport.open(&mut bytes[record::HEADER_BYTES..total]) else {
             self.refuse(conn, ErrorCode::Malformed, "record does not decrypt");
             return Next::Stop;

@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::measures::{self, Measures};
 use crate::networks::Network;
 use crate::partitions::PartitionMap;
+use crate::ready_keys::ReadyKeys;
 use crate::refusal::Refusal;
 use crate::router::Router;
 use crate::session::Sessions;
@@ -100,6 +101,7 @@ pub struct Shard {
     pub(crate) addresses: Addresses,
     pub(crate) rates: Rates,
     pub(crate) edges: Edges,
+    pub(crate) ready_keys: ReadyKeys,
     pub(crate) hand_overs: HandOvers,
     pub(crate) handshakes_left: u32,
     /// Logins that were welcomed.
@@ -154,6 +156,7 @@ impl Shard {
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
             rates: Rates::new(&limits),
             edges: Edges::new(&limits),
+            ready_keys: ReadyKeys::new(&limits),
             hand_overs: HandOvers::default(),
             handshakes_left: limits.handshakes_per_turn,
             greeting_count: 0,
@@ -297,6 +300,7 @@ impl Shard {
         let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
         self.writer.drop_ids_before(first_hour);
         self.sweep_expired(now);
+        self.shrink_silent_keys(now);
         self.forget_refusals(now);
         self.writer.note_freed();
     }
@@ -307,6 +311,7 @@ impl Shard {
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
         self.counters.deferred_now = self.edges.deferred.len() as u64;
+        self.counters.ready_keys_now = self.ready_keys.count() as u64;
         self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;

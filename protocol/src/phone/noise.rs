@@ -1,7 +1,8 @@
 //! Keys, and the encryption of transport records after a handshake.
 //!
-//! The handshake itself is snow's; what is left of it afterwards is [`Transport`]: two raw keys and two counters, 80
-//! bytes a session. Expanding a key costs about as much as encrypting a short message, so it is done per record.
+//! The handshake itself is snow's; what is left of it afterwards is [`Transport`]: two raw keys and two counters, 88
+//! bytes a session at rest. Expanding a key (key schedule, hash table) costs more than encrypting a short message with
+//! it: a session that is active keeps its keys expanded ([`Transport::expand`]), one at rest expands them per record.
 
 use super::preface::Pattern;
 use super::record::{HEADER_BYTES, RecordKind, TAG_BYTES};
@@ -9,7 +10,7 @@ use super::resolver::{self, Resolver};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use aws_lc_rs::aead::Aad;
+use aws_lc_rs::aead::{Aad, LessSafeKey};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use core::fmt;
 
@@ -81,15 +82,26 @@ pub enum NoiseError {
 }
 
 /// What a session keeps of its handshake: both directions' keys and counters. `Debug` does not show the keys.
-#[derive(Clone)]
+///
+/// Not `Clone`: two of them would use one nonce twice.
 pub struct Transport {
     send_key: [u8; 32],
     receive_key: [u8; 32],
     sent_count: u64,
     received_count: u64,
+    expanded: Option<Box<Expanded>>,
 }
 
-const _: () = assert!(size_of::<Transport>() == 80);
+const _: () = assert!(size_of::<Transport>() == 88);
+
+/// Both keys, ready for use.
+struct Expanded {
+    send: LessSafeKey,
+    receive: LessSafeKey,
+}
+
+/// About what expanded keys take beside their [`Transport`], bytes: measured with the allocator's rounding.
+pub const EXPANDED_BYTES: usize = 1_408;
 
 /// Where an unsealed record begins in its buffer.
 #[derive(Debug)]
@@ -98,7 +110,27 @@ pub struct RecordMark(usize);
 
 impl Transport {
     pub(super) const fn new(send_key: [u8; 32], receive_key: [u8; 32]) -> Self {
-        Self { send_key, receive_key, sent_count: 0, received_count: 0 }
+        Self { send_key, receive_key, sent_count: 0, received_count: 0, expanded: None }
+    }
+
+    /// Keeps the keys expanded from now on, which takes [`EXPANDED_BYTES`]: for a session with more than a record or
+    /// two to come.
+    pub fn expand(&mut self) {
+        if self.expanded.is_none() {
+            let (send, receive) = (resolver::aead(&self.send_key), resolver::aead(&self.receive_key));
+            self.expanded = Some(Box::new(Expanded { send, receive }));
+        }
+    }
+
+    /// Gives the memory of expanded keys back.
+    pub fn shrink(&mut self) {
+        self.expanded = None;
+    }
+
+    /// Whether the keys are kept expanded.
+    #[must_use]
+    pub const fn is_expanded(&self) -> bool {
+        self.expanded.is_some()
     }
 
     /// Decrypts a transport record's payload in place; the plaintext is the front of it.
@@ -110,9 +142,11 @@ impl Transport {
             return Err(NoiseError::Length);
         }
         let nonce = resolver::nonce(self.received_count);
-        let plain = resolver::aead(&self.receive_key)
-            .open_in_place(nonce, Aad::empty(), payload)
-            .map_err(|_| NoiseError::Decrypt)?;
+        let opened = match &self.expanded {
+            Some(keys) => keys.receive.open_in_place(nonce, Aad::empty(), payload),
+            None => resolver::aead(&self.receive_key).open_in_place(nonce, Aad::empty(), payload),
+        };
+        let plain = opened.map_err(|_| NoiseError::Decrypt)?;
         self.received_count = next(self.received_count);
         Ok(plain)
     }
@@ -138,10 +172,11 @@ impl Transport {
         assert!(plain.len() <= PLAINTEXT_BYTES_MAX, "{} bytes do not fit one record", plain.len());
         header[1..].copy_from_slice(&((plain.len() + TAG_BYTES) as u16).to_le_bytes());
         let nonce = resolver::nonce(self.sent_count);
-        let tag = resolver::aead(&self.send_key)
-            .seal_in_place_separate_tag(nonce, Aad::empty(), plain)
-            .expect("a record is far below the limits of AES-GCM");
-        out.extend_from_slice(tag.as_ref());
+        let sealed = match &self.expanded {
+            Some(keys) => keys.send.seal_in_place_separate_tag(nonce, Aad::empty(), plain),
+            None => resolver::aead(&self.send_key).seal_in_place_separate_tag(nonce, Aad::empty(), plain),
+        };
+        out.extend_from_slice(sealed.expect("a record is far below the limits of AES-GCM").as_ref());
         self.sent_count = next(self.sent_count);
     }
 }

@@ -253,6 +253,7 @@ fn limits(random: &mut Random) -> Limits {
     Limits {
         account_messages_per_s: if is_slow { 20 } else { 2_000 },
         account_messages_burst: if is_slow { 3 } else { 20_000 },
+        ready_key_count: 2,
         edge_bytes: 4096 * limits.connection_count as usize + (128 << 10),
         unanswered_count: 4 * limits.connection_count,
         ..limits

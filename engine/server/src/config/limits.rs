@@ -73,5 +73,6 @@ limits_table! {
     hand_over_count: u32,
     refusal_count: u32,
     edge_bytes: usize,
+    ready_key_count: u32,
     unanswered_count: u32,
 }

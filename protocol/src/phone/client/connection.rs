@@ -127,6 +127,14 @@ impl Client {
         matches!(self.stage, Stage::Over)
     }
 
+    /// Keeps the session's keys expanded from now on ([`noise::EXPANDED_BYTES`]): for a program with
+    /// many clients, most of them silent, that knows which ones will say something. Nothing before the login is over.
+    pub fn expand_keys(&mut self) {
+        if let Stage::Ready { transport } = &mut self.stage {
+            transport.expand();
+        }
+    }
+
     /// Queues a frame. It waits for the login if need be; `Start` goes first by itself.
     ///
     /// # Panics
@@ -264,11 +272,13 @@ impl Client {
             }
             _ => {}
         }
-        if let Stage::Login { transport, server_key } = &self.stage {
+        if let Stage::Login { .. } = self.stage {
             let ServerFrame::Welcome { account, device, time_ms, keep_alive_s, window, .. } = frame else {
                 return Err(ClientError::Unexpected);
             };
-            let (transport, server_key) = (transport.clone(), *server_key);
+            let Stage::Login { transport, server_key } = mem::replace(&mut self.stage, Stage::Over) else {
+                unreachable!("seen above")
+            };
             self.stage = Stage::Ready { transport };
             self.start_owed = true;
             event(Event::Welcome { account, device, time_ms, window, server_key, keep_alive_s });

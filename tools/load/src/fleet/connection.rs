@@ -241,6 +241,7 @@ impl Fleet {
         {
             let body = self.books.body(phone, out.seq);
             queued_bytes += body.len() + 20;
+            client.expand_keys();
             client.send(&ClientFrame::Send { to, id: out.id, body });
         }
         let flow = self.books.flow(phone).0;
