@@ -45,7 +45,7 @@ impl Shard {
         let appended = self.append(now, index, envelope);
         self.writer.scratch = bytes;
         if appended {
-            self.dedup.insert(hour, hash);
+            self.dedup.insert_new(hour, hash);
         }
         appended
     }

@@ -82,17 +82,21 @@ impl Dedup {
         self.find(hour).is_ok_and(|index| self.hours[index].hashes.find(hash.0, |h| *h == hash.0).is_some())
     }
 
-    /// Remembers an id.
+    /// Remembers an id, known or not.
     pub(crate) fn insert(&mut self, hour: u32, hash: IdHash) {
+        if !self.has(hour, hash) {
+            self.insert_new(hour, hash);
+        }
+    }
+
+    /// Remembers an id that [`Self::has`] has just denied: one look-up less.
+    pub(crate) fn insert_new(&mut self, hour: u32, hash: IdHash) {
         let index = self.find(hour).unwrap_or_else(|index| {
             self.hours.insert(index, Hour { hour, hashes: HashTable::new() });
             index
         });
-        let hashes = &mut self.hours[index].hashes;
-        if hashes.find(hash.0, |h| *h == hash.0).is_none() {
-            hashes.insert_unique(hash.0, hash.0, |h| *h);
-            self.count += 1;
-        }
+        self.hours[index].hashes.insert_unique(hash.0, hash.0, |h| *h);
+        self.count += 1;
         if self.count > self.count_max && self.may_drop() {
             self.drop_oldest();
         }

@@ -163,7 +163,7 @@ impl Shard {
             self.cast_to(now, Kind::Busy, 0, ends, id, retry_ms);
             return;
         }
-        self.dedup.insert(hour, hash);
+        self.dedup.insert_new(hour, hash);
         if bug!(self, tick_before_commit) {
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
@@ -296,7 +296,7 @@ impl Shard {
             return;
         }
         if self.has_room_for(index, kind) && self.append(now, index, envelope) {
-            self.dedup.insert(hour, hash);
+            self.dedup.insert_new(hour, hash);
             self.counters.ticks_read += u64::from(kind == EntryKind::Read);
         }
     }

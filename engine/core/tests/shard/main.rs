@@ -6,6 +6,7 @@ mod hostile;
 mod journey;
 mod measures;
 mod proxied;
+mod ready_keys;
 mod resume;
 mod rot;
 mod several;
