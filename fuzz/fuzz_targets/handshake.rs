@@ -11,16 +11,21 @@ use tern_protocol::phone::noise::{KeyPair, StaticKey, Transport};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface};
 use tern_protocol::phone::record::HEADER_BYTES;
 use tern_protocol::phone::server::{Handshake, LoginRequest, Progress};
-use tern_protocol::phone::ticket::{TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
+use tern_protocol::phone::ticket::{KeyMark, TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
 
-const CLAIMS: TicketClaims =
-    TicketClaims { account: AccountId(3 << 48 | 9), device: DeviceId(2), number: 7, made_s: 1_700_000_000 };
+const CLAIMS: TicketClaims = TicketClaims {
+    account: AccountId(3 << 48 | 9),
+    device: DeviceId(2),
+    number: 7,
+    made_s: 1_700_000_000,
+    knows: KeyMark([6; 4]),
+};
 
 static SERVER: LazyLock<StaticKey> = LazyLock::new(|| StaticKey::new(&KeyPair::from_seed([1; 32])));
 static PREVIOUS: LazyLock<StaticKey> = LazyLock::new(|| StaticKey::new(&KeyPair::from_seed([6; 32])));
 static DEVICE: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::from_seed([2; 32]));
 static TICKETS: LazyLock<TicketKeys> = LazyLock::new(|| TicketKeys::new(&[5; 32]));
-static TICKET: LazyLock<Ticket> = LazyLock::new(|| TICKETS.issue(&CLAIMS, [7; 12]));
+static TICKET: LazyLock<Ticket> = LazyLock::new(|| TICKETS.issue(&CLAIMS, [7; 8]));
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&choice, bytes)) = bytes.split_first() else { return };

@@ -20,4 +20,6 @@ pub struct Bugs {
     pub generation_ignored: bool,
     /// A first message alone replaces a session.
     pub replay_replaces: bool,
+    /// Who comes by a ticket is not told of a new server key when the previous one has ended.
+    pub key_untold: bool,
 }

@@ -320,8 +320,8 @@ impl Shard {
     fn wake(&mut self, now: Now, waiter: Waiter, out: &mut Outputs) {
         match waiter {
             Waiter::Reply { token, reply } => out.push(Output::Reply { token, reply }),
-            Waiter::Welcome { conn, account, device } => {
-                self.welcome(now, conn, account, device);
+            Waiter::Welcome { conn, account, device, needs_key } => {
+                self.greet(now, conn, account, device, None, needs_key);
                 self.welcomed(now, conn, out);
             }
             Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),

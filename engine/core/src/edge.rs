@@ -27,8 +27,8 @@ pub(crate) struct Greeting {
     pub(crate) number: u64,
     /// The number of the ticket that it came with.
     pub(crate) ticket: Option<u32>,
-    /// Whether it came by the server's previous key.
-    pub(crate) by_previous_key: bool,
+    /// Whether it may know only a key that the server has left behind.
+    pub(crate) needs_key: bool,
 }
 
 /// Where an edge is on its way from the accept to its end.

@@ -40,7 +40,8 @@ impl Shard {
         };
         if account.is_some_and(|account| account.position.is_none()) {
             // Its registration is not durable yet: the welcome waits for it.
-            self.writer.wait(Waiter::Welcome { conn, account: id, device });
+            let needs_key = login.by_previous_key;
+            self.writer.wait(Waiter::Welcome { conn, account: id, device, needs_key });
             return;
         }
         self.greet(now, conn, id, device, None, login.by_previous_key);
@@ -62,7 +63,8 @@ impl Shard {
         let account = NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() };
         match self.create_account(&account) {
             Created::New(id) | Created::Existing(id) => {
-                self.writer.wait(Waiter::Welcome { conn, account: id, device: DeviceId(1) });
+                let (device, needs_key) = (DeviceId(1), login.by_previous_key);
+                self.writer.wait(Waiter::Welcome { conn, account: id, device, needs_key });
             }
             Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
             Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
@@ -72,11 +74,8 @@ impl Shard {
     }
 
     /// The account is there and durable: say welcome, and wait for proof that this is no replay.
-    pub(crate) fn welcome(&mut self, now: Now, conn: ConnId, account: AccountId, device: DeviceId) {
-        self.greet(now, conn, account, device, None, false);
-    }
-
-    /// The same, for who came with a ticket or by the server's previous key.
+    /// `ticket` is the number of the one that it came with; `needs_key` says that it may know only an older key of the
+    /// server.
     pub(crate) fn greet(
         &mut self,
         now: Now,
@@ -84,7 +83,7 @@ impl Shard {
         account: AccountId,
         device: DeviceId,
         ticket: Option<u32>,
-        by_previous_key: bool,
+        needs_key: bool,
     ) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         if !matches!(edge.state, State::Greeting) {
@@ -96,7 +95,7 @@ impl Shard {
         };
         self.greeting_count += 1;
         let number = self.greeting_count;
-        edge.state = State::Greeted(Greeting { account, device, number, ticket, by_previous_key });
+        edge.state = State::Greeted(Greeting { account, device, number, ticket, needs_key });
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {
             account,

@@ -3,7 +3,7 @@
 
 use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Outputs};
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
 use alloc::vec::Vec;
 use core::mem::replace;
@@ -12,7 +12,7 @@ use tern_protocol::ids::{AccountId, DeviceId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, ServerFrame};
 use tern_protocol::phone::preface::PREFACE_BYTES;
 use tern_protocol::phone::server::{Handshake, ticket_refusal};
-use tern_protocol::phone::ticket::{TICKET_BYTES, TicketClaims};
+use tern_protocol::phone::ticket::{KeyMark, TICKET_BYTES, TicketClaims};
 
 /// Bytes of a preface with the id of a ticket.
 pub(crate) const PROLOGUE_BYTES: usize = PREFACE_BYTES + TICKET_BYTES;
@@ -66,10 +66,20 @@ impl Shard {
     /// A client has proven that it holds a ticket.
     pub(crate) fn log_in_by_ticket(&mut self, now: Now, conn: ConnId, claims: &TicketClaims) {
         if self.is_good(now, claims) {
-            self.greet(now, conn, claims.account, claims.device, Some(claims.number), false);
+            let needs_key = self.needs_key(claims);
+            self.greet(now, conn, claims.account, claims.device, Some(claims.number), needs_key);
         } else {
             self.turn_away(conn);
         }
+    }
+
+    /// Whether a device got its ticket before it could know the server's present key. It shows no key when it comes, so
+    /// that the ticket alone can tell, and it may come when the previous key has long ended.
+    fn needs_key(&self, claims: &TicketClaims) -> bool {
+        if bug!(self, key_untold) && self.previous_key.is_none() {
+            return false;
+        }
+        claims.knows != KeyMark::of(&self.server_key.pair().public)
     }
 
     /// The ticket was good when it was shown, and is used up by now: nobody did wrong.
@@ -121,16 +131,17 @@ impl Shard {
         self.use_tail(now, conn, out);
     }
 
-    /// Gives a device its next ticket.
+    /// Gives a device its next ticket. By now it knows the server's present key.
     pub(crate) fn give_ticket(&mut self, now: Now, conn: ConnId, account: AccountId, device: DeviceId) {
         let valid_s = u32::try_from(self.config.limits.ticket_ms / 1000).unwrap_or(u32::MAX);
         let found = self.accounts.find_device(account, device);
         let state = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         let Some(number) = state.map(|state| state.ticket_floor).filter(|_| valid_s > 0) else { return };
-        let mut nonce = [0; 12];
-        self.rng.fill_bytes(&mut nonce);
-        let claims = TicketClaims { account, device, number, made_s: (now.wall_ms / 1000) as u32 };
-        let ticket = self.ticket_keys.issue(&claims, nonce);
+        let mut random = [0; 8];
+        self.rng.fill_bytes(&mut random);
+        let knows = KeyMark::of(&self.server_key.pair().public);
+        let claims = TicketClaims { account, device, number, made_s: (now.wall_ms / 1000) as u32, knows };
+        let ticket = self.ticket_keys.issue(&claims, random);
         self.say(conn, &ServerFrame::Ticket { ticket, valid_s });
     }
 }

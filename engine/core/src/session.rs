@@ -167,11 +167,12 @@ impl Shard {
         self.login_is_over(now, conn);
         self.counters.logins += 1;
         out.push(Output::ReceiveAlways(conn));
-        self.give_ticket(now, conn, account_id, device);
-        if self.previous_key.is_some() && (greeting.ticket.is_some() || greeting.by_previous_key) {
+        // The key comes before the ticket, whose mark says that the phone knows it.
+        if greeting.needs_key {
             let key = self.server_key.pair().public;
             self.say(conn, &ServerFrame::ServerKey { key });
         }
+        self.give_ticket(now, conn, account_id, device);
         self.presence_changed(account);
         self.deliver(now, id);
     }

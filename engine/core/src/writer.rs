@@ -45,6 +45,8 @@ pub(crate) enum Waiter {
         conn: ConnId,
         account: AccountId,
         device: DeviceId,
+        /// It came by the server's previous key.
+        needs_key: bool,
     },
     /// A ticket is used up for good: the session may begin.
     Begin {

@@ -6,13 +6,18 @@ use super::noise::{KeyPair, StaticKey, Transport};
 use super::preface::{PREFACE_BYTES, Pattern, Preface};
 use super::record::HEADER_BYTES;
 use super::server::{self, Handshake, HandshakeError, LoginRequest, Progress};
-use super::ticket::{TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
+use super::ticket::{KeyMark, TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
 use crate::ids::{AccountId, DeviceId};
 use std::string::String;
 use std::vec::Vec;
 
-const CLAIMS: TicketClaims =
-    TicketClaims { account: AccountId(3 << 48 | 9), device: DeviceId(2), number: 7, made_s: 1_700_000_000 };
+const CLAIMS: TicketClaims = TicketClaims {
+    account: AccountId(3 << 48 | 9),
+    device: DeviceId(2),
+    number: 7,
+    made_s: 1_700_000_000,
+    knows: KeyMark([6; 4]),
+};
 
 fn keys() -> TicketKeys {
     TicketKeys::new(&[5; 32])
@@ -47,7 +52,7 @@ fn ticket_handshake(prologue: &[u8]) -> Handshake {
 
 #[test]
 fn a_ticket_brings_a_client_in() {
-    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 12])), Some([9; 32])));
+    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 8])), Some([9; 32])));
     let (prologue, mut payload) = first_of(&mut client, Pattern::NNpsk0);
     let mut reply = Vec::new();
     let Ok(Progress::Done { login, mut transport }) =
@@ -78,7 +83,7 @@ fn a_ticket_brings_a_client_in() {
 
 #[test]
 fn who_does_not_hold_the_psk_does_not_come_in() {
-    let stolen = Ticket { psk: [0; 32], ..keys().issue(&CLAIMS, [1; 12]) };
+    let stolen = Ticket { psk: [0; 32], ..keys().issue(&CLAIMS, [1; 8]) };
     let mut client = Client::new(config(Some(stolen), None));
     let (prologue, mut payload) = first_of(&mut client, Pattern::NNpsk0);
     let result = ticket_handshake(&prologue).read(&mut payload, &mut Vec::new());
@@ -87,7 +92,7 @@ fn who_does_not_hold_the_psk_does_not_come_in() {
 
 #[test]
 fn a_changed_prologue_ends_a_ticket_handshake() {
-    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 12])), None));
+    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 8])), None));
     let (mut prologue, mut payload) = first_of(&mut client, Pattern::NNpsk0);
     let mut handshake = ticket_handshake(&prologue);
     assert!(handshake.read(&mut payload.clone(), &mut Vec::new()).is_ok());
@@ -100,7 +105,7 @@ fn a_changed_prologue_ends_a_ticket_handshake() {
 fn a_refused_ticket_is_told_and_only_to_who_showed_one() {
     let mut refusal = Vec::new();
     server::ticket_refusal(&mut refusal);
-    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 12])), None));
+    let mut client = Client::new(config(Some(keys().issue(&CLAIMS, [1; 8])), None));
     let mut refused = false;
     client.receive(&refusal, &mut |event| refused = event == Event::TicketRefused).unwrap();
     assert!(refused && client.over());

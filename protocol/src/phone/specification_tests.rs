@@ -9,7 +9,7 @@ use super::noise::{KeyPair, Transport};
 use super::preface::{PREFACE_BYTES, Pattern, Preface};
 use super::record::{self, HEADER_BYTES};
 use super::server::{self, Handshake, LoginRequest, Progress};
-use super::ticket::{TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
+use super::ticket::{KeyMark, TICKET_BYTES, Ticket, TicketClaims, TicketKeys};
 use crate::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -89,13 +89,20 @@ fn conversation(ik: bool) -> [Vec<u8>; 4] {
 }
 
 const TICKET_SECRET: [u8; 32] = [5; 32];
-const TICKET_NONCE: [u8; 12] = [6; 12];
-const CLAIMS: TicketClaims =
-    TicketClaims { account: AccountId(5 << 48 | 7), device: DeviceId(1), number: 3, made_s: 1_700_000_000 };
+const TICKET_RANDOM: [u8; 8] = [6; 8];
+/// The first bytes of the vectors' server key.
+const KEY_MARK: [u8; 4] = [0x8f, 0x40, 0xc5, 0xad];
+const CLAIMS: TicketClaims = TicketClaims {
+    account: AccountId(5 << 48 | 7),
+    device: DeviceId(1),
+    number: 3,
+    made_s: 1_700_000_000,
+    knows: KeyMark(KEY_MARK),
+};
 const TICKET_VALID_S: u32 = 604_800;
 
 fn ticket() -> Ticket {
-    TicketKeys::new(&TICKET_SECRET).issue(&CLAIMS, TICKET_NONCE)
+    TicketKeys::new(&TICKET_SECRET).issue(&CLAIMS, TICKET_RANDOM)
 }
 
 /// The server's side of a connection that begins with these bytes: the login, its answer, and the session.
@@ -143,7 +150,7 @@ fn ticket_vectors() -> Vectors {
     server::ticket_refusal(&mut refused);
     std::vec![
         ("ticket secret of the server", TICKET_SECRET.to_vec()),
-        ("ticket nonce", TICKET_NONCE.to_vec()),
+        ("ticket nonce", [&KEY_MARK[..], &TICKET_RANDOM].concat()),
         ("ticket claims", [&account[..], &device, &number, &made_s].concat()),
         ("ticket id", ticket().id.to_vec()),
         ("ticket psk", ticket().psk.to_vec()),
@@ -349,6 +356,7 @@ fn the_specifications_ticket_is_opened() {
     let id = in_specification("ticket id");
     let (claims, psk) = TicketKeys::new(&TICKET_SECRET).open(id.as_array().unwrap()).unwrap();
     assert_eq!((claims, psk.to_vec()), (CLAIMS, in_specification("ticket psk")));
+    assert_eq!(KeyMark::of(&server_keys().public), CLAIMS.knows);
     let first = in_specification("NNpsk0: preface, ticket id and message 1");
     let (login, reply, mut transport) = admitted(&first);
     assert_eq!((login, reply), (LoginRequest::Ticket(CLAIMS), in_specification("NNpsk0: message 2")));

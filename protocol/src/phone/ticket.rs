@@ -11,7 +11,9 @@ use aws_lc_rs::hmac;
 use core::fmt;
 
 const CLAIMS_BYTES: usize = 18;
-/// Bytes of a ticket's id: nonce (12), sealed claims (18), tag (16).
+/// Random bytes of a nonce.
+const RANDOM_BYTES: usize = NONCE_LEN - size_of::<KeyMark>();
+/// Bytes of a ticket's id: nonce (12, of which the first 4 are the key mark), sealed claims (18), tag (16).
 pub const TICKET_BYTES: usize = NONCE_LEN + CLAIMS_BYTES + TAG_BYTES;
 const _: () = assert!(TICKET_BYTES == 46);
 
@@ -30,6 +32,23 @@ impl fmt::Debug for Ticket {
     }
 }
 
+/// Which key of its server a device knew when it got a ticket: the first bytes of that public key. A device that
+/// resumes sees no key of the server, so this is how the server knows whom to tell of a new one.
+///
+/// The mark is the head of the nonce, in the clear (the key is public) and under the seal: a changed one does not open.
+/// A ticket from before there were marks has random bytes there, and its device is told the present key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyMark(pub [u8; 4]);
+
+impl KeyMark {
+    /// The mark of a server's public key.
+    #[must_use]
+    pub const fn of(public: &[u8; 32]) -> Self {
+        let [a, b, c, d, ..] = *public;
+        Self([a, b, c, d])
+    }
+}
+
 /// What a ticket says to the server that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TicketClaims {
@@ -41,11 +60,14 @@ pub struct TicketClaims {
     pub number: u32,
     /// When it was made, seconds of Unix time.
     pub made_s: u32,
+    /// The server's key that the device knew by then.
+    pub knows: KeyMark,
 }
 
 /// The server's secret behind all its tickets.
 pub struct TicketKeys {
-    /// Nonce-misuse resistant (RFC 8452): random nonces repeat sooner or later, at a million logins an hour.
+    /// Nonce-misuse resistant (RFC 8452): 64 random bits repeat sooner or later, and then show at most that two
+    /// tickets are one and the same.
     seal: LessSafeKey,
     psk: hmac::Key,
 }
@@ -61,10 +83,13 @@ impl TicketKeys {
         Self { seal: LessSafeKey::new(seal), psk: hmac::Key::new(hmac::HMAC_SHA256, psk.as_ref()) }
     }
 
-    /// Makes a ticket; `nonce` is random.
+    /// Makes a ticket.
     #[must_use]
-    pub fn issue(&self, claims: &TicketClaims, nonce: [u8; NONCE_LEN]) -> Ticket {
+    pub fn issue(&self, claims: &TicketClaims, random: [u8; RANDOM_BYTES]) -> Ticket {
         let mut id = [0; TICKET_BYTES];
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..claims.knows.0.len()].copy_from_slice(&claims.knows.0);
+        nonce[claims.knows.0.len()..].copy_from_slice(&random);
         id[..NONCE_LEN].copy_from_slice(&nonce);
         let (text, tag_place) = id[NONCE_LEN..].split_at_mut(CLAIMS_BYTES);
         text[..8].copy_from_slice(&claims.account.0.to_le_bytes());
@@ -81,6 +106,7 @@ impl TicketKeys {
     #[must_use]
     pub fn open(&self, id: &[u8; TICKET_BYTES]) -> Option<(TicketClaims, [u8; 32])> {
         let (&nonce, sealed) = id.split_first_chunk::<NONCE_LEN>()?;
+        let knows = KeyMark(*nonce.first_chunk()?);
         let mut sealed: [u8; CLAIMS_BYTES + TAG_BYTES] = *sealed.as_array()?;
         let nonce = Nonce::assume_unique_for_key(nonce);
         let text = self.seal.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
@@ -92,6 +118,7 @@ impl TicketKeys {
             device: DeviceId(u16::from_le_bytes(*device)),
             number: u32::from_le_bytes(*number),
             made_s: u32::from_le_bytes(*rest.as_array()?),
+            knows,
         };
         Some((claims, self.psk_of(id)))
     }
@@ -115,10 +142,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_issued_opens_and_nothing_else(account: u64, device: u16, number: u32, made_s: u32,
-            nonce: [u8; 12], flipped in 0..TICKET_BYTES * 8) {
-            let claims = TicketClaims { account: AccountId(account), device: DeviceId(device), number, made_s };
+            mark: [u8; 4], random: [u8; 8], flipped in 0..TICKET_BYTES * 8) {
+            let (account, device, knows) = (AccountId(account), DeviceId(device), KeyMark(mark));
+            let claims = TicketClaims { account, device, number, made_s, knows };
             let keys = TicketKeys::new(&[7; 32]);
-            let ticket = keys.issue(&claims, nonce);
+            let ticket = keys.issue(&claims, random);
             prop_assert_eq!(keys.open(&ticket.id), Some((claims, ticket.psk)));
             prop_assert_eq!(TicketKeys::new(&[8; 32]).open(&ticket.id), None);
             let mut forged = ticket.id;

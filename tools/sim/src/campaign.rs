@@ -63,6 +63,7 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "busy_breaks_order" => &mut bugs.busy_breaks_order,
         "generation_ignored" => &mut bugs.generation_ignored,
         "replay_replaces" => &mut bugs.replay_replaces,
+        "key_untold" => &mut bugs.key_untold,
         _ => return None,
     };
     *switch = true;

@@ -79,6 +79,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// When all faults are over, nanoseconds.
     pub calm_ns: u64,
+    /// Whether the node's key changes when it stops.
+    pub changes_keys: bool,
 }
 
 impl Plan {
@@ -107,6 +109,7 @@ impl Plan {
             move_ns_max: random.pick(&[50 * US, MS, 20 * MS]),
             faults: Vec::new(),
             calm_ns,
+            changes_keys: seed % 2 == 1,
         };
         plan.add_traffic(random);
         plan.add_faults(random);

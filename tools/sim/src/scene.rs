@@ -55,6 +55,8 @@ pub struct Scene {
     pub plan: Plan,
     /// The node's Noise key.
     pub server_keys: KeyPair,
+    /// The one before it, while the node still answers to it.
+    pub previous_server_keys: Option<KeyPair>,
     /// What its tickets are made from.
     pub ticket_secret: [u8; 32],
     /// First bytes of honest phones' connections, as an attacker on the path could record them.
@@ -82,6 +84,7 @@ impl Scene {
             oracle: Oracle::default(),
             plan,
             server_keys,
+            previous_server_keys: None,
             ticket_secret,
             recorded: Vec::new(),
             open_at_node: BTreeSet::new(),
@@ -100,6 +103,28 @@ impl Scene {
     /// Chance.
     pub const fn random(&mut self) -> &mut Random {
         &mut self.schedule.random
+    }
+
+    /// The operator changes the node's key, or ends the one before: in turns, at each stop, where the plan says so.
+    pub fn change_key(&mut self) {
+        if !self.plan.changes_keys {
+            return;
+        }
+        self.previous_server_keys = match self.previous_server_keys {
+            // The next key follows from the last: it draws nothing, so that runs stay what they were.
+            None => {
+                let next = KeyPair::from_seed(self.server_keys.public);
+                Some(std::mem::replace(&mut self.server_keys, next))
+            }
+            Some(_) => None,
+        };
+    }
+
+    /// Whether the node answers to a key.
+    #[must_use]
+    pub fn knows_key(&self, key: [u8; 32]) -> bool {
+        let previous = self.previous_server_keys.as_ref();
+        key == self.server_keys.public || previous.is_some_and(|keys| keys.public == key)
     }
 
     /// Records what a rule of the model says.

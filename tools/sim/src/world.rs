@@ -213,7 +213,9 @@ impl World {
         if self.node.is_up() {
             self.scene.schedule.tell(|| format!("the node stops: {crash:?}"));
             self.node.crash(&mut self.scene, crash);
-            self.scene.schedule.after(down_ns, Event::Boot);
+            self.scene.change_key();
+            // What knocks at a node that is down is turned away: no first message outlives the key that it was for.
+            self.scene.schedule.after(down_ns.max(MS), Event::Boot);
         }
     }
 

@@ -67,3 +67,8 @@ fn a_slot_reused_without_its_generation_is_found() {
 fn a_session_replaced_by_a_replay_is_found() {
     is_found("replay_replaces", &["was told Replaced"]);
 }
+
+#[test]
+fn a_changed_key_that_is_not_told_is_found() {
+    is_found("key_untold", &["was not told the server's present key"]);
+}

@@ -1,10 +1,11 @@
 //! Coming back: with a ticket, once, across a kill; and with a key that the server has left behind.
 
-use crate::world::World;
 use crate::world::phone::{Heard, Phone};
+use crate::world::{World, server_keys};
 use tern_core::limits::Limits;
+use tern_protocol::ids::DeviceId;
 use tern_protocol::phone::noise::KeyPair;
-use tern_protocol::phone::ticket::Ticket;
+use tern_protocol::phone::ticket::{KeyMark, Ticket, TicketClaims, TicketKeys};
 
 /// A world and a ticket of ann's, who has gone.
 fn with_a_ticket(limits: Limits) -> (World, Ticket) {
@@ -100,10 +101,59 @@ fn forged_and_old_tickets_are_refused() {
 fn who_knows_the_key_before_is_told_the_present_one() {
     let (world, ticket) = with_a_ticket(Limits::default());
     let fresh = KeyPair::from_seed([77; 32]);
-    let mut world = world.kill_with_another_key(fresh);
+    let mut world = world.kill_with_another_key(fresh, true);
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);
     assert_eq!(ann.heard, [Heard::ServerKey(fresh.public), Heard::Drained]);
     ann.leave(&mut world);
-    let ann = Phone::resume(&mut world, 0, ticket);
+    let mut ann = Phone::resume(&mut world, 0, ticket);
     assert_eq!(ann.heard, [Heard::ServerKey(fresh.public), Heard::Drained]);
+    ann.leave(&mut world);
+    let ann = Phone::resume(&mut world, 0, ann.ticket.unwrap());
+    assert_eq!(ann.heard, [Heard::Drained], "it was told before it got this ticket");
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(
+        bob.heard,
+        [Heard::ServerKey(fresh.public), Heard::Drained],
+        "who registers by it is told as well"
+    );
+}
+
+#[test]
+fn a_ticket_from_before_brings_the_present_key_when_the_one_before_has_ended() {
+    let (world, ticket) = with_a_ticket(Limits::default());
+    let keys = [KeyPair::from_seed([77; 32]), KeyPair::from_seed([78; 32])];
+    // Two changes while the phone was away, of which it heard nothing.
+    let world = world.kill_with_another_key(keys[0], true);
+    let mut world = world.kill_with_another_key(keys[1], true).kill_with_another_key(keys[1], false);
+    let mut by_key = Phone::new(1, "ann", 1);
+    world.accept(1, None);
+    world.turn();
+    by_key.log_in(&mut world);
+    assert!(by_key.account.is_none(), "the key that it knows is nobody's any more");
+    let mut ann = Phone::resume(&mut world, 0, ticket);
+    assert_eq!(ann.heard, [Heard::ServerKey(keys[1].public), Heard::Drained]);
+    ann.leave(&mut world);
+    let mut ann = Phone::resume(&mut world, 0, ann.ticket.unwrap());
+    assert_eq!(ann.heard, [Heard::Drained], "once");
+    ann.leave(&mut world);
+    let mut world = world.kill();
+    let ann = Phone::resume(&mut world, 0, ann.ticket.unwrap());
+    assert_eq!(ann.heard, [Heard::Drained], "and not after a restart either");
+}
+
+#[test]
+fn a_ticket_from_before_there_were_marks_works_and_brings_the_key() {
+    let (mut world, _) = with_a_ticket(Limits::default());
+    let account = Phone::connect(&mut world, 0, "ann", 1).account.unwrap();
+    // What such tickets had in the place of the mark were random bytes.
+    let claims = TicketClaims {
+        account,
+        device: DeviceId(1),
+        number: 0,
+        made_s: 1_800_000_000,
+        knows: KeyMark([0x9e, 0x37, 0x79, 0xb9]),
+    };
+    let old = TicketKeys::new(&[6; 32]).issue(&claims, [3; 8]);
+    let ann = Phone::resume(&mut world, 1, old);
+    assert_eq!(ann.heard, [Heard::ServerKey(server_keys().public), Heard::Drained]);
 }

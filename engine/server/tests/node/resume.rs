@@ -79,6 +79,7 @@ fn a_changed_server_key_is_told_to_who_knew_the_old_one() {
     let mut ann = Phone::resume(node.phone, ticket);
     assert_eq!((ann.next(), ann.next()), (Heard::Welcome, Heard::Drained));
     assert_eq!(ann.told_key, Some(new), "who comes by a ticket is told as well");
+    let kept = ann.ticket.expect("another ticket");
     let by_new = Way { server_key: Some(new), hint: None, header: Vec::new() };
     let mut ann = Phone::log_in(node.phone, "ann", 1, &by_new);
     assert_eq!(ann.next(), Heard::Drained);
@@ -86,6 +87,12 @@ fn a_changed_server_key_is_told_to_who_knew_the_old_one() {
     assert!(node.drain().success());
     node.rotate_key(0);
     node.start_again();
+    let mut ann = Phone::resume(node.phone, kept);
+    assert_eq!((ann.next(), ann.next()), (Heard::Welcome, Heard::Drained));
+    assert!(
+        ann.told_key.is_some_and(|key| key != new),
+        "a ticket brings the key when all older ones have ended"
+    );
     assert_eq!(Phone::connect(node.phone, "ann", 1, &by_new).next(), Heard::End, "its time is over");
     assert_eq!(Phone::connect(node.phone, "ann", 1, &by_old).next(), Heard::End, "long gone");
 }

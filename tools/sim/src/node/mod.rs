@@ -309,7 +309,7 @@ impl Node {
             limits: scene.plan.limits,
             proxies: Arc::default(),
             server_keys: scene.server_keys,
-            previous_server_keys: None,
+            previous_server_keys: scene.previous_server_keys,
             ticket_secret: scene.ticket_secret,
             open_registration: true,
             seed: scene.random().seed(),

@@ -20,6 +20,7 @@ enum Heard {
         server_key: Option<[u8; 32]>,
     },
     Ticket(Ticket),
+    ServerKey([u8; 32]),
     TicketRefused,
     Deliver {
         number: u32,
@@ -60,6 +61,7 @@ enum Heard {
         account: Option<AccountId>,
         name: String,
     },
+    Drained,
     Nothing,
     Goodbye {
         reason: GoodbyeReason,
@@ -84,8 +86,10 @@ impl Heard {
             client::Event::Sent { id } => Self::Sent { id },
             client::Event::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
             client::Event::Ticket { ticket, .. } => Self::Ticket(ticket),
+            client::Event::ServerKey { key } => Self::ServerKey(key),
             client::Event::TicketRefused => Self::TicketRefused,
-            client::Event::Drained | client::Event::Pong { .. } => Self::Nothing,
+            client::Event::Drained => Self::Drained,
+            client::Event::Pong { .. } => Self::Nothing,
             client::Event::Copy { number, to, id, body, .. } => {
                 Self::Copy { number, to, id, body: body.into() }
             }
@@ -98,7 +102,6 @@ impl Heard {
             // Two connections may have shown one ticket.
             client::Event::Refused { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
             client::Event::Refused { .. }
-            | client::Event::ServerKey { .. }
             | client::Event::Presence { .. }
             | client::Event::Typing { .. }
             | client::Event::Devices { .. }
@@ -186,8 +189,13 @@ impl Phone {
                 self.outbox.refused(scene.oracle.messages[serial].to, id, until_ns);
             }
             Heard::Found { account, name } => self.hear_found(scene, account, &name),
+            Heard::Drained => self.check_key(scene),
             Heard::Nothing => {}
-            Heard::Ticket(ticket) => self.ticket = Some((ticket, 0)),
+            Heard::ServerKey(key) => self.hear_server_key(scene, key),
+            Heard::Ticket(ticket) => {
+                self.check_key(scene);
+                self.ticket = Some((ticket, 0, self.server_key));
+            }
             Heard::TicketRefused => {
                 self.ticket = None;
                 self.hang_up(scene);
@@ -213,11 +221,13 @@ impl Phone {
     ) {
         let verdict = scene.oracle.learn_id(self.account, account);
         scene.judge(verdict);
-        let right_key = server_key.is_none_or(|key| key == scene.server_keys.public);
+        let is_expected = |key, c: &super::Connection| key == c.present_key || c.knew == Some(key);
+        let connection = self.connection.as_ref();
+        let right_key = server_key.is_none_or(|key| connection.is_some_and(|c| is_expected(key, c)));
         let right = right_key && device == self.device;
         scene.schedule.check(right, || format!("phone {} is welcomed as {device:?}", self.index));
         scene.exists.insert(self.account);
-        self.knows_server = true;
+        self.server_key = server_key.or(self.server_key);
         self.progress_ns = scene.now_ns();
         if let Some(connection) = &mut self.connection {
             connection.is_welcome = true;
@@ -227,6 +237,23 @@ impl Phone {
         }
         // Sends go right behind `Start`, before anything came from the home.
         self.act(scene);
+    }
+
+    /// The server has another key than the phone may know.
+    fn hear_server_key(&mut self, scene: &mut Scene, key: [u8; 32]) {
+        let Some(connection) = &self.connection else { return };
+        let (index, is_right, is_news) =
+            (self.index, key == connection.present_key, connection.knew != Some(key));
+        scene.schedule.check(is_right, || format!("phone {index} is told a key that is not the server's"));
+        scene.schedule.check(is_news, || format!("phone {index} is told the server's key, which it knew"));
+        self.server_key = Some(key);
+    }
+
+    /// A session goes on: by now the phone knows the server's present key, whichever way it came.
+    fn check_key(&mut self, scene: &mut Scene) {
+        let Some(connection) = &self.connection else { return };
+        let (index, knows) = (self.index, self.server_key == Some(connection.present_key));
+        scene.schedule.check(knows, || format!("phone {index} was not told the server's present key"));
     }
 
     fn count_delivery(&mut self, scene: &mut Scene, number: u32) {

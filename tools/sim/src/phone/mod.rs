@@ -55,6 +55,10 @@ enum Acknowledged {
 struct Connection {
     link: LinkId,
     client: Client,
+    /// The server's key in the life of the node that it began in.
+    present_key: [u8; 32],
+    /// The key that the server may take the phone to know: that it came by, or that of its ticket's time.
+    knew: Option<[u8; 32]>,
     is_welcome: bool,
     /// The number of the next delivery.
     next_number: u32,
@@ -83,9 +87,10 @@ pub struct Phone {
     keys: KeyPair,
     registers: bool,
     style: Style,
-    knows_server: bool,
-    /// Its last ticket, and how often it was shown.
-    ticket: Option<(Ticket, u32)>,
+    /// The key that it believes to be the server's.
+    server_key: Option<[u8; 32]>,
+    /// Its last ticket, how often it was shown, and the key that the phone knew when it got it.
+    ticket: Option<(Ticket, u32, Option<[u8; 32]>)>,
     /// What it has read and said so, and nobody has taken.
     unread: Vec<(AccountId, MessageId)>,
     connection: Option<Connection>,
@@ -119,7 +124,7 @@ impl Phone {
             keys,
             registers: scene.plan.accounts[account].registers,
             style,
-            knows_server: scene.random().chance(70),
+            server_key: scene.random().chance(70).then_some(scene.server_keys.public),
             ticket: None,
             unread: Vec::new(),
             connection: None,
@@ -234,14 +239,16 @@ impl Phone {
             self.wake_at(scene, self.may_connect_ns);
             return;
         }
-        let uses_key = self.knows_server && !scene.random().chance(self.style.forgets_key_percent);
+        let uses_key = self.server_key.is_some() && !scene.random().chance(self.style.forgets_key_percent);
+        // Where the key has ended, its person says that the new one is to be trusted.
+        let server_key = self.server_key.filter(|&key| uses_key && scene.knows_key(key));
         let hint = PartitionId::of_name(&self.name, scene.plan.partition_count);
         let ticket = self.pick_ticket(scene);
         let config = ClientConfig {
             name: self.name.clone(),
             keys: self.keys,
-            server_key: uses_key.then_some(scene.server_keys.public),
-            ticket,
+            server_key,
+            ticket: ticket.map(|ticket| ticket.0),
             register: self.registers,
             partition_hint: scene.random().chance(self.style.hint_percent).then_some(hint),
             seed: scene.random().seed(),
@@ -252,6 +259,8 @@ impl Phone {
         self.connection = Some(Connection {
             link,
             client: Client::new(config),
+            present_key: scene.server_keys.public,
+            knew: ticket.map_or(server_key, |ticket| ticket.1),
             is_welcome: false,
             next_number: 1,
             got: BTreeSet::new(),
@@ -273,13 +282,13 @@ impl Phone {
     }
 
     /// The ticket for the next connection. One that was shown may have been used up: it is tried a few times.
-    fn pick_ticket(&mut self, scene: &mut Scene) -> Option<Ticket> {
+    fn pick_ticket(&mut self, scene: &mut Scene) -> Option<(Ticket, Option<[u8; 32]>)> {
         if !scene.random().chance(self.style.ticket_percent) {
             return None;
         }
-        let (ticket, shown_count) = self.ticket.as_mut()?;
+        let (ticket, shown_count, knew) = self.ticket.as_mut()?;
         *shown_count += 1;
-        let ticket = *ticket;
+        let ticket = (*ticket, *knew);
         if *shown_count == 3 {
             self.ticket = None;
         }

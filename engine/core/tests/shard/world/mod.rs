@@ -122,14 +122,14 @@ impl World {
         self.kill_with_rot(0)
     }
 
-    /// Likewise, and there is no room on the drive for another file.
-    /// The same, and the server has another key since; phones know the one before.
-    pub(crate) fn kill_with_another_key(mut self, key: KeyPair) -> Self {
-        self.config.previous_server_keys = Some(self.config.server_keys);
+    /// The same, and the server has another key since; phones may come by the one before while it `holds`.
+    pub(crate) fn kill_with_another_key(mut self, key: KeyPair, holds: bool) -> Self {
+        self.config.previous_server_keys = holds.then_some(self.config.server_keys);
         self.config.server_keys = key;
         self.kill_with_rot(0)
     }
 
+    /// Likewise, and there is no room on the drive for another file.
     pub(crate) fn kill_on_a_full_drive(self) -> Self {
         let Self { mut config, mut files, now, .. } = self;
         config.seed[0] ^= 1;
