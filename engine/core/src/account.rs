@@ -145,7 +145,7 @@ impl Account {
         Some(id)
     }
 
-    /// Empties a place. The caller makes sure that no entry waits for it.
+    /// Empties a place. Entries may wait for it for some time still: a device that takes it begins behind them.
     pub(crate) fn take_device(&mut self, place: usize) -> Option<Device> {
         self.devices.get_mut(place)?.take()
     }

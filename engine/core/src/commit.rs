@@ -325,6 +325,7 @@ impl Shard {
                 self.welcomed(now, conn, out);
             }
             Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),
+            Waiter::Revoked(leaving) => self.revoked(leaving),
             Waiter::Devices { session, conn } => self.tell_devices(session, conn),
             Waiter::Serving => {
                 self.serving = true;

@@ -1,6 +1,11 @@
 //! The devices of an account: which there are, more of them, fewer of them.
+//!
+//! A revoked device is gone at once: no session, no login, no new mail. What waited for it lets go of it only when the
+//! account's record without it is durable, for a crash before that brings the device back, with its mail; a crash
+//! after it leaves nothing to do, for recovery waits only for devices that there are. A mailbox may be long, so the
+//! letting go is done in pieces, turn by turn, with everybody else between them.
 
-use crate::account::AccountIndex;
+use crate::account::{AccountIndex, Floor};
 use crate::io::{ConnId, Now};
 use crate::session::SessionId;
 use crate::shard::Shard;
@@ -9,6 +14,19 @@ use alloc::vec::Vec;
 use tern_protocol::ids::{DeviceId, Seq};
 use tern_protocol::phone::frame::{DeviceInfo, DeviceList, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_storage::mailbox::{DeviceSet, EntryKind, TickState};
+
+/// A revoked device that entries of its mailbox may still wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    account: AccountIndex,
+    /// Where it was. Another device may be there by now, whose mail begins behind `end`.
+    place: usize,
+    /// Entries up to here have let go of it.
+    done: Seq,
+    /// The last place that may wait for it.
+    end: Seq,
+    log_floor: Floor,
+}
 
 impl Shard {
     /// Tells a phone the devices of its account, if it is still there.
@@ -56,7 +74,7 @@ impl Shard {
     }
 
     /// The phone takes a device off its account.
-    pub(crate) fn session_revoke_device(&mut self, now: Now, id: SessionId, device: DeviceId) {
+    pub(crate) fn session_revoke_device(&mut self, id: SessionId, device: DeviceId) {
         let Some(session) = self.sessions.get(id) else { return };
         let (conn, index) = (session.conn, session.account);
         let Some(account) = self.accounts.get(index) else { return };
@@ -66,7 +84,7 @@ impl Shard {
             Some(_) if is_last => Some(ErrorCode::LastDevice),
             Some(_) if self.draining => Some(ErrorCode::Internal),
             Some(place) => {
-                self.revoke_device(now, index, place);
+                self.revoke_device(index, place);
                 None
             }
         };
@@ -77,22 +95,44 @@ impl Shard {
         self.writer.wait(Waiter::Devices { session: id, conn });
     }
 
-    /// Takes a device away: its session ends, its tickets are worth nothing, and nothing waits for it any more.
-    fn revoke_device(&mut self, now: Now, index: AccountIndex, place: usize) {
+    /// Takes a device away: its session ends, its tickets are worth nothing, and soon nothing waits for it any more.
+    fn revoke_device(&mut self, index: AccountIndex, place: usize) {
         let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
         if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
         }
         let Some(account) = self.accounts.get_mut(index) else { return };
         let Some(device) = account.take_device(place) else { return };
-        let entry_count = account.mailbox.len();
-        self.forget_floor(device.log_floor);
-        for entry_index in 0..entry_count {
+        self.counters.devices_revoked += 1;
+        self.writer.push_urgent(Item::Account(index));
+        let (done, end, log_floor) = (Seq(0), Seq(self.next_seq.0 - 1), device.log_floor);
+        self.writer.wait(Waiter::Revoked(Leaving { account: index, place, done, end, log_floor }));
+    }
+
+    /// The device is gone for good: its mailbox may let go of it.
+    pub(crate) fn revoked(&mut self, leaving: Leaving) {
+        self.forget_floor(leaving.log_floor);
+        self.leaving.push_back(leaving);
+    }
+
+    /// A piece of what revoked devices have left to do: at most a step's budget of entries, mailboxes in turns.
+    pub(crate) fn let_go(&mut self, now: Now) {
+        let Some(mut leaving) = self.leaving.pop_front() else { return };
+        let (index, place) = (leaving.account, leaving.place);
+        // Unless the whole account is gone by now.
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let first = account.mailbox.index_above(leaving.done);
+        let end = account.mailbox.index_above(leaving.end);
+        let piece_end = end.min(first + self.config.limits.step_budget as usize);
+        let last = piece_end.checked_sub(1).and_then(|last| account.mailbox.at(last));
+        leaving.done = last.map_or(leaving.done, |entry| entry.seq);
+        if piece_end < end {
+            self.leaving.push_back(leaving);
+        }
+        for entry_index in first..piece_end {
             self.stop_waiting(now, index, entry_index, place);
         }
         self.drop_over(index);
-        self.counters.devices_revoked += 1;
-        self.writer.push_urgent(Item::Account(index));
     }
 
     /// An entry waits for the device at `place` no longer. If it waits for nobody else, it is over; a tick that nobody

@@ -373,7 +373,7 @@ impl Shard {
                 ClientFrame::Watch { account } => self.session_watch(now, session, account),
                 ClientFrame::Devices => self.tell_devices(session, conn),
                 ClientFrame::AddDevice { key } => self.session_add_device(session, key),
-                ClientFrame::RevokeDevice { device } => self.session_revoke_device(now, session, device),
+                ClientFrame::RevokeDevice { device } => self.session_revoke_device(session, device),
                 ClientFrame::Goodbye => self.hang_up(conn),
                 ClientFrame::Start => self.refuse(conn, ErrorCode::UnexpectedFrame, "start twice"),
             },

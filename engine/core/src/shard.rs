@@ -6,6 +6,7 @@ use crate::addresses::Addresses;
 use crate::admission::Rates;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
+use crate::devices::Leaving;
 use crate::edge::Edges;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
@@ -115,6 +116,8 @@ pub struct Shard {
     /// Ticks that nobody has confirmed: when to look again, whose mailbox, which place.
     pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
     pub(crate) sweep_at: u32,
+    /// Revoked devices that mailboxes have not let go of.
+    pub(crate) leaving: VecDeque<Leaving>,
 
     pub(crate) cache: Cache,
     pub(crate) writer: Writer,
@@ -167,6 +170,7 @@ impl Shard {
             refusals: HashMap::with_hasher(hash),
             owed: VecDeque::new(),
             sweep_at: 0,
+            leaving: VecDeque::new(),
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
             writer: Writer::new(log, limits.commit_bytes),
@@ -201,7 +205,10 @@ impl Shard {
             Input::BoxRoom { room_bytes } => self.router.set_box_room(room_bytes),
             Input::Disk(done) => self.disk_done(now, done, out),
             Input::Control { token, request } => self.control(token, request, out),
-            Input::Tick => self.use_deferred(now, out),
+            Input::Tick => {
+                self.use_deferred(now, out);
+                self.let_go(now);
+            }
             Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(),
         }
@@ -281,7 +288,7 @@ impl Shard {
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if !self.edges.deferred.is_empty() {
+        if !self.edges.deferred.is_empty() || !self.leaving.is_empty() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.

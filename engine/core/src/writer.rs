@@ -2,6 +2,7 @@
 
 use crate::account::AccountIndex;
 use crate::dedup::IdHash;
+use crate::devices::Leaving;
 use crate::io::{ConnId, Output, Outputs};
 use crate::session::SessionId;
 use alloc::collections::VecDeque;
@@ -52,6 +53,8 @@ pub(crate) enum Waiter {
     Begin {
         conn: ConnId,
     },
+    /// A device is gone for good: its mailbox lets go of it.
+    Revoked(Leaving),
     /// A change of devices: the phone is told them.
     Devices {
         session: SessionId,

@@ -8,6 +8,7 @@ mod measures;
 mod proxied;
 mod ready_keys;
 mod resume;
+mod revoked;
 mod rot;
 mod several;
 mod storms;

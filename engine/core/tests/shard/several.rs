@@ -232,6 +232,7 @@ fn mail_for_nobody_who_is_left_is_over_after_a_kill_too() {
     for device in [1, 2] {
         tablet.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(device) });
     }
+    world.pass_ms(2);
     assert_eq!(world.shard.counters().mail_count_now, 0);
     // The record is still in the log; none of those it was for is.
     let world = world.kill();
