@@ -45,6 +45,7 @@ type Introduction = (Vec<RingHandle>, Arc<[Port]>);
 struct Setup {
     config: ShardConfig,
     cpus: Option<Vec<Place>>,
+    spin_ns: u64,
     data: PathBuf,
     bound: BoundAddress,
     mesh: MeshEnd,
@@ -115,6 +116,7 @@ impl NodeParts {
             let setup = Setup {
                 config: shard_config(config, number, &self.partitions)?,
                 cpus: config.cpus.clone(),
+                spin_ns: spin_ns(config.thread_count, config.shard_count),
                 data: config.data.clone(),
                 bound,
                 mesh,
@@ -288,7 +290,7 @@ impl Setup {
             serving: Some(Box::new(move || {
                 let _ = progress.send(Progress::Serving(own, report));
             })),
-            spin_ns: spin_ns(shard_count),
+            spin_ns: self.spin_ns,
         }))
     }
 }

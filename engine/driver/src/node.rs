@@ -25,6 +25,9 @@ use tern_ring::probe;
 pub struct NodeConfig {
     /// Threads; each owns a contiguous range of partitions.
     pub shard_count: u16,
+    /// Hardware threads that the process may use, counted before any of its threads was pinned. Where there are more
+    /// than two for each shard, a shard looks for work for a short time before it sleeps.
+    pub thread_count: usize,
     /// Partitions; at least as many as shards, and the same for the life of the data directory.
     pub partition_count: u16,
     /// The data directory. The caller holds its lock.

@@ -48,9 +48,11 @@ pub(crate) fn steer(shard: u16, places: Option<&[Place]>, bound: &BoundAddress) 
 
 /// How long a shard may look for work before it sleeps, nanoseconds: only where hardware threads are to spare, since
 /// a spinning shard would take the time of another one or of the clients.
-pub(crate) fn spin_ns(shard_count: u16) -> u64 {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if threads > 2 * usize::from(shard_count) { 20_000 } else { 0 }
+///
+/// `thread_count` are those that the process may use. A pinned thread is told that there is one: who counts must not be
+/// pinned yet.
+pub(crate) const fn spin_ns(thread_count: usize, shard_count: u16) -> u64 {
+    if thread_count > 2 * shard_count as usize { 20_000 } else { 0 }
 }
 
 #[cfg(test)]
@@ -76,6 +78,13 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_shard_spins_only_where_hardware_threads_are_to_spare() {
+        let spins = |thread_count, shard_count| spin_ns(thread_count, shard_count) > 0;
+        assert!(spins(3, 1) && spins(40, 19));
+        assert!(!spins(1, 1) && !spins(2, 1) && !spins(40, 20) && !spins(40, 40));
     }
 
     #[test]

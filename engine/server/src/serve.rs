@@ -24,7 +24,9 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
     cores::check(settings)?;
-    let data = open_data(settings, &machine)?;
+    // What the process may use, counted before any of its threads is pinned: a pinned one counts only its own.
+    let thread_count = available_parallelism().map_or(1, std::num::NonZero::get);
+    let data = open_data(settings, &machine, thread_count)?;
     let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(admin::acceptor).transpose()?;
@@ -43,6 +45,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     }
     let node = Node::start(NodeConfig {
         shard_count: data.shard_count,
+        thread_count,
         partition_count: data.partition_count,
         data: settings.data.clone(),
         phone: settings.phone,
@@ -73,7 +76,7 @@ fn pin_main(map: &CoreMap) {
     }
 }
 
-fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Failure> {
+fn open_data(settings: &Settings, machine: &Machine, thread_count: usize) -> Result<DataDirectory, Failure> {
     if let (Some(shards), Some(made)) = (settings.shard_count(), shard_count_of(&settings.data))
         && shards != made
         && !settings.cores.shards.named().is_empty()
@@ -84,10 +87,9 @@ fn open_data(settings: &Settings, machine: &Machine) -> Result<DataDirectory, Fa
             settings.data.display()
         )));
     }
-    let parallelism = available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = Wanted {
         shard_count: settings.shard_count(),
-        shard_count_default: cores::default_shard_count(machine, parallelism, SHARDS_MAX),
+        shard_count_default: cores::default_shard_count(machine, thread_count, SHARDS_MAX),
         segment_bytes: settings.segment_bytes_given(),
         segment_bytes_default: settings.segment_bytes(),
     };

@@ -165,6 +165,7 @@ pub(crate) fn config(data: &Path, shard_count: u16) -> NodeConfig {
     let limits = Limits { connection_count: 2000, commit_bytes: 1 << 20, ..Limits::default() };
     NodeConfig {
         shard_count,
+        thread_count: std::thread::available_parallelism().map_or(1, usize::from),
         partition_count: PARTITIONS,
         data: data.to_owned(),
         phone: "127.0.0.1:0".parse().unwrap(),
