@@ -159,9 +159,9 @@ proptest! {
         host.send(&[deliver, ServerFrame::Sent { id: MessageId(0) }]);
         host.send(&[ServerFrame::Drained]);
         let events = converse(&mut client, &mut host, piece_bytes);
-        let deliver = Event::Deliver { number: 1, from: AccountId(9), id: MessageId(4), time_s: 5,
-            from_name: "bob", body: &body };
-        let expected = [deliver, Event::Sent { id: MessageId(0) }, Event::Drained];
+        let deliver = Event::Frame(ServerFrame::Deliver { number: 1, from: AccountId(9), id: MessageId(4), time_s: 5,
+            from_name: "bob", body: &body });
+        let expected = [deliver, Event::Frame(ServerFrame::Sent { id: MessageId(0) }), Event::Frame(ServerFrame::Drained)];
         prop_assert_eq!(events, expected.map(|event| format!("{event:?}")).to_vec());
     }
 
@@ -268,7 +268,7 @@ fn a_bad_name_is_told_under_encryption() {
             }
             feed(&mut client, &std::mem::take(&mut host.output)).unwrap();
         }
-        let refused = Event::Refused { code: ErrorCode::BadName, detail: "not a name" };
+        let refused = Event::Frame(ServerFrame::Error { code: ErrorCode::BadName, detail: "not a name" });
         assert_eq!(events, [format!("{refused:?}")]);
         assert!(client.over());
     }
@@ -303,7 +303,10 @@ fn after_the_end_nothing_is_told_or_written() {
     host.send(&[ServerFrame::Drained]);
     client.ack(1);
     let events = feed(&mut client, &host.output).unwrap();
-    let expected = [Event::Drained, Event::Goodbye { reason: GoodbyeReason::Replaced, retry_ms: 10 }];
+    let expected = [
+        Event::Frame(ServerFrame::Drained),
+        Event::Frame(ServerFrame::Goodbye { reason: GoodbyeReason::Replaced, retry_ms: 10 }),
+    ];
     assert_eq!(events, expected.map(|event| format!("{event:?}")));
     client.send(&ClientFrame::Ping { token: 1 });
     client.ack(2);

@@ -4,6 +4,7 @@ use crate::ledger::{Delivery, Flow, Leftovers, Run, Tally};
 use std::collections::HashMap;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::Event;
+use tern_protocol::phone::frame::ServerFrame;
 use tern_protocol::phone::ticket::Ticket;
 
 /// Bytes that a body begins with, as far as it is long enough: run, sender, addressee, place in the flow.
@@ -135,53 +136,56 @@ impl Books {
                 self.accounts[phone as usize] = Some(account);
                 signals.welcome = Some(Welcome { server_key, keep_alive_s });
             }
-            Event::Deliver { number, from, id, body, .. } => {
-                signals.ack = Some(number);
-                self.take_delivery(phone, from, id, body, now_ns);
-            }
-            Event::Sent { id } => {
-                let (flow, tally) = self.flow(phone);
-                flow.on_sent(id, now_ns, tally);
-            }
-            Event::Delivered { number, by, id, .. } => {
-                signals.ack = Some(number);
-                if self.is_account_of(partner(phone), by) {
+            Event::Frame(frame) => match frame {
+                ServerFrame::Deliver { number, from, id, body, .. } => {
+                    signals.ack = Some(number);
+                    self.take_delivery(phone, from, id, body, now_ns);
+                }
+                ServerFrame::Sent { id } => {
                     let (flow, tally) = self.flow(phone);
-                    flow.on_delivered(id, tally);
-                } else {
+                    flow.on_sent(id, now_ns, tally);
+                }
+                ServerFrame::Delivered { number, by, id, .. } => {
+                    signals.ack = Some(number);
+                    if self.is_account_of(partner(phone), by) {
+                        let (flow, tally) = self.flow(phone);
+                        flow.on_delivered(id, tally);
+                    } else {
+                        self.tally.sums.faults.misdelivered += 1;
+                    }
+                }
+                ServerFrame::Drained => signals.drained = true,
+                ServerFrame::Busy { id, retry_ms } => {
+                    let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
+                    let (flow, tally) = self.flow(phone);
+                    flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
+                }
+                ServerFrame::Expired { id } | ServerFrame::Unknown { id } => {
+                    let (flow, tally) = self.flow(phone);
+                    flow.on_refused(id, tally);
+                }
+                ServerFrame::Goodbye { retry_ms, .. } => signals.retry_ms = Some(retry_ms),
+                ServerFrame::Error { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+                // One device to an account, no reading and nobody to watch.
+                ServerFrame::Read { .. } | ServerFrame::ReadTaken { .. } | ServerFrame::Copy { .. } => {
                     self.tally.sums.faults.misdelivered += 1;
                 }
-            }
-            Event::Drained => signals.drained = true,
-            Event::Busy { id, retry_ms } => {
-                let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
-                let (flow, tally) = self.flow(phone);
-                flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
-            }
-            Event::Expired { id } | Event::Unknown { id } => {
-                let (flow, tally) = self.flow(phone);
-                flow.on_refused(id, tally);
-            }
-            Event::Goodbye { retry_ms, .. } | Event::ConnectBusy { retry_ms } => {
-                signals.retry_ms = Some(retry_ms);
-            }
-            Event::Refused { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+                ServerFrame::Ticket { ticket, .. } => signals.ticket = Some(ticket),
+                ServerFrame::Pong { .. } => signals.pongs += 1,
+                // `Welcome` has an event of its own.
+                ServerFrame::Welcome { .. }
+                | ServerFrame::Found { .. }
+                | ServerFrame::ServerKey { .. }
+                | ServerFrame::Presence { .. }
+                | ServerFrame::Typing { .. }
+                | ServerFrame::Devices { .. }
+                | ServerFrame::DevicesRefused { .. } => {}
+            },
+            Event::ConnectBusy { retry_ms } => signals.retry_ms = Some(retry_ms),
             Event::VersionRefused { min, max } => {
                 signals.refused = Some(format!("the server speaks versions {min} to {max}"));
             }
-            // One device to an account, no reading and nobody to watch.
-            Event::Read { .. } | Event::ReadTaken { .. } | Event::Copy { .. } => {
-                self.tally.sums.faults.misdelivered += 1;
-            }
-            Event::Ticket { ticket, .. } => signals.ticket = Some(ticket),
             Event::TicketRefused => signals.retry_ms = Some(0),
-            Event::Pong { .. } => signals.pongs += 1,
-            Event::Found { .. }
-            | Event::ServerKey { .. }
-            | Event::Presence { .. }
-            | Event::Typing { .. }
-            | Event::Devices { .. }
-            | Event::DevicesRefused { .. } => {}
         }
     }
 
@@ -265,8 +269,14 @@ mod tests {
 
     fn deliver(books: &mut Books, phone: u32, from: u64, id: MessageId, body: &[u8]) -> Signals {
         let mut signals = Signals::default();
-        let event =
-            Event::Deliver { number: 9, from: AccountId(from), id, time_s: 0, from_name: "load-0", body };
+        let event = Event::Frame(ServerFrame::Deliver {
+            number: 9,
+            from: AccountId(from),
+            id,
+            time_s: 0,
+            from_name: "load-0",
+            body,
+        });
         books.take(phone, event, 5, 0.0, &mut signals);
         signals
     }
@@ -294,7 +304,7 @@ mod tests {
         deliver(&mut books, 1, 1, id, &changed);
         assert_eq!((books.tally.sums.delivered, books.tally.sums.faults.misdelivered), (1, 3));
         let mut signals = Signals::default();
-        let tick = Event::Delivered { number: 1, by: AccountId(3), id, time_s: 0 };
+        let tick = Event::Frame(ServerFrame::Delivered { number: 1, by: AccountId(3), id, time_s: 0 });
         books.take(0, tick, 5, 0.0, &mut signals);
         assert_eq!(books.tally.sums.faults.misdelivered, 4);
     }

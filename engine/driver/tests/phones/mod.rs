@@ -12,7 +12,7 @@ use tern_core::limits::Limits;
 use tern_driver::{Node, NodeConfig};
 use tern_protocol::ids::{AccountId, MessageId, PartitionId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
-use tern_protocol::phone::frame::{ClientFrame, GoodbyeReason};
+use tern_protocol::phone::frame::{ClientFrame, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::noise::KeyPair;
 
 pub(crate) const PARTITIONS: u16 = 64;
@@ -32,14 +32,17 @@ pub(crate) enum Told {
 fn told(event: Event<'_>) -> Told {
     match event {
         Event::Welcome { account, .. } => Told::Welcome(account),
-        Event::Deliver { number, from, id, body, .. } => {
-            Told::Deliver { number, from, id, body: body.to_vec() }
-        }
-        Event::Sent { id } => Told::Sent(id),
-        Event::Delivered { number, id, .. } => Told::Delivered { number, id },
-        Event::Drained => Told::Drained,
-        Event::Pong { token } => Told::Pong(token),
-        Event::Goodbye { reason, .. } => Told::Goodbye(reason),
+        Event::Frame(frame) => match frame {
+            ServerFrame::Deliver { number, from, id, body, .. } => {
+                Told::Deliver { number, from, id, body: body.to_vec() }
+            }
+            ServerFrame::Sent { id } => Told::Sent(id),
+            ServerFrame::Delivered { number, id, .. } => Told::Delivered { number, id },
+            ServerFrame::Drained => Told::Drained,
+            ServerFrame::Pong { token } => Told::Pong(token),
+            ServerFrame::Goodbye { reason, .. } => Told::Goodbye(reason),
+            other => Told::Other(format!("{other:?}")),
+        },
         other => Told::Other(format!("{other:?}")),
     }
 }
@@ -126,7 +129,7 @@ impl Phone {
             let queue = &mut self.told;
             let tell = &mut |event: Event<'_>| {
                 // These phones log in anew.
-                if !matches!(event, Event::Ticket { .. }) {
+                if !matches!(event, Event::Frame(ServerFrame::Ticket { .. })) {
                     queue.push_back(told(event));
                 }
             };

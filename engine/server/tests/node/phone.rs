@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use tern_protocol::ids::{AccountId, MessageId, PartitionId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
-use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::frame::{ClientFrame, ServerFrame};
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::ticket::Ticket;
 
@@ -179,35 +179,40 @@ impl Phone {
                     *server_key = key.unwrap_or(*server_key);
                     Some(Heard::Welcome)
                 }
-                Event::Deliver { number, id, body, .. } => {
-                    Some(Heard::Message { number, id: id.0, body: body.to_vec() })
-                }
-                Event::Sent { id } => Some(Heard::Sent(id.0)),
-                Event::Delivered { number, id, .. } => Some(Heard::Delivered { number, id: id.0 }),
-                Event::Ticket { ticket: next, .. } => {
-                    *ticket = Some(next);
-                    None
-                }
-                Event::ServerKey { key } => {
-                    *told_key = Some(key);
-                    None
-                }
-                Event::Read { number, id, .. } => Some(Heard::Read { number, id: id.0 }),
-                Event::ReadTaken { id, .. } => Some(Heard::ReadTaken(id.0)),
-                Event::Copy { number, id, body, .. } => {
-                    Some(Heard::Copy { number, id: id.0, body: body.to_vec() })
-                }
-                Event::Devices { list } => {
-                    Some(Heard::Devices(list.iter().map(|device| device.device.0).collect()))
-                }
-                Event::DevicesRefused { code } => Some(Heard::DevicesRefused(format!("{code:?}"))),
+                Event::Frame(frame) => match frame {
+                    ServerFrame::Deliver { number, id, body, .. } => {
+                        Some(Heard::Message { number, id: id.0, body: body.to_vec() })
+                    }
+                    ServerFrame::Sent { id } => Some(Heard::Sent(id.0)),
+                    ServerFrame::Delivered { number, id, .. } => Some(Heard::Delivered { number, id: id.0 }),
+                    ServerFrame::Ticket { ticket: next, .. } => {
+                        *ticket = Some(next);
+                        None
+                    }
+                    ServerFrame::ServerKey { key } => {
+                        *told_key = Some(key);
+                        None
+                    }
+                    ServerFrame::Read { number, id, .. } => Some(Heard::Read { number, id: id.0 }),
+                    ServerFrame::ReadTaken { id, .. } => Some(Heard::ReadTaken(id.0)),
+                    ServerFrame::Copy { number, id, body, .. } => {
+                        Some(Heard::Copy { number, id: id.0, body: body.to_vec() })
+                    }
+                    ServerFrame::Devices { list } => {
+                        Some(Heard::Devices(list.iter().map(|device| device.device.0).collect()))
+                    }
+                    ServerFrame::DevicesRefused { code } => Some(Heard::DevicesRefused(format!("{code:?}"))),
+                    ServerFrame::Drained => Some(Heard::Drained),
+                    ServerFrame::Pong { token } => Some(Heard::Pong(token)),
+                    ServerFrame::Busy { id, .. } => Some(Heard::Busy(id.0)),
+                    ServerFrame::Found { account, .. } => {
+                        Some(Heard::Found(account.map(|account| account.0)))
+                    }
+                    ServerFrame::Error { code, .. } => Some(Heard::Refused(format!("{code:?}"))),
+                    ServerFrame::Goodbye { reason, .. } => Some(Heard::Goodbye(format!("{reason:?}"))),
+                    _ => None,
+                },
                 Event::TicketRefused => Some(Heard::TicketRefused),
-                Event::Drained => Some(Heard::Drained),
-                Event::Pong { token } => Some(Heard::Pong(token)),
-                Event::Busy { id, .. } => Some(Heard::Busy(id.0)),
-                Event::Found { account, .. } => Some(Heard::Found(account.map(|account| account.0))),
-                Event::Refused { code, .. } => Some(Heard::Refused(format!("{code:?}"))),
-                Event::Goodbye { reason, .. } => Some(Heard::Goodbye(format!("{reason:?}"))),
                 _ => None,
             });
         };

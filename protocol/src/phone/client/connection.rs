@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Feeds received bytes, cut anywhere; calls `event` for each thing that they say. Bytes after the end of the
-    /// connection (an error, [`Event::Refused`], [`Event::Goodbye`] or a clear refusal) are ignored.
+    /// connection (a mistake of the server's, its `Error` or `Goodbye`, or a clear refusal) are ignored.
     ///
     /// # Errors
     /// [`ClientError`] ends the connection. What was told before it still holds.
@@ -259,18 +259,10 @@ impl Client {
         frame: ServerFrame<'_>,
         event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), ClientError> {
-        match frame {
-            ServerFrame::Error { code, detail } => {
-                self.end();
-                event(Event::Refused { code, detail });
-                return Ok(());
-            }
-            ServerFrame::Goodbye { reason, retry_ms } => {
-                self.end();
-                event(Event::Goodbye { reason, retry_ms });
-                return Ok(());
-            }
-            _ => {}
+        if matches!(frame, ServerFrame::Error { .. } | ServerFrame::Goodbye { .. }) {
+            self.end();
+            event(Event::Frame(frame));
+            return Ok(());
         }
         if let Stage::Login { .. } = self.stage {
             let ServerFrame::Welcome { account, device, time_ms, keep_alive_s, window, .. } = frame else {
@@ -284,33 +276,10 @@ impl Client {
             event(Event::Welcome { account, device, time_ms, window, server_key, keep_alive_s });
             return Ok(());
         }
-        event(match frame {
-            ServerFrame::Deliver { number, from, id, time_s, from_name, body } => {
-                Event::Deliver { number, from, id, time_s, from_name, body }
-            }
-            ServerFrame::Sent { id } => Event::Sent { id },
-            ServerFrame::Delivered { number, by, id, time_s } => Event::Delivered { number, by, id, time_s },
-            ServerFrame::Drained => Event::Drained,
-            ServerFrame::Pong { token } => Event::Pong { token },
-            ServerFrame::Busy { id, retry_ms } => Event::Busy { id, retry_ms },
-            ServerFrame::Expired { id } => Event::Expired { id },
-            ServerFrame::Unknown { id } => Event::Unknown { id },
-            ServerFrame::Found { account, name } => Event::Found { account, name },
-            ServerFrame::Ticket { ticket, valid_s } => Event::Ticket { ticket, valid_s },
-            ServerFrame::ServerKey { key } => Event::ServerKey { key },
-            ServerFrame::Read { number, by, id, time_s } => Event::Read { number, by, id, time_s },
-            ServerFrame::ReadTaken { author, id } => Event::ReadTaken { author, id },
-            ServerFrame::Copy { number, to, id, time_s, body } => {
-                Event::Copy { number, to, id, time_s, body }
-            }
-            ServerFrame::Presence { account, state, seen_s } => Event::Presence { account, state, seen_s },
-            ServerFrame::Typing { from, on } => Event::Typing { from, on },
-            ServerFrame::Devices { list } => Event::Devices { list },
-            ServerFrame::DevicesRefused { code } => Event::DevicesRefused { code },
-            ServerFrame::Welcome { .. } | ServerFrame::Error { .. } | ServerFrame::Goodbye { .. } => {
-                return Err(ClientError::Unexpected);
-            }
-        });
+        if matches!(frame, ServerFrame::Welcome { .. }) {
+            return Err(ClientError::Unexpected);
+        }
+        event(Event::Frame(frame));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use tern_protocol::ids::{AccountId, DeviceId};
 use tern_protocol::phone::client::{Client, Event};
-use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
+use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::ticket::Ticket;
 
 /// The connection, if there is one.
@@ -62,14 +62,16 @@ impl Note {
             Event::Welcome { account, device, server_key, keep_alive_s, .. } => {
                 Self::Welcome { account, device, server_key, keep_alive_s }
             }
-            Event::Ticket { ticket, valid_s } => Self::Ticket { ticket, valid_s },
-            Event::ServerKey { key } => Self::ServerKey(key),
+            Event::Frame(frame) => match frame {
+                ServerFrame::Ticket { ticket, valid_s } => Self::Ticket { ticket, valid_s },
+                ServerFrame::ServerKey { key } => Self::ServerKey(key),
+                ServerFrame::Error { code, detail } => Self::Refused { code, detail: detail.into() },
+                ServerFrame::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
+                _ => return None,
+            },
             Event::TicketRefused => Self::TicketRefused,
-            Event::Refused { code, detail } => Self::Refused { code, detail: detail.into() },
-            Event::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
             Event::ConnectBusy { retry_ms } => Self::Busy { retry_ms },
             Event::VersionRefused { min, max } => Self::Version { min, max },
-            _ => return None,
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::talk::{Now, Say, Talk};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client::Event;
-use tern_protocol::phone::frame::{ClientFrame, PresenceState};
+use tern_protocol::phone::frame::{ClientFrame, PresenceState, ServerFrame};
 
 const BOB: AccountId = AccountId(9);
 
@@ -25,7 +25,7 @@ fn ann() -> Talk {
         },
         at(0),
     );
-    talk.hear(Event::Drained, at(0));
+    talk.hear_frame(ServerFrame::Drained, at(0));
     talk.lines.clear();
     talk
 }
@@ -40,7 +40,7 @@ fn ann_and_bob() -> Talk {
     let mut talk = ann();
     talk.typed("/to bob\n", at(0));
     says(&mut talk, 0);
-    talk.hear(Event::Found { account: Some(BOB), name: "bob" }, at(0));
+    talk.hear_frame(ServerFrame::Found { account: Some(BOB), name: "bob" }, at(0));
     assert_eq!(says(&mut talk, 0), [Say::Frame(ClientFrame::Watch { account: BOB })]);
     talk.lines.clear();
     talk
@@ -52,7 +52,10 @@ fn sent_ids(says: &[Say]) -> Vec<MessageId> {
 
 fn deliver(talk: &mut Talk, number: u32, low: u32, body: &[u8]) {
     let id = MessageId::new(1_700_000_000, low);
-    talk.hear(Event::Deliver { number, from: BOB, id, time_s: 1_700_000_000, from_name: "bob", body }, at(0));
+    talk.hear_frame(
+        ServerFrame::Deliver { number, from: BOB, id, time_s: 1_700_000_000, from_name: "bob", body },
+        at(0),
+    );
 }
 
 #[test]
@@ -67,9 +70,9 @@ fn what_is_written_before_the_name_is_known_goes_out_in_order() {
     assert_eq!(says(&mut talk, 9_999), []);
     assert_eq!(says(&mut talk, 10_000), [Say::Lookup("bob".into())], "an answer may be lost");
     assert!(!talk.is_settled() && talk.unticked_count() == 2);
-    talk.hear(Event::Found { account: Some(AccountId(1)), name: "bert" }, at(0));
+    talk.hear_frame(ServerFrame::Found { account: Some(AccountId(1)), name: "bert" }, at(0));
     assert_eq!(talk.unticked_count(), 2, "the answer to an older question");
-    talk.hear(Event::Found { account: Some(BOB), name: "bob" }, at(0));
+    talk.hear_frame(ServerFrame::Found { account: Some(BOB), name: "bob" }, at(0));
     let said = says(&mut talk, 10_001);
     let texts: Vec<_> = said
         .iter()
@@ -88,7 +91,7 @@ fn a_name_that_nobody_has_loses_no_line_silently() {
     let mut talk = ann();
     talk.typed("/to bob", at(0));
     talk.typed("hello", at(0));
-    talk.hear(Event::Found { account: None, name: "bob" }, at(0));
+    talk.hear_frame(ServerFrame::Found { account: None, name: "bob" }, at(0));
     assert_eq!(talk.lines, ["there is no bob", "not sent: hello"]);
     assert!(talk.is_settled());
 }
@@ -108,7 +111,7 @@ fn a_repeated_message_is_acknowledged_and_not_shown() {
     deliver(&mut talk, 1, 1, b"hi");
     assert_eq!((talk.lines.len(), talk.ack), (1, Some(1)));
     assert_eq!(says(&mut talk, 60_001), [read], "said again on the next connection");
-    talk.hear(Event::ReadTaken { author: BOB, id: MessageId::new(1_700_000_000, 1) }, at(0));
+    talk.hear_frame(ServerFrame::ReadTaken { author: BOB, id: MessageId::new(1_700_000_000, 1) }, at(0));
     assert_eq!(says(&mut talk, 200_000), []);
 }
 
@@ -118,17 +121,17 @@ fn ticks_rise_and_are_shown_once() {
     talk.typed("hello", at(0));
     assert_eq!(talk.lines.pop().as_deref(), Some("#1 22:13:30 > bob: hello"));
     let id = sent_ids(&says(&mut talk, 0))[0];
-    let delivered = Event::Delivered { number: 1, by: BOB, id, time_s: 0 };
-    talk.hear(delivered, at(0));
+    let delivered = ServerFrame::Delivered { number: 1, by: BOB, id, time_s: 0 };
+    talk.hear_frame(delivered, at(0));
     assert!(!talk.is_settled(), "only `sent` ends a sender's retries");
-    talk.hear(Event::Sent { id }, at(0));
-    talk.hear(delivered, at(0));
-    talk.hear(Event::Read { number: 2, by: BOB, id, time_s: 0 }, at(0));
-    talk.hear(delivered, at(0));
+    talk.hear_frame(ServerFrame::Sent { id }, at(0));
+    talk.hear_frame(delivered, at(0));
+    talk.hear_frame(ServerFrame::Read { number: 2, by: BOB, id, time_s: 0 }, at(0));
+    talk.hear_frame(delivered, at(0));
     assert_eq!(talk.lines, ["#1 ✓✓ delivered to bob", "#1 ✓✓ read by bob"]);
     assert!(talk.is_settled());
     let old = MessageId::new(60, 0);
-    talk.hear(Event::Read { number: 3, by: AccountId(255), id: old, time_s: 0 }, at(0));
+    talk.hear_frame(ServerFrame::Read { number: 3, by: AccountId(255), id: old, time_s: 0 }, at(0));
     assert_eq!(talk.lines[2], "your message of 00:01:00 ✓✓ read by account ff");
     assert_eq!(talk.ack, Some(3));
 }
@@ -140,14 +143,14 @@ fn a_busy_server_and_a_lost_connection_get_the_same_ids_again() {
         talk.typed(text, at(0));
     }
     let ids = sent_ids(&says(&mut talk, 0));
-    talk.hear(Event::Sent { id: ids[0] }, at(0));
-    talk.hear(Event::Busy { id: ids[1], retry_ms: 1000 }, at(0));
+    talk.hear_frame(ServerFrame::Sent { id: ids[0] }, at(0));
+    talk.hear_frame(ServerFrame::Busy { id: ids[1], retry_ms: 1000 }, at(0));
     assert_eq!(says(&mut talk, 999), []);
     assert_eq!(sent_ids(&says(&mut talk, 1_501)), ids[1..], "at most half as late again");
     talk.disconnected();
     assert_eq!(sent_ids(&says(&mut talk, 1_502)), ids[1..]);
-    talk.hear(Event::Unknown { id: ids[1] }, at(0));
-    talk.hear(Event::Expired { id: ids[2] }, at(0));
+    talk.hear_frame(ServerFrame::Unknown { id: ids[1] }, at(0));
+    talk.hear_frame(ServerFrame::Expired { id: ids[2] }, at(0));
     assert_eq!(talk.unticked_count(), 0);
     assert!(talk.lines.iter().any(|line| line.starts_with("\"two\" did not go")), "{:?}", talk.lines);
 }
@@ -157,7 +160,7 @@ fn copies_and_presence_are_shown_once() {
     let mut talk = ann_and_bob();
     let id = MessageId::new(1_700_000_000, 1 << 16);
     for number in 1..3 {
-        talk.hear(Event::Copy { number, to: BOB, id, time_s: 1_700_000_000, body: b"hi" }, at(0));
+        talk.hear_frame(ServerFrame::Copy { number, to: BOB, id, time_s: 1_700_000_000, body: b"hi" }, at(0));
     }
     for (account, state) in [
         (BOB, PresenceState::Available),
@@ -165,10 +168,10 @@ fn copies_and_presence_are_shown_once() {
         (AccountId(1), PresenceState::Away),
         (BOB, PresenceState::Offline),
     ] {
-        talk.hear(Event::Presence { account, state, seen_s: 0 }, at(0));
+        talk.hear_frame(ServerFrame::Presence { account, state, seen_s: 0 }, at(0));
     }
     for (on, mono_ms) in [(true, 0), (true, 9_999), (false, 9_999), (true, 10_000)] {
-        talk.hear(Event::Typing { from: BOB, on }, at(mono_ms));
+        talk.hear_frame(ServerFrame::Typing { from: BOB, on }, at(mono_ms));
     }
     assert_eq!(
         talk.lines,

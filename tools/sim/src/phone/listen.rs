@@ -8,7 +8,7 @@ use crate::schedule::MS;
 use tern_protocol::envelope::Kind;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client;
-use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::ticket::Ticket;
 
 /// A client's event with its bytes owned.
@@ -80,35 +80,38 @@ impl Heard {
             client::Event::Welcome { account, device, server_key, .. } => {
                 Self::Welcome { account, device, server_key }
             }
-            client::Event::Deliver { number, from, id, time_s, from_name, body } => {
-                Self::Deliver { number, from, id, time_s, from_name: from_name.into(), body: body.into() }
-            }
-            client::Event::Sent { id } => Self::Sent { id },
-            client::Event::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
-            client::Event::Ticket { ticket, .. } => Self::Ticket(ticket),
-            client::Event::ServerKey { key } => Self::ServerKey(key),
+            client::Event::Frame(frame) => match frame {
+                ServerFrame::Deliver { number, from, id, time_s, from_name, body } => {
+                    Self::Deliver { number, from, id, time_s, from_name: from_name.into(), body: body.into() }
+                }
+                ServerFrame::Sent { id } => Self::Sent { id },
+                ServerFrame::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
+                ServerFrame::Ticket { ticket, .. } => Self::Ticket(ticket),
+                ServerFrame::ServerKey { key } => Self::ServerKey(key),
+                ServerFrame::Drained => Self::Drained,
+                ServerFrame::Pong { .. } => Self::Nothing,
+                ServerFrame::Copy { number, to, id, body, .. } => {
+                    Self::Copy { number, to, id, body: body.into() }
+                }
+                ServerFrame::Read { number, by, id, .. } => Self::Read { number, by, id },
+                ServerFrame::ReadTaken { author, id } => Self::ReadTaken { author, id },
+                ServerFrame::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
+                ServerFrame::Found { account, name } => Self::Found { account, name: name.into() },
+                ServerFrame::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
+                // Two connections may have shown one ticket.
+                ServerFrame::Error { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
+                ServerFrame::Error { .. }
+                | ServerFrame::Welcome { .. }
+                | ServerFrame::Presence { .. }
+                | ServerFrame::Typing { .. }
+                | ServerFrame::Devices { .. }
+                | ServerFrame::DevicesRefused { .. }
+                | ServerFrame::Expired { .. }
+                | ServerFrame::Unknown { .. } => Self::Wrong(format!("{frame:?}")),
+            },
             client::Event::TicketRefused => Self::TicketRefused,
-            client::Event::Drained => Self::Drained,
-            client::Event::Pong { .. } => Self::Nothing,
-            client::Event::Copy { number, to, id, body, .. } => {
-                Self::Copy { number, to, id, body: body.into() }
-            }
-            client::Event::Read { number, by, id, .. } => Self::Read { number, by, id },
-            client::Event::ReadTaken { author, id } => Self::ReadTaken { author, id },
-            client::Event::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
-            client::Event::Found { account, name } => Self::Found { account, name: name.into() },
-            client::Event::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
             client::Event::ConnectBusy { retry_ms } => Self::ConnectBusy { retry_ms },
-            // Two connections may have shown one ticket.
-            client::Event::Refused { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
-            client::Event::Refused { .. }
-            | client::Event::Presence { .. }
-            | client::Event::Typing { .. }
-            | client::Event::Devices { .. }
-            | client::Event::DevicesRefused { .. }
-            | client::Event::VersionRefused { .. }
-            | client::Event::Expired { .. }
-            | client::Event::Unknown { .. } => Self::Wrong(format!("{event:?}")),
+            client::Event::VersionRefused { .. } => Self::Wrong(format!("{event:?}")),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{World, server_keys};
 use tern_core::io::Input;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
-use tern_protocol::phone::frame::{ClientFrame, PresenceState};
+use tern_protocol::phone::frame::{ClientFrame, PresenceState, ServerFrame};
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::ticket::Ticket;
 
@@ -99,31 +99,38 @@ impl Phone {
         let (heard, account, last_ticket) = (&mut self.heard, &mut self.account, &mut self.ticket);
         let mut note = |event: Event<'_>| match event {
             Event::Welcome { account: id, .. } => *account = Some(id),
-            Event::Deliver { number, id, body, .. } => {
-                heard.push(Heard::Message { number, id: id.0, body: body.to_vec() });
-            }
-            Event::Sent { id } => heard.push(Heard::Sent(id.0)),
-            Event::Delivered { number, id, .. } => heard.push(Heard::Delivered { number, id: id.0 }),
-            Event::Drained => heard.push(Heard::Drained),
-            Event::Busy { id, .. } => heard.push(Heard::Busy(id.0)),
-            Event::Expired { id } => heard.push(Heard::Expired(id.0)),
-            Event::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
-            Event::Refused { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
-            Event::Goodbye { reason, .. } => heard.push(Heard::Goodbye(format!("{reason:?}"))),
-            Event::Ticket { ticket, .. } => *last_ticket = Some(ticket),
+            Event::Frame(frame) => match frame {
+                ServerFrame::Deliver { number, id, body, .. } => {
+                    heard.push(Heard::Message { number, id: id.0, body: body.to_vec() });
+                }
+                ServerFrame::Sent { id } => heard.push(Heard::Sent(id.0)),
+                ServerFrame::Delivered { number, id, .. } => {
+                    heard.push(Heard::Delivered { number, id: id.0 })
+                }
+                ServerFrame::Drained => heard.push(Heard::Drained),
+                ServerFrame::Busy { id, .. } => heard.push(Heard::Busy(id.0)),
+                ServerFrame::Expired { id } => heard.push(Heard::Expired(id.0)),
+                ServerFrame::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
+                ServerFrame::Error { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
+                ServerFrame::Goodbye { reason, .. } => heard.push(Heard::Goodbye(format!("{reason:?}"))),
+                ServerFrame::Ticket { ticket, .. } => *last_ticket = Some(ticket),
+                ServerFrame::ServerKey { key } => heard.push(Heard::ServerKey(key)),
+                ServerFrame::Read { number, id, .. } => heard.push(Heard::Read { number, id: id.0 }),
+                ServerFrame::ReadTaken { id, .. } => heard.push(Heard::ReadTaken(id.0)),
+                ServerFrame::Copy { number, to, id, body, .. } => {
+                    heard.push(Heard::Copy { number, to: to.0, id: id.0, body: body.to_vec() });
+                }
+                ServerFrame::Devices { list } => {
+                    heard.push(Heard::Devices(list.iter().map(|d| (d.device.0, d.online)).collect()));
+                }
+                ServerFrame::DevicesRefused { code } => {
+                    heard.push(Heard::DevicesRefused(format!("{code:?}")))
+                }
+                ServerFrame::Presence { state, .. } => heard.push(Heard::Presence(state)),
+                ServerFrame::Typing { on, .. } => heard.push(Heard::Typing(on)),
+                _ => {}
+            },
             Event::TicketRefused => heard.push(Heard::TicketRefused),
-            Event::ServerKey { key } => heard.push(Heard::ServerKey(key)),
-            Event::Read { number, id, .. } => heard.push(Heard::Read { number, id: id.0 }),
-            Event::ReadTaken { id, .. } => heard.push(Heard::ReadTaken(id.0)),
-            Event::Copy { number, to, id, body, .. } => {
-                heard.push(Heard::Copy { number, to: to.0, id: id.0, body: body.to_vec() });
-            }
-            Event::Devices { list } => {
-                heard.push(Heard::Devices(list.iter().map(|d| (d.device.0, d.online)).collect()));
-            }
-            Event::DevicesRefused { code } => heard.push(Heard::DevicesRefused(format!("{code:?}"))),
-            Event::Presence { state, .. } => heard.push(Heard::Presence(state)),
-            Event::Typing { on, .. } => heard.push(Heard::Typing(on)),
             _ => {}
         };
         self.client.receive(&bytes, &mut note).expect("the server speaks the protocol");

@@ -4,7 +4,7 @@ use super::{Now, Own, Partner, Reading, Talk, Tick, plain, words};
 use std::collections::BTreeSet;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::Event;
-use tern_protocol::phone::frame::{DeviceList, PresenceState};
+use tern_protocol::phone::frame::{DeviceList, PresenceState, ServerFrame};
 
 /// Messages of which ticks and repetitions are recognised.
 const REMEMBERED_COUNT: usize = 10_000;
@@ -19,7 +19,16 @@ impl Talk {
                 self.me = Some((account, device));
                 self.ahead_ms = (time_ms as i64).saturating_sub(now.unix_ms as i64);
             }
-            Event::Deliver { number, from, id, time_s, from_name, body } => {
+            Event::Frame(frame) => self.hear_frame(frame, now),
+            // The rest is about the connection.
+            _ => {}
+        }
+    }
+
+    /// The same, inside the conversation.
+    pub(crate) fn hear_frame(&mut self, frame: ServerFrame<'_>, now: Now) {
+        match frame {
+            ServerFrame::Deliver { number, from, id, time_s, from_name, body } => {
                 self.ack = Some(number);
                 self.names.insert(from, plain(from_name));
                 if remember(&mut self.taken, (id, from)) {
@@ -29,7 +38,7 @@ impl Talk {
                     self.typing = self.typing.filter(|(typist, _)| *typist != from);
                 }
             }
-            Event::Copy { number, to, id, time_s, body } => {
+            ServerFrame::Copy { number, to, id, time_s, body } => {
                 self.ack = Some(number);
                 if !self.own.contains_key(&id) {
                     let (shown, text) = (self.own_message(id), plain(&String::from_utf8_lossy(body)));
@@ -37,36 +46,36 @@ impl Talk {
                     self.show(format!("#{shown} {clock} > {name}, from another device: {text}"));
                 }
             }
-            Event::Sent { id } => {
+            ServerFrame::Sent { id } => {
                 self.outbox.done(id);
                 self.tick(id, Tick::Sent, None);
             }
-            Event::Delivered { number, by, id, .. } => {
+            ServerFrame::Delivered { number, by, id, .. } => {
                 self.ack = Some(number);
                 self.tick(id, Tick::Delivered, Some(by));
             }
-            Event::Read { number, by, id, .. } => {
+            ServerFrame::Read { number, by, id, .. } => {
                 self.ack = Some(number);
                 self.tick(id, Tick::Read, Some(by));
             }
-            Event::ReadTaken { author, id } => {
+            ServerFrame::ReadTaken { author, id } => {
                 self.readings.retain(|reading| (reading.author, reading.id) != (author, id));
             }
-            Event::Busy { id, retry_ms } => {
+            ServerFrame::Busy { id, retry_ms } => {
                 let at_ms = now.mono_ms + self.with_jitter(retry_ms);
                 self.outbox.busy(id, at_ms);
             }
-            Event::Expired { id } => {
+            ServerFrame::Expired { id } => {
                 self.gave_up(id, "is too old to be tried again: it may have arrived or not")
             }
-            Event::Unknown { id } => self.gave_up(id, "did not go: its recipient is gone"),
-            Event::Found { account, name } => self.found(account, name, now),
-            Event::Presence { account, state, seen_s } => self.presence(account, state, seen_s),
-            Event::Typing { from, on } => self.typing(from, on, now),
-            Event::Devices { list } => self.devices(list),
-            Event::DevicesRefused { code } => self.show(words::devices_refused(code)),
-            Event::Drained => self.drained = true,
-            // The rest is about the connection.
+            ServerFrame::Unknown { id } => self.gave_up(id, "did not go: its recipient is gone"),
+            ServerFrame::Found { account, name } => self.found(account, name, now),
+            ServerFrame::Presence { account, state, seen_s } => self.presence(account, state, seen_s),
+            ServerFrame::Typing { from, on } => self.typing(from, on, now),
+            ServerFrame::Devices { list } => self.devices(list),
+            ServerFrame::DevicesRefused { code } => self.show(words::devices_refused(code)),
+            ServerFrame::Drained => self.drained = true,
+            // What concerns the connection itself: see `Note`.
             _ => {}
         }
     }
