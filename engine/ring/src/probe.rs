@@ -1,10 +1,30 @@
 //! What this machine offers, and what is missing and how to get it.
 //!
-//! Run at start, before anything is served: each finding names the missing thing and the way to get it.
+//! Run at start, before anything is served: each finding names the missing thing, the kernel that brought it, and the
+//! way to get it. Things are looked for one by one, never the kernel's version: long-term kernels get some of them later.
 
-use io_uring::{IoUring, Probe, opcode};
+use crate::wake::Waker;
+use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, opcode, squeue};
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
+
+/// The first kernel with everything that a ring here needs; the README names it, too. The last thing to come was
+/// [`HAND_OVER`].
+const LINUX_NEEDED: &str = "6.3";
+/// What the kernel must tell when a descriptor goes to another ring; before, it told nobody which slot it had picked.
+const HAND_OVER: Part = Part { name: "MSG_RING that tells the slot of a sent descriptor", since: "6.3" };
+const RING_FLAGS: Part = Part { name: "SINGLE_ISSUER and DEFER_TASKRUN", since: "6.1" };
+
+/// A part of io_uring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The kernel's name for it.
+    pub name: &'static str,
+    /// The Linux version that brought it.
+    pub since: &'static str,
+}
 
 /// Something that is missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,12 +33,8 @@ pub enum Missing {
     Forbidden,
     /// The kernel has no io_uring at all.
     NoRing,
-    /// The kernel is too old for the ring's flags.
-    SetupFlags,
-    /// An operation that the kernel does not know.
-    Operation(&'static str),
-    /// A feature that the kernel does not have.
-    Feature(&'static str),
+    /// A flag, an operation or a feature that the kernel does not have.
+    Part(Part),
     /// RLIMIT_NOFILE is lower than the descriptor table needs.
     Descriptors {
         /// The soft limit now.
@@ -40,16 +56,11 @@ impl fmt::Display for Missing {
                  seccomp=deploy/seccomp.json, or another profile with io_uring_setup, io_uring_enter and \
                  io_uring_register). On the host: sysctl kernel.io_uring_disabled must be 0",
             ),
-            Self::NoRing => f.write_str("this kernel has no io_uring: Linux 6.1 or later is needed"),
-            Self::SetupFlags => f.write_str(
-                "this kernel refuses the ring's flags (SINGLE_ISSUER, DEFER_TASKRUN): Linux 6.1 or later is needed",
+            Self::NoRing => write!(f, "this kernel has no io_uring: Linux {LINUX_NEEDED} or newer is needed"),
+            Self::Part(Part { name, since }) => write!(
+                f,
+                "this kernel's io_uring lacks {name}, which came with Linux {since}: Linux {LINUX_NEEDED} or newer is needed"
             ),
-            Self::Operation(name) => {
-                write!(f, "this kernel has no io_uring operation {name}: Linux 6.1 or later is needed")
-            }
-            Self::Feature(name) => {
-                write!(f, "this kernel's io_uring has no feature {name}: Linux 6.1 or later is needed")
-            }
             Self::Descriptors { soft, hard, needed } => write!(
                 f,
                 "open files are limited to {soft} (hard limit {hard}) and {needed} are needed: raise it with ulimit -n \
@@ -85,19 +96,61 @@ pub fn run(descriptor_count: u32) -> Vec<Missing> {
         missing.push(Missing::Other(error.to_string()));
         return missing;
     }
-    for (name, code) in OPERATIONS {
-        if !probe.is_supported(code) {
-            missing.push(Missing::Operation(name));
+    let operations = OPERATIONS.iter().filter(|operation| !probe.is_supported(operation.2));
+    missing.extend(operations.map(|&(name, since, _)| Missing::Part(Part { name, since })));
+    let features = [
+        ("NODROP", "5.5", ring.params().is_feature_nodrop()),
+        ("EXT_ARG", "5.11", ring.params().is_feature_ext_arg()),
+        ("FAST_POLL", "5.7", ring.params().is_feature_fast_poll()),
+        ("CQE_SKIP", "5.17", ring.params().is_feature_skip_cqe_on_success()),
+    ];
+    let features = features.iter().filter(|feature| !feature.2);
+    missing.extend(features.map(|&(name, since, _)| Missing::Part(Part { name, since })));
+    if missing.is_empty() {
+        match hands_over() {
+            Ok(true) => {}
+            Ok(false) => missing.push(Missing::Part(HAND_OVER)),
+            Err(error) => missing.push(explain(&error)),
         }
     }
-    let features = [
-        ("NODROP", ring.params().is_feature_nodrop()),
-        ("EXT_ARG", ring.params().is_feature_ext_arg()),
-        ("FAST_POLL", ring.params().is_feature_fast_poll()),
-        ("CQE_SKIP", ring.params().is_feature_skip_cqe_on_success()),
-    ];
-    missing.extend(features.iter().filter(|feature| !feature.1).map(|feature| Missing::Feature(feature.0)));
     missing
+}
+
+/// Whether a descriptor that is sent to another ring arrives with the number of its slot there. No flag of the kernel
+/// says so: it is tried.
+fn hands_over() -> io::Result<bool> {
+    let ring = || -> io::Result<IoUring> {
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(4)?;
+        ring.submitter().register_files_sparse(2)?;
+        Ok(ring)
+    };
+    let (mut source, mut target) = (ring()?, ring()?);
+    // Any descriptor does; no filter of system calls that lets a ring work forbids this one.
+    let file = Waker::new()?;
+    source.submitter().register_files_update(0, &[file.counter.as_raw_fd()])?;
+    // The target's first slot is taken: the kernel must pick the second, and say so.
+    target.submitter().register_files_update(0, &[file.counter.as_raw_fd()])?;
+    let to = Fd(target.as_raw_fd());
+    let send = opcode::MsgRingSendFd::new(to, Fixed(0), DestinationSlot::auto_target(), 7).build();
+    push(&mut source, &send)?;
+    if completion(&mut source)?.is_none_or(|sent| sent < 0) {
+        return Ok(false);
+    }
+    Ok(completion(&mut target)? == Some(1))
+}
+
+fn push(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
+    // SAFETY: the entry names descriptors only, and no memory of ours.
+    unsafe { ring.submission().push(entry) }.map_err(io::Error::other)
+}
+
+/// The result of the next completion, if one comes within a second.
+fn completion(ring: &mut IoUring) -> io::Result<Option<i32>> {
+    let limit = Timespec::new().sec(1);
+    match ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit)) {
+        Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error),
+        _ => Ok(ring.completion().next().map(|entry| entry.result())),
+    }
 }
 
 /// What an error of [`crate::Ring::new`] means.
@@ -106,7 +159,7 @@ pub fn explain(error: &io::Error) -> Missing {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Missing::Forbidden,
         Some(libc::ENOSYS) => Missing::NoRing,
-        Some(libc::EINVAL) => Missing::SetupFlags,
+        Some(libc::EINVAL) => Missing::Part(RING_FLAGS),
         Some(libc::EMFILE) => {
             let limit = descriptor_limit();
             Missing::Descriptors { soft: limit.rlim_cur, hard: limit.rlim_max, needed: limit.rlim_cur + 1 }
@@ -115,19 +168,21 @@ pub fn explain(error: &io::Error) -> Missing {
     }
 }
 
-const OPERATIONS: [(&str, u8); 12] = [
-    ("ACCEPT", opcode::Accept::CODE),
-    ("CONNECT", opcode::Connect::CODE),
-    ("RECV", opcode::Recv::CODE),
-    ("SEND", opcode::Send::CODE),
-    ("SHUTDOWN", opcode::Shutdown::CODE),
-    ("CLOSE", opcode::Close::CODE),
-    ("MSG_RING", opcode::MsgRingData::CODE),
-    ("FILES_UPDATE", opcode::FilesUpdate::CODE),
-    ("READ", opcode::Read::CODE),
-    ("WRITE", opcode::Write::CODE),
-    ("FSYNC", opcode::Fsync::CODE),
-    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+/// Name, the Linux version that brought it, code.
+const OPERATIONS: [(&str, &str, u8); 13] = [
+    ("ACCEPT", "5.5", opcode::Accept::CODE),
+    ("CONNECT", "5.5", opcode::Connect::CODE),
+    ("RECV", "5.6", opcode::Recv::CODE),
+    ("SEND", "5.6", opcode::Send::CODE),
+    ("SHUTDOWN", "5.11", opcode::Shutdown::CODE),
+    ("CLOSE", "5.6", opcode::Close::CODE),
+    ("POLL_ADD", "5.1", opcode::PollAdd::CODE),
+    ("MSG_RING", "5.18", opcode::MsgRingData::CODE),
+    ("FILES_UPDATE", "5.6", opcode::FilesUpdate::CODE),
+    ("READ", "5.6", opcode::Read::CODE),
+    ("WRITE", "5.6", opcode::Write::CODE),
+    ("FSYNC", "5.1", opcode::Fsync::CODE),
+    ("ASYNC_CANCEL", "5.5", opcode::AsyncCancel::CODE),
 ];
 
 fn descriptor_limit() -> libc::rlimit {
@@ -171,6 +226,20 @@ mod tests {
             assert!(matches!(missing[..], [Missing::Descriptors { .. }]), "{missing:?}");
             assert!(missing[0].to_string().contains("LimitNOFILE"));
         }
+    }
+
+    #[test]
+    fn what_is_missing_names_itself_its_kernel_and_the_one_that_has_all() {
+        let text = explain(&io::Error::from_raw_os_error(libc::EINVAL)).to_string();
+        assert!(text.contains("DEFER_TASKRUN, which came with Linux 6.1: Linux 6.3 or newer"), "{text}");
+        let number = |version: &str| {
+            let (major, minor) = version.split_once('.').unwrap();
+            (major.parse::<u32>().unwrap(), minor.parse::<u32>().unwrap())
+        };
+        let parts = OPERATIONS.iter().map(|operation| operation.1).chain([RING_FLAGS.since, HAND_OVER.since]);
+        assert_eq!(parts.map(number).max(), Some(number(LINUX_NEEDED)));
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&format!("Linux {LINUX_NEEDED} or newer")), "the README must say the same");
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl RingHandle {
 /// Wakes a ring from any thread; the ring reports `Woken`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Waker {
-    counter: Arc<File>,
+    pub(crate) counter: Arc<File>,
 }
 
 impl Waker {

@@ -94,7 +94,7 @@ impl Fleet {
         let (buffer_count, buffer_bytes) = if config.one_of_many { BUFFERS_OF_MANY } else { BUFFERS };
         let sizes = Config { descriptor_count, buffer_count, buffer_bytes, ..Config::default() };
         let ring =
-            Ring::new(&sizes).map_err(|error| anyhow::anyhow!("{:?}", tern_ring::probe::explain(&error)))?;
+            Ring::new(&sizes).map_err(|error| anyhow::anyhow!("{}", tern_ring::probe::explain(&error)))?;
         let mut seed = [0; 32];
         aws_lc_rs::rand::fill(&mut seed).ok().context("no random numbers from the system")?;
         let mut timers = Timers::default();
