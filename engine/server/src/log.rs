@@ -1,15 +1,17 @@
 //! The log on standard error: text or JSON, and warnings that repeat are written a few times a second and counted
-//! beyond that, so that a storm fills no drive.
+//! beyond that, so that a storm fills no drive. The count is told with the next line of the same place, within a minute
+//! in a line of its own, and in `/metrics`.
 
 use crate::config::{LogFormat, LogSettings};
 use crate::exit::Failure;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -17,6 +19,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The stretch of time that repeats are counted in.
 const WINDOW: Duration = Duration::from_secs(1);
+/// How often [`tell_suppressed`] wants to be called.
+pub(crate) const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What judges this process's log.
+static LIMITER: OnceLock<Arc<Limiter>> = OnceLock::new();
 
 /// Starts the log. `TERN_LOG` chooses what is written, `TERN_LOG_FORMAT` (over the file) its form.
 ///
@@ -33,7 +40,7 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         // A log that cannot be written must not end the node.
         .log_internal_errors(false);
-    let limiter = Limiter::new(settings.repeats_per_s);
+    let limiter = Arc::clone(LIMITER.get_or_init(|| Arc::new(Limiter::new(settings.repeats_per_s))));
     match format {
         LogFormat::Text => {
             let inner = Format::default();
@@ -45,6 +52,31 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Says what was left out since it was last said, if anything was: where, and how often.
+pub(crate) fn tell_suppressed() {
+    tell_before(Instant::now());
+}
+
+/// The same for the last time: also of places whose second is not over.
+pub(crate) fn tell_last_suppressed() {
+    tell_before(Instant::now() + WINDOW);
+}
+
+fn tell_before(now: Instant) {
+    let untold = LIMITER.get().map(|limiter| limiter.take_untold(now)).unwrap_or_default();
+    if untold.is_empty() {
+        return;
+    }
+    let suppressed_count: u64 = untold.iter().map(|(_, count)| count).sum();
+    let places: Vec<String> = untold.iter().map(|(place, count)| format!("{count} x {place}")).collect();
+    warn!(suppressed_count, places = places.join(", "), "repeated warnings were left out");
+}
+
+/// Lines that were left out since the start.
+pub(crate) fn suppressed_count() -> u64 {
+    LIMITER.get().map_or(0, |limiter| limiter.suppressed_count.load(Ordering::Relaxed))
 }
 
 fn format_named(text: &str) -> Result<LogFormat, Failure> {
@@ -70,50 +102,72 @@ enum Verdict {
 struct Limiter {
     each_per_s: u32,
     places: Mutex<HashMap<Identifier, Repeats>>,
+    /// Of all places, since the start.
+    suppressed_count: AtomicU64,
 }
+
+/// Where a line of the log comes from: module and line of the program's text.
+type Place = (&'static str, u32);
 
 #[derive(Debug)]
 struct Repeats {
+    place: Place,
     since: Instant,
     written_count: u32,
+    /// Since it was last told.
     suppressed_count: u64,
 }
 
 impl Limiter {
     fn new(each_per_s: u32) -> Self {
-        Self { each_per_s, places: Mutex::default() }
+        Self { each_per_s, places: Mutex::default(), suppressed_count: AtomicU64::new(0) }
     }
 
     /// Places are written in the program's text, so that their number is bounded.
-    fn judge(&self, place: Identifier, now: Instant) -> Verdict {
+    fn judge(&self, id: Identifier, place: Place, now: Instant) -> Verdict {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Repeats { since: now, written_count: 0, suppressed_count: 0 };
-        let repeats = places.entry(place).or_insert_with(fresh);
+        let fresh = || Repeats { place, since: now, written_count: 0, suppressed_count: 0 };
+        let repeats = places.entry(id).or_insert_with(fresh);
         let mut suppressed_count = 0;
         if now.saturating_duration_since(repeats.since) >= WINDOW {
             suppressed_count = std::mem::replace(repeats, fresh()).suppressed_count;
         }
         if repeats.written_count == self.each_per_s {
             repeats.suppressed_count += 1;
+            self.suppressed_count.fetch_add(1, Ordering::Relaxed);
             return Verdict::Suppressed;
         }
         repeats.written_count += 1;
         Verdict::Written { suppressed_count }
     }
 
-    fn judge_event(&self, meta: &Metadata<'_>) -> Verdict {
+    /// What no line has told yet, most first. A place whose second is not over tells it itself soon, or the next time.
+    fn take_untold(&self, now: Instant) -> Vec<(String, u64)> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |repeats: &Repeats| now.saturating_duration_since(repeats.since) >= WINDOW;
+        let untold = places.values_mut().filter(|repeats| repeats.suppressed_count > 0 && is_over(repeats));
+        let told = untold.map(|repeats| {
+            let (module, line) = repeats.place;
+            (format!("{module}:{line}"), std::mem::take(&mut repeats.suppressed_count))
+        });
+        let mut told: Vec<_> = told.collect();
+        told.sort_unstable_by(|(a, more), (b, less)| (less, a).cmp(&(more, b)));
+        told
+    }
+
+    fn judge_event(&self, meta: &'static Metadata<'static>) -> Verdict {
         // What is said on purpose is said; only what goes wrong repeats by itself.
         if *meta.level() > Level::WARN {
             return Verdict::Written { suppressed_count: 0 };
         }
-        self.judge(meta.callsite(), Instant::now())
+        self.judge(meta.callsite(), (meta.target(), meta.line().unwrap_or(0)), Instant::now())
     }
 }
 
 /// A format that leaves repeats out.
 struct Calm<F> {
     inner: F,
-    limiter: Limiter,
+    limiter: Arc<Limiter>,
 }
 
 impl<S, N> FormatEvent<S, N> for Calm<Format>
@@ -177,7 +231,6 @@ where
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::sync::Arc;
     use tracing_subscriber::fmt::MakeWriter;
 
     /// Two places to be told apart.
@@ -198,17 +251,42 @@ mod tests {
     fn repeats_are_counted_and_told() {
         let (limiter, start) = (Limiter::new(2), Instant::now());
         let [one, other] = two_places();
-        let at = |ms: u64| start + Duration::from_millis(ms);
+        let judge =
+            |id: &Identifier, ms| limiter.judge(id.clone(), ("ring", 7), start + Duration::from_millis(ms));
         let written = |suppressed_count| Verdict::Written { suppressed_count };
-        assert_eq!(limiter.judge(one.clone(), at(0)), written(0));
-        assert_eq!(limiter.judge(one.clone(), at(1)), written(0));
+        assert_eq!(judge(&one, 0), written(0));
+        assert_eq!(judge(&one, 1), written(0));
         for ms in 2..10 {
-            assert_eq!(limiter.judge(one.clone(), at(ms)), Verdict::Suppressed);
+            assert_eq!(judge(&one, ms), Verdict::Suppressed);
         }
-        assert_eq!(limiter.judge(other, at(10)), written(0), "another place has its own count");
-        assert_eq!(limiter.judge(one.clone(), at(1000)), written(8));
-        assert_eq!(limiter.judge(one.clone(), at(1001)), written(0));
-        assert_eq!(limiter.judge(one, at(1002)), Verdict::Suppressed);
+        assert_eq!(judge(&other, 10), written(0), "another place has its own count");
+        assert_eq!(judge(&one, 1000), written(8));
+        assert_eq!(judge(&one, 1001), written(0));
+        assert_eq!(judge(&one, 1002), Verdict::Suppressed);
+    }
+
+    #[test]
+    fn what_no_line_has_told_is_told_once() {
+        let (limiter, start) = (Limiter::new(1), Instant::now());
+        let [one, other] = two_places();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let judge = |id: &Identifier, name, ms| limiter.judge(id.clone(), (name, 7), at(ms));
+        for ms in 0..3 {
+            judge(&one, "ring", ms);
+        }
+        for ms in 0..10 {
+            judge(&other, "disk", ms);
+        }
+        assert_eq!(limiter.take_untold(at(500)), [], "its second is not over");
+        let told = [("disk:7".to_string(), 9), ("ring:7".to_string(), 2)];
+        assert_eq!(limiter.take_untold(at(60_000)), told);
+        assert_eq!(limiter.take_untold(at(120_000)), [], "once");
+        assert_eq!(
+            judge(&one, "ring", 120_001),
+            Verdict::Written { suppressed_count: 0 },
+            "nor by the next line"
+        );
+        assert_eq!(limiter.suppressed_count.load(Ordering::Relaxed), 11, "the sum stays");
     }
 
     #[derive(Clone, Default)]
@@ -247,7 +325,7 @@ mod tests {
     #[test]
     fn a_storm_of_warnings_is_a_few_lines() {
         let text = Text::default();
-        let format = Calm { inner: Format::default(), limiter: Limiter::new(3) };
+        let format = Calm { inner: Format::default(), limiter: Arc::new(Limiter::new(3)) };
         let builder = tracing_subscriber::fmt().with_writer(text.clone()).with_ansi(false);
         tracing::subscriber::with_default(builder.event_format(format).finish(), storm);
         let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
@@ -259,7 +337,7 @@ mod tests {
     #[test]
     fn the_same_as_json_lines() {
         let text = Text::default();
-        let format = CalmJson(Calm { inner: Format::default().json(), limiter: Limiter::new(3) });
+        let format = CalmJson(Calm { inner: Format::default().json(), limiter: Arc::new(Limiter::new(3)) });
         let builder = tracing_subscriber::fmt().with_writer(text.clone()).fmt_fields(JsonFields::new());
         tracing::subscriber::with_default(builder.event_format(format).finish(), storm);
         let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();

@@ -112,13 +112,16 @@ async fn control_loop(
     say_ready(&plane);
 
     let exited = plane.exited();
+    let mut tells = tokio::time::interval(log::TELL_EVERY);
     let exit = loop {
         tokio::select! {
             exit = exited.recv_async() => break exit,
             _ = terminate.recv() => plane.drain(),
             _ = interrupt.recv() => plane.drain(),
+            _ = tells.tick() => log::tell_suppressed(),
         }
     };
+    log::tell_last_suppressed();
     service.abort();
     Ok(match exit {
         Ok(exit) => ending(&exit),

@@ -7,6 +7,7 @@ use super::exposition::{CONTENT_TYPE, Kind, Labels, Page};
 use super::plane::Plane;
 use super::process::Usage;
 use super::reply::Refusal;
+use crate::log;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -47,6 +48,8 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     let started = plane.started_unix_s();
     page.family("process_start_time_seconds", Kind::Gauge, "When the node began to serve, Unix time.")
         .sample(&[], started);
+    let help = "Warnings that were left out of the log because they repeated too fast.";
+    page.family("tern_log_suppressed_lines", Kind::Counter, help).sample(&[], log::suppressed_count());
     let mut refused = page.family(
         "tern_admin_refusals",
         Kind::Counter,

@@ -74,6 +74,7 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_envelopes_out_total{shard=\"0\",to=\"mesh\",lane=\"bulk\",kind=\"message\"}",
         "tern_envelopes_in_total{shard=\"1\",kind=\"delivered\"}",
         "tern_limit_hits_total{shard=\"0\",limit=\"mailbox_count\"}",
+        "tern_log_suppressed_lines_total ",
         "process_resident_memory_bytes ",
         "process_open_fds ",
         "process_start_time_seconds ",

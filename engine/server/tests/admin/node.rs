@@ -95,10 +95,11 @@ impl Node {
         path
     }
 
-    /// What it said on standard error, after its end.
+    /// Drains it: what it said on standard error.
     pub(crate) fn end(mut self) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
         let mut text = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         text
