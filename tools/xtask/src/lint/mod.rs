@@ -11,34 +11,61 @@ use anyhow::{Result, bail};
 const SHIPPED: [&str; 3] = ["tern-server", "tern-load", "tern-ctl"];
 
 /// A name and what it does.
-type Check = (&'static str, fn() -> Result<()>);
+type Check = (&'static str, fn() -> Result<Looked>);
+
+/// What a check that found nothing wrong has seen.
+enum Looked {
+    /// All that it is for.
+    Well,
+    /// Nothing: for this reason it could not look.
+    Skipped(&'static str),
+}
 
 /// Runs every check and tells all that failed, not only the first.
 pub(crate) fn lint() -> Result<()> {
     let checks: [Check; 8] = [
-        ("format", format),
-        ("clippy", clippy),
-        ("dependencies", dependencies),
+        ("format", || format().map(well)),
+        ("clippy", || clippy().map(well)),
+        ("dependencies", || dependencies().map(well)),
         ("advisories", advisories),
-        ("deliberate bugs", bugs_stay_out),
-        ("unsafe", || house::unsafe_only_in_ring(&root())),
-        ("ignored tests", || house::nothing_ignored(&root())),
-        ("promises", || promises::check(&root())),
+        ("deliberate bugs", || bugs_stay_out().map(well)),
+        ("unsafe", || house::unsafe_only_in_ring(&root()).map(well)),
+        ("ignored tests", || house::nothing_ignored(&root()).map(well)),
+        ("promises", || promises::check(&root()).map(well)),
     ];
-    let mut failed = Vec::new();
-    for (name, check) in checks {
-        match check() {
-            Ok(()) => println!("lint: {name}: ok"),
-            Err(error) => {
-                println!("lint: {name}: FAILED: {error:#}");
-                failed.push(name);
-            }
-        }
+    let results = checks.map(|(name, check)| {
+        let result = check();
+        println!("lint: {name}: {}", verdict(&result));
+        (name, result)
+    });
+    println!("lint: {}", summary(&results)?);
+    Ok(())
+}
+
+const fn well((): ()) -> Looked {
+    Looked::Well
+}
+
+fn verdict(result: &Result<Looked>) -> String {
+    match result {
+        Ok(Looked::Well) => "ok".into(),
+        Ok(Looked::Skipped(why)) => format!("SKIPPED, {why}"),
+        Err(error) => format!("FAILED: {error:#}"),
     }
+}
+
+/// The last line: what was skipped is no success.
+fn summary(results: &[(&'static str, Result<Looked>)]) -> Result<String> {
+    let names = |of: fn(&Result<Looked>) -> bool| -> Vec<&str> {
+        results.iter().filter(|(_, result)| of(result)).map(|(name, _)| *name).collect()
+    };
+    let failed = names(Result::is_err);
     if !failed.is_empty() {
         bail!("lint failed: {}", failed.join(", "));
     }
-    Ok(())
+    let skipped = names(|result| matches!(result, Ok(Looked::Skipped(_))));
+    let well = format!("{} checks ok", results.len() - skipped.len());
+    Ok(if skipped.is_empty() { well } else { format!("{well}, SKIPPED: {}", skipped.join(", ")) })
 }
 
 fn format() -> Result<()> {
@@ -63,15 +90,12 @@ fn dependencies() -> Result<()> {
 }
 
 /// The advisory database is somewhere else: where it cannot be reached, that is said and nothing fails.
-fn advisories() -> Result<()> {
+fn advisories() -> Result<Looked> {
     let mut fetch = cargo();
     fetch.args(["deny", "fetch", "db"]);
     match output_of(&mut fetch) {
-        Ok(_) => run(cargo().args(["deny", "check", "advisories"])),
-        Err(_) => {
-            println!("lint: advisories: SKIPPED, the database cannot be reached");
-            Ok(())
-        }
+        Ok(_) => run(cargo().args(["deny", "check", "advisories"])).map(well),
+        Err(_) => Ok(Looked::Skipped("the database cannot be reached")),
     }
 }
 
@@ -113,7 +137,18 @@ fn has_bugs(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::has_bugs;
+    use super::{Looked, has_bugs, summary, verdict};
+
+    #[test]
+    fn what_was_skipped_is_never_called_ok() {
+        let skipped = || ("advisories", Ok(Looked::Skipped("nobody is there")));
+        assert_eq!(verdict(&skipped().1), "SKIPPED, nobody is there");
+        let text = summary(&[("format", Ok(Looked::Well)), skipped()]).unwrap();
+        assert_eq!(text, "1 checks ok, SKIPPED: advisories");
+        let failed = summary(&[("format", Err(anyhow::anyhow!("x"))), skipped()]).unwrap_err();
+        assert_eq!(failed.to_string(), "lint failed: format");
+        assert_eq!(summary(&[("format", Ok(Looked::Well))]).unwrap(), "1 checks ok");
+    }
 
     #[test]
     fn a_feature_is_seen_in_each_form() {
