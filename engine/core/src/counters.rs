@@ -97,6 +97,10 @@ define_counters! {
     devices_revoked,
     /// Presence and typing dropped for want of room.
     ephemeral_dropped,
+    /// Watches refused: an account had as many as it may (1,024), or the shard.
+    refused_watches as limit_hits { limit = "watch_count" },
+    /// Watches now, ended ones included until they are forgotten.
+    watches_now,
     /// Sessions replaced by a newer login of the same device.
     sessions_replaced,
     /// Accounts made.

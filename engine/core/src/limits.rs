@@ -18,6 +18,7 @@
 //! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
 //! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
 //! | refused streams | `refusal_count` | newly refused ones are not kept in order |
+//! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens |
 //! | lanes to other shards | `lane_bytes` for messages; `lane_backlog_bytes` more for control | `busy`; dropped and owed |
 //! | accounts | `account_count` | told to come back |
@@ -35,6 +36,7 @@ const RECORDS_BYTES: usize = 128 << 10;
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
 use crate::lanes::LANE_BYTES_MIN;
+use crate::presence::WATCHER_COUNT_MAX;
 
 /// The limits of a node, each per shard unless its name says otherwise. `Default` is what `tern` starts with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +127,9 @@ pub struct Limits {
     pub hand_over_count: u32,
     /// Refused streams that a home remembers; past it newly refused ones are not kept in order.
     pub refusal_count: u32,
+    /// Watches of presence that a shard's accounts hold, up to 32 bytes each; past it one who wants to watch is told
+    /// the present state and refused the changes.
+    pub watch_count: u32,
     /// Bytes of buffers that edges hold (half records, frames behind a send) or that wait to be used again. Each edge
     /// always has its share of an eighth; past the half, an edge that holds more than its share is ended
     /// (`Goodbye(Busy)`), or gets no more mail until it has taken what it has.
@@ -180,6 +185,7 @@ impl Default for Limits {
             deferred_count: 8_192,
             hand_over_count: 4_096,
             refusal_count: 250_000,
+            watch_count: 1_000_000,
             edge_bytes: 256 << 20,
             ready_key_count: 16_384,
             unanswered_count: 2_000_000,
@@ -239,6 +245,8 @@ impl Limits {
             ("deferred_count", self.deferred_count >= 1, "at least 1"),
             ("hand_over_count", self.hand_over_count >= 1, "at least 1"),
             ("refusal_count", self.refusal_count >= 1024, "at least 1024"),
+            // One account must not be able to use up all.
+            ("watch_count", self.watch_count as usize >= 4 * WATCHER_COUNT_MAX, "at least 4096"),
             (
                 "edge_bytes",
                 self.edge_bytes >= EDGE_SHARE_BYTES * self.connection_count as usize + RECORDS_BYTES,

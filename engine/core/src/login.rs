@@ -171,6 +171,7 @@ impl Shard {
             }
         }
         let Some(mut account) = self.accounts.remove(index) else { return };
+        self.watches.count -= account.presence.watch_count();
         while let Some(entry) = account.mailbox.pop_any() {
             self.counters.mail_count_now -= 1;
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));

@@ -6,8 +6,10 @@ use crate::io::{Lane, Now};
 use crate::session::SessionId;
 use crate::shard::Shard;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem::replace;
+use rand_chacha::rand_core::RngCore;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::frame::{PresenceState, ServerFrame};
@@ -15,8 +17,13 @@ use tern_storage::mailbox::DEVICES_MAX;
 
 /// How long a watch lasts, seconds.
 const WATCH_S: u32 = 600;
-/// Who may watch one account at a time; a further one is answered once and not told of changes.
-const WATCHER_COUNT_MAX: usize = 1024;
+/// Who may watch one account at a time, and all accounts of a shard: `limits.watch_count`. A further one is answered
+/// once, refused, and not told of changes.
+pub(crate) const WATCHER_COUNT_MAX: usize = 1024;
+/// How long one who was refused shall wait at least, milliseconds; and up to as much again.
+const WATCH_RETRY_MS: u32 = 60_000;
+/// In the number of a `Presence` envelope: the watch that it answers was refused.
+const REFUSED: u64 = 1 << 40;
 
 #[derive(Clone, Copy, Debug)]
 struct Watcher {
@@ -39,6 +46,22 @@ struct Watched {
     by: Vec<Watcher>,
     /// What they know.
     told: PresenceState,
+}
+
+/// The watches of all accounts of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    /// Those that accounts hold, ended ones included until somebody looks.
+    pub(crate) count: usize,
+    /// When to look for ended ones next, seconds of Unix time, and where: each watched account once, in order of time.
+    looks: VecDeque<(u32, AccountIndex)>,
+}
+
+impl Presence {
+    /// Watches that it holds.
+    pub(crate) fn watch_count(&self) -> usize {
+        self.watched.as_ref().map_or(0, |watched| watched.by.len())
+    }
 }
 
 impl Shard {
@@ -91,22 +114,55 @@ impl Shard {
         let state = self.presence_of(index);
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let presence = &mut account.presence;
-        let watched =
-            presence.watched.get_or_insert_with(|| Box::new(Watched { by: Vec::new(), told: state }));
+        let (old, seen_s) = (account.presence.watched.take(), account.presence.seen_s);
+        let is_new = old.is_none();
+        let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state }));
         let watcher = Watcher {
             account: envelope.from(),
             device: envelope.sender_device(),
             until_s: now_s.saturating_add(WATCH_S),
         };
+        let before = watched.by.len();
         watched.by.retain(|old| {
             old.until_s > now_s && (old.account, old.device) != (watcher.account, watcher.device)
         });
-        if watched.by.len() < WATCHER_COUNT_MAX {
+        self.watches.count -= before - watched.by.len();
+        let has_room = watched.by.len() < WATCHER_COUNT_MAX
+            && self.watches.count < self.config.limits.watch_count as usize;
+        if has_room {
             watched.by.push(watcher);
+            self.watches.count += 1;
+        } else {
+            self.counters.refused_watches += 1;
         }
-        let seen_s = presence.seen_s;
-        self.cast_presence(now, envelope.to(), watcher, state, seen_s);
+        if !watched.by.is_empty() {
+            account.presence.watched = Some(watched);
+            if is_new {
+                self.watches.looks.push_back((watcher.until_s, index));
+            }
+        }
+        let refused = if has_room { 0 } else { REFUSED };
+        self.cast_presence(now, envelope.to(), watcher, state, seen_s, refused);
+    }
+
+    /// Forgets watches that have ended, of some of the accounts that are due. The rest follows at the next chores.
+    pub(crate) fn forget_watches(&mut self, now: Now) {
+        let now_s = (now.wall_ms / 1000) as u32;
+        for _ in 0..self.config.limits.step_budget {
+            let Some(&(_, index)) = self.watches.looks.front().filter(|look| look.0 <= now_s) else { break };
+            self.watches.looks.pop_front();
+            let Some(account) = self.accounts.get_mut(index) else { continue };
+            let Some(watched) = &mut account.presence.watched else { continue };
+            let before = watched.by.len();
+            watched.by.retain(|watcher| watcher.until_s > now_s);
+            watched.by.shrink_to(2 * watched.by.len());
+            self.watches.count -= before - watched.by.len();
+            if watched.by.is_empty() {
+                account.presence.watched = None;
+            } else {
+                self.watches.looks.push_back((now_s.saturating_add(WATCH_S), index));
+            }
+        }
     }
 
     /// Tells the watchers of an account, if its state is another than they know.
@@ -123,10 +179,12 @@ impl Shard {
         // Taken out for the call, and put back where somebody still watches.
         let Some(mut watched) = account.presence.watched.take() else { return };
         let id = account.id;
+        let before = watched.by.len();
         watched.by.retain(|watcher| watcher.until_s > now_s);
+        self.watches.count -= before - watched.by.len();
         if replace(&mut watched.told, state) != state {
             for &watcher in &watched.by {
-                self.cast_presence(now, id, watcher, state, now_s);
+                self.cast_presence(now, id, watcher, state, now_s, 0);
             }
         }
         if !watched.by.is_empty()
@@ -143,9 +201,10 @@ impl Shard {
         watcher: Watcher,
         state: PresenceState,
         seen_s: u32,
+        refused: u64,
     ) {
         let ends = Ends { to: watcher.account, from: account, device: watcher.device };
-        self.cast_ephemeral(now, Kind::Presence, ends, u64::from(seen_s) << 8 | state as u64);
+        self.cast_ephemeral(now, Kind::Presence, ends, refused | u64::from(seen_s) << 8 | state as u64);
     }
 
     /// The state of an account's most present device.
@@ -159,7 +218,12 @@ impl Shard {
     pub(crate) fn tell_presence(&mut self, envelope: Envelope<'_>) {
         let (state, seen_s) = (envelope.seq().0 as u8, (envelope.seq().0 >> 8) as u32);
         if let Some(state) = PresenceState::from_wire(state) {
-            self.answer(envelope, &ServerFrame::Presence { account: envelope.from(), state, seen_s });
+            let account = envelope.from();
+            self.answer(envelope, &ServerFrame::Presence { account, state, seen_s });
+            if envelope.seq().0 & REFUSED != 0 {
+                let retry_ms = WATCH_RETRY_MS + self.rng.next_u32() % WATCH_RETRY_MS;
+                self.answer(envelope, &ServerFrame::WatchRefused { account, retry_ms });
+            }
         }
     }
 

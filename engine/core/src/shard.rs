@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::measures::{self, Measures};
 use crate::networks::Network;
 use crate::partitions::PartitionMap;
+use crate::presence::Watches;
 use crate::ready_keys::ReadyKeys;
 use crate::refusal::Refusal;
 use crate::router::Router;
@@ -116,6 +117,7 @@ pub struct Shard {
     /// Ticks that nobody has confirmed: when to look again, whose mailbox, which place.
     pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
     pub(crate) sweep_at: u32,
+    pub(crate) watches: Watches,
     /// Revoked devices that mailboxes have not let go of.
     pub(crate) leaving: VecDeque<Leaving>,
 
@@ -170,6 +172,7 @@ impl Shard {
             refusals: HashMap::with_hasher(hash),
             owed: VecDeque::new(),
             sweep_at: 0,
+            watches: Watches::default(),
             leaving: VecDeque::new(),
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
@@ -309,6 +312,7 @@ impl Shard {
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
         self.forget_refusals(now);
+        self.forget_watches(now);
         self.writer.note_freed();
     }
 
@@ -320,6 +324,7 @@ impl Shard {
         self.counters.deferred_now = self.edges.deferred.len() as u64;
         self.counters.ready_keys_now = self.ready_keys.count() as u64;
         self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;
+        self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
         self.counters.mesh_out = self.router.cast_count;

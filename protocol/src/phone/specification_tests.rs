@@ -280,6 +280,10 @@ fn server_vectors() -> Vectors {
             of_server(&ServerFrame::Copy { number: 4, to: bob, id, time_s, body: b"hi" }),
         ),
         ("Devices 1 (this, online) and 2", of_server(&ServerFrame::Devices { list })),
+        (
+            "WatchRefused for 9, 60 s",
+            of_server(&ServerFrame::WatchRefused { account: bob, retry_ms: 60_000 })
+        ),
         ("DevicesRefused 14", of_server(&ServerFrame::DevicesRefused { code: ErrorCode::LastDevice })),
     ]
 }

@@ -177,6 +177,7 @@ impl Books {
                 | ServerFrame::Found { .. }
                 | ServerFrame::ServerKey { .. }
                 | ServerFrame::Presence { .. }
+                | ServerFrame::WatchRefused { .. }
                 | ServerFrame::Typing { .. }
                 | ServerFrame::Devices { .. }
                 | ServerFrame::DevicesRefused { .. } => {}

@@ -13,4 +13,5 @@ mod rot;
 mod several;
 mod storms;
 mod stuck;
+mod watches;
 mod world;

@@ -72,6 +72,7 @@ limits_table! {
     deferred_count: u32,
     hand_over_count: u32,
     refusal_count: u32,
+    watch_count: u32,
     edge_bytes: usize,
     ready_key_count: u32,
     unanswered_count: u32,

@@ -29,6 +29,7 @@ const SERVER_KEY: u8 = 0x93;
 const COPY: u8 = 0x94;
 const DEVICES: u8 = 0x95;
 const DEVICES_REFUSED: u8 = 0x96;
+const WATCH_REFUSED: u8 = 0x97;
 
 /// A frame from the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,6 +194,13 @@ pub enum ServerFrame<'a> {
         /// Why.
         code: ErrorCode,
     },
+    /// Follows the `Presence` that answers `Watch`: changes will not be told, for too many are watching.
+    WatchRefused {
+        /// Whose.
+        account: AccountId,
+        /// Ask again after so many milliseconds at the earliest.
+        retry_ms: u32,
+    },
 }
 
 impl<'a> ServerFrame<'a> {
@@ -295,6 +303,10 @@ impl<'a> ServerFrame<'a> {
             Self::ServerKey { key } => codec::append(SERVER_KEY, out, |out| out.extend_from_slice(&key)),
             Self::Devices { list } => codec::append(DEVICES, out, |out| out.extend_from_slice(list.bytes())),
             Self::DevicesRefused { code } => codec::append(DEVICES_REFUSED, out, |out| out.push(code as u8)),
+            Self::WatchRefused { account, retry_ms } => codec::append(WATCH_REFUSED, out, |out| {
+                out.extend_from_slice(&account.0.to_le_bytes());
+                out.extend_from_slice(&retry_ms.to_le_bytes());
+            }),
         }
     }
 
@@ -375,6 +387,9 @@ impl<'a> ServerFrame<'a> {
             SERVER_KEY => Self::ServerKey { key: fields.array()? },
             DEVICES_REFUSED => {
                 Self::DevicesRefused { code: ErrorCode::from_wire(fields.u8()?).ok_or(FrameError::Value)? }
+            }
+            WATCH_REFUSED => {
+                Self::WatchRefused { account: AccountId(fields.u64()?), retry_ms: fields.u32()? }
             }
             other => return Err(FrameError::Kind(other)),
         };

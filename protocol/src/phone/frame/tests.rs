@@ -71,7 +71,7 @@ const REASONS: [GoodbyeReason; 6] = [
 
 fn server_frame((kind, a, b, c, d, e, (name, body)): &Seeds) -> ServerFrame<'_> {
     let (account, id) = (AccountId(*a), MessageId(*b));
-    match kind % 21 {
+    match kind % 22 {
         0 => ServerFrame::Welcome {
             account,
             device: DeviceId(*e),
@@ -104,6 +104,7 @@ fn server_frame((kind, a, b, c, d, e, (name, body)): &Seeds) -> ServerFrame<'_> 
         17 => ServerFrame::ServerKey { key: key(*a) },
         18 => ServerFrame::Devices { list: DeviceList::parse(&body[..body.len() / 35 * 35]).unwrap() },
         19 => ServerFrame::DevicesRefused { code: CODES[usize::from(*e) % CODES.len()] },
+        20 => ServerFrame::WatchRefused { account, retry_ms: *c },
         _ => ServerFrame::Goodbye { reason: REASONS[usize::from(*e) % REASONS.len()], retry_ms: *c },
     }
 }
@@ -200,7 +201,7 @@ fn a_stray_byte_in_a_fixed_frame_is_refused() {
 
 #[test]
 fn reserved_kinds_are_refused() {
-    for kind in [0_u8, 0x0e, 0x7f, 0x80, 0x90, 0x97, 0xff] {
+    for kind in [0_u8, 0x0e, 0x7f, 0x80, 0x90, 0x98, 0xff] {
         let plain = [0, 0, 0, kind];
         assert_eq!(ClientFrame::decode_first(&plain), Err(FrameError::Kind(kind)));
         assert_eq!(ServerFrame::decode_first(&plain), Err(FrameError::Kind(kind)));

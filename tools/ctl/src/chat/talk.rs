@@ -49,7 +49,8 @@ enum Partner {
     Known {
         name: String,
         account: AccountId,
-        watched_ms: Option<u64>,
+        /// When its presence is asked for next.
+        watch_at_ms: u64,
     },
 }
 
@@ -150,7 +151,7 @@ impl Talk {
         self.readings.iter_mut().for_each(|reading| reading.said_ms = None);
         match &mut self.partner {
             Partner::Asked { asked_ms, .. } => *asked_ms = None,
-            Partner::Known { watched_ms, .. } => *watched_ms = None,
+            Partner::Known { watch_at_ms, .. } => *watch_at_ms = 0,
             Partner::Nobody => {}
         }
         (self.ack, self.drained) = (None, false);
@@ -166,8 +167,8 @@ impl Talk {
                 *asked_ms = Some(now_ms);
                 self.says.push(Say::Lookup(name.clone()));
             }
-            Partner::Known { account, watched_ms, .. } if is_due(*watched_ms, WATCH_AGAIN_MS) => {
-                *watched_ms = Some(now_ms);
+            Partner::Known { account, watch_at_ms, .. } if now_ms >= *watch_at_ms => {
+                *watch_at_ms = now_ms + WATCH_AGAIN_MS;
                 self.says.push(Say::Frame(ClientFrame::Watch { account: *account }));
             }
             _ => {}
@@ -229,7 +230,7 @@ impl Talk {
         self.show(format!("you are {}: {me}", self.name));
         self.presence = None;
         match &mut self.partner {
-            Partner::Known { watched_ms, .. } => *watched_ms = None,
+            Partner::Known { watch_at_ms, .. } => *watch_at_ms = 0,
             Partner::Asked { .. } | Partner::Nobody => self.show("you talk to nobody: /to NAME".into()),
         }
     }

@@ -156,6 +156,16 @@ fn a_busy_server_and_a_lost_connection_get_the_same_ids_again() {
 }
 
 #[test]
+fn a_refused_watch_is_asked_for_again_when_the_server_says() {
+    let mut talk = ann_and_bob();
+    talk.hear_frame(ServerFrame::WatchRefused { account: BOB, retry_ms: 60_000 }, at(10));
+    assert_eq!(says(&mut talk, 60_009), []);
+    assert_eq!(says(&mut talk, 60_010), [Say::Frame(ClientFrame::Watch { account: BOB })]);
+    assert_eq!(says(&mut talk, 599_000), []);
+    assert_eq!(says(&mut talk, 600_010), [Say::Frame(ClientFrame::Watch { account: BOB })]);
+}
+
+#[test]
 fn copies_and_presence_are_shown_once() {
     let mut talk = ann_and_bob();
     let id = MessageId::new(1_700_000_000, 1 << 16);

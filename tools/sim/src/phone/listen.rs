@@ -103,6 +103,7 @@ impl Heard {
                 ServerFrame::Error { .. }
                 | ServerFrame::Welcome { .. }
                 | ServerFrame::Presence { .. }
+                | ServerFrame::WatchRefused { .. }
                 | ServerFrame::Typing { .. }
                 | ServerFrame::Devices { .. }
                 | ServerFrame::DevicesRefused { .. }

@@ -25,6 +25,7 @@ pub(crate) enum Heard {
     Devices(Vec<(u16, bool)>),
     DevicesRefused(String),
     Presence(PresenceState),
+    WatchRefused,
     Typing(bool),
     TicketRefused,
     ServerKey([u8; 32]),
@@ -126,6 +127,7 @@ impl Phone {
                 ServerFrame::DevicesRefused { code } => {
                     heard.push(Heard::DevicesRefused(format!("{code:?}")))
                 }
+                ServerFrame::WatchRefused { .. } => heard.push(Heard::WatchRefused),
                 ServerFrame::Presence { state, .. } => heard.push(Heard::Presence(state)),
                 ServerFrame::Typing { on, .. } => heard.push(Heard::Typing(on)),
                 _ => {}

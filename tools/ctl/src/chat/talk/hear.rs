@@ -71,6 +71,7 @@ impl Talk {
             ServerFrame::Unknown { id } => self.gave_up(id, "did not go: its recipient is gone"),
             ServerFrame::Found { account, name } => self.found(account, name, now),
             ServerFrame::Presence { account, state, seen_s } => self.presence(account, state, seen_s),
+            ServerFrame::WatchRefused { account, retry_ms } => self.watch_refused(account, retry_ms, now),
             ServerFrame::Typing { from, on } => self.typing(from, on, now),
             ServerFrame::Devices { list } => self.devices(list),
             ServerFrame::DevicesRefused { code } => self.show(words::devices_refused(code)),
@@ -123,7 +124,7 @@ impl Talk {
             return;
         };
         let held = std::mem::take(held);
-        self.partner = Partner::Known { name: name.into(), account, watched_ms: None };
+        self.partner = Partner::Known { name: name.into(), account, watch_at_ms: 0 };
         self.show(format!("you talk to {name}"));
         for text in held {
             self.write(&text, now);
@@ -136,6 +137,15 @@ impl Talk {
         if is_partner && self.presence.replace((account, state)) != Some((account, state)) {
             let name = self.name_of(account);
             self.show(words::presence(&name, state, seen_s));
+        }
+    }
+
+    /// Its state was told for once; changes are asked for again later.
+    fn watch_refused(&mut self, refused: AccountId, retry_ms: u32, now: Now) {
+        if let Partner::Known { account, watch_at_ms, .. } = &mut self.partner
+            && *account == refused
+        {
+            *watch_at_ms = now.mono_ms + u64::from(retry_ms);
         }
     }
 
