@@ -1,7 +1,9 @@
 //! `cargo xtask package`: builds the Debian package and lives through it: installed, started as the unit says, logged in
 //! to, stopped, removed. All in a throw-away root: nothing of this system is touched, and no root rights are needed.
+//! Then a container image is made of it, and served from.
 
 mod calls;
+mod image;
 mod root;
 mod serving;
 mod unit;
@@ -53,11 +55,13 @@ pub(crate) fn package(args: &PackageArgs) -> Result<()> {
     install_package(&root, &package)?;
     let unit = Unit::read(&root.inside("/usr/lib/systemd/system/tern.service"))?;
     unit.verify(&root)?;
+    unit.is_tight()?;
     serve(&root, &unit, true)?;
     // What an upgrade does, but for the files.
     install_package(&root, &package)?;
     serve(&root, &unit, false)?;
     remove(&root, &before)?;
+    image::image(&package)?;
     println!(
         "package: built, installed, served, removed in {} s: {}",
         started.elapsed().as_secs(),

@@ -62,6 +62,15 @@ impl Root {
         Ok(Self { directory, systemd, mounts })
     }
 
+    /// A directory that has all that its programs need.
+    pub(super) fn of(directory: TempDir) -> Result<Self> {
+        for name in ["proc", "sys", "dev"] {
+            fs::create_dir_all(directory.path().join(name))?;
+        }
+        let systemd = tempfile::tempdir().context("a temporary directory")?;
+        Ok(Self { directory, systemd, mounts: vec!["proc", "sys", "dev"] })
+    }
+
     /// A path of the root as it is called from outside.
     pub(super) fn inside(&self, path: &str) -> PathBuf {
         self.directory.path().join(path.trim_start_matches('/'))

@@ -8,6 +8,10 @@ use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Most exposure that the unit may have by `systemd-analyze security`, tenths. What is left is what a chat server is
+/// for (the network), /proc/irq, and the few calls of @resources that the unit names.
+const EXPOSURE_MAX: &str = "12";
+
 /// What the test needs of the unit.
 #[derive(Debug)]
 pub(super) struct Unit {
@@ -50,6 +54,24 @@ impl Unit {
         let ours: Vec<&str> = said.lines().filter(|line| line.contains("tern.service")).collect();
         if !ours.is_empty() || !output.status.success() {
             bail!("systemd-analyze verify ({}): {said}", output.status);
+        }
+        Ok(())
+    }
+
+    /// Lets systemd weigh what the unit leaves open; what it would have closed too is shown when that is too much.
+    pub(super) fn is_tight(&self) -> Result<()> {
+        let help = Command::new("systemd-analyze").arg("--help").output();
+        if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--threshold")) {
+            println!("package: the unit's exposure: SKIPPED, there is no systemd-analyze 250 or newer here");
+            return Ok(());
+        }
+        let mut weigh = Command::new("systemd-analyze");
+        weigh.args(["security", "--no-pager", "--offline=true", "--threshold", EXPOSURE_MAX]).arg(&self.file);
+        let output = weigh.output().context("systemd-analyze")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let open: Vec<&str> = said.lines().filter(|line| !line.starts_with('✓')).collect();
+            bail!("systemd-analyze security ({}): {}", output.status, open.join("\n"));
         }
         Ok(())
     }
@@ -101,6 +123,32 @@ fn command(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::root;
+
+    #[test]
+    fn the_shipped_unit_is_tight() {
+        let unit = Unit::read(&root().join("deploy/tern.service")).unwrap();
+        unit.is_tight().unwrap();
+        let allowed = unit.allowed_calls().unwrap();
+        let has = |name: &str| allowed.as_ref().is_none_or(|allowed| allowed.contains(name));
+        for name in ["io_uring_setup", "io_uring_enter", "set_mempolicy", "sched_setaffinity", "prlimit64"] {
+            assert!(has(name), "{name}");
+        }
+        if let Some(allowed) = &allowed {
+            for name in ["sched_setscheduler", "setpriority", "mount", "reboot"] {
+                assert!(!allowed.contains(name), "{name}");
+            }
+        }
+        let open = tempfile::tempdir().unwrap();
+        let file = open.path().join("open.service");
+        std::fs::write(&file, "[Service]\nExecStart=/bin/true\n").unwrap();
+        let told = Unit::read(&file).unwrap().is_tight();
+        let can_tell = Command::new("systemd-analyze")
+            .arg("--help")
+            .output()
+            .is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--threshold"));
+        assert_eq!(told.is_err(), can_tell, "systemd's eye sees an open unit");
+    }
 
     #[test]
     fn a_plain_command_is_read() {
