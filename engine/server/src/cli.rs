@@ -70,10 +70,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Vec<PathBuf>,
     /// Where phones connect; port 0 lets the kernel choose [default: 127.0.0.1:7322].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) phone: Option<SocketAddr>,
     /// Admin endpoint; off loopback the file must name a token and a certificate [default: 127.0.0.1:7323].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) admin: Option<SocketAddr>,
     /// Number of shards [default: that of the data directory, or as many as the core map has].
     #[arg(long, value_name = "N")]
@@ -81,4 +81,9 @@ pub(crate) struct ServeArgs {
     /// Let phones register accounts by themselves.
     #[arg(long)]
     pub(crate) open_registration: bool,
+}
+
+/// Where to listen. A name will not do: it may mean several addresses.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "allowed: IP:PORT, as 127.0.0.1:7322, 0.0.0.0:7322 or [::]:7322".into())
 }

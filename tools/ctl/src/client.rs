@@ -115,7 +115,12 @@ impl Admin {
     }
 
     fn answer(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
-        let mut response = answer.with_context(|| format!("admin endpoint {}", self.base))?;
+        let mut response = answer.with_context(|| {
+            format!(
+                "{} does not answer: is tern running, and is this what its `ready` line calls admin?",
+                self.base
+            )
+        })?;
         let status = response.status();
         // A page of 10,000 accounts is below 2 MiB; the library's own limit is 10.
         let text = response.body_mut().read_to_string().context("the endpoint's answer")?;

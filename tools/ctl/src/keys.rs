@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::{digest, pbkdf2};
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -63,12 +63,16 @@ impl Batch {
 /// The file is there already, or cannot be written.
 pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
     let shown = file.display();
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| format!("key file {shown}"))?;
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(
+        |error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                anyhow!(
+                    "key file {shown} is there already and is never replaced: name another, or move it away"
+                )
+            }
+            _ => anyhow!(error).context(format!("key file {shown}")),
+        },
+    )?;
     writeln!(out, "{}", to_hex(&keys.private)).with_context(|| format!("key file {shown}"))?;
     out.sync_all().with_context(|| format!("key file {shown}"))
 }

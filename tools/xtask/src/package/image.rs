@@ -63,6 +63,10 @@ fn assemble(package: &Path, context: &Path) -> Result<()> {
 
 fn copy(from: &Path, root: &Path, name: &str) -> Result<()> {
     let to = root.join(name.trim_start_matches('/'));
+    if to.exists() {
+        // A library that two programs share. One that a running server has mapped must not be written over.
+        return Ok(());
+    }
     fs::create_dir_all(to.parent().context("a file's directory")?)?;
     fs::copy(from, &to).with_context(|| from.display().to_string())?;
     Ok(())
