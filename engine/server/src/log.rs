@@ -28,13 +28,13 @@ static LIMITER: OnceLock<Arc<Limiter>> = OnceLock::new();
 /// Starts the log. `TERN_LOG` chooses what is written, `TERN_LOG_FORMAT` (over the file) its form.
 ///
 /// # Errors
-/// `TERN_LOG_FORMAT` is neither.
+/// `TERN_LOG_FORMAT` is neither, or `TERN_LOG` is no filter.
 pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
     let format = match std::env::var("TERN_LOG_FORMAT") {
         Ok(text) => format_named(&text)?,
         Err(_) => settings.format,
     };
-    let filter = EnvFilter::try_from_env("TERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter_of(std::env::var("TERN_LOG").ok().as_deref())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -77,6 +77,15 @@ fn tell_before(now: Instant) {
 /// Lines that were left out since the start.
 pub(crate) fn suppressed_count() -> u64 {
     LIMITER.get().map_or(0, |limiter| limiter.suppressed_count.load(Ordering::Relaxed))
+}
+
+/// What is written where nothing is said: `info`.
+fn filter_of(text: Option<&str>) -> Result<EnvFilter, Failure> {
+    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("info");
+    EnvFilter::try_new(text).map_err(|error| {
+        let allowed = "error, warn, info, debug, trace or off, also by part of the program: warn,tern=debug";
+        Failure::usage(format!("TERN_LOG = {text}: {error}, allowed: {allowed}"))
+    })
 }
 
 fn format_named(text: &str) -> Result<LogFormat, Failure> {
@@ -349,6 +358,17 @@ mod tests {
         assert_eq!(paused.count(), 6);
         let told = lines.iter().find(|line| line["fields"]["suppressed_count"] == 47).unwrap();
         assert_eq!(told["level"], "WARN");
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named() {
+        for (right, shown) in
+            [(None, "info"), (Some(""), "info"), (Some("warn,tern=debug"), "tern=debug,warn")]
+        {
+            assert_eq!(filter_of(right).unwrap().to_string(), shown);
+        }
+        let text = filter_of(Some("tern=loud")).unwrap_err().text;
+        assert!(text.contains("TERN_LOG = tern=loud") && text.contains("allowed: error, warn"), "{text}");
     }
 
     #[test]
