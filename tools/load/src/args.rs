@@ -34,11 +34,11 @@ pub(crate) enum Mode {
 #[derive(Args, Debug)]
 pub(crate) struct CommonArgs {
     /// The phone door.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) phone: String,
     /// The admin endpoint: makes the accounts in bulk and gives the server's figures. Without it the phones register
     /// at the door and `server` is null.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) admin: Option<String>,
     /// Accounts `load-0` to `load-(N-1)`; an even number.
     #[arg(long, value_name = "N")]
@@ -190,6 +190,15 @@ impl Mode {
     }
 }
 
+/// A host and a port; whether there is such a host is found out later.
+fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(_) => Ok(text.into()),
+        None => Err("allowed: HOST:PORT, as 127.0.0.1:7322 or [::1]:7322".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +230,9 @@ mod tests {
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 0 --duration 1",
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --rate 0 --duration 1",
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration nan",
+            "tern-load pairs --phone nonsense --phones 2 --window 1 --duration 1",
+            "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1 --phones 2 --window 1 --duration 1",
+            "tern-load pairs --phone 127.0.0.1:70000 --phones 2 --window 1 --duration 1",
             "tern-load idle --phone 127.0.0.1:1 --phones 2",
             "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold -1",
             "tern-load idle --phone 127.0.0.1:1 --phones 8000000 --hold 1",
