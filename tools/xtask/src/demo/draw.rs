@@ -13,7 +13,7 @@ const STEPS_WIDTH: u16 = 42;
 /// Columns of a rate's name and value.
 const RATE_WIDTH: u16 = 18;
 /// Most lines of one rate's history.
-const SPARK_LINES: u16 = 4;
+const SPARK_LINES: u16 = 7;
 /// Names and colours of the rates.
 const FLOWS: [(&str, Color); 3] =
     [("sent/s", Color::Cyan), ("ticked/s", Color::Yellow), ("delivered/s", Color::Green)];

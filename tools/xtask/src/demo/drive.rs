@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 const PACKAGES: [&str; 3] = ["tern-server", "tern-load", "tern-ctl"];
 /// Longest wait until phones talk, besides the logins' own time.
 const TALK_WAIT: Duration = Duration::from_secs(60);
+/// Messages for absent phones: some hundreds each, in so far as these are not too many altogether.
+const ABSENT_EACH: u32 = 500;
+const ABSENT_ALL: u32 = 100_000;
 /// Seconds of dropping connections.
 const FLAP_SECONDS: u32 = 4;
 
@@ -192,7 +195,7 @@ fn wait_for_talk(args: &DemoArgs, node: &Node, load: &mut Load, teller: &Teller)
 
 /// Messages for phones that are away, which then come.
 fn absent(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Value> {
-    let messages = args.phones * 50;
+    let messages = (args.phones * ABSENT_EACH).min(ABSENT_ALL);
     teller.tell(Event::Begin(Step::Store));
     teller.say(format!(
         "{messages} messages for phones that are away; then they come and drain their mailboxes"

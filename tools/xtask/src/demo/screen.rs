@@ -9,6 +9,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event as Terminal, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,19 @@ const KEY_WAIT: Duration = Duration::from_millis(100);
 /// How long the last screen stays when nobody presses a key.
 const LAST_LOOK: Duration = Duration::from_secs(4);
 
+/// The terminal was given back by a panic, of whichever thread: nothing may be drawn on it any more.
+static GIVEN_BACK: AtomicBool = AtomicBool::new(false);
+
 /// The terminal, if there is one that a screen can be drawn on. A panic leaves it as it was, too.
 pub(super) fn enter() -> Option<DefaultTerminal> {
     let is_drawable = stdout().is_terminal() && is_capable(std::env::var("TERM").ok().as_deref());
-    is_drawable.then(ratatui::try_init).and_then(Result::ok)
+    let terminal = is_drawable.then(ratatui::try_init)?.ok()?;
+    let give_back = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        GIVEN_BACK.store(true, Ordering::Relaxed);
+        give_back(info);
+    }));
+    Some(terminal)
 }
 
 fn is_capable(term: Option<&str>) -> bool {
@@ -37,7 +47,9 @@ pub(super) fn run(
     quit: &Quit,
 ) -> Result<VecDeque<String>> {
     let ended = watch(terminal, events, quit);
-    ratatui::restore();
+    if !GIVEN_BACK.load(Ordering::Relaxed) {
+        ratatui::restore();
+    }
     // Whoever drives must not wait for a screen that is gone.
     ended.inspect_err(|_| quit.ask())
 }
@@ -55,6 +67,9 @@ fn watch(mut terminal: DefaultTerminal, events: &Receiver<Event>, quit: &Quit) -
                     break;
                 }
             }
+        }
+        if GIVEN_BACK.load(Ordering::Relaxed) {
+            return Ok(state.lines);
         }
         let shown_ms = over_since.unwrap_or(now_ms);
         let is_ending = quit.is_asked();
