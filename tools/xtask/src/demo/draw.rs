@@ -99,7 +99,7 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let block = Block::bordered().title(" the server now ");
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let shard_lines = (state.shards.len() as u16 + 1).min(inside.height / 3);
+    let shard_lines = (state.shards.len().max(2) as u16 + 1).min(inside.height / 3);
     let free = inside.height.saturating_sub(3 + shard_lines);
     let spark_lines = (free / FLOWS.len() as u16).clamp(1, SPARK_LINES);
     let [phones, sent, ticked, delivered, tick, shards] = Layout::vertical([
