@@ -46,7 +46,7 @@ enum Name {
     Paced,
     /// Two shards on two hardware threads against one, the generator on the same two.
     Shards,
-    /// 10,000 phones log in (IK).
+    /// 10,000 phones log in with their keys (IK); and come back by ticket (NNpsk0).
     Logins,
     /// Envelopes from one shard's thread to another's.
     Mesh,
