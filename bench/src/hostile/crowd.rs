@@ -2,6 +2,7 @@
 
 use super::attack::{Attack, Random};
 use anyhow::{Context, Result};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 use tern_protocol::ids::{AccountId, MessageId};
@@ -12,8 +13,6 @@ use tern_ring::{Config, Event, Ring, Slot};
 
 /// Connections that are due wait this long for company, as messages of `tern-load --rate` do.
 const GRAIN: Duration = Duration::from_micros(200);
-/// How often the connections are looked through: who drips, who leaves.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Between two bytes of one that drips.
 const DRIP_EVERY: Duration = Duration::from_secs(1);
 /// Who does not stay leaves after so long, ended by the server or not.
@@ -48,7 +47,6 @@ pub(super) struct Seen {
 /// One connection.
 struct Visitor {
     slot: Option<Slot>,
-    since: Duration,
     /// What is to be said, and how much of it was.
     script: Vec<u8>,
     said_bytes: usize,
@@ -66,7 +64,8 @@ struct Crowd<'a> {
     random: Random,
     server_key: Option<[u8; 32]>,
     seen: Seen,
-    next_look: Duration,
+    /// When each connection drips again, or leaves: in order, since all wait equally long.
+    agenda: VecDeque<(Duration, u64)>,
 }
 
 /// Attacks until the time is over.
@@ -82,7 +81,7 @@ pub(super) fn run(plan: &Plan) -> Result<Seen> {
         random: Random::new(plan.seed),
         server_key: None,
         seen: Seen::default(),
-        next_look: Duration::ZERO,
+        agenda: VecDeque::new(),
     };
     let start = Instant::now();
     loop {
@@ -91,8 +90,9 @@ pub(super) fn run(plan: &Plan) -> Result<Seen> {
             return Ok(crowd.seen);
         }
         let next_due = crowd.connect_due(now);
-        crowd.look_around(now);
-        let wait = next_due.min(crowd.next_look).saturating_sub(now).max(GRAIN);
+        crowd.follow_agenda(now);
+        let next_item = crowd.agenda.front().map_or(next_due, |item| item.0);
+        let wait = next_due.min(next_item).saturating_sub(now).max(GRAIN);
         crowd.ring.enter(Some(wait)).context("the ring failed")?;
         crowd.take_events();
     }
@@ -120,11 +120,17 @@ impl Crowd<'_> {
         let client = attack.logs_in().then(|| self.client(number));
         let script = attack.script(number, &mut self.random);
         self.visitors[place as usize] =
-            Some(Visitor { slot: None, since: now, script, said_bytes: 0, sending: false, client });
+            Some(Visitor { slot: None, script, said_bytes: 0, sending: false, client });
         let key = self.key(place);
         if self.ring.connect(self.plan.door, Some(attack.source(number)), key).is_err() {
             self.seen.not_connected += 1;
             self.forget(place);
+            return;
+        }
+        if attack.drips() {
+            self.agenda.push_back((now + DRIP_EVERY, key));
+        } else if !attack.stays() {
+            self.agenda.push_back((now + LEAVES_AFTER, key));
         }
     }
 
@@ -169,21 +175,16 @@ impl Crowd<'_> {
         self.forget(place);
     }
 
-    fn look_around(&mut self, now: Duration) {
-        if now < self.next_look {
-            return;
-        }
-        self.next_look = now + LOOK_EVERY;
-        for place in 0..self.plan.open_max {
-            let Some(visitor) = &self.visitors[place as usize] else { continue };
-            if visitor.slot.is_none() {
-                continue;
-            }
-            let age = now.saturating_sub(visitor.since);
-            if !self.plan.attack.stays() && age >= LEAVES_AFTER {
-                self.leave(place);
-            } else if self.plan.attack.drips() && age >= DRIP_EVERY * visitor.said_bytes as u32 {
+    /// Whoever has waited long enough drips, or leaves. One by one and not many at once: the phones that are not
+    /// hostile may share this hardware thread.
+    fn follow_agenda(&mut self, now: Duration) {
+        while let Some((_, key)) = self.agenda.pop_front_if(|item| item.0 <= now) {
+            let Some(place) = self.place(key) else { continue };
+            if self.plan.attack.drips() {
                 self.speak(place);
+                self.agenda.push_back((now + DRIP_EVERY, key));
+            } else {
+                self.leave(place);
             }
         }
     }
@@ -193,12 +194,18 @@ impl Crowd<'_> {
             match event {
                 Event::Connected { slot, key } => {
                     self.seen.connected += 1;
-                    if self.ring.receive_always(slot, key).is_ok()
-                        && let Some(place) = self.place(key)
-                        && let Some(visitor) = &mut self.visitors[place as usize]
-                    {
-                        visitor.slot = Some(slot);
-                        self.speak(place);
+                    match self.place(key).and_then(|place| self.visitors[place as usize].as_mut()) {
+                        Some(visitor) if self.ring.receive_always(slot, key).is_ok() => {
+                            visitor.slot = Some(slot);
+                            self.speak(key as u32);
+                        }
+                        // It has left meanwhile.
+                        _ => {
+                            let _ = self.ring.close(slot, key);
+                            if let Some(place) = self.place(key) {
+                                self.forget(place);
+                            }
+                        }
                     }
                 }
                 Event::ConnectFailed { key, .. } => {

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod bench;
+mod buckets;
 mod demo;
 mod fuzz;
 mod install;

@@ -2,11 +2,13 @@
 //! while one kind of attack goes on; for each kind in turn.
 //!
 //! The attackers (`bench/src/hostile`) come from other addresses and share the generator's hardware thread, at a lower
-//! priority: what they cost the server is what is asked for, not what they cost the generator.
+//! priority: what they cost the server is what is asked for, not what they cost the generator. For the same reason the
+//! server's own measure stands beside that of the phones: from a message's arrival to its `sent` tick.
 
 use super::floor::{Pace, Traffic, ratio};
 use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
 use crate::affinity::spawn_on;
+use crate::buckets::{gained, quantile};
 use crate::node::{Load, Node, NodePlan};
 use crate::tree::binary;
 use anyhow::{Context, Result, bail};
@@ -69,14 +71,13 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     let traffic = Traffic { phones: phones.unwrap_or(PHONE_COUNT), pace: Pace::Rate(PER_S), seconds };
     let mut result = Map::new();
     for (attack, counters) in ATTACKS {
-        let (quiet, _) = measure(&node, traffic, None)?;
-        let before = counts(&node)?;
-        let (attacked, report) = measure(&node, traffic, Some(attack))?;
-        let counted = gained(&before, &counts(&node)?);
+        let quiet = measure(&node, traffic, None)?;
+        let attacked = measure(&node, traffic, Some(attack))?;
+        let counted = grown(&attacked.before, &attacked.after);
         if let Some(silent) = counters.iter().find(|name| counted[**name].as_u64().is_none()) {
             bail!("{attack}: the server did not count it as {silent}: {counted}");
         }
-        let found = compare(&quiet, &attacked, report, counted);
+        let found = compare(&quiet, &attacked, counted);
         eprintln!("xtask: {}", line(attack, &found));
         result.insert(attack.into(), found);
     }
@@ -84,25 +85,42 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     Ok(Value::Object(result))
 }
 
-/// The generator's report, and that of the attackers if there were any: they begin when the phones talk.
-fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<(Value, Value)> {
-    let before = messages_in(node)?;
+/// One measurement.
+struct Measured {
+    /// The generator's report.
+    phones: Value,
+    /// The attackers' report, if there were any.
+    attackers: Value,
+    /// The server's status when the phones began to talk, and at the end.
+    before: Value,
+    after: Value,
+}
+
+/// The attackers begin when the phones talk.
+fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<Measured> {
+    let silent = messages_in(&node.get("/v1/status")?);
     let mut load = Load::start(node, Some(GENERATOR_CPU), "pairs", &traffic.options())?;
     let started = Instant::now();
-    while messages_in(node)? == before {
+    let before = loop {
+        let status = node.get("/v1/status")?;
+        if messages_in(&status) != silent {
+            break status;
+        }
         if load.has_ended()? || started.elapsed() > TALK_WAIT {
             bail!("the phones do not talk");
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
+    };
     let attackers = attack.map(|attack| Attackers::start(node, attack, traffic.seconds)).transpose()?;
-    let report = clean(load.finish()?)?;
-    let attacked = attackers.map_or(Ok(Value::Null), Attackers::finish)?;
-    Ok((report, attacked))
+    let phones = clean(load.finish()?)?;
+    let attackers = attackers.map_or(Ok(Value::Null), Attackers::finish)?;
+    // What a shard counts is told a moment later.
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(Measured { phones, attackers, before, after: node.get("/v1/status")? })
 }
 
-fn messages_in(node: &Node) -> Result<u64> {
-    node.get("/v1/status")?["totals"]["messages_in"].as_u64().context("messages_in")
+fn messages_in(status: &Value) -> Option<u64> {
+    status["totals"]["messages_in"].as_u64()
 }
 
 /// The program `hostile`; killed when dropped.
@@ -131,54 +149,71 @@ impl Drop for Attackers {
     }
 }
 
-fn counts(node: &Node) -> Result<Value> {
-    // What a shard counts is told a moment later.
-    std::thread::sleep(Duration::from_millis(200));
-    Ok(node.get("/v1/status")?["totals"].take())
-}
-
 /// The counters that grew, and by how much.
-fn gained(before: &Value, after: &Value) -> Value {
+fn grown(before: &Value, after: &Value) -> Value {
     let grown = COUNTERS.iter().filter_map(|name| {
-        let gain = after[name].as_u64()?.saturating_sub(before[name].as_u64()?);
+        let of = |status: &Value| status["totals"][*name].as_u64();
+        let gain = of(after)?.saturating_sub(of(before)?);
         (gain > 0).then(|| ((*name).to_string(), json!(gain)))
     });
     Value::Object(grown.collect())
 }
 
-/// Latency counts from the scheduled time to the delivery.
-fn compare(quiet: &Value, attacked: &Value, report: Value, counted: Value) -> Value {
-    let p99 = |run: &Value| run["latency_us"]["p99"].as_f64();
-    json!({
-        "p99_ratio": ratio(p99(attacked), p99(quiet)),
-        "quiet": honest(quiet),
-        "under_attack": honest(attacked),
-        "counted": counted,
-        "attack": report,
-    })
+impl Measured {
+    /// Latency counts from the scheduled time to the delivery.
+    fn p99_us(&self) -> Option<f64> {
+        self.phones["latency_us"]["p99"].as_f64()
+    }
+
+    /// From a message's arrival in the server to its `sent` tick; microseconds.
+    fn in_server_us(&self, part: f64) -> Option<f64> {
+        let numbers = |list: &Value| -> Vec<u64> {
+            list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+        };
+        let sent = |status: &Value| numbers(&status["shards"][0]["latency"]["sent"]);
+        let bounds_ns = numbers(&self.after["latency_bounds_ns"]);
+        let ns = quantile(&bounds_ns, &gained(&sent(&self.before), &sent(&self.after)), part)?;
+        Some((ns / 100.0).round() / 10.0)
+    }
+
+    /// What is told of the phones that are not hostile.
+    fn to_json(&self) -> Value {
+        json!({
+            "latency_us": self.phones["latency_us"],
+            "tick_latency_us": self.phones["tick_latency_us"],
+            "in_server_us": { "p50": self.in_server_us(0.5), "p99": self.in_server_us(0.99) },
+            "msgs_per_s": self.phones["msgs_per_s"],
+            "server": self.phones["server"],
+        })
+    }
 }
 
-/// What is told of the phones that are not hostile.
-fn honest(run: &Value) -> Value {
+fn compare(quiet: &Measured, attacked: &Measured, counted: Value) -> Value {
     json!({
-        "latency_us": run["latency_us"],
-        "tick_latency_us": run["tick_latency_us"],
-        "msgs_per_s": run["msgs_per_s"],
-        "server": run["server"],
+        "p99_ratio": ratio(attacked.p99_us(), quiet.p99_us()),
+        "in_server_p99_ratio": ratio(attacked.in_server_us(0.99), quiet.in_server_us(0.99)),
+        "quiet": quiet.to_json(),
+        "under_attack": attacked.to_json(),
+        "counted": counted,
+        "attack": attacked.attackers,
     })
 }
 
 fn line(attack: &str, found: &Value) -> String {
     let figures = |part: &str| {
-        let latency = &found[part]["latency_us"];
-        format!("p50 {} p99 {} max {} us", latency["p50"], latency["p99"], latency["max"])
+        let (latency, inside) = (&found[part]["latency_us"], &found[part]["in_server_us"]);
+        format!(
+            "p50 {} p99 {} max {} us, in the server p99 {} us",
+            latency["p50"], latency["p99"], latency["max"], inside["p99"]
+        )
     };
     format!(
-        "{attack}, {}/s: quiet {}; under attack {}; p99 x {}; counted {}",
+        "{attack}, {}/s: quiet {}; under attack {}; p99 x {}, in the server x {}; counted {}",
         found["attack"]["begun_per_s"],
         figures("quiet"),
         figures("under_attack"),
         found["p99_ratio"],
+        found["in_server_p99_ratio"],
         found["counted"]
     )
 }
@@ -187,23 +222,37 @@ fn line(attack: &str, found: &Value) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn compares_the_phones_that_are_not_hostile() {
-        let run = |p99: f64| json!({ "latency_us": { "p50": 1.0, "p99": p99, "max": 9.0 }, "phones": 4 });
-        let found =
-            compare(&run(200.0), &run(300.0), json!({ "begun_per_s": 7.0 }), json!({ "timeouts": 3 }));
-        assert_eq!(found["p99_ratio"], 1.5);
-        assert_eq!(
-            line("slowloris", &found),
-            "slowloris, 7.0/s: quiet p50 1.0 p99 200.0 max 9.0 us; under attack p50 1.0 p99 300.0 max 9.0 us; \
-             p99 x 1.5; counted {\"timeouts\":3}"
-        );
+    /// One shard with bounds at 100 and 200 us: all of its messages took between the two, or the first so many less.
+    fn status(timeouts: u64, fast: u64, slow: u64) -> Value {
+        json!({
+            "totals": { "timeouts": timeouts, "floods": 2, "mesh_in": timeouts },
+            "latency_bounds_ns": [100_000, 200_000],
+            "shards": [{ "latency": { "sent": [fast, slow, 0] } }],
+        })
+    }
+
+    fn measured(p99: f64, slow: u64) -> Measured {
+        Measured {
+            phones: json!({ "latency_us": { "p50": 1.0, "p99": p99, "max": 9.0 }, "phones": 4 }),
+            attackers: json!({ "begun_per_s": 7.0 }),
+            before: status(1, 5, 5),
+            after: status(4, 5 + 99, 5 + slow),
+        }
     }
 
     #[test]
-    fn only_what_grew_is_told() {
-        let counters = |timeouts: u64, floods: u64| json!({ "timeouts": timeouts, "floods": floods, "mesh_in": timeouts });
-        assert_eq!(gained(&counters(1, 2), &counters(5, 2)), json!({ "timeouts": 4 }));
+    fn compares_the_phones_that_are_not_hostile() {
+        let (quiet, attacked) = (measured(200.0, 1), measured(300.0, 101));
+        let counted = grown(&attacked.before, &attacked.after);
+        assert_eq!(counted, json!({ "timeouts": 3 }), "only what grew");
+        let found = compare(&quiet, &attacked, counted);
+        assert_eq!((&found["p99_ratio"], &found["in_server_p99_ratio"]), (&json!(1.5), &json!(1.98)));
+        assert_eq!(
+            line("slowloris", &found),
+            "slowloris, 7.0/s: quiet p50 1.0 p99 200.0 max 9.0 us, in the server p99 100.0 us; under attack p50 1.0 \
+             p99 300.0 max 9.0 us, in the server p99 198.0 us; p99 x 1.5, in the server x 1.98; counted \
+             {\"timeouts\":3}"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::event::{Event, Progress};
 use super::steps::{Step, Steps};
 use super::watch::{Counters, Sample};
+use crate::buckets::{gained, quantile};
 use serde_json::Value;
 use std::collections::VecDeque;
 
@@ -222,31 +223,16 @@ impl Tick {
         let bounds_ns = &new.latency_bounds_ns;
         let mut counts = vec![0_u64; bounds_ns.len() + 1];
         for (old, new) in old.shards.iter().zip(&new.shards) {
-            let gained = new.latency.sent.iter().zip(&old.latency.sent);
-            counts.iter_mut().zip(gained).for_each(|(sum, (new, old))| *sum += new.saturating_sub(*old));
+            let gained = gained(&old.latency.sent, &new.latency.sent);
+            counts.iter_mut().zip(gained).for_each(|(sum, count)| *sum += count);
         }
         let last = counts.iter().rposition(|&count| count > 0)?;
         Some(Self {
-            p50_ns: quantile(bounds_ns, &counts, 0.5),
-            p99_ns: quantile(bounds_ns, &counts, 0.99),
+            p50_ns: quantile(bounds_ns, &counts, 0.5)?,
+            p99_ns: quantile(bounds_ns, &counts, 0.99)?,
             max_ns: bounds_ns.get(last).or(bounds_ns.last()).map_or(0.0, |&bound_ns| bound_ns as f64),
         })
     }
-}
-
-/// As Prometheus reckons it: durations lie evenly in their bucket. What is above all bounds counts as the last bound.
-fn quantile(bounds_ns: &[u64], counts: &[u64], part: f64) -> f64 {
-    let wanted = part * counts.iter().sum::<u64>() as f64;
-    let (mut below, mut lower_ns) = (0.0, 0.0);
-    for (&bound_ns, &count) in bounds_ns.iter().zip(counts) {
-        let (bound_ns, count) = (bound_ns as f64, count as f64);
-        if count > 0.0 && below + count >= wanted {
-            return lower_ns + (bound_ns - lower_ns) * (wanted - below) / count;
-        }
-        below += count;
-        lower_ns = bound_ns;
-    }
-    lower_ns
 }
 
 fn shard(old: &Sample, new: &Sample, index: usize, passed_ms: u64) -> Shard {
