@@ -19,8 +19,8 @@ const LINES_TOLD: usize = 30;
 /// How long and how wide.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// Phones; an even number.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    /// Phones: an even number, since they talk in pairs.
+    #[arg(long, default_value_t = 200, value_parser = even)]
     pub(super) phones: u32,
     /// Seconds of talk; the server is killed in the middle.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=3600))]
@@ -28,6 +28,12 @@ pub(crate) struct DemoArgs {
     /// Lines instead of the live screen, as without a terminal.
     #[arg(long)]
     plain: bool,
+}
+
+fn even(text: &str) -> Result<u32, String> {
+    let number =
+        text.parse().ok().filter(|number: &u32| (2..=10_000).contains(number) && number.is_multiple_of(2));
+    number.ok_or_else(|| "allowed: an even number from 2 to 10000".into())
 }
 
 /// Runs the demonstration; the last line is the generator's JSON for all parts.
@@ -77,5 +83,18 @@ fn tell_the_end(account: &Account, status: &str) -> Result<ExitCode> {
     match account.fault() {
         Some((field, value)) => bail!("{field} is {value}"),
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phones_come_in_pairs() {
+        assert_eq!(even("200"), Ok(200));
+        for text in ["3", "0", "10002", "-2", "many"] {
+            assert!(even(text).is_err(), "{text}");
+        }
     }
 }
