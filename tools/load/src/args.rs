@@ -49,6 +49,9 @@ pub(crate) struct CommonArgs {
     /// The longest time without any progress, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub(crate) patience: f64,
+    /// Between two lines of progress, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) progress: f64,
     /// Send nothing new: log every phone in, take what waits, check addressees, order and duplicates.
     /// `delivered` then counts what earlier runs left.
     #[arg(long)]
@@ -182,7 +185,10 @@ impl Mode {
                 common.body
             ));
         }
-        let numbers = self.numbers().into_iter().chain([("--patience", common.patience)]);
+        let numbers = self
+            .numbers()
+            .into_iter()
+            .chain([("--patience", common.patience), ("--progress", common.progress)]);
         match numbers.into_iter().find(|(_, value)| !(*value > 0.0 && *value < 1e7)) {
             Some((name, value)) => Err(format!("{name} {value}, allowed: above 0, below 10,000,000")),
             None => Ok(()),
@@ -212,7 +218,7 @@ mod tests {
     fn the_contract_s_lines_parse() {
         for line in [
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
-            "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --json",
+            "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --progress 0.2",
             "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
             "tern-load flap --phone 127.0.0.1:1 --phones 10000 --rate 2000 --flaps 50.5 --duration 9 --json",
             "tern-load offline --phone h:1 --phones 2 --messages 5 --body 1 --json --seed 3 --patience 5 --verify-only",
@@ -238,6 +244,7 @@ mod tests {
             "tern-load idle --phone 127.0.0.1:1 --phones 8000000 --hold 1",
             "tern-load flap --phone 127.0.0.1:1 --phones 2 --rate 5 --flaps 0 --duration 1",
             "tern-load flap --phone 127.0.0.1:1 --phones 2 --flaps 1 --duration 1",
+            "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold 1 --progress 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

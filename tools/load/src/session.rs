@@ -27,7 +27,6 @@ const LOGIN_WORKER_COUNT: usize = 4;
 const ACCOUNT_BATCH_COUNT: u32 = 10_000;
 const LOOK_EVERY_NS: u64 = 5_000_000;
 const CHECK_EVERY_NS: u64 = 50_000_000;
-const PRINT_EVERY_NS: u64 = 1_000_000_000;
 /// How long phones may take to say goodbye.
 const GOODBYE_NS: u64 = 3_000_000_000;
 
@@ -83,6 +82,7 @@ pub(crate) struct Session {
     run: Run,
     patience_ns: u64,
     watch: Watch,
+    print_every_ns: u64,
     next_print_ns: u64,
 }
 
@@ -142,6 +142,7 @@ impl Session {
             run,
             patience_ns: ns(common.patience),
             watch: Watch::default(),
+            print_every_ns: ns(common.progress),
             next_print_ns: 0,
         })
     }
@@ -199,7 +200,7 @@ impl Session {
 
     fn print(&mut self, phase: &str, counts: &Counts, now_ns: u64) {
         if now_ns >= self.next_print_ns {
-            self.next_print_ns = now_ns + PRINT_EVERY_NS;
+            self.next_print_ns = now_ns + self.print_every_ns;
             let sums = &counts.sums;
             eprintln!(
                 "{:6.1} s {phase}: online {} lost {} flaps {} sent {} ticked {} delivered {} redelivered {} busy {} resent {}",

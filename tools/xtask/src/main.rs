@@ -2,6 +2,7 @@
 
 mod affinity;
 mod bench;
+mod buckets;
 mod demo;
 mod fuzz;
 mod install;
@@ -9,12 +10,14 @@ mod lint;
 mod median;
 mod node;
 mod package;
+mod quit;
 mod sim;
 mod test;
 mod tree;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Test, check, simulate, fuzz, measure and show Tern.
 #[derive(Parser, Debug)]
@@ -26,7 +29,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// A real server in a temporary directory, driven live and killed in the middle; the last line is a JSON object.
+    /// A real server in a temporary directory, driven live and killed in the middle, on a live screen where there is a
+    /// terminal; the last line is a JSON object.
     Demo(demo::DemoArgs),
     /// Every test: unit, property, whole node, the simulator's self-test, 300 fresh seeds, each fuzz target.
     Test,
@@ -42,14 +46,15 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Demo(args) => demo::demo(&args),
+        Command::Demo(args) => return demo::demo(&args),
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
         Command::Sim(args) => sim::sim(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Package(args) => package::package(&args),
         Command::Bench(args) => bench::bench(&args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! A real `tern serve` as a child process.
 
 use crate::affinity::spawn_on;
+use crate::quit::Quit;
 use crate::tree::binary;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -8,8 +9,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// Longest wait for the ready line: recovery of a few gigabytes from a slow drive.
@@ -49,38 +50,50 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts the release binary and waits until it serves.
-    pub(crate) fn start(mut plan: NodePlan) -> Result<Self> {
+    /// Starts the release binary and waits until it serves. What it says is shown.
+    pub(crate) fn start(plan: NodePlan) -> Result<Self> {
+        Self::start_unless(plan, &Quit::default(), None)
+    }
+
+    /// Likewise, and gives up when the user does. Its standard error goes to `listener`, if there is one.
+    pub(crate) fn start_unless(
+        mut plan: NodePlan,
+        quit: &Quit,
+        listener: Option<&dyn Fn(ChildStderr)>,
+    ) -> Result<Self> {
         let mut command = Command::new(binary("tern"));
         command.arg("serve").arg("--data").arg(&plan.data);
         command.args(["--phone", &plan.phone, "--admin", &plan.admin, "--shards", &plan.shards.to_string()]);
         if let Some(config) = &plan.config {
             command.arg("--config").arg(config);
         }
-        command.stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        if listener.is_some() {
+            command.stderr(Stdio::piped());
+        }
         // What a start says is of use only when something goes wrong.
         command.env("TERN_LOG", std::env::var("TERN_LOG").unwrap_or_else(|_| "warn".into()));
         let started = Instant::now();
         let mut child = spawn_on(plan.cpu, &mut command)?;
+        if let (Some(listen), Some(stderr)) = (listener, child.stderr.take()) {
+            listen(stderr);
+        }
         let out = child.stdout.take().context("the node's standard output")?;
-        let (send, receive) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(out).read_line(&mut line);
-            let _ = send.send(line);
-        });
-        let line = receive.recv_timeout(READY_WAIT).unwrap_or_default();
-        let ready_after = started.elapsed();
+        // From here on it is killed when something goes wrong.
+        let mut node = Self { child, plan: plan.clone(), ready_after: Duration::ZERO };
+        let line = quit.wait_for(&first_line(out), READY_WAIT)?.unwrap_or_default();
+        node.ready_after = started.elapsed();
         let field =
             |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(String::from);
         let (Some(phone), Some(admin)) = (field("phone="), field("admin=")) else {
-            let _ = child.kill();
-            let status = child.wait()?;
+            let _ = node.child.kill();
+            let status = node.child.wait()?;
             bail!("the node did not get ready ({status}): {line:?}");
         };
         plan.phone = phone;
         plan.admin = admin;
-        Ok(Self { child, plan, ready_after })
+        node.plan = plan;
+        Ok(node)
     }
 
     /// Where phones connect.
@@ -113,16 +126,40 @@ impl Node {
 
     /// `GET path` of the admin endpoint.
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .proxy(None)
-            .timeout_global(Some(Duration::from_secs(10)))
-            .build()
-            .into();
-        let mut response =
-            agent.get(format!("http://{}{path}", self.plan.admin)).call().context("admin endpoint")?;
-        let text = response.body_mut().read_to_string().context("admin endpoint")?;
-        serde_json::from_str(&text).context("admin endpoint")
+        get(&agent(Duration::from_secs(10)), &self.plan.admin, path)
     }
+}
+
+/// Asks admin endpoints, and waits for an answer no longer than this.
+pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder().proxy(None).timeout_global(Some(timeout)).build().into()
+}
+
+/// `GET path` of an admin endpoint.
+pub(crate) fn get(agent: &ureq::Agent, admin: &str, path: &str) -> Result<Value> {
+    let mut response = agent.get(format!("http://{admin}{path}")).call().context("admin endpoint")?;
+    let text = response.body_mut().read_to_string().context("admin endpoint")?;
+    serde_json::from_str(&text).context("admin endpoint")
+}
+
+/// The first line of a child's output; empty when it ends without one.
+fn first_line(out: ChildStdout) -> Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(out).read_line(&mut line);
+        let _ = send.send(line);
+    });
+    receive
+}
+
+/// The last line of a child's output, at its end.
+fn last_line(out: ChildStdout) -> Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = send.send(BufReader::new(out).lines().map_while(Result::ok).last().unwrap_or_default());
+    });
+    receive
 }
 
 impl Drop for Node {
@@ -135,15 +172,29 @@ impl Drop for Node {
 /// A running `tern-load`; killed when dropped. Its progress is shown, its JSON is kept.
 pub(crate) struct Load {
     child: Child,
+    last_line: Receiver<String>,
 }
 
 impl Load {
     /// Starts the generator against a node.
     pub(crate) fn start(node: &Node, cpu: Option<usize>, mode: &str, options: &[String]) -> Result<Self> {
+        let mut command = Self::command(node, mode, options);
+        eprintln!("xtask: {}", crate::tree::words(&command));
+        Self::spawn(cpu, &mut command)
+    }
+
+    /// How it is called.
+    pub(crate) fn command(node: &Node, mode: &str, options: &[String]) -> Command {
         let mut command = Command::new(binary("tern-load"));
         command.args([mode, "--phone", node.phone(), "--admin", node.admin(), "--json"]).args(options);
-        eprintln!("xtask: {}", crate::tree::words(&command));
-        Ok(Self { child: spawn_on(cpu, command.stdout(Stdio::piped()))? })
+        command
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(cpu: Option<usize>, command: &mut Command) -> Result<Self> {
+        let mut child = spawn_on(cpu, command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        let out = child.stdout.take().context("the generator's standard output")?;
+        Ok(Self { child, last_line: last_line(out) })
     }
 
     /// The process.
@@ -151,10 +202,24 @@ impl Load {
         self.child.id()
     }
 
+    /// Its standard error, where that is a pipe.
+    pub(crate) fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits for its end; gives its JSON when it ended well or incomplete, which the caller judges.
-    pub(crate) fn finish(mut self) -> Result<(Value, bool)> {
-        let out = self.child.stdout.take().context("the generator's standard output")?;
-        let last = BufReader::new(out).lines().map_while(Result::ok).last().unwrap_or_default();
+    pub(crate) fn finish(self) -> Result<(Value, bool)> {
+        self.finish_unless(&Quit::default())
+    }
+
+    /// Likewise, and gives up when the user does.
+    pub(crate) fn finish_unless(mut self, quit: &Quit) -> Result<(Value, bool)> {
+        let last = quit.wait_for(&self.last_line, Duration::MAX)?.unwrap_or_default();
         let status = self.child.wait()?;
         let value =
             serde_json::from_str(&last).with_context(|| format!("tern-load ({status}) said {last:?}"))?;

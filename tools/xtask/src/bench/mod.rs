@@ -2,6 +2,7 @@
 
 mod flap;
 mod floor;
+mod hostile;
 mod idle;
 mod logins;
 mod micro;
@@ -31,7 +32,7 @@ pub(crate) struct BenchArgs {
     /// Seconds of traffic, where the measurement has a duration.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Phones of `idle` and `flap`; 1000000 makes the documented million of `idle`.
+    /// Phones of `idle`, `flap` and `hostile`; 1000000 makes the documented million of `idle`.
     #[arg(long)]
     phones: Option<u32>,
 }
@@ -45,7 +46,7 @@ enum Name {
     Paced,
     /// Two shards on two hardware threads against one, the generator on the same two.
     Shards,
-    /// 10,000 phones log in (IK).
+    /// 10,000 phones log in with their keys (IK); and come back by ticket (NNpsk0).
     Logins,
     /// Envelopes from one shard's thread to another's.
     Mesh,
@@ -59,6 +60,9 @@ enum Name {
     Flap,
     /// Start after SIGKILL with 500,000 messages in the log.
     Recovery,
+    /// 1,000 phones, 2,000 messages per second, quiet and under attack: connect flood, garbage, half prefaces, forged
+    /// tickets, bad records, large bodies, each in turn.
+    Hostile,
 }
 
 /// The hardware threads of server and generator.
@@ -85,6 +89,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         Name::Recovery => &recovery::run,
         Name::Idle => &|seconds| idle::run(args.phones, seconds),
         Name::Flap => &|seconds| flap::run(args.phones, seconds),
+        Name::Hostile => &|seconds| hostile::run(args.phones, seconds),
     };
     let mut runs = Vec::new();
     for number in 1..=args.runs {

@@ -1,0 +1,178 @@
+//! The kinds of attack, and what each says on a connection.
+
+use clap::ValueEnum;
+use std::net::{IpAddr, Ipv4Addr};
+use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, VERSION};
+use tern_protocol::phone::record::{HANDSHAKE_BYTES_MAX, RecordKind};
+use tern_protocol::phone::ticket::TICKET_BYTES;
+
+/// Addresses of an attack that does not come from a single one.
+const SOURCE_COUNT: u32 = 250;
+
+/// What hostile clients do.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(super) enum Attack {
+    /// 100,000 connects a minute from one address, which say nothing.
+    Connects,
+    /// Random bytes: every other time behind a good preface, as a handshake message that fails.
+    Garbage,
+    /// Connections that send a byte of their preface now and then, and never all of it.
+    Slowloris,
+    /// Resume tickets that the server never made.
+    Tickets,
+    /// Records longer than a handshake may be, and records of no bytes.
+    Records,
+    /// Phones that log in and send a message that is larger than allowed.
+    Bodies,
+}
+
+impl Attack {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// Connections begun per second when nothing else is said.
+    pub(super) const fn per_s(self) -> f64 {
+        match self {
+            Self::Connects => 100_000.0 / 60.0,
+            Self::Garbage | Self::Tickets | Self::Records => 1_000.0,
+            Self::Slowloris => 500.0,
+            // Each begins with four Diffie-Hellman operations on both sides.
+            Self::Bodies => 200.0,
+        }
+    }
+
+    /// Whether the bytes come one by one.
+    pub(super) const fn drips(self) -> bool {
+        matches!(self, Self::Slowloris)
+    }
+
+    /// Whether a connection goes on until the server ends it; others leave by themselves after a while.
+    pub(super) const fn stays(self) -> bool {
+        matches!(self, Self::Slowloris | Self::Bodies)
+    }
+
+    /// Whether it logs in first.
+    pub(super) const fn logs_in(self) -> bool {
+        matches!(self, Self::Bodies)
+    }
+
+    /// Where the connection with this number comes from.
+    pub(super) fn source(self, number: u64) -> IpAddr {
+        let count = if self == Self::Connects { 1 } else { SOURCE_COUNT };
+        let last = 1 + (number % u64::from(count)) as u8;
+        Ipv4Addr::new(127, 64 + self as u8, 0, last).into()
+    }
+
+    /// What the connection with this number says, if it does not log in.
+    pub(super) fn script(self, number: u64, random: &mut Random) -> Vec<u8> {
+        let is_odd = number % 2 == 1;
+        match self {
+            Self::Connects | Self::Bodies => Vec::new(),
+            Self::Garbage if is_odd => {
+                let mut bytes = preface(Pattern::IK);
+                let message = random.bytes(200);
+                record(&message, message.len(), &mut bytes);
+                bytes
+            }
+            // The first byte is none of a preface, whatever the others are.
+            Self::Garbage => [vec![0], random.bytes(199)].concat(),
+            Self::Slowloris => preface(Pattern::XX)[..PREFACE_BYTES - 1].to_vec(),
+            Self::Tickets => {
+                let mut bytes = preface(Pattern::NNpsk0);
+                bytes.extend(random.bytes(TICKET_BYTES));
+                let message = random.bytes(48);
+                record(&message, message.len(), &mut bytes);
+                bytes
+            }
+            Self::Records => {
+                let mut bytes = preface(Pattern::IK);
+                let claimed = if is_odd { 0 } else { HANDSHAKE_BYTES_MAX + 1 };
+                record(&random.bytes(claimed), claimed, &mut bytes);
+                bytes
+            }
+        }
+    }
+}
+
+fn preface(pattern: Pattern) -> Vec<u8> {
+    Preface { version: VERSION, pattern, partition_hint: None }.encode().to_vec()
+}
+
+/// A handshake record that says it has so many bytes.
+fn record(payload: &[u8], claimed: usize, out: &mut Vec<u8>) {
+    out.push(RecordKind::Handshake as u8);
+    out.extend((claimed as u16).to_le_bytes());
+    out.extend(payload);
+}
+
+/// Random enough to be no protocol: SplitMix64 (Steele, Lea, Flood 2014).
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    }
+
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
+        words.take(count.div_ceil(8)).flatten().take(count).collect()
+    }
+
+    pub(super) fn seed(&mut self) -> [u8; 32] {
+        self.bytes(32).try_into().expect("as many as asked for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_protocol::phone::preface::PrefaceError;
+    use tern_protocol::phone::record::{RecordError, split};
+
+    fn script(attack: Attack, number: u64) -> Vec<u8> {
+        attack.script(number, &mut Random::new(7))
+    }
+
+    fn preface_of(bytes: &[u8]) -> Result<Preface, PrefaceError> {
+        Preface::parse(bytes.first_chunk().expect("as long as a preface"))
+    }
+
+    #[test]
+    fn each_is_wrong_where_it_should_be() {
+        assert!(preface_of(&script(Attack::Garbage, 0)).is_err());
+        let noise = script(Attack::Garbage, 1);
+        assert_eq!(preface_of(&noise).unwrap().pattern, Pattern::IK);
+        assert_eq!(split(&noise[PREFACE_BYTES..]), Ok(Some((RecordKind::Handshake, 203))));
+        assert_eq!(script(Attack::Slowloris, 0).len(), PREFACE_BYTES - 1);
+        let ticket = script(Attack::Tickets, 0);
+        assert_eq!(preface_of(&ticket).unwrap().pattern, Pattern::NNpsk0);
+        let rest = &ticket[PREFACE_BYTES + TICKET_BYTES..];
+        assert_eq!(split(rest), Ok(Some((RecordKind::Handshake, rest.len()))));
+        for number in 0..2 {
+            let bytes = script(Attack::Records, number);
+            assert!(preface_of(&bytes).is_ok());
+            assert_eq!(split(&bytes[PREFACE_BYTES..]), Err(RecordError::Length));
+        }
+    }
+
+    #[test]
+    fn only_connects_come_from_one_address() {
+        let sources = |attack: Attack| {
+            (0..1_000).map(|number| attack.source(number)).collect::<std::collections::HashSet<_>>()
+        };
+        assert_eq!(sources(Attack::Connects).len(), 1);
+        assert_eq!(sources(Attack::Garbage).len(), 250);
+        assert!(sources(Attack::Garbage).is_disjoint(&sources(Attack::Tickets)));
+        assert!(sources(Attack::Bodies).iter().all(IpAddr::is_loopback));
+    }
+}

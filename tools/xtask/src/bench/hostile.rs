@@ -1,0 +1,262 @@
+//! `bench hostile`: what phones notice of hostile clients. The same paced traffic over the same server, quiet and then
+//! while one kind of attack goes on; for each kind in turn.
+//!
+//! The attackers (`bench/src/hostile`) come from other addresses and share the generator's hardware thread, at a lower
+//! priority: what they cost the server is what is asked for, not what they cost the generator. For the same reason the
+//! server's own measure stands beside that of the phones: from a message's arrival to its `sent` tick.
+
+use super::floor::{Pace, Traffic, ratio};
+use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
+use crate::affinity::spawn_on;
+use crate::buckets::{gained, quantile};
+use crate::node::{Load, Node, NodePlan};
+use crate::tree::binary;
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Phones where nothing else is said.
+const PHONE_COUNT: u32 = 1_000;
+/// Messages per second over all phones.
+const PER_S: u32 = 2_000;
+/// Longest wait until the phones talk.
+const TALK_WAIT: Duration = Duration::from_secs(60);
+/// A run shorter than this is over before half prefaces are given up.
+const SECONDS_MIN: u32 = 5;
+/// Limits on addresses hold for loopback too. The phones' own address logs in anew for every measurement, so it may begin
+/// more handshakes at once; half prefaces end within a run.
+const CONFIG: &str = "open_registration = true\n\
+                      [limits]\nlimit_loopback = true\naddress_handshakes_burst = 100000\nlogin_ms = 3000\n";
+/// The attacks, and the server's counters that must tell of each.
+const ATTACKS: [(&str, &[&str]); 6] = [
+    ("connects", &["refused_address_connects"]),
+    ("garbage", &["protocol_errors", "handshakes_failed"]),
+    ("slowloris", &["timeouts"]),
+    ("tickets", &["tickets_refused"]),
+    ("records", &["protocol_errors"]),
+    ("bodies", &["too_large"]),
+];
+/// Every counter that an attack may touch, as `/v1/status` names them; `/metrics` has the same numbers.
+const COUNTERS: [&str; 15] = [
+    "accepted",
+    "logins",
+    "refused_connections",
+    "refused_address_connects",
+    "refused_address_handshakes",
+    "deferred_handshakes",
+    "refused_handshakes",
+    "handshakes_failed",
+    "protocol_errors",
+    "timeouts",
+    "tickets_refused",
+    "too_large",
+    "floods",
+    "refused_memory",
+    "refused_busy",
+];
+
+/// One run with a fresh server.
+pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
+    if seconds < SECONDS_MIN {
+        bail!("--seconds {seconds}, allowed: {SECONDS_MIN} or more");
+    }
+    let data = place()?;
+    let config = data.path().join("tern.toml");
+    std::fs::write(&config, CONFIG).context("the configuration")?;
+    let plan =
+        NodePlan { config: Some(config), ..NodePlan::new(&data.path().join("data"), 1, Some(SERVER_CPU)) };
+    let node = Node::start(plan)?;
+    let traffic = Traffic { phones: phones.unwrap_or(PHONE_COUNT), pace: Pace::Rate(PER_S), seconds };
+    let mut result = Map::new();
+    for (attack, counters) in ATTACKS {
+        let quiet = measure(&node, traffic, None)?;
+        let attacked = measure(&node, traffic, Some(attack))?;
+        let counted = grown(&attacked.before, &attacked.after);
+        if let Some(silent) = counters.iter().find(|name| counted[**name].as_u64().is_none()) {
+            bail!("{attack}: the server did not count it as {silent}: {counted}");
+        }
+        let found = compare(&quiet, &attacked, counted);
+        eprintln!("xtask: {}", line(attack, &found));
+        result.insert(attack.into(), found);
+    }
+    node.drain()?;
+    Ok(Value::Object(result))
+}
+
+/// One measurement.
+struct Measured {
+    /// The generator's report.
+    phones: Value,
+    /// The attackers' report, if there were any.
+    attackers: Value,
+    /// The server's status when the phones began to talk, and at the end.
+    before: Value,
+    after: Value,
+}
+
+/// The attackers begin when the phones talk.
+fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<Measured> {
+    let silent = messages_in(&node.get("/v1/status")?);
+    let mut load = Load::start(node, Some(GENERATOR_CPU), "pairs", &traffic.options())?;
+    let started = Instant::now();
+    let before = loop {
+        let status = node.get("/v1/status")?;
+        if messages_in(&status) != silent {
+            break status;
+        }
+        if load.has_ended()? || started.elapsed() > TALK_WAIT {
+            bail!("the phones do not talk");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let attackers = attack.map(|attack| Attackers::start(node, attack, traffic.seconds)).transpose()?;
+    let phones = clean(load.finish()?)?;
+    let attackers = attackers.map_or(Ok(Value::Null), Attackers::finish)?;
+    // What a shard counts is told a moment later.
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(Measured { phones, attackers, before, after: node.get("/v1/status")? })
+}
+
+fn messages_in(status: &Value) -> Option<u64> {
+    status["totals"]["messages_in"].as_u64()
+}
+
+/// The program `hostile`; killed when dropped.
+struct Attackers(Child);
+
+impl Attackers {
+    fn start(node: &Node, attack: &str, seconds: u32) -> Result<Self> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "10"]).arg(binary("hostile")).args(["--phone", node.phone(), "--attack", attack]);
+        command.args(["--duration", &seconds.to_string()]).stdout(Stdio::piped());
+        Ok(Self(spawn_on(Some(GENERATOR_CPU), &mut command)?))
+    }
+
+    fn finish(mut self) -> Result<Value> {
+        let mut text = String::new();
+        self.0.stdout.take().context("the attackers' standard output")?.read_to_string(&mut text)?;
+        let status = self.0.wait()?;
+        serde_json::from_str(&text).with_context(|| format!("hostile ({status}) said {text:?}"))
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The counters that grew, and by how much.
+fn grown(before: &Value, after: &Value) -> Value {
+    let grown = COUNTERS.iter().filter_map(|name| {
+        let of = |status: &Value| status["totals"][*name].as_u64();
+        let gain = of(after)?.saturating_sub(of(before)?);
+        (gain > 0).then(|| ((*name).to_string(), json!(gain)))
+    });
+    Value::Object(grown.collect())
+}
+
+impl Measured {
+    /// Latency counts from the scheduled time to the delivery.
+    fn p99_us(&self) -> Option<f64> {
+        self.phones["latency_us"]["p99"].as_f64()
+    }
+
+    /// From a message's arrival in the server to its `sent` tick; microseconds.
+    fn in_server_us(&self, part: f64) -> Option<f64> {
+        let numbers = |list: &Value| -> Vec<u64> {
+            list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+        };
+        let sent = |status: &Value| numbers(&status["shards"][0]["latency"]["sent"]);
+        let bounds_ns = numbers(&self.after["latency_bounds_ns"]);
+        let ns = quantile(&bounds_ns, &gained(&sent(&self.before), &sent(&self.after)), part)?;
+        Some((ns / 100.0).round() / 10.0)
+    }
+
+    /// What is told of the phones that are not hostile.
+    fn to_json(&self) -> Value {
+        json!({
+            "latency_us": self.phones["latency_us"],
+            "tick_latency_us": self.phones["tick_latency_us"],
+            "in_server_us": { "p50": self.in_server_us(0.5), "p99": self.in_server_us(0.99) },
+            "msgs_per_s": self.phones["msgs_per_s"],
+            "server": self.phones["server"],
+        })
+    }
+}
+
+fn compare(quiet: &Measured, attacked: &Measured, counted: Value) -> Value {
+    json!({
+        "p99_ratio": ratio(attacked.p99_us(), quiet.p99_us()),
+        "in_server_p99_ratio": ratio(attacked.in_server_us(0.99), quiet.in_server_us(0.99)),
+        "quiet": quiet.to_json(),
+        "under_attack": attacked.to_json(),
+        "counted": counted,
+        "attack": attacked.attackers,
+    })
+}
+
+fn line(attack: &str, found: &Value) -> String {
+    let figures = |part: &str| {
+        let (latency, inside) = (&found[part]["latency_us"], &found[part]["in_server_us"]);
+        format!(
+            "p50 {} p99 {} max {} us, in the server p99 {} us",
+            latency["p50"], latency["p99"], latency["max"], inside["p99"]
+        )
+    };
+    format!(
+        "{attack}, {}/s: quiet {}; under attack {}; p99 x {}, in the server x {}; counted {}",
+        found["attack"]["begun_per_s"],
+        figures("quiet"),
+        figures("under_attack"),
+        found["p99_ratio"],
+        found["in_server_p99_ratio"],
+        found["counted"]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One shard with bounds at 100 and 200 us: all of its messages took between the two, or the first so many less.
+    fn status(timeouts: u64, fast: u64, slow: u64) -> Value {
+        json!({
+            "totals": { "timeouts": timeouts, "floods": 2, "mesh_in": timeouts },
+            "latency_bounds_ns": [100_000, 200_000],
+            "shards": [{ "latency": { "sent": [fast, slow, 0] } }],
+        })
+    }
+
+    fn measured(p99: f64, slow: u64) -> Measured {
+        Measured {
+            phones: json!({ "latency_us": { "p50": 1.0, "p99": p99, "max": 9.0 }, "phones": 4 }),
+            attackers: json!({ "begun_per_s": 7.0 }),
+            before: status(1, 5, 5),
+            after: status(4, 5 + 99, 5 + slow),
+        }
+    }
+
+    #[test]
+    fn compares_the_phones_that_are_not_hostile() {
+        let (quiet, attacked) = (measured(200.0, 1), measured(300.0, 101));
+        let counted = grown(&attacked.before, &attacked.after);
+        assert_eq!(counted, json!({ "timeouts": 3 }), "only what grew");
+        let found = compare(&quiet, &attacked, counted);
+        assert_eq!((&found["p99_ratio"], &found["in_server_p99_ratio"]), (&json!(1.5), &json!(1.98)));
+        assert_eq!(
+            line("slowloris", &found),
+            "slowloris, 7.0/s: quiet p50 1.0 p99 200.0 max 9.0 us, in the server p99 100.0 us; under attack p50 1.0 \
+             p99 300.0 max 9.0 us, in the server p99 198.0 us; p99 x 1.5, in the server x 1.98; counted \
+             {\"timeouts\":3}"
+        );
+    }
+
+    #[test]
+    fn what_must_count_an_attack_is_among_what_is_told() {
+        assert!(ATTACKS.iter().flat_map(|attack| attack.1).all(|name| COUNTERS.contains(name)));
+    }
+}
