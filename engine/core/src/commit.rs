@@ -339,7 +339,7 @@ impl Shard {
         let Some(floor) = floor_mut(&mut self.accounts, account, device) else { return };
         floor.persisted = up_to;
         floor.queued = false;
-        let old = floor.position.replace((position, used));
+        let old = floor.moved(position, used);
         self.writer.log.floor_live(position);
         if let Some((old, used)) = old {
             self.writer.floor_dead(old, used);
@@ -373,7 +373,7 @@ impl Shard {
 
     /// What is still waiting when a mailbox goes away.
     pub(crate) fn forget_floor(&mut self, floor: Floor) {
-        if let Some((position, used)) = floor.position {
+        if let Some((position, used)) = floor.position() {
             self.writer.floor_dead(position, used);
         }
     }

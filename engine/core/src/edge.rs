@@ -2,6 +2,7 @@
 //! says waits here as plain frames until the turn ends, then leaves in one record and one send.
 
 use crate::admission::Meter;
+use crate::chunks::Chunks;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
 use crate::limits::Limits;
 use crate::session::SessionId;
@@ -43,9 +44,9 @@ pub(crate) enum State {
     /// Authenticated; the home has not answered (a registration waits for its commit). Nothing is read.
     Greeting,
     /// `Welcome` is on its way; the first transport frame will show that this is no replay.
-    Greeted(Greeting),
-    /// It came with a ticket, which is being used up; `frames` came behind `Start`. Nothing is read.
-    Starting { greeting: Greeting, frames: Vec<u8> },
+    Greeted(Box<Greeting>),
+    /// It came with a ticket, which is being used up. Nothing is read.
+    Starting(Box<Starting>),
     /// It has a session and stays on this shard.
     Adopted(SessionId),
     /// On its way to another shard. `asked` when the driver was told: not before the last send is over.
@@ -54,24 +55,20 @@ pub(crate) enum State {
     Closing { asked: bool },
 }
 
-/// One socket's state.
+/// A login whose ticket is being used up.
 #[derive(Debug)]
-pub(crate) struct Edge {
-    pub(crate) state: State,
-    pub(crate) transport: Option<Transport>,
+pub(crate) struct Starting {
+    pub(crate) greeting: Greeting,
+    /// What came behind `Start`.
+    pub(crate) frames: Vec<u8>,
+}
+
+/// What an edge needs until it has a session.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
     pub(crate) peer: Option<SocketAddr>,
-    /// Received bytes that are not a whole record yet.
-    pub(crate) tail: Vec<u8>,
     /// Bytes to send as they are: handshake records.
     pub(crate) raw_out: Vec<u8>,
-    /// Whole frames that wait for the end of the turn and for the last send.
-    pub(crate) plain_out: Vec<u8>,
-    /// Whether a send is under way.
-    sending: bool,
-    /// Whether it stands in the list of edges with something to flush.
-    dirty: bool,
-    /// The login deadline, then the idle deadline.
-    timer: TimerId,
     /// Whether its handshake waits for the next turn.
     pub(crate) deferred: bool,
     /// Whether its handshake was counted for its address.
@@ -80,6 +77,26 @@ pub(crate) struct Edge {
     pub(crate) token: Option<HandOverToken>,
     /// Whether it came from another shard: then its preface's hint is not followed again.
     pub(crate) moved: bool,
+}
+
+/// One socket's state. Of an idle phone this is all that its shard keeps for it beside session and account, so what is
+/// only needed for a time lies in boxes of its own.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) state: State,
+    pub(crate) transport: Option<Transport>,
+    /// None once it has a session.
+    opening: Option<Box<Opening>>,
+    /// Received bytes that are not a whole record yet.
+    pub(crate) tail: Vec<u8>,
+    /// Whole frames that wait for the end of the turn and for the last send.
+    pub(crate) plain_out: Vec<u8>,
+    /// Whether a send is under way.
+    sending: bool,
+    /// Whether it stands in the list of edges with something to flush.
+    dirty: bool,
+    /// The login deadline, then the idle deadline.
+    timer: TimerId,
     /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
     pub(crate) heard_ms: u64,
     /// What it may still send for now.
@@ -91,21 +108,40 @@ pub(crate) struct Edge {
 impl Edge {
     /// Bytes of the buffers that may grow large.
     fn buffer_bytes(&self) -> usize {
-        let kept = if let State::Starting { frames, .. } = &self.state { frames.capacity() } else { 0 };
+        let kept = if let State::Starting(starting) = &self.state { starting.frames.capacity() } else { 0 };
         self.tail.capacity() + self.plain_out.capacity() + kept
+    }
+
+    /// What it needs until it has a session; nobody looks at it later.
+    pub(crate) fn opening(&mut self) -> &mut Opening {
+        self.opening.get_or_insert_default()
+    }
+
+    /// Whether its handshake waits for the next turn.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.deferred)
+    }
+
+    /// It has a session.
+    pub(crate) fn adopt(&mut self, session: SessionId) {
+        self.state = State::Adopted(session);
+        // What is to be sent in the clear was asked for by a phone that has encrypted something since: it is gone.
+        self.opening = None;
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
-    edge: Option<Box<Edge>>,
+    edge: Option<Edge>,
 }
+
+const _: () = assert!(size_of::<Slot>() <= 216, "an idle phone costs at most 600 bytes in all");
 
 /// The edges of a shard, by slot.
 #[derive(Debug)]
 pub(crate) struct Edges {
-    slots: Vec<Slot>,
+    slots: Chunks<Slot>,
     dirty: Vec<ConnId>,
     /// Handshakes that wait for the next turn.
     pub(crate) deferred: VecDeque<ConnId>,
@@ -128,7 +164,7 @@ const POOLED_BYTES_MAX: usize = 16 << 10;
 impl Edges {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Chunks::new(),
             dirty: Vec::new(),
             deferred: VecDeque::new(),
             pool: Vec::new(),
@@ -176,7 +212,7 @@ impl Edges {
     /// The edge of `conn` if it is still the one in its slot.
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
-        if slot.generation == conn.generation { slot.edge.as_deref_mut() } else { None }
+        if slot.generation == conn.generation { slot.edge.as_mut() } else { None }
     }
 
     /// Sockets that are open.
@@ -202,19 +238,15 @@ impl Edges {
     }
 
     fn open(&mut self, slot: u32, edge: Edge) -> ConnId {
-        let index = slot as usize;
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, Slot::default);
-        }
-        let place = &mut self.slots[index];
+        let place = self.slots.get_or_grow(slot as usize);
         assert!(place.edge.is_none(), "the driver put a socket into a slot that is in use");
         place.generation = place.generation.wrapping_add(1);
-        place.edge = Some(Box::new(edge));
+        place.edge = Some(edge);
         self.open_count += 1;
         ConnId { slot, generation: place.generation }
     }
 
-    fn free(&mut self, conn: ConnId) -> Option<Box<Edge>> {
+    fn free(&mut self, conn: ConnId) -> Option<Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
         if slot.generation != conn.generation {
             return None;
@@ -318,17 +350,12 @@ impl Shard {
             Edge {
                 state,
                 transport: None,
-                peer,
+                opening: Some(Box::new(Opening { peer, ..Opening::default() })),
                 tail: Vec::new(),
-                raw_out: Vec::new(),
                 plain_out: Vec::new(),
                 sending: false,
                 dirty: false,
                 timer,
-                deferred: false,
-                admitted: false,
-                token: None,
-                moved: false,
                 heard_ms: now.mono_ns / 1_000_000,
                 meter: Meter::default(),
                 counted_bytes: 0,
@@ -419,7 +446,9 @@ impl Shard {
     /// The other end is gone.
     pub(crate) fn ended(&mut self, conn: ConnId) {
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.raw_out.clear();
+            if let Some(opening) = &mut edge.opening {
+                opening.raw_out.clear();
+            }
             edge.plain_out.clear();
         }
         self.hang_up(conn);
@@ -432,8 +461,7 @@ impl Shard {
         self.hang_up(conn);
         self.wheel.cancel(timer);
         if let Some(edge) = self.edges.free(conn) {
-            let Edge { tail, raw_out, plain_out, .. } = *edge;
-            for buffer in [tail, raw_out, plain_out] {
+            for buffer in [edge.tail, edge.plain_out] {
                 self.edges.give_back(buffer);
             }
         }
@@ -471,7 +499,9 @@ impl Shard {
                 continue;
             }
             let start = out.arena.len();
-            out.arena.extend_from_slice(&edge.raw_out);
+            if let Some(opening) = &mut edge.opening {
+                out.arena.append(&mut opening.raw_out);
+            }
             if let Some(transport) = &mut edge.transport {
                 seal_frames(transport, &edge.plain_out, &mut out.arena);
             }
@@ -485,9 +515,8 @@ impl Shard {
             {
                 out.list.push(Output::Close(conn));
             }
-            let (raw_out, plain_out) = (take(&mut edge.raw_out), take(&mut edge.plain_out));
+            let plain_out = take(&mut edge.plain_out);
             self.edges.recount(conn);
-            self.edges.give_back(raw_out);
             self.edges.give_back(plain_out);
         }
         self.edges.dirty = dirty;

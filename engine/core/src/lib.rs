@@ -20,6 +20,7 @@ mod admission;
 mod bucket;
 #[cfg(feature = "bugs")]
 pub mod bugs;
+mod chunks;
 mod commit;
 pub mod control;
 mod copies;

@@ -1,6 +1,6 @@
 //! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
 
-use crate::edge::State;
+use crate::edge::{Opening, State};
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::{PROLOGUE_BYTES, Shown};
@@ -65,12 +65,12 @@ impl Shard {
         let reads_once = match edge.state {
             State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => true,
             State::Greeting
-            | State::Starting { .. }
+            | State::Starting(_)
             | State::Adopted(_)
             | State::Moving { .. }
             | State::Closing { .. } => false,
         };
-        if reads_once && !edge.deferred {
+        if reads_once && !edge.is_deferred() {
             out.push(Output::ReceiveOnce(conn));
         }
     }
@@ -80,7 +80,7 @@ impl Shard {
         while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
-            edge.deferred = false;
+            edge.opening().deferred = false;
             self.use_tail(now, conn, out);
             self.read_on(conn, out);
         }
@@ -96,7 +96,7 @@ impl Shard {
                 State::Preface => self.use_preface(now, conn, rest, out),
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
-                State::Greeting | State::Starting { .. } | State::Moving { .. } => Next::Stop,
+                State::Greeting | State::Starting(_) | State::Moving { .. } => Next::Stop,
                 State::Closing { .. } => Next::Used(rest.len()),
             };
             match next {
@@ -113,14 +113,14 @@ impl Shard {
             Ok(preface) => preface,
             Err(error) => {
                 if let (PrefaceError::Version(_), Some(edge)) = (error, self.edges.get_mut(conn)) {
-                    version_refusal(&mut edge.raw_out);
+                    version_refusal(&mut edge.opening().raw_out);
                 }
                 self.refuse(conn, ErrorCode::Malformed, "preface");
                 return Next::Stop;
             }
         };
         let home = preface.partition_hint.and_then(|partition| self.config.partitions.owner(partition));
-        let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.moved);
+        let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         if let Some(home) = home
             && home != self.config.shard
             && !came_by_hint
@@ -187,8 +187,10 @@ impl Shard {
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
+        let mut raw_out = take(&mut edge.opening().raw_out);
         let State::Shaking(handshake) = &mut edge.state else { return Next::Stop };
-        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut edge.raw_out);
+        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut raw_out);
+        edge.opening().raw_out = raw_out;
         self.edges.mark_dirty(conn);
         match progress {
             Ok(Progress::More) => {}
@@ -242,8 +244,9 @@ impl Shard {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let State::Moving { to, asked, .. } = &mut edge.state else { return };
         *asked = true;
-        edge.token = Some(token);
-        out.push(Output::MoveSocket { conn, to: *to, token });
+        let to = *to;
+        edge.opening().token = Some(token);
+        out.push(Output::MoveSocket { conn, to, token });
     }
 
     /// The socket went, so its state follows; or it could not go, and the phone is told to come back.
@@ -251,29 +254,26 @@ impl Shard {
         let drops_leftover = bug!(self, leftover_dropped);
         let retry_ms = self.busy_ms();
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, edge.token) else { return };
+        let Opening { token, peer, .. } = *edge.opening();
+        let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, token) else { return };
         if moved {
+            let to = *to;
             let login = login.take().map(|login| *login).zip(edge.transport.take());
             let mut leftover = take(&mut edge.tail);
             if drops_leftover {
                 leftover.clear();
             }
-            let state = Box::new(HandOver {
-                token,
-                login,
-                unsent: take(&mut edge.raw_out),
-                leftover,
-                peer: edge.peer,
-            });
+            let unsent = take(&mut edge.opening().raw_out);
+            let state = Box::new(HandOver { token, login, unsent, leftover, peer });
             self.counters.handed_over += 1;
-            out.push(Output::MoveState { to: *to, state });
+            out.push(Output::MoveState { to, state });
             edge.state = State::Closing { asked: true };
         } else {
             self.counters.hand_over_failures += 1;
             // The socket is ours again, so that it can be closed.
             edge.state = State::Greeting;
             if edge.transport.is_none() {
-                busy_refusal(retry_ms, &mut edge.raw_out);
+                busy_refusal(retry_ms, &mut edge.opening().raw_out);
             }
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
         }
@@ -284,9 +284,9 @@ impl Shard {
         let HandOver { login, unsent, leftover, peer, .. } = state;
         let conn = self.open_edge(now, slot, State::Preface, peer);
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        edge.raw_out = unsent;
+        edge.opening().raw_out = unsent;
         edge.tail = leftover;
-        edge.moved = true;
+        edge.opening().moved = true;
         self.edges.mark_dirty(conn);
         if let Some((login, transport)) = login {
             if let Some(edge) = self.edges.get_mut(conn) {
@@ -333,9 +333,9 @@ impl Shard {
             }
         }
         if let Some(edge) = self.edges.get_mut(conn)
-            && let State::Starting { frames: kept, .. } = &mut edge.state
+            && let State::Starting(starting) = &mut edge.state
         {
-            kept.extend_from_slice(frames);
+            starting.frames.extend_from_slice(frames);
         }
         Next::Used(total)
     }
@@ -354,13 +354,14 @@ impl Shard {
             return false;
         }
         match (&edge.state, frame) {
-            (&State::Greeted(greeting), ClientFrame::Start) => match greeting.ticket {
-                Some(number) => {
+            (State::Greeted(greeting), ClientFrame::Start) => {
+                let greeting = **greeting;
+                if let Some(number) = greeting.ticket {
                     self.use_up_ticket(conn, greeting, number);
                     return false;
                 }
-                None => self.start_session(now, conn, greeting, out),
-            },
+                self.start_session(now, conn, greeting, out);
+            }
             (State::Greeted(_), ClientFrame::Goodbye) => self.hang_up(conn),
             (&State::Adopted(session), frame) => match frame {
                 ClientFrame::Send { to, id, body } => self.session_send(now, session, to, id, body),

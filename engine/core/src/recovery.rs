@@ -187,8 +187,7 @@ impl Shard {
         for ((mailbox, device), found) in floors {
             let Some(index) = self.accounts.by_id(mailbox) else { continue };
             let used = self.writer.use_of(found.position.segment);
-            let floor =
-                Floor { persisted: found.up_to, position: Some((found.position, used)), queued: false };
+            let floor = Floor::found(found.up_to, found.position, used);
             let Some(account) = self.accounts.get_mut(index) else { continue };
             if device == DeviceId::TICKS {
                 account.ticks_floor = floor;

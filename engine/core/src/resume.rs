@@ -1,10 +1,11 @@
 //! Resume tickets: a device comes back without its key. A ticket is used up by a record of its account, and the
 //! session waits for that record: no crash makes a ticket good again.
 
-use crate::edge::{Greeting, State};
+use crate::edge::{Greeting, Starting, State};
 use crate::io::{ConnId, Now, Outputs};
 use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::replace;
 use rand_chacha::rand_core::RngCore;
@@ -46,7 +47,7 @@ impl Shard {
     pub(crate) fn refuse_ticket(&mut self, conn: ConnId) {
         self.counters.tickets_refused += 1;
         if let Some(edge) = self.edges.get_mut(conn) {
-            ticket_refusal(&mut edge.raw_out);
+            ticket_refusal(&mut edge.opening().raw_out);
         }
         self.hang_up(conn);
     }
@@ -102,7 +103,7 @@ impl Shard {
         };
         device.ticket_floor = number.saturating_add(1);
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Starting { greeting, frames: Vec::new() };
+            edge.state = State::Starting(Box::new(Starting { greeting, frames: Vec::new() }));
         }
         self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
@@ -112,10 +113,11 @@ impl Shard {
     /// It is used up on stable storage: the session begins, with what the phone said behind `Start`.
     pub(crate) fn ticket_is_used(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        if !matches!(edge.state, State::Starting { .. }) {
+        if !matches!(edge.state, State::Starting(_)) {
             return;
         }
-        let State::Starting { greeting, frames } = replace(&mut edge.state, State::Greeting) else { return };
+        let State::Starting(starting) = replace(&mut edge.state, State::Greeting) else { return };
+        let Starting { greeting, frames } = *starting;
         self.start_session(now, conn, greeting, out);
         let mut rest = &frames[..];
         while !rest.is_empty() {
