@@ -113,8 +113,8 @@ pub(crate) struct Account {
     /// The number of the next device. Never given out twice: tickets and floors name devices by number.
     next_device: u16,
     pub(crate) mailbox: Mailbox,
-    /// The floor of [`DeviceId::TICKS`].
-    pub(crate) ticks_floor: Floor,
+    /// None while the log says nothing of it.
+    ticks_floor: Option<Box<Floor>>,
     /// Its mail that waits in the queue of lazy items.
     pub(crate) lazy_count: u32,
     pub(crate) position: Option<Position>,
@@ -124,17 +124,14 @@ pub(crate) struct Account {
     pub(crate) sending: Bucket,
 }
 
-const _: () = assert!(size_of::<Option<Account>>() <= 208, "an idle phone costs at most 600 bytes in all");
+const _: () = assert!(size_of::<Option<Account>>() <= 192, "an idle phone costs at most 600 bytes in all");
 
 impl Account {
     /// An account without mail, whose devices begin behind `since`.
     pub(crate) fn new(id: AccountId, name: &str, keys: &[[u8; 32]], since: Seq) -> Self {
         let numbered = keys.iter().zip(1..);
         let devices = numbered.map(|(key, number)| Device::new(DeviceId(number), *key, since));
-        Self {
-            ticks_floor: Floor::at(since),
-            ..Self::with_devices(id, name.into(), devices, keys.len() as u16 + 1)
-        }
+        Self::with_devices(id, name.into(), devices, keys.len() as u16 + 1)
     }
 
     /// An account without mail and floors.
@@ -151,12 +148,22 @@ impl Account {
             first: devices.next(),
             others: devices.map(Some).collect(),
             mailbox: Mailbox::default(),
-            ticks_floor: Floor::at(Seq(0)),
+            ticks_floor: None,
             lazy_count: 0,
             position: None,
             presence: Presence::default(),
             sending: Bucket::default(),
         }
+    }
+
+    /// The floor of [`DeviceId::TICKS`]; before the first one is written it says nothing.
+    pub(crate) fn ticks_floor(&self) -> Floor {
+        self.ticks_floor.as_deref().copied().unwrap_or(Floor::at(Seq(0)))
+    }
+
+    /// The same, to change it.
+    pub(crate) fn ticks_floor_mut(&mut self) -> &mut Floor {
+        self.ticks_floor.get_or_insert_with(|| Box::new(Floor::at(Seq(0))))
     }
 
     /// Its devices.

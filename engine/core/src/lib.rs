@@ -18,6 +18,7 @@ mod account;
 mod addresses;
 mod admission;
 mod bucket;
+mod buffers;
 #[cfg(feature = "bugs")]
 pub mod bugs;
 mod chunks;

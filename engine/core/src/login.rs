@@ -178,7 +178,7 @@ impl Shard {
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
         }
-        let ticks_floor = account.ticks_floor;
+        let ticks_floor = account.ticks_floor();
         for floor in account.devices().map(|device| device.log_floor).chain([ticks_floor]) {
             self.forget_floor(floor);
         }

@@ -1,6 +1,6 @@
 //! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
 
-use crate::edge::{Opening, State};
+use crate::edge::{Edge, Opening, State};
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::{PROLOGUE_BYTES, Shown};
@@ -34,28 +34,23 @@ impl Shard {
             self.end_flood(conn);
             return;
         }
-        if edge.tail.is_empty() {
+        if let Some(tail) = edge.tail() {
+            tail.extend_from_slice(bytes);
+            self.use_tail(now, conn, out);
+        } else {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
-        } else {
-            edge.tail.extend_from_slice(bytes);
-            self.use_tail(now, conn, out);
         }
         self.read_on(conn, out);
     }
 
     /// Works through bytes that were kept: the state has changed, or a turn has passed.
     pub(crate) fn use_tail(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
-        let Some(edge) = self.edges.get_mut(conn) else { return };
-        let mut tail = take(&mut edge.tail);
+        let Some(tail) = self.edges.get_mut(conn).and_then(Edge::tail) else { return };
+        let mut tail = take(tail);
         let used = self.use_bytes(now, conn, &mut tail, out);
-        match self.edges.get_mut(conn) {
-            Some(edge) if used < tail.len() => {
-                tail.drain(..used);
-                edge.tail = tail;
-            }
-            _ => self.edges.give_back(tail),
-        }
+        tail.drain(..used);
+        self.edges.put_tail(conn, tail);
     }
 
     /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
@@ -259,7 +254,7 @@ impl Shard {
         if moved {
             let to = *to;
             let login = login.take().map(|login| *login).zip(edge.transport.take());
-            let mut leftover = take(&mut edge.tail);
+            let mut leftover = edge.tail().map(take).unwrap_or_default();
             if drops_leftover {
                 leftover.clear();
             }
@@ -284,9 +279,9 @@ impl Shard {
         let HandOver { login, unsent, leftover, peer, .. } = state;
         let conn = self.open_edge(now, slot, State::Preface, peer);
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        edge.opening().raw_out = unsent;
-        edge.tail = leftover;
-        edge.opening().moved = true;
+        let opening = edge.opening();
+        (opening.raw_out, opening.moved) = (unsent, true);
+        self.edges.put_tail(conn, leftover);
         self.edges.mark_dirty(conn);
         if let Some((login, transport)) = login {
             if let Some(edge) = self.edges.get_mut(conn) {
@@ -332,10 +327,11 @@ impl Shard {
                 break;
             }
         }
-        if let Some(edge) = self.edges.get_mut(conn)
-            && let State::Starting(starting) = &mut edge.state
+        if !frames.is_empty()
+            && self.edges.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Starting(_)))
+            && let Some(buffers) = self.edges.buffers(conn)
         {
-            starting.frames.extend_from_slice(frames);
+            buffers.ahead.extend_from_slice(frames);
         }
         Next::Used(total)
     }

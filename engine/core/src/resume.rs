@@ -1,13 +1,12 @@
 //! Resume tickets: a device comes back without its key. A ticket is used up by a record of its account, and the
 //! session waits for that record: no crash makes a ticket good again.
 
-use crate::edge::{Greeting, Starting, State};
+use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Outputs};
 use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
-use core::mem::replace;
+use core::mem::{replace, take};
 use rand_chacha::rand_core::RngCore;
 use tern_protocol::ids::{AccountId, DeviceId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, ServerFrame};
@@ -103,7 +102,7 @@ impl Shard {
         };
         device.ticket_floor = number.saturating_add(1);
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Starting(Box::new(Starting { greeting, frames: Vec::new() }));
+            edge.state = State::Starting(Box::new(greeting));
         }
         self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
@@ -116,9 +115,9 @@ impl Shard {
         if !matches!(edge.state, State::Starting(_)) {
             return;
         }
-        let State::Starting(starting) = replace(&mut edge.state, State::Greeting) else { return };
-        let Starting { greeting, frames } = *starting;
-        self.start_session(now, conn, greeting, out);
+        let State::Starting(greeting) = replace(&mut edge.state, State::Greeting) else { return };
+        let frames = edge.buffers.as_mut().map(|buffers| take(&mut buffers.ahead)).unwrap_or_default();
+        self.start_session(now, conn, *greeting, out);
         let mut rest = &frames[..];
         while !rest.is_empty() {
             let Ok((frame, after)) = ClientFrame::decode_first(rest) else {
