@@ -7,7 +7,6 @@ use crate::session::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
-use core::mem::take;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use siphasher::sip::SipHasher13;
@@ -108,8 +107,8 @@ pub(crate) struct Account {
     /// The device at the first place; most accounts have no other. The places of revoked devices are empty until
     /// another device takes them.
     first: Option<Device>,
-    /// The places behind it.
-    others: Box<[Option<Device>]>,
+    /// The places behind it, where there are any.
+    others: Option<Box<Others>>,
     /// The number of the next device. Never given out twice: tickets and floors name devices by number.
     next_device: u16,
     pub(crate) mailbox: Mailbox,
@@ -120,11 +119,17 @@ pub(crate) struct Account {
     pub(crate) position: Option<Position>,
     /// Who is told when its presence changes.
     pub(crate) presence: Presence,
+    /// When a session of it last began or ended, seconds of Unix time.
+    pub(crate) seen_s: u32,
     /// What it may still send for now.
     pub(crate) sending: Bucket,
 }
 
-const _: () = assert!(size_of::<Option<Account>>() <= 192, "an idle phone costs at most 600 bytes in all");
+/// Places of devices behind the first.
+#[derive(Debug, Default)]
+struct Others(Vec<Option<Device>>);
+
+const _: () = assert!(size_of::<Option<Account>>() <= 176, "an idle phone costs at most 600 bytes in all");
 
 impl Account {
     /// An account without mail, whose devices begin behind `since`.
@@ -141,17 +146,20 @@ impl Account {
         mut devices: impl Iterator<Item = Device>,
         next_device: u16,
     ) -> Self {
+        let first = devices.next();
+        let others: Vec<_> = devices.map(Some).collect();
         Self {
             id,
             name,
             next_device,
-            first: devices.next(),
-            others: devices.map(Some).collect(),
+            first,
+            others: (!others.is_empty()).then(|| Box::new(Others(others))),
             mailbox: Mailbox::default(),
             ticks_floor: None,
             lazy_count: 0,
             position: None,
             presence: Presence::default(),
+            seen_s: 0,
             sending: Bucket::default(),
         }
     }
@@ -172,19 +180,21 @@ impl Account {
     }
 
     fn places(&self) -> impl Iterator<Item = &Option<Device>> {
-        core::iter::once(&self.first).chain(&self.others)
+        core::iter::once(&self.first).chain(self.others.iter().flat_map(|others| &others.0))
     }
 
     /// Its devices.
     pub(crate) fn devices_mut(&mut self) -> impl Iterator<Item = &mut Device> {
-        core::iter::once(&mut self.first).chain(&mut self.others).flatten()
+        core::iter::once(&mut self.first)
+            .chain(self.others.iter_mut().flat_map(|others| &mut others.0))
+            .flatten()
     }
 
     /// The device at a place.
     pub(crate) fn device(&self, place: usize) -> Option<&Device> {
         match place.checked_sub(1) {
             None => self.first.as_ref(),
-            Some(other) => self.others.get(other)?.as_ref(),
+            Some(other) => self.others.as_ref()?.0.get(other)?.as_ref(),
         }
     }
 
@@ -196,13 +206,13 @@ impl Account {
     fn place_mut(&mut self, place: usize) -> Option<&mut Option<Device>> {
         match place.checked_sub(1) {
             None => Some(&mut self.first),
-            Some(other) => self.others.get_mut(other),
+            Some(other) => self.others.as_mut()?.0.get_mut(other),
         }
     }
 
     /// Adds a device that gets what comes behind `since`; `None` if there are as many as there may be.
     pub(crate) fn add_device(&mut self, key: [u8; 32], since: Seq) -> Option<DeviceId> {
-        let place = self.places().position(Option::is_none).unwrap_or(self.others.len() + 1);
+        let place = self.places().position(Option::is_none).unwrap_or(self.places().count());
         if place == DEVICES_MAX || self.next_device == DeviceId::TICKS.0 {
             return None;
         }
@@ -212,7 +222,7 @@ impl Account {
         if let Some(empty) = self.place_mut(place) {
             *empty = device;
         } else {
-            self.others = take(&mut self.others).into_iter().chain([device]).collect();
+            self.others.get_or_insert_default().0.push(device);
         }
         Some(id)
     }

@@ -37,8 +37,6 @@ struct Watcher {
 pub(crate) struct Presence {
     /// None for most: few are watched.
     watched: Option<Box<Watched>>,
-    /// When a session of it last began or ended, seconds of Unix time.
-    seen_s: u32,
 }
 
 #[derive(Debug)]
@@ -170,7 +168,7 @@ impl Shard {
         let now = self.now;
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        account.presence.seen_s = now_s;
+        account.seen_s = now_s;
         if account.presence.watched.is_none() {
             return;
         }

@@ -21,6 +21,9 @@ use tracing::{error, info, warn};
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     log::start(settings.log)?;
+    if !settings.huge_pages {
+        avoid_huge_pages();
+    }
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
     cores::check(settings)?;
@@ -67,6 +70,13 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     let address = admin.local_addr().unwrap_or(settings.admin);
     let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
     control_loop(Arc::new(plane), admin, tls)
+}
+
+/// For all memory that is touched from here on. A refusal is no reason not to serve.
+fn avoid_huge_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        warn!(%error, "huge pages could not be switched off: phones may take two to three times the memory");
+    }
 }
 
 /// A refusal is no reason not to serve.
