@@ -195,3 +195,62 @@ impl Drop for Buffers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffers(count: u16) -> (IoUring, Buffers) {
+        let uring = IoUring::new(8).unwrap();
+        let buffers = Buffers::register(&uring, count, PAGE_BYTES).unwrap();
+        (uring, buffers)
+    }
+
+    #[test]
+    fn the_kernel_has_twice_what_turns_fill_and_few_at_rest() {
+        let (uring, mut buffers) = buffers(512);
+        assert_eq!(buffers.out_count(), WANTED_MIN);
+        buffers.turn_ended(u32::from(WANTED_MIN / 2), false);
+        assert_eq!(buffers.out_count(), WANTED_MIN, "half of them filled is enough");
+        buffers.turn_ended(u32::from(WANTED_MIN / 2) + 1, false);
+        assert_eq!(buffers.out_count(), 2 * WANTED_MIN);
+        for _ in 0..5 {
+            buffers.turn_ended(1, true);
+        }
+        assert_eq!((buffers.out_count(), buffers.reserve.len()), (512, 0), "never more than there are");
+        // A second in which few are filled: half may come back, and what comes back takes no memory.
+        buffers.filled_most = 10;
+        buffers.bytes(7, 5).copy_from_slice(b"hello");
+        buffers.trim();
+        (0..300).for_each(|id| buffers.give(id));
+        assert_eq!((buffers.out_count(), buffers.reserve.len()), (256, 256));
+        buffers.filled_most = 255;
+        buffers.trim();
+        assert_eq!(buffers.wanted_count, 256, "a quarter and more was filled");
+        assert_eq!(buffers.clean_count, 256);
+        assert_eq!(buffers.bytes(7, 5), [0; 5], "its memory was given back");
+        for _ in 0..5 {
+            buffers.trim();
+        }
+        assert_eq!(buffers.wanted_count, WANTED_MIN);
+        buffers.unregister(&uring);
+    }
+
+    #[test]
+    fn each_buffer_is_in_one_place_only() {
+        let (uring, mut buffers) = buffers(256);
+        buffers.turn_ended(200, false);
+        buffers.turn_ended(200, false);
+        buffers.filled_most = 0;
+        buffers.trim();
+        // All that are out come back: those above the wanted number go to the reserve.
+        let out: Vec<u16> = (0..256).filter(|id| !buffers.reserve.contains(id)).collect();
+        assert_eq!(out.len(), usize::from(buffers.out_count()));
+        out.iter().for_each(|&id| buffers.give(id));
+        let mut reserve = buffers.reserve.clone();
+        reserve.sort_unstable();
+        reserve.dedup();
+        assert_eq!(reserve.len() + usize::from(buffers.out_count()), 256);
+        buffers.unregister(&uring);
+    }
+}

@@ -21,8 +21,8 @@ use tracing::{error, info, warn};
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     log::start(settings.log)?;
-    if !settings.huge_pages {
-        avoid_huge_pages();
+    if let Err(error) = allow_huge_pages(settings.huge_pages) {
+        warn!(%error, "huge pages could not be switched: phones may take two to three times the memory");
     }
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
@@ -72,11 +72,12 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     control_loop(Arc::new(plane), admin, tls)
 }
 
-/// For all memory that is touched from here on. A refusal is no reason not to serve.
-fn avoid_huge_pages() {
-    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
-        warn!(%error, "huge pages could not be switched off: phones may take two to three times the memory");
-    }
+/// Whether the system may back memory that is touched from here on with huge pages.
+///
+/// # Errors
+/// The system refuses, as a sandbox may.
+pub(crate) fn allow_huge_pages(allow: bool) -> nix::Result<()> {
+    nix::sys::prctl::set_thp_disable(!allow)
 }
 
 /// A refusal is no reason not to serve.
