@@ -112,7 +112,7 @@ impl Shard {
         let state = self.presence_of(index);
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let (old, seen_s) = (account.presence.watched.take(), account.presence.seen_s);
+        let (old, seen_s) = (account.presence.watched.take(), account.seen_s);
         let is_new = old.is_none();
         let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state }));
         let watcher = Watcher {
