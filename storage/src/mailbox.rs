@@ -5,6 +5,7 @@
 
 use crate::cache::CacheRef;
 use crate::log::Position;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 
@@ -114,29 +115,52 @@ impl Entry {
     }
 }
 
-/// The entries of one account, in the order of their places.
+/// Entries that an empty mailbox keeps memory for.
+const KEPT_COUNT: usize = 8;
+
+/// The entries of one account, in the order of their places. Most accounts only wait: before the first mail there is
+/// nothing to remember.
 #[derive(Debug, Default)]
-pub struct Mailbox {
+pub struct Mailbox(Option<Box<Queue>>);
+
+#[derive(Debug)]
+struct Queue {
     entries: VecDeque<Entry>,
     /// Entries without a durable record.
-    uncommitted_count: usize,
-    /// The highest place that has a record in the log.
-    written_up_to: Option<Seq>,
-    /// The highest place that left.
-    left_up_to: Option<Seq>,
+    uncommitted_count: u32,
+    /// The highest place that has a record in the log; zero, which is no entry's place, while there is none.
+    written_up_to: Seq,
+    /// The highest place that left; likewise.
+    left_up_to: Seq,
 }
 
+impl Queue {
+    const EMPTY: Self =
+        Self { entries: VecDeque::new(), uncommitted_count: 0, written_up_to: Seq(0), left_up_to: Seq(0) };
+}
+
+/// What a mailbox without a queue looks like.
+static EMPTY: Queue = Queue::EMPTY;
+
 impl Mailbox {
+    fn queue(&self) -> &Queue {
+        self.0.as_deref().unwrap_or(&EMPTY)
+    }
+
+    fn queue_mut(&mut self) -> &mut Queue {
+        self.0.get_or_insert_with(|| Box::new(Queue::EMPTY))
+    }
+
     /// Entries, those that only owe a tick included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.queue().entries.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.queue().entries.is_empty()
     }
 
     /// Appends at the end.
@@ -144,48 +168,51 @@ impl Mailbox {
     /// # Panics
     /// If the place is not above all places before: a repeated place would lose mail.
     pub fn push(&mut self, entry: Entry) {
-        assert!(self.entries.back().is_none_or(|last| last.seq < entry.seq), "mailbox places must grow");
-        assert!(self.left_up_to.is_none_or(|left| left < entry.seq), "a mailbox place came back");
         if entry.position.is_some() {
             self.note_written(entry.seq);
-        } else {
-            self.uncommitted_count += 1;
         }
-        self.entries.push_back(entry);
+        let queue = self.queue_mut();
+        assert!(queue.entries.back().is_none_or(|last| last.seq < entry.seq), "mailbox places must grow");
+        assert!(queue.left_up_to < entry.seq, "a mailbox place came back");
+        queue.uncommitted_count += u32::from(entry.position.is_none());
+        queue.entries.push_back(entry);
     }
 
     /// The index of the first entry above `seq`.
     #[must_use]
     pub fn index_above(&self, seq: Seq) -> usize {
         // Sessions read at the end nearly always: look there before searching.
-        match self.entries.back() {
-            Some(last) if last.seq <= seq => self.entries.len(),
-            _ => self.entries.partition_point(|entry| entry.seq <= seq),
+        let entries = &self.queue().entries;
+        match entries.back() {
+            Some(last) if last.seq <= seq => entries.len(),
+            _ => entries.partition_point(|entry| entry.seq <= seq),
         }
     }
 
     /// The entry at an index.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<&Entry> {
-        self.entries.get(index)
+        self.queue().entries.get(index)
     }
 
     /// The entry at an index, to change it.
     pub fn at_mut(&mut self, index: usize) -> Option<&mut Entry> {
-        self.entries.get_mut(index)
+        self.0.as_mut()?.entries.get_mut(index)
     }
 
     /// The entry with this place.
     pub fn find_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        self.entries.get_mut(index)
+        let entries = &mut self.0.as_mut()?.entries;
+        let index = entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        entries.get_mut(index)
     }
 
     /// The entry with this place.
     #[must_use]
     pub fn find(&self, seq: Seq) -> Option<&Entry> {
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        self.entries.get(index)
+        let entries = &self.queue().entries;
+        let index = entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        entries.get(index)
     }
 
     /// Whether the message is here and neither committed nor acknowledged yet. Looks from the end, where uncommitted
@@ -198,11 +225,12 @@ impl Mailbox {
     /// The place of such an entry.
     #[must_use]
     pub fn uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> Option<Seq> {
-        self.entries
+        let Queue { entries, uncommitted_count, .. } = self.queue();
+        entries
             .iter()
             .rev()
             .filter(|entry| entry.position.is_none())
-            .take(self.uncommitted_count)
+            .take(*uncommitted_count as usize)
             .find(|e| !e.waiting.is_empty() && e.from == from && e.id == id && e.kind == kind)
             .map(|entry| entry.seq)
     }
@@ -210,16 +238,17 @@ impl Mailbox {
     /// Says where the entry's durable record is; the entry, if it is still here.
     pub fn set_durable(&mut self, seq: Seq, position: Position) -> Option<&mut Entry> {
         self.note_written(seq);
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        let entry = self.entries.get_mut(index)?;
-        self.uncommitted_count -= usize::from(entry.position.is_none());
+        let queue = self.queue_mut();
+        let index = queue.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        let entry = queue.entries.get_mut(index)?;
+        queue.uncommitted_count -= u32::from(entry.position.is_none());
         entry.position = Some(position);
         Some(entry)
     }
 
     /// Takes the first entry if it is over.
     pub fn pop_over(&mut self) -> Option<Entry> {
-        if !self.entries.front()?.is_over() {
+        if !self.queue().entries.front()?.is_over() {
             return None;
         }
         self.pop_any()
@@ -227,27 +256,32 @@ impl Mailbox {
 
     /// Takes the first entry whatever its state: the account is removed.
     pub fn pop_any(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.uncommitted_count -= usize::from(entry.position.is_none());
-        self.left_up_to = Some(entry.seq);
+        let queue = self.0.as_mut()?;
+        let entry = queue.entries.pop_front()?;
+        queue.uncommitted_count -= u32::from(entry.position.is_none());
+        queue.left_up_to = entry.seq;
+        if queue.entries.is_empty() && queue.entries.capacity() > KEPT_COUNT {
+            queue.entries = VecDeque::new();
+        }
         Some(entry)
     }
 
     /// Says that the place has a record in the log.
     pub fn note_written(&mut self, seq: Seq) {
-        self.written_up_to = self.written_up_to.max(Some(seq));
+        let queue = self.queue_mut();
+        queue.written_up_to = queue.written_up_to.max(seq);
     }
 
     /// Whether a floor at `floor` says more than one at `persisted`: a record of the log lies between them.
     #[must_use]
     pub fn floor_matters(&self, persisted: Seq, floor: Seq) -> bool {
-        floor > persisted && self.written_up_to.is_some_and(|written| written > persisted)
+        floor > persisted && self.queue().written_up_to > persisted
     }
 
     /// Up to where everything is over, ticks confirmed: the floor of [`DeviceId::TICKS`].
     #[must_use]
-    pub const fn left_up_to(&self) -> Option<Seq> {
-        self.left_up_to
+    pub fn left_up_to(&self) -> Option<Seq> {
+        Some(self.queue().left_up_to).filter(|left| left.0 > 0)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Accounts by immutable id, the names that point at them, and their devices.
 
 use crate::bucket::Bucket;
+use crate::chunks::Chunks;
 use crate::presence::Presence;
 use crate::session::SessionId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use siphasher::sip::SipHasher13;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
+use tern_storage::io::SegmentId;
 use tern_storage::log::Position;
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, EntryKind, Mailbox};
 
@@ -33,15 +35,43 @@ impl BuildHasher for SeededHash {
 pub(crate) struct Floor {
     /// What the log says.
     pub(crate) persisted: Seq,
-    /// Where it says so, and how often that segment had been freed when it was written there.
-    pub(crate) position: Option<(Position, u32)>,
+    /// Where it says so.
+    position: Position,
+    /// How often that segment had been freed when it was written there; [`NOWHERE`] if it is written nowhere.
+    used: u32,
     /// Whether a record is on its way.
     pub(crate) queued: bool,
 }
 
+/// No segment is freed so often: a floor in it would be lost in the log otherwise.
+const NOWHERE: u32 = u32::MAX;
+
 impl Floor {
+    /// A floor that is written nowhere.
     pub(crate) const fn at(seq: Seq) -> Self {
-        Self { persisted: seq, position: None, queued: false }
+        Self {
+            persisted: seq,
+            position: Position { segment: SegmentId(0), offset: 0 },
+            used: NOWHERE,
+            queued: false,
+        }
+    }
+
+    /// A floor that was found in the log.
+    pub(crate) const fn found(seq: Seq, position: Position, used: u32) -> Self {
+        Self { persisted: seq, position, used, queued: false }
+    }
+
+    /// Where the log says it, and how often that segment had been freed when it was written there.
+    pub(crate) fn position(&self) -> Option<(Position, u32)> {
+        (self.used != NOWHERE).then_some((self.position, self.used))
+    }
+
+    /// It is written somewhere else; where it was before.
+    pub(crate) fn moved(&mut self, position: Position, used: u32) -> Option<(Position, u32)> {
+        let old = self.position();
+        (self.position, self.used) = (position, used);
+        old
     }
 }
 
@@ -74,96 +104,148 @@ impl Device {
 pub(crate) struct Account {
     pub(crate) id: AccountId,
     pub(crate) name: Box<str>,
-    /// By place; the places of revoked devices are empty until another device takes them.
-    devices: Vec<Option<Device>>,
+    /// The device at the first place; most accounts have no other. The places of revoked devices are empty until
+    /// another device takes them.
+    first: Option<Device>,
+    /// The places behind it, where there are any.
+    others: Option<Box<Others>>,
     /// The number of the next device. Never given out twice: tickets and floors name devices by number.
     next_device: u16,
     pub(crate) mailbox: Mailbox,
-    /// The floor of [`DeviceId::TICKS`].
-    pub(crate) ticks_floor: Floor,
+    /// None while the log says nothing of it.
+    ticks_floor: Option<Box<Floor>>,
     /// Its mail that waits in the queue of lazy items.
     pub(crate) lazy_count: u32,
     pub(crate) position: Option<Position>,
     /// Who is told when its presence changes.
     pub(crate) presence: Presence,
+    /// When a session of it last began or ended, seconds of Unix time.
+    pub(crate) seen_s: u32,
     /// What it may still send for now.
     pub(crate) sending: Bucket,
 }
+
+/// Places of devices behind the first.
+#[derive(Debug, Default)]
+struct Others(Vec<Option<Device>>);
+
+const _: () = assert!(size_of::<Option<Account>>() <= 176, "an idle phone costs at most 600 bytes in all");
 
 impl Account {
     /// An account without mail, whose devices begin behind `since`.
     pub(crate) fn new(id: AccountId, name: &str, keys: &[[u8; 32]], since: Seq) -> Self {
         let numbered = keys.iter().zip(1..);
-        let devices: Vec<_> =
-            numbered.map(|(key, number)| Some(Device::new(DeviceId(number), *key, since))).collect();
+        let devices = numbered.map(|(key, number)| Device::new(DeviceId(number), *key, since));
+        Self::with_devices(id, name.into(), devices, keys.len() as u16 + 1)
+    }
+
+    /// An account without mail and floors.
+    fn with_devices(
+        id: AccountId,
+        name: Box<str>,
+        mut devices: impl Iterator<Item = Device>,
+        next_device: u16,
+    ) -> Self {
+        let first = devices.next();
+        let others: Vec<_> = devices.map(Some).collect();
         Self {
             id,
-            name: name.into(),
-            next_device: devices.len() as u16 + 1,
-            devices,
+            name,
+            next_device,
+            first,
+            others: (!others.is_empty()).then(|| Box::new(Others(others))),
             mailbox: Mailbox::default(),
-            ticks_floor: Floor::at(since),
+            ticks_floor: None,
             lazy_count: 0,
             position: None,
             presence: Presence::default(),
+            seen_s: 0,
             sending: Bucket::default(),
         }
     }
 
+    /// The floor of [`DeviceId::TICKS`]; before the first one is written it says nothing.
+    pub(crate) fn ticks_floor(&self) -> Floor {
+        self.ticks_floor.as_deref().copied().unwrap_or(Floor::at(Seq(0)))
+    }
+
+    /// The same, to change it.
+    pub(crate) fn ticks_floor_mut(&mut self) -> &mut Floor {
+        self.ticks_floor.get_or_insert_with(|| Box::new(Floor::at(Seq(0))))
+    }
+
     /// Its devices.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.iter().flatten()
+        self.places().flatten()
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Option<Device>> {
+        core::iter::once(&self.first).chain(self.others.iter().flat_map(|others| &others.0))
     }
 
     /// Its devices.
     pub(crate) fn devices_mut(&mut self) -> impl Iterator<Item = &mut Device> {
-        self.devices.iter_mut().flatten()
+        core::iter::once(&mut self.first)
+            .chain(self.others.iter_mut().flat_map(|others| &mut others.0))
+            .flatten()
     }
 
     /// The device at a place.
     pub(crate) fn device(&self, place: usize) -> Option<&Device> {
-        self.devices.get(place)?.as_ref()
+        match place.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(other) => self.others.as_ref()?.0.get(other)?.as_ref(),
+        }
     }
 
     /// The device at a place.
     pub(crate) fn device_mut(&mut self, place: usize) -> Option<&mut Device> {
-        self.devices.get_mut(place)?.as_mut()
+        self.place_mut(place)?.as_mut()
+    }
+
+    fn place_mut(&mut self, place: usize) -> Option<&mut Option<Device>> {
+        match place.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(other) => self.others.as_mut()?.0.get_mut(other),
+        }
     }
 
     /// Adds a device that gets what comes behind `since`; `None` if there are as many as there may be.
     pub(crate) fn add_device(&mut self, key: [u8; 32], since: Seq) -> Option<DeviceId> {
-        let place = self.devices.iter().position(Option::is_none).unwrap_or(self.devices.len());
+        let place = self.places().position(Option::is_none).unwrap_or(self.places().count());
         if place == DEVICES_MAX || self.next_device == DeviceId::TICKS.0 {
             return None;
         }
         let id = DeviceId(self.next_device);
         self.next_device += 1;
-        if place == self.devices.len() {
-            self.devices.push(None);
+        let device = Some(Device::new(id, key, since));
+        if let Some(empty) = self.place_mut(place) {
+            *empty = device;
+        } else {
+            self.others.get_or_insert_default().0.push(device);
         }
-        self.devices[place] = Some(Device::new(id, key, since));
         Some(id)
     }
 
     /// Empties a place. Entries may wait for it for some time still: a device that takes it begins behind them.
     pub(crate) fn take_device(&mut self, place: usize) -> Option<Device> {
-        self.devices.get_mut(place)?.take()
+        self.place_mut(place)?.take()
     }
 
     /// The set of all devices.
     pub(crate) fn all_devices(&self) -> DeviceSet {
-        let places = self.devices.iter().enumerate().filter(|(_, device)| device.is_some());
+        let places = self.places().enumerate().filter(|(_, device)| device.is_some());
         DeviceSet(places.fold(0, |set, (place, _)| set | DeviceSet::one(place).0))
     }
 
     /// The device's place in the list.
     pub(crate) fn place_of(&self, device: DeviceId) -> Option<usize> {
-        self.devices.iter().position(|d| d.as_ref().is_some_and(|d| d.id == device))
+        self.places().position(|d| d.as_ref().is_some_and(|d| d.id == device))
     }
 
     /// The place of the device with this key.
     pub(crate) fn place_of_key(&self, key: &[u8; 32]) -> Option<usize> {
-        self.devices.iter().position(|d| d.as_ref().is_some_and(|d| d.key == *key))
+        self.places().position(|d| d.as_ref().is_some_and(|d| d.key == *key))
     }
 
     /// The place of the copy of a message that it sent, if the copy is not safe yet.
@@ -182,10 +264,14 @@ impl Account {
 /// The accounts of a shard.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    table: Vec<Option<Account>>,
-    /// Looked up several times a message. Ids are given out by us, so nobody can choose ones that collide.
-    by_id: HashMap<AccountId, AccountIndex, FixedState>,
-    by_name: HashMap<Box<str>, AccountIndex, SeededHash>,
+    table: Chunks<Option<Account>>,
+    /// Places in `table`, by the hash of the id there. Looked up several times a message. Ids are given out by us, so
+    /// nobody can choose ones that collide.
+    by_id: HashTable<AccountIndex>,
+    id_hash: FixedState,
+    /// Likewise, by the name's.
+    by_name: HashTable<AccountIndex>,
+    name_hash: SeededHash,
     /// The highest number that each partition has given out, removed accounts included.
     counters: HashMap<PartitionId, u64, SeededHash>,
 }
@@ -193,9 +279,11 @@ pub(crate) struct Accounts {
 impl Accounts {
     pub(crate) fn new(seed: SeededHash) -> Self {
         Self {
-            table: Vec::new(),
-            by_id: HashMap::with_hasher(FixedState::with_seed(seed.0)),
-            by_name: HashMap::with_hasher(seed),
+            table: Chunks::new(),
+            by_id: HashTable::new(),
+            id_hash: FixedState::with_seed(seed.0),
+            by_name: HashTable::new(),
+            name_hash: seed,
             counters: HashMap::with_hasher(seed),
         }
     }
@@ -222,11 +310,13 @@ impl Accounts {
     }
 
     pub(crate) fn by_id(&self, id: AccountId) -> Option<AccountIndex> {
-        self.by_id.get(&id).copied()
+        let is_it = |index: &AccountIndex| self.get(*index).is_some_and(|account| account.id == id);
+        self.by_id.find(self.id_hash.hash_one(id), is_it).copied()
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<AccountIndex> {
-        self.by_name.get(name).copied()
+        let is_it = |index: &AccountIndex| self.get(*index).is_some_and(|account| *account.name == *name);
+        self.by_name.find(self.name_hash.hash_one(name), is_it).copied()
     }
 
     pub(crate) fn find_device(&self, id: AccountId, device: DeviceId) -> Option<(AccountIndex, usize)> {
@@ -249,19 +339,25 @@ impl Accounts {
 
     /// Adds an account whose id and name are free.
     pub(crate) fn add(&mut self, account: Account) -> AccountIndex {
-        let index = AccountIndex(self.table.len() as u32);
         self.note_id(account.id);
-        self.by_id.insert(account.id, index);
-        self.by_name.insert(account.name.clone(), index);
-        self.table.push(Some(account));
+        let hashes = (self.id_hash.hash_one(account.id), self.name_hash.hash_one(&*account.name));
+        let index = AccountIndex(self.table.push(Some(account)) as u32);
+        let Self { table, by_id, by_name, id_hash, name_hash, .. } = self;
+        // What a table holds is there: removed accounts leave both before their place is emptied.
+        let account =
+            |index: AccountIndex| table.get(index.0 as usize).and_then(Option::as_ref).expect("listed");
+        by_id.insert_unique(hashes.0, index, |&index| id_hash.hash_one(account(index).id));
+        by_name.insert_unique(hashes.1, index, |&index| name_hash.hash_one(&*account(index).name));
         index
     }
 
     pub(crate) fn remove(&mut self, index: AccountIndex) -> Option<Account> {
-        let account = self.table.get_mut(index.0 as usize)?.take()?;
-        self.by_id.remove(&account.id);
-        self.by_name.remove(&account.name);
-        Some(account)
+        let account = self.get(index)?;
+        let hashes = (self.id_hash.hash_one(account.id), self.name_hash.hash_one(&*account.name));
+        for (table, hash) in [(&mut self.by_id, hashes.0), (&mut self.by_name, hashes.1)] {
+            table.find_entry(hash, |listed| *listed == index).ok()?.remove();
+        }
+        self.table.get_mut(index.0 as usize)?.take()
     }
 
     /// Up to `limit` accounts with ids above `after`, in the order of their ids.
@@ -279,11 +375,11 @@ impl Accounts {
 
 /// The stored form of an account's record: version, name, devices.
 pub(crate) mod stored {
-    use super::{Account, Bucket, Device, DeviceId, Floor, Presence, Seq};
+    use super::{Account, Device, DeviceId, Seq};
     use alloc::boxed::Box;
     use alloc::vec::Vec;
     use tern_protocol::ids::AccountId;
-    use tern_storage::mailbox::{DEVICES_MAX, Mailbox};
+    use tern_storage::mailbox::DEVICES_MAX;
 
     const VERSION: u8 = 2;
     const DEVICE_BYTES: usize = 2 + 32 + 8 + 4;
@@ -327,18 +423,8 @@ pub(crate) mod stored {
         let name: Box<str> = core::str::from_utf8(name).ok()?.into();
         let devices = devices.chunks_exact(device_bytes).map(device).collect::<Option<Vec<_>>>()?;
         let last = devices.iter().map(|device| device.id.0).max().unwrap_or(0);
-        Some(Account {
-            id,
-            name,
-            devices: devices.into_iter().map(Some).collect(),
-            next_device: next_device.unwrap_or(last.saturating_add(1)),
-            mailbox: Mailbox::default(),
-            ticks_floor: Floor::at(Seq(0)),
-            lazy_count: 0,
-            position: None,
-            presence: Presence::default(),
-            sending: Bucket::default(),
-        })
+        let next_device = next_device.unwrap_or(last.saturating_add(1));
+        Some(Account::with_devices(id, name, devices.into_iter(), next_device))
     }
 
     fn device(bytes: &[u8]) -> Option<Device> {

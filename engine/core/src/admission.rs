@@ -82,10 +82,10 @@ impl Shard {
         };
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
         if let Header::From(source) = header {
-            edge.peer = Some(source);
+            edge.opening().peer = Some(source);
         }
         edge.state = State::Preface;
-        let peer = edge.peer;
+        let peer = edge.opening().peer;
         if !self.may_connect(now, peer) {
             self.hang_up(conn);
             return Next::Stop;
@@ -105,7 +105,8 @@ impl Shard {
             }
         }
         let edge = self.edges.get_mut(conn)?;
-        let peer = edge.peer.filter(|_| !core::mem::replace(&mut edge.admitted, true));
+        let opening = edge.opening();
+        let peer = opening.peer.filter(|_| !core::mem::replace(&mut opening.admitted, true));
         if peer.is_some_and(|peer| !self.addresses.may(Act::Handshake, peer.ip(), now.mono_ns)) {
             self.counters.refused_address_handshakes += 1;
             self.refuse_busy(conn);
@@ -125,7 +126,7 @@ impl Shard {
     /// The turn has no time for another handshake: this one waits for a later turn, and is not read meanwhile.
     pub(crate) fn defer_handshake(&mut self, conn: ConnId) -> Next {
         if let Some(edge) = self.edges.get_mut(conn)
-            && !core::mem::replace(&mut edge.deferred, true)
+            && !core::mem::replace(&mut edge.opening().deferred, true)
         {
             self.counters.deferred_handshakes += 1;
             self.edges.deferred.push_back(conn);
@@ -137,7 +138,7 @@ impl Shard {
     fn refuse_busy(&mut self, conn: ConnId) {
         let retry_ms = self.busy_ms();
         if let Some(edge) = self.edges.get_mut(conn) {
-            busy_refusal(retry_ms, &mut edge.raw_out);
+            busy_refusal(retry_ms, &mut edge.opening().raw_out);
         }
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }

@@ -137,7 +137,7 @@ pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, I
 
 fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
     if device == DeviceId::TICKS {
-        return Some((account.mailbox.left_up_to()?, account.ticks_floor));
+        return Some((account.mailbox.left_up_to()?, account.ticks_floor()));
     }
     let device = account.device(account.place_of(device)?)?;
     Some((device.floor, device.log_floor))
@@ -147,7 +147,7 @@ fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
 fn floor_mut(accounts: &mut Accounts, index: AccountIndex, device: DeviceId) -> Option<&mut Floor> {
     let account = accounts.get_mut(index)?;
     if device == DeviceId::TICKS {
-        return Some(&mut account.ticks_floor);
+        return Some(account.ticks_floor_mut());
     }
     let place = account.place_of(device)?;
     account.device_mut(place).map(|device| &mut device.log_floor)
@@ -339,7 +339,7 @@ impl Shard {
         let Some(floor) = floor_mut(&mut self.accounts, account, device) else { return };
         floor.persisted = up_to;
         floor.queued = false;
-        let old = floor.position.replace((position, used));
+        let old = floor.moved(position, used);
         self.writer.log.floor_live(position);
         if let Some((old, used)) = old {
             self.writer.floor_dead(old, used);
@@ -373,7 +373,7 @@ impl Shard {
 
     /// What is still waiting when a mailbox goes away.
     pub(crate) fn forget_floor(&mut self, floor: Floor) {
-        if let Some((position, used)) = floor.position {
+        if let Some((position, used)) = floor.position() {
             self.writer.floor_dead(position, used);
         }
     }

@@ -31,7 +31,7 @@ impl Shard {
         let Some(account) = self.accounts.get(session.account) else { return };
         let window_count = usize::from(self.config.limits.window_count);
         let mut index = account.mailbox.index_above(session.cursor);
-        while session.window.len() < window_count {
+        while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {
                 if !core::mem::replace(&mut session.told_drained, true) {
                     let conn = session.conn;
@@ -40,14 +40,14 @@ impl Shard {
                 return;
             };
             index += 1;
-            let mail = entry.mail.filter(|_| entry.waiting.has(session.place));
+            let mail = entry.mail.filter(|_| entry.waiting.has(session.place()));
             let Some(mail) = mail else {
                 session.cursor = entry.seq;
                 continue;
             };
             let envelope =
                 Envelope::parse(self.cache.get(mail)).expect("the cache holds what was parsed before");
-            let number = session.acknowledged + session.window.len() as u32 + 1;
+            let number = session.acknowledged + session.window_len() as u32 + 1;
             let time_s = (envelope.time_ms() / 1000) as u32;
             let said = if envelope.kind() == Kind::Delivered {
                 if account.uncommitted_copy(envelope.from(), envelope.id()).is_some() {
@@ -85,7 +85,7 @@ impl Shard {
             }
             self.counters.messages_out += u64::from(envelope.kind() == Kind::Message);
             session.cursor = entry.seq;
-            session.window.push_back(entry.seq);
+            session.delivers(entry.seq);
         }
     }
 }

@@ -2,6 +2,8 @@
 //! says waits here as plain frames until the turn ends, then leaves in one record and one send.
 
 use crate::admission::Meter;
+use crate::buffers::{Buffers, Pool};
+use crate::chunks::Chunks;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
 use crate::limits::Limits;
 use crate::session::SessionId;
@@ -43,9 +45,9 @@ pub(crate) enum State {
     /// Authenticated; the home has not answered (a registration waits for its commit). Nothing is read.
     Greeting,
     /// `Welcome` is on its way; the first transport frame will show that this is no replay.
-    Greeted(Greeting),
-    /// It came with a ticket, which is being used up; `frames` came behind `Start`. Nothing is read.
-    Starting { greeting: Greeting, frames: Vec<u8> },
+    Greeted(Box<Greeting>),
+    /// It came with a ticket, which is being used up. Nothing is read.
+    Starting(Box<Greeting>),
     /// It has a session and stays on this shard.
     Adopted(SessionId),
     /// On its way to another shard. `asked` when the driver was told: not before the last send is over.
@@ -54,24 +56,12 @@ pub(crate) enum State {
     Closing { asked: bool },
 }
 
-/// One socket's state.
-#[derive(Debug)]
-pub(crate) struct Edge {
-    pub(crate) state: State,
-    pub(crate) transport: Option<Transport>,
+/// What an edge needs until it has a session.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
     pub(crate) peer: Option<SocketAddr>,
-    /// Received bytes that are not a whole record yet.
-    pub(crate) tail: Vec<u8>,
     /// Bytes to send as they are: handshake records.
     pub(crate) raw_out: Vec<u8>,
-    /// Whole frames that wait for the end of the turn and for the last send.
-    pub(crate) plain_out: Vec<u8>,
-    /// Whether a send is under way.
-    sending: bool,
-    /// Whether it stands in the list of edges with something to flush.
-    dirty: bool,
-    /// The login deadline, then the idle deadline.
-    timer: TimerId,
     /// Whether its handshake waits for the next turn.
     pub(crate) deferred: bool,
     /// Whether its handshake was counted for its address.
@@ -80,40 +70,76 @@ pub(crate) struct Edge {
     pub(crate) token: Option<HandOverToken>,
     /// Whether it came from another shard: then its preface's hint is not followed again.
     pub(crate) moved: bool,
+}
+
+/// One socket's state. Of an idle phone this is all that its shard keeps for it beside session and account, so what is
+/// only needed for a time lies in boxes of its own.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) state: State,
+    pub(crate) transport: Option<Transport>,
+    /// None once it has a session.
+    opening: Option<Box<Opening>>,
+    /// None while nothing waits in them.
+    pub(crate) buffers: Option<Box<Buffers>>,
+    /// Whether a send is under way.
+    sending: bool,
+    /// Whether it stands in the list of edges with something to flush.
+    dirty: bool,
+    /// The login deadline, then the idle deadline.
+    timer: TimerId,
     /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
     pub(crate) heard_ms: u64,
     /// What it may still send for now.
     pub(crate) meter: Meter,
-    /// What its buffers were counted as, bytes.
-    counted_bytes: u32,
 }
 
 impl Edge {
-    /// Bytes of the buffers that may grow large.
-    fn buffer_bytes(&self) -> usize {
-        let kept = if let State::Starting { frames, .. } = &self.state { frames.capacity() } else { 0 };
-        self.tail.capacity() + self.plain_out.capacity() + kept
+    /// Half a record that came before.
+    pub(crate) fn tail(&mut self) -> Option<&mut Vec<u8>> {
+        self.buffers.as_mut().map(|buffers| &mut buffers.tail).filter(|tail| !tail.is_empty())
+    }
+
+    /// Frames that wait to be said.
+    fn plain_out(&self) -> &[u8] {
+        self.buffers.as_ref().map_or(&[], |buffers| &buffers.plain_out)
+    }
+
+    /// What it needs until it has a session; nobody looks at it later.
+    pub(crate) fn opening(&mut self) -> &mut Opening {
+        self.opening.get_or_insert_default()
+    }
+
+    /// Whether its handshake waits for the next turn.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.deferred)
+    }
+
+    /// It has a session.
+    pub(crate) fn adopt(&mut self, session: SessionId) {
+        self.state = State::Adopted(session);
+        // What is to be sent in the clear was asked for by a phone that has encrypted something since: it is gone.
+        self.opening = None;
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
-    edge: Option<Box<Edge>>,
+    edge: Option<Edge>,
 }
+
+const _: () = assert!(size_of::<Slot>() <= 160, "an idle phone costs at most 600 bytes in all");
 
 /// The edges of a shard, by slot.
 #[derive(Debug)]
 pub(crate) struct Edges {
-    slots: Vec<Slot>,
+    slots: Chunks<Slot>,
     dirty: Vec<ConnId>,
     /// Handshakes that wait for the next turn.
     pub(crate) deferred: VecDeque<ConnId>,
     /// Empty buffers that edges borrow while they have something to say or half a record.
-    pool: Vec<Vec<u8>>,
-    /// Bytes of the buffers in `pool`.
-    pool_bytes: usize,
-    pool_bytes_max: usize,
+    pool: Pool,
     /// Bytes of the edges' buffers, as they were counted last.
     counted_bytes: usize,
     share: Share,
@@ -122,18 +148,14 @@ pub(crate) struct Edges {
 
 /// How long a closing edge waits for its peer to take what is still under way.
 const LAST_WORDS_NS: u64 = 1_000_000_000;
-/// Buffers above this size are not kept.
-const POOLED_BYTES_MAX: usize = 16 << 10;
 
 impl Edges {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Chunks::new(),
             dirty: Vec::new(),
             deferred: VecDeque::new(),
-            pool: Vec::new(),
-            pool_bytes: 0,
-            pool_bytes_max: limits.edge_bytes / 4,
+            pool: Pool::new(limits.edge_bytes / 4),
             counted_bytes: 0,
             // Buffers grow by doubling: what is reserved is an eighth, so that twice that stays within the limit.
             share: Share::new(limits.edge_bytes, 8, limits.connection_count as usize),
@@ -143,14 +165,14 @@ impl Edges {
 
     /// Bytes of all buffers.
     pub(crate) const fn buffer_bytes(&self) -> usize {
-        self.counted_bytes + self.pool_bytes
+        self.counted_bytes + self.pool.held_bytes()
     }
 
     /// Counts what an edge holds now.
     fn recount(&mut self, conn: ConnId) {
-        let Some(edge) = self.get_mut(conn) else { return };
-        let bytes = edge.buffer_bytes();
-        let before = core::mem::replace(&mut edge.counted_bytes, bytes as u32) as usize;
+        let Some(buffers) = self.get_mut(conn).and_then(|edge| edge.buffers.as_mut()) else { return };
+        let bytes = buffers.held_bytes();
+        let before = core::mem::replace(&mut buffers.counted_bytes, bytes);
         self.counted_bytes = self.counted_bytes + bytes - before;
     }
 
@@ -158,25 +180,38 @@ impl Edges {
     /// that it is to say leave with the turn, or were asked about when they were said.
     pub(crate) fn may_keep_tail(&mut self, conn: ConnId) -> bool {
         self.recount(conn);
-        let tail_bytes = self.get_mut(conn).map_or(0, |edge| edge.tail.capacity());
+        let tail_bytes = self.get_mut(conn).and_then(Edge::tail).map_or(0, |tail| tail.capacity());
         self.share.fits(tail_bytes, self.counted_bytes)
     }
 
-    /// A buffer for an edge that has none: a used one, unless memory is so short that its size matters.
-    fn borrow_buffer(&mut self) -> Vec<u8> {
-        let bytes = self.pool.last().map_or(0, Vec::capacity);
-        if !self.share.has_plenty(self.counted_bytes + bytes) {
-            return Vec::new();
+    /// An edge's buffers; one that has none gets used ones, unless memory is so short that their size matters.
+    pub(crate) fn buffers(&mut self, conn: ConnId) -> Option<&mut Buffers> {
+        if self.get_mut(conn)?.buffers.is_none() {
+            let has_plenty = self.share.has_plenty(self.counted_bytes + self.pool.next_bytes());
+            let lent = if has_plenty { self.pool.lend() } else { Box::default() };
+            self.get_mut(conn)?.buffers = Some(lent);
         }
-        let buffer = self.pool.pop().unwrap_or_default();
-        self.pool_bytes -= buffer.capacity();
-        buffer
+        self.get_mut(conn)?.buffers.as_deref_mut()
+    }
+
+    /// Counts what an edge holds now, and takes back what it does not use.
+    pub(crate) fn settle(&mut self, conn: ConnId) {
+        self.recount(conn);
+        let Some(edge) = self.get_mut(conn) else { return };
+        if let Some(buffers) = edge.buffers.take_if(|buffers| buffers.are_empty()) {
+            self.take_back(buffers);
+        }
+    }
+
+    fn take_back(&mut self, mut buffers: Box<Buffers>) {
+        self.counted_bytes -= take(&mut buffers.counted_bytes);
+        self.pool.give_back(buffers);
     }
 
     /// The edge of `conn` if it is still the one in its slot.
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
-        if slot.generation == conn.generation { slot.edge.as_deref_mut() } else { None }
+        if slot.generation == conn.generation { slot.edge.as_mut() } else { None }
     }
 
     /// Sockets that are open.
@@ -202,26 +237,21 @@ impl Edges {
     }
 
     fn open(&mut self, slot: u32, edge: Edge) -> ConnId {
-        let index = slot as usize;
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, Slot::default);
-        }
-        let place = &mut self.slots[index];
+        let place = self.slots.get_or_grow(slot as usize);
         assert!(place.edge.is_none(), "the driver put a socket into a slot that is in use");
         place.generation = place.generation.wrapping_add(1);
-        place.edge = Some(Box::new(edge));
+        place.edge = Some(edge);
         self.open_count += 1;
         ConnId { slot, generation: place.generation }
     }
 
-    fn free(&mut self, conn: ConnId) -> Option<Box<Edge>> {
+    fn free(&mut self, conn: ConnId) -> Option<Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
         if slot.generation != conn.generation {
             return None;
         }
         let edge = slot.edge.take()?;
         self.open_count -= 1;
-        self.counted_bytes -= edge.counted_bytes as usize;
         Some(edge)
     }
 
@@ -234,53 +264,38 @@ impl Edges {
         }
     }
 
-    /// Keeps received bytes for later, in a pooled buffer.
+    /// Keeps received bytes for later.
     pub(crate) fn keep_tail(&mut self, conn: ConnId, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty()
+            && let Some(buffers) = self.buffers(conn)
+        {
+            buffers.tail.extend_from_slice(bytes);
         }
-        let mut fresh = self.borrow_buffer();
-        if let Some(edge) = self.get_mut(conn) {
-            if edge.tail.capacity() == 0 {
-                edge.tail = take(&mut fresh);
-            }
-            edge.tail.extend_from_slice(bytes);
-        }
-        self.give_back(fresh);
     }
 
-    /// Gives a used buffer back to the pool.
-    pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        let fits = buffer.capacity() > 0 && buffer.capacity() <= POOLED_BYTES_MAX;
-        if fits && self.pool_bytes + buffer.capacity() <= self.pool_bytes_max {
-            self.pool_bytes += buffer.capacity();
-            buffer.clear();
-            self.pool.push(buffer);
+    /// Puts back what is left of a tail that was taken out to be used.
+    pub(crate) fn put_tail(&mut self, conn: ConnId, tail: Vec<u8>) {
+        let is_empty = tail.is_empty();
+        if (!is_empty || self.get_mut(conn).is_some_and(|edge| edge.buffers.is_some()))
+            && let Some(buffers) = self.buffers(conn)
+        {
+            buffers.tail = tail;
         }
+        self.settle(conn);
     }
 
     /// Appends a frame to what the edge says at the end of the turn. False if there is no such edge, its backlog
     /// is above `backlog_bytes_max`, or memory is short and it holds more than its share behind a send.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>, backlog_bytes_max: usize) -> bool {
         let Some(edge) = self.get_mut(conn) else { return false };
+        let (waits, waiting_bytes) = (edge.sending, edge.plain_out().len());
+        let held_bytes = edge.buffers.as_ref().map_or(0, |buffers| buffers.held_bytes());
         // What does not wait for a send is gone at the end of the turn.
-        let (waits, held_bytes) = (edge.sending, edge.buffer_bytes());
-        let has_none = edge.plain_out.capacity() == 0;
-        if edge.plain_out.len() > backlog_bytes_max {
+        if waiting_bytes > backlog_bytes_max || waits && !self.share.fits(held_bytes, self.counted_bytes) {
             return false;
         }
-        if waits && !self.share.fits(held_bytes, self.counted_bytes) {
-            return false;
-        }
-        if has_none {
-            let fresh = self.borrow_buffer();
-            if let Some(edge) = self.get_mut(conn) {
-                edge.plain_out = fresh;
-            }
-        }
-        if let Some(edge) = self.get_mut(conn) {
-            frame.encode(&mut edge.plain_out);
-        }
+        let Some(buffers) = self.buffers(conn) else { return false };
+        frame.encode(&mut buffers.plain_out);
         self.recount(conn);
         self.mark_dirty(conn);
         true
@@ -318,20 +333,13 @@ impl Shard {
             Edge {
                 state,
                 transport: None,
-                peer,
-                tail: Vec::new(),
-                raw_out: Vec::new(),
-                plain_out: Vec::new(),
+                opening: Some(Box::new(Opening { peer, ..Opening::default() })),
+                buffers: None,
                 sending: false,
                 dirty: false,
                 timer,
-                deferred: false,
-                admitted: false,
-                token: None,
-                moved: false,
                 heard_ms: now.mono_ns / 1_000_000,
                 meter: Meter::default(),
-                counted_bytes: 0,
             },
         );
         self.wheel.set_payload(timer, timer_payload(conn));
@@ -419,8 +427,12 @@ impl Shard {
     /// The other end is gone.
     pub(crate) fn ended(&mut self, conn: ConnId) {
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.raw_out.clear();
-            edge.plain_out.clear();
+            if let Some(opening) = &mut edge.opening {
+                opening.raw_out.clear();
+            }
+            if let Some(buffers) = &mut edge.buffers {
+                buffers.plain_out.clear();
+            }
         }
         self.hang_up(conn);
     }
@@ -431,11 +443,8 @@ impl Shard {
         let timer = edge.timer;
         self.hang_up(conn);
         self.wheel.cancel(timer);
-        if let Some(edge) = self.edges.free(conn) {
-            let Edge { tail, raw_out, plain_out, .. } = *edge;
-            for buffer in [tail, raw_out, plain_out] {
-                self.edges.give_back(buffer);
-            }
+        if let Some(buffers) = self.edges.free(conn).and_then(|edge| edge.buffers) {
+            self.edges.take_back(buffers);
         }
     }
 
@@ -446,7 +455,7 @@ impl Shard {
         match edge.state {
             State::Moving { asked: false, .. } => self.ask_to_move(conn, out),
             State::Adopted(session) => {
-                if !edge.plain_out.is_empty() {
+                if !edge.plain_out().is_empty() {
                     self.edges.mark_dirty(conn);
                 }
                 self.deliver(now, session);
@@ -471,9 +480,14 @@ impl Shard {
                 continue;
             }
             let start = out.arena.len();
-            out.arena.extend_from_slice(&edge.raw_out);
-            if let Some(transport) = &mut edge.transport {
-                seal_frames(transport, &edge.plain_out, &mut out.arena);
+            if let Some(opening) = &mut edge.opening {
+                out.arena.append(&mut opening.raw_out);
+            }
+            if let Some(buffers) = &mut edge.buffers {
+                if let Some(transport) = &mut edge.transport {
+                    seal_frames(transport, &buffers.plain_out, &mut out.arena);
+                }
+                buffers.said();
             }
             let data = start..out.arena.len();
             if !data.is_empty() {
@@ -485,10 +499,7 @@ impl Shard {
             {
                 out.list.push(Output::Close(conn));
             }
-            let (raw_out, plain_out) = (take(&mut edge.raw_out), take(&mut edge.plain_out));
-            self.edges.recount(conn);
-            self.edges.give_back(raw_out);
-            self.edges.give_back(plain_out);
+            self.edges.settle(conn);
         }
         self.edges.dirty = dirty;
     }

@@ -221,6 +221,9 @@ pub enum FatalError {
     LogFullAtBoot,
 }
 
+/// Bytes that a buffer keeps which is larger only from time to time: large commits come in bursts.
+pub(crate) const KEPT_BYTES: usize = 64 << 10;
+
 /// A reusable list of outputs with the bytes that they refer to.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -239,5 +242,11 @@ impl Outputs {
 
     pub(crate) fn push(&mut self, output: Output) {
         self.list.push(output);
+    }
+
+    /// Gives back memory that only a large turn needs.
+    pub(crate) fn shrink(&mut self) {
+        self.list.shrink_to(1024);
+        self.arena.shrink_to(KEPT_BYTES);
     }
 }

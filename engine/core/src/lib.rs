@@ -18,8 +18,10 @@ mod account;
 mod addresses;
 mod admission;
 mod bucket;
+mod buffers;
 #[cfg(feature = "bugs")]
 pub mod bugs;
+mod chunks;
 mod commit;
 pub mod control;
 mod copies;

@@ -6,6 +6,7 @@ use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, ServerFrame};
@@ -95,7 +96,7 @@ impl Shard {
         };
         self.greeting_count += 1;
         let number = self.greeting_count;
-        edge.state = State::Greeted(Greeting { account, device, number, ticket, needs_key });
+        edge.state = State::Greeted(Box::new(Greeting { account, device, number, ticket, needs_key }));
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {
             account,
@@ -177,7 +178,7 @@ impl Shard {
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
         }
-        let ticks_floor = account.ticks_floor;
+        let ticks_floor = account.ticks_floor();
         for floor in account.devices().map(|device| device.log_floor).chain([ticks_floor]) {
             self.forget_floor(floor);
         }

@@ -37,8 +37,6 @@ struct Watcher {
 pub(crate) struct Presence {
     /// None for most: few are watched.
     watched: Option<Box<Watched>>,
-    /// When a session of it last began or ended, seconds of Unix time.
-    seen_s: u32,
 }
 
 #[derive(Debug)]
@@ -114,7 +112,7 @@ impl Shard {
         let state = self.presence_of(index);
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let (old, seen_s) = (account.presence.watched.take(), account.presence.seen_s);
+        let (old, seen_s) = (account.presence.watched.take(), account.seen_s);
         let is_new = old.is_none();
         let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state }));
         let watcher = Watcher {
@@ -170,7 +168,7 @@ impl Shard {
         let now = self.now;
         let now_s = (now.wall_ms / 1000) as u32;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        account.presence.seen_s = now_s;
+        account.seen_s = now_s;
         if account.presence.watched.is_none() {
             return;
         }

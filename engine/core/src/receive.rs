@@ -1,6 +1,6 @@
 //! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
 
-use crate::edge::State;
+use crate::edge::{Edge, Opening, State};
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::{PROLOGUE_BYTES, Shown};
@@ -34,28 +34,23 @@ impl Shard {
             self.end_flood(conn);
             return;
         }
-        if edge.tail.is_empty() {
+        if let Some(tail) = edge.tail() {
+            tail.extend_from_slice(bytes);
+            self.use_tail(now, conn, out);
+        } else {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
-        } else {
-            edge.tail.extend_from_slice(bytes);
-            self.use_tail(now, conn, out);
         }
         self.read_on(conn, out);
     }
 
     /// Works through bytes that were kept: the state has changed, or a turn has passed.
     pub(crate) fn use_tail(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
-        let Some(edge) = self.edges.get_mut(conn) else { return };
-        let mut tail = take(&mut edge.tail);
+        let Some(tail) = self.edges.get_mut(conn).and_then(Edge::tail) else { return };
+        let mut tail = take(tail);
         let used = self.use_bytes(now, conn, &mut tail, out);
-        match self.edges.get_mut(conn) {
-            Some(edge) if used < tail.len() => {
-                tail.drain(..used);
-                edge.tail = tail;
-            }
-            _ => self.edges.give_back(tail),
-        }
+        tail.drain(..used);
+        self.edges.put_tail(conn, tail);
     }
 
     /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
@@ -65,12 +60,12 @@ impl Shard {
         let reads_once = match edge.state {
             State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => true,
             State::Greeting
-            | State::Starting { .. }
+            | State::Starting(_)
             | State::Adopted(_)
             | State::Moving { .. }
             | State::Closing { .. } => false,
         };
-        if reads_once && !edge.deferred {
+        if reads_once && !edge.is_deferred() {
             out.push(Output::ReceiveOnce(conn));
         }
     }
@@ -80,7 +75,7 @@ impl Shard {
         while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
-            edge.deferred = false;
+            edge.opening().deferred = false;
             self.use_tail(now, conn, out);
             self.read_on(conn, out);
         }
@@ -96,7 +91,7 @@ impl Shard {
                 State::Preface => self.use_preface(now, conn, rest, out),
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
-                State::Greeting | State::Starting { .. } | State::Moving { .. } => Next::Stop,
+                State::Greeting | State::Starting(_) | State::Moving { .. } => Next::Stop,
                 State::Closing { .. } => Next::Used(rest.len()),
             };
             match next {
@@ -113,14 +108,14 @@ impl Shard {
             Ok(preface) => preface,
             Err(error) => {
                 if let (PrefaceError::Version(_), Some(edge)) = (error, self.edges.get_mut(conn)) {
-                    version_refusal(&mut edge.raw_out);
+                    version_refusal(&mut edge.opening().raw_out);
                 }
                 self.refuse(conn, ErrorCode::Malformed, "preface");
                 return Next::Stop;
             }
         };
         let home = preface.partition_hint.and_then(|partition| self.config.partitions.owner(partition));
-        let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.moved);
+        let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         if let Some(home) = home
             && home != self.config.shard
             && !came_by_hint
@@ -187,8 +182,10 @@ impl Shard {
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
+        let mut raw_out = take(&mut edge.opening().raw_out);
         let State::Shaking(handshake) = &mut edge.state else { return Next::Stop };
-        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut edge.raw_out);
+        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut raw_out);
+        edge.opening().raw_out = raw_out;
         self.edges.mark_dirty(conn);
         match progress {
             Ok(Progress::More) => {}
@@ -242,8 +239,9 @@ impl Shard {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let State::Moving { to, asked, .. } = &mut edge.state else { return };
         *asked = true;
-        edge.token = Some(token);
-        out.push(Output::MoveSocket { conn, to: *to, token });
+        let to = *to;
+        edge.opening().token = Some(token);
+        out.push(Output::MoveSocket { conn, to, token });
     }
 
     /// The socket went, so its state follows; or it could not go, and the phone is told to come back.
@@ -251,29 +249,26 @@ impl Shard {
         let drops_leftover = bug!(self, leftover_dropped);
         let retry_ms = self.busy_ms();
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, edge.token) else { return };
+        let Opening { token, peer, .. } = *edge.opening();
+        let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, token) else { return };
         if moved {
+            let to = *to;
             let login = login.take().map(|login| *login).zip(edge.transport.take());
-            let mut leftover = take(&mut edge.tail);
+            let mut leftover = edge.tail().map(take).unwrap_or_default();
             if drops_leftover {
                 leftover.clear();
             }
-            let state = Box::new(HandOver {
-                token,
-                login,
-                unsent: take(&mut edge.raw_out),
-                leftover,
-                peer: edge.peer,
-            });
+            let unsent = take(&mut edge.opening().raw_out);
+            let state = Box::new(HandOver { token, login, unsent, leftover, peer });
             self.counters.handed_over += 1;
-            out.push(Output::MoveState { to: *to, state });
+            out.push(Output::MoveState { to, state });
             edge.state = State::Closing { asked: true };
         } else {
             self.counters.hand_over_failures += 1;
             // The socket is ours again, so that it can be closed.
             edge.state = State::Greeting;
             if edge.transport.is_none() {
-                busy_refusal(retry_ms, &mut edge.raw_out);
+                busy_refusal(retry_ms, &mut edge.opening().raw_out);
             }
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
         }
@@ -284,9 +279,9 @@ impl Shard {
         let HandOver { login, unsent, leftover, peer, .. } = state;
         let conn = self.open_edge(now, slot, State::Preface, peer);
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        edge.raw_out = unsent;
-        edge.tail = leftover;
-        edge.moved = true;
+        let opening = edge.opening();
+        (opening.raw_out, opening.moved) = (unsent, true);
+        self.edges.put_tail(conn, leftover);
         self.edges.mark_dirty(conn);
         if let Some((login, transport)) = login {
             if let Some(edge) = self.edges.get_mut(conn) {
@@ -332,10 +327,11 @@ impl Shard {
                 break;
             }
         }
-        if let Some(edge) = self.edges.get_mut(conn)
-            && let State::Starting { frames: kept, .. } = &mut edge.state
+        if !frames.is_empty()
+            && self.edges.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Starting(_)))
+            && let Some(buffers) = self.edges.buffers(conn)
         {
-            kept.extend_from_slice(frames);
+            buffers.ahead.extend_from_slice(frames);
         }
         Next::Used(total)
     }
@@ -354,13 +350,14 @@ impl Shard {
             return false;
         }
         match (&edge.state, frame) {
-            (&State::Greeted(greeting), ClientFrame::Start) => match greeting.ticket {
-                Some(number) => {
+            (State::Greeted(greeting), ClientFrame::Start) => {
+                let greeting = **greeting;
+                if let Some(number) = greeting.ticket {
                     self.use_up_ticket(conn, greeting, number);
                     return false;
                 }
-                None => self.start_session(now, conn, greeting, out),
-            },
+                self.start_session(now, conn, greeting, out);
+            }
             (State::Greeted(_), ClientFrame::Goodbye) => self.hang_up(conn),
             (&State::Adopted(session), frame) => match frame {
                 ClientFrame::Send { to, id, body } => self.session_send(now, session, to, id, body),

@@ -187,11 +187,10 @@ impl Shard {
         for ((mailbox, device), found) in floors {
             let Some(index) = self.accounts.by_id(mailbox) else { continue };
             let used = self.writer.use_of(found.position.segment);
-            let floor =
-                Floor { persisted: found.up_to, position: Some((found.position, used)), queued: false };
+            let floor = Floor::found(found.up_to, found.position, used);
             let Some(account) = self.accounts.get_mut(index) else { continue };
             if device == DeviceId::TICKS {
-                account.ticks_floor = floor;
+                *account.ticks_floor_mut() = floor;
             } else if let Some(place) = account.place_of(device)
                 && let Some(device) = account.device_mut(place)
             {
@@ -273,7 +272,7 @@ impl Shard {
         set_waiting(account, &mut entry);
         // Whom it waited for may have been revoked: then nobody can acknowledge it any more.
         let is_orphaned = entry.waiting.is_empty() && entry.tick == TickState::NotDue;
-        if seq <= account.ticks_floor.persisted || is_orphaned {
+        if seq <= account.ticks_floor().persisted || is_orphaned {
             entry.tick = TickState::Settled;
         }
         if entry.waiting.is_empty() {

@@ -5,8 +5,8 @@ use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Outputs};
 use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
-use alloc::vec::Vec;
-use core::mem::replace;
+use alloc::boxed::Box;
+use core::mem::{replace, take};
 use rand_chacha::rand_core::RngCore;
 use tern_protocol::ids::{AccountId, DeviceId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, ServerFrame};
@@ -46,7 +46,7 @@ impl Shard {
     pub(crate) fn refuse_ticket(&mut self, conn: ConnId) {
         self.counters.tickets_refused += 1;
         if let Some(edge) = self.edges.get_mut(conn) {
-            ticket_refusal(&mut edge.raw_out);
+            ticket_refusal(&mut edge.opening().raw_out);
         }
         self.hang_up(conn);
     }
@@ -102,7 +102,7 @@ impl Shard {
         };
         device.ticket_floor = number.saturating_add(1);
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Starting { greeting, frames: Vec::new() };
+            edge.state = State::Starting(Box::new(greeting));
         }
         self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
@@ -112,11 +112,12 @@ impl Shard {
     /// It is used up on stable storage: the session begins, with what the phone said behind `Start`.
     pub(crate) fn ticket_is_used(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        if !matches!(edge.state, State::Starting { .. }) {
+        if !matches!(edge.state, State::Starting(_)) {
             return;
         }
-        let State::Starting { greeting, frames } = replace(&mut edge.state, State::Greeting) else { return };
-        self.start_session(now, conn, greeting, out);
+        let State::Starting(greeting) = replace(&mut edge.state, State::Greeting) else { return };
+        let frames = edge.buffers.as_mut().map(|buffers| take(&mut buffers.ahead)).unwrap_or_default();
+        self.start_session(now, conn, *greeting, out);
         let mut rest = &frames[..];
         while !rest.is_empty() {
             let Ok((frame, after)) = ClientFrame::decode_first(rest) else {

@@ -2,23 +2,48 @@
 //! else waits in the mailbox.
 
 use crate::account::AccountIndex;
-use crate::edge::{Greeting, State};
+use crate::chunks::Chunks;
+use crate::edge::Greeting;
 use crate::home::Ends;
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
 use crate::limits::Limits;
 use crate::outbound::{Outbound, Turn};
 use crate::shard::{Shard, bug};
 use crate::share::Share;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::valid_name;
 
-/// A place in the shard's table of sessions.
+/// A place in the shard's table of sessions, counted from one: so that "none" takes no memory of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SessionId(pub(crate) u32);
+pub(crate) struct SessionId(NonZeroU32);
+
+impl SessionId {
+    fn new(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("a shard has far fewer sessions than 2^32"))
+    }
+
+    const fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// What a session keeps while messages are under way, to its device or from it.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Places that were sent and not acknowledged, in order; the first has the number `acknowledged + 1`.
+    window: VecDeque<Seq>,
+    /// What the phone sent and has no final answer for: the order of its streams.
+    outbound: Outbound,
+    /// What `outbound` was counted as.
+    counted: u32,
+}
 
 /// One connected device.
 #[derive(Debug)]
@@ -30,40 +55,60 @@ pub(crate) struct Session {
     pub(crate) account_id: AccountId,
     pub(crate) device: DeviceId,
     /// The device's place in its account's device list.
-    pub(crate) place: usize,
+    place: u8,
     /// The last place of the mailbox that was sent to the device on this connection.
     pub(crate) cursor: Seq,
-    /// Places that were sent and not acknowledged, in order; the first has the number `acknowledged + 1`.
-    pub(crate) window: VecDeque<Seq>,
+    /// None for a phone that only waits.
+    under_way: Option<Box<UnderWay>>,
     /// The last delivery number that the device acknowledged.
     pub(crate) acknowledged: u32,
     /// Whether the device was told that its mailbox was empty.
     pub(crate) told_drained: bool,
     /// How present the phone says that it is.
     pub(crate) presence: PresenceState,
-    /// What the phone sent and has no final answer for: the order of its streams.
-    outbound: Outbound,
-    /// What `outbound` was counted as.
-    counted: u32,
     /// A message of it was passed over, for there was no memory for one more: none is taken any more, and the phone
     /// is sent away once those before have their answers.
     is_full: bool,
 }
 
+const _: () = assert!(size_of::<Option<Session>>() <= 64, "an idle phone costs at most 600 bytes in all");
+
 impl Session {
     /// Whether a refused stream may wait for a message that gets its final answer another way.
     pub(crate) fn waits_for_answers(&self) -> bool {
-        !self.outbound.is_empty()
+        self.under_way.as_ref().is_some_and(|under_way| !under_way.outbound.is_empty())
+    }
+
+    /// The device's place in its account's device list.
+    pub(crate) fn place(&self) -> usize {
+        usize::from(self.place)
+    }
+
+    /// Envelopes that the device has not acknowledged.
+    pub(crate) fn window_len(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |under_way| under_way.window.len())
+    }
+
+    /// An envelope is on its way to the device.
+    pub(crate) fn delivers(&mut self, place: Seq) {
+        self.under_way().window.push_back(place);
+    }
+
+    fn turn(&mut self, to: AccountId, message: MessageId, now_ns: u64, has_room: bool) -> Option<Turn> {
+        let has_room = has_room && !self.is_full;
+        self.under_way().outbound.turn(to, message, now_ns, has_room)
+    }
+
+    fn under_way(&mut self) -> &mut UnderWay {
+        self.under_way.get_or_insert_default()
     }
 }
 
 /// The sessions of a shard.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    slots: Vec<Option<Session>>,
+    slots: Chunks<Option<Session>>,
     free: Vec<u32>,
-    /// Windows of ended sessions, kept for new ones.
-    windows: Vec<VecDeque<Seq>>,
     /// Messages without a final answer, by the memory that is kept for them.
     pub(crate) unanswered_count: usize,
     share: Share,
@@ -72,9 +117,8 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Chunks::new(),
             free: Vec::new(),
-            windows: Vec::new(),
             unanswered_count: 0,
             share: Share::new(limits.unanswered_count as usize, 4, limits.connection_count as usize),
         }
@@ -82,24 +126,26 @@ impl Sessions {
 
     /// Whether there is memory for one more message of a session without a final answer.
     fn has_room(&self, id: SessionId) -> bool {
-        let count = self.get(id).map_or(0, |session| session.outbound.len() + 1);
+        let under_way = self.get(id).and_then(|session| session.under_way.as_ref());
+        let count = under_way.map_or(0, |under_way| under_way.outbound.len()) + 1;
         self.share.fits(count, self.unanswered_count + 1)
     }
 
     /// Counts a session's messages without a final answer.
     fn recount(&mut self, id: SessionId) {
-        let Some(Some(session)) = self.slots.get_mut(id.0 as usize) else { return };
-        let count = session.outbound.capacity();
-        let before = core::mem::replace(&mut session.counted, count as u32) as usize;
+        let Some(Some(session)) = self.slots.get_mut(id.index()) else { return };
+        let Some(under_way) = &mut session.under_way else { return };
+        let count = under_way.outbound.capacity();
+        let before = core::mem::replace(&mut under_way.counted, count as u32) as usize;
         self.unanswered_count = self.unanswered_count + count - before;
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
-        self.slots.get(id.0 as usize)?.as_ref()
+        self.slots.get(id.index())?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
+        self.slots.get_mut(id.index())?.as_mut()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -108,21 +154,17 @@ impl Sessions {
 
     fn add(&mut self, session: Session) -> SessionId {
         if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = Some(session);
-            return SessionId(index);
+            let id = SessionId::new(index as usize);
+            *self.slots.get_or_grow(id.index()) = Some(session);
+            return id;
         }
-        self.slots.push(Some(session));
-        SessionId((self.slots.len() - 1) as u32)
+        SessionId::new(self.slots.push(Some(session)))
     }
 
     fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let mut session = self.slots.get_mut(id.0 as usize)?.take()?;
-        self.free.push(id.0);
-        self.unanswered_count -= session.counted as usize;
-        if self.windows.len() < 1024 {
-            session.window.clear();
-            self.windows.push(core::mem::take(&mut session.window));
-        }
+        let session = self.slots.get_mut(id.index())?.take()?;
+        self.free.push(id.index() as u32);
+        self.unanswered_count -= session.under_way.as_ref().map_or(0, |under_way| under_way.counted as usize);
         Some(session)
     }
 }
@@ -141,7 +183,6 @@ impl Shard {
             return;
         }
         self.replace_session(account, place);
-        let window = self.sessions.windows.pop().unwrap_or_default();
         let Some(device_state) = self.accounts.device_mut(account, place) else { return };
         let session = Session {
             conn,
@@ -149,20 +190,18 @@ impl Shard {
             account,
             account_id,
             device,
-            place,
+            place: place as u8,
             cursor: device_state.floor,
-            window,
+            under_way: None,
             acknowledged: 0,
             told_drained: false,
             presence: PresenceState::Available,
-            outbound: Outbound::default(),
-            counted: 0,
             is_full: false,
         };
         let id = self.sessions.add(session);
         device_state.session = Some(id);
         if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Adopted(id);
+            edge.adopt(id);
         }
         self.login_is_over(now, conn);
         self.counters.logins += 1;
@@ -194,7 +233,7 @@ impl Shard {
     /// The session is over; its unacknowledged mail stays where it was, in the mailbox.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
-        if let Some(device) = self.accounts.device_mut(session.account, session.place)
+        if let Some(device) = self.accounts.device_mut(session.account, session.place())
             && device.session == Some(id)
         {
             device.session = None;
@@ -234,7 +273,7 @@ impl Shard {
         let has_room = self.sessions.has_room(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let greeting = session.greeting;
-        let Some(turn) = session.outbound.turn(to, message, now_ns, has_room && !session.is_full) else {
+        let Some(turn) = session.turn(to, message, now_ns, has_room) else {
             self.pass_over(id);
             return;
         };
@@ -274,7 +313,7 @@ impl Shard {
     }
 
     fn send_away_if_full(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && s.outbound.is_empty()) else {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && !s.waits_for_answers()) else {
             return;
         };
         let conn = session.conn;
@@ -289,7 +328,7 @@ impl Shard {
         let now_ns = self.now.mono_ns;
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !breaks_order {
-            session.outbound.refuse(to, message, now_ns, false);
+            session.under_way().outbound.refuse(to, message, now_ns, false);
         }
         let conn = session.conn;
         self.counters.refused_busy += 1;
@@ -306,7 +345,7 @@ impl Shard {
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(id))
             && !breaks_order
         {
-            session.outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
+            session.under_way().outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
         }
     }
 
@@ -319,7 +358,7 @@ impl Shard {
         message: MessageId,
     ) -> Option<u64> {
         let session = self.sessions.get_mut(id)?;
-        let done = session.outbound.done(message);
+        let done = session.under_way.as_mut()?.outbound.done(message);
         let (from, device) = (session.account_id, session.device);
         self.sessions.recount(id);
         if let Some(to) = done.and_then(|done| done.waiting_home) {
@@ -333,7 +372,7 @@ impl Shard {
     pub(crate) fn session_ack(&mut self, now: Now, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         // Numbers count from 1 on each connection; 2^32 deliveries on one connection are out of reach.
-        let given = session.acknowledged + session.window.len() as u32;
+        let given = session.acknowledged + session.window_len() as u32;
         if number > given {
             let conn = session.conn;
             self.counters.bad_acknowledgements += 1;
@@ -343,10 +382,10 @@ impl Shard {
         let mut floor = None;
         while session.acknowledged < number {
             session.acknowledged += 1;
-            floor = session.window.pop_front();
+            floor = session.under_way().window.pop_front();
         }
         if let Some(floor) = floor {
-            let (account, place) = (session.account, session.place);
+            let (account, place) = (session.account, session.place());
             self.acknowledge(now, account, place, floor);
             self.deliver(now, id);
         }

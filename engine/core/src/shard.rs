@@ -10,7 +10,7 @@ use crate::devices::Leaving;
 use crate::edge::Edges;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
-use crate::io::{ConnId, Input, Now, Output, Outputs};
+use crate::io::{ConnId, Input, KEPT_BYTES, Now, Output, Outputs};
 use crate::limits::Limits;
 use crate::measures::{self, Measures};
 use crate::networks::Network;
@@ -314,6 +314,9 @@ impl Shard {
         self.forget_refusals(now);
         self.forget_watches(now);
         self.writer.note_freed();
+        self.writer.shrink();
+        self.loopback.shrink_to(KEPT_BYTES);
+        out.shrink();
     }
 
     fn count_now(&mut self) {

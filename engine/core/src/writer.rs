@@ -3,7 +3,7 @@
 use crate::account::AccountIndex;
 use crate::dedup::IdHash;
 use crate::devices::Leaving;
-use crate::io::{ConnId, Output, Outputs};
+use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
 use crate::session::SessionId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -206,6 +206,16 @@ impl Writer {
         }
     }
 
+    /// Gives back memory that only large commits need. A part of the chores: what is in use stays.
+    pub(crate) fn shrink(&mut self) {
+        self.urgent.shrink_to(KEPT_COUNT);
+        self.lazy.shrink_to(KEPT_COUNT);
+        self.floors.shrink_to(KEPT_COUNT);
+        self.carried.shrink_to(KEPT_COUNT);
+        self.scratch.shrink_to(KEPT_BYTES);
+        self.log.shrink_to(KEPT_BYTES);
+    }
+
     /// Starts to keep the ids of another segment; those of the last one go to the table head.
     pub(crate) fn turn_ids(&mut self, position: Position) {
         let ids = &mut self.segment_ids;
@@ -260,6 +270,8 @@ impl Writer {
     }
 }
 
+/// Items that queues keep memory for.
+const KEPT_COUNT: usize = 1024;
 /// Most ids in one record: 32 KiB of hashes.
 const IDS_PER_RECORD_MAX: usize = 4096;
 /// Bytes of a commit that are left for headers beside a record of ids.

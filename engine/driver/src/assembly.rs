@@ -291,6 +291,7 @@ impl Setup {
                 let _ = progress.send(Progress::Serving(own, report));
             })),
             spin_ns: self.spin_ns,
+            trimmed_at_ns: 0,
         }))
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct ShardThread {
     /// Told once, when the shard serves.
     pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) spin_ns: u64,
+    /// When the ring last gave back memory that it does not need, monotonic nanoseconds.
+    pub(crate) trimmed_at_ns: u64,
 }
 
 impl ShardThread {
@@ -95,6 +97,7 @@ impl ShardThread {
             self.sockets.expire(&mut self.ring, now.mono_ns);
             self.sockets.sweep(&mut self.ring, now.mono_ns);
             self.resume_accept(now.mono_ns);
+            self.trim(now.mono_ns);
             self.shard.step(now, Input::Flush, &mut self.out);
             self.perform()?;
             self.turn_ended_ns = self.clock.mono_ns();
@@ -290,6 +293,14 @@ impl ShardThread {
         self.mesh.take_room(|to, lane, room_bytes| {
             shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
         });
+    }
+
+    /// A sleep is no longer than the time between two calls that do something.
+    fn trim(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.trimmed_at_ns) >= SLEEP_MAX_NS {
+            self.trimmed_at_ns = now_ns;
+            self.ring.trim();
+        }
     }
 
     fn resume_accept(&mut self, now_ns: u64) {

@@ -89,6 +89,16 @@ impl Pool {
         block
     }
 
+    /// Frees half of the blocks of each size: what nobody uses is gone after a few calls.
+    pub(crate) fn trim(&mut self) {
+        for free in &mut self.free {
+            for block in free.drain(free.len() / 2..) {
+                self.free_bytes -= block.layout.size();
+            }
+            free.shrink_to(16);
+        }
+    }
+
     /// Takes a block back that no operation uses any more.
     pub(crate) fn give(&mut self, block: Block) {
         let bytes = block.layout.size();
@@ -127,5 +137,18 @@ mod tests {
         let blocks: Vec<_> = (0..10).map(|_| pool.take(&[1; 512])).collect();
         blocks.into_iter().for_each(|block| pool.give(block));
         assert_eq!(pool.free_bytes, 1024);
+    }
+
+    #[test]
+    fn what_is_not_used_is_freed() {
+        let mut pool = Pool::new(1 << 20);
+        let blocks: Vec<_> = (0..9).map(|n| pool.take(&vec![1; 300 << (n % 3)])).collect();
+        blocks.into_iter().for_each(|block| pool.give(block));
+        let before = pool.free_bytes;
+        pool.trim();
+        assert!(pool.free_bytes <= before / 2 && pool.free_bytes > 0, "{} of {before}", pool.free_bytes);
+        pool.trim();
+        assert_eq!(pool.free_bytes, 0);
+        assert!(pool.free.iter().all(Vec::is_empty));
     }
 }

@@ -1,4 +1,7 @@
 //! The provided buffers: memory that the kernel fills when bytes arrive, so that idle sockets hold none.
+//!
+//! The kernel goes round the buffers that it has, so sooner or later each of them is touched. It gets as many as turns
+//! fill, twice over, and the rest stays untouched in reserve: a shard whose phones are idle needs a few.
 
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
@@ -9,6 +12,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The only buffer group of a ring.
 pub(crate) const GROUP: u16 = 0;
+/// Buffers that the kernel has at least, as far as there are so many.
+const WANTED_MIN: u16 = 64;
+const PAGE_BYTES: u32 = 4096;
 
 /// A ring of `count` buffers, shared with the kernel until [`Buffers::unregister`].
 pub(crate) struct Buffers {
@@ -19,6 +25,16 @@ pub(crate) struct Buffers {
     count: u16,
     each_bytes: u32,
     tail: u16,
+    /// Buffers that the kernel has or has filled. All others are in reserve.
+    out_count: u16,
+    /// So many are to be out.
+    wanted_count: u16,
+    /// Most that one turn filled since the last trim.
+    filled_most: u16,
+    /// The last one in is the first one out.
+    reserve: Vec<u16>,
+    /// So many at the bottom of the reserve take no memory.
+    clean_count: usize,
 }
 
 impl Buffers {
@@ -40,13 +56,28 @@ impl Buffers {
             handle_alloc_error(entries_layout)
         };
         let Some(data) = NonNull::new(data) else { handle_alloc_error(data_layout) };
-        let mut buffers = Self { entries, entries_layout, data, data_layout, count, each_bytes, tail: 0 };
+        let wanted_count = count.min(WANTED_MIN);
+        let reserve: Vec<u16> = (wanted_count..count).rev().collect();
+        let mut buffers = Self {
+            entries,
+            entries_layout,
+            data,
+            data_layout,
+            count,
+            each_bytes,
+            tail: 0,
+            out_count: wanted_count,
+            wanted_count,
+            filled_most: 0,
+            clean_count: reserve.len(),
+            reserve,
+        };
         // SAFETY: the entries are page-aligned, `count` long, and stay allocated until they are unregistered or leaked
         // (Ring's drop).
         unsafe {
             uring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0)?;
         }
-        for id in 0..count {
+        for id in 0..wanted_count {
             buffers.push(id);
         }
         buffers.publish();
@@ -81,11 +112,62 @@ impl Buffers {
         }
     }
 
-    /// Gives buffer `id` back to the kernel.
+    /// Gives buffer `id` back, to the kernel or to the reserve.
     pub(crate) fn give(&mut self, id: u16) {
         assert!(id < self.count, "buffer id out of range");
-        self.push(id);
+        if self.out_count > self.wanted_count {
+            self.out_count -= 1;
+            self.reserve.push(id);
+        } else {
+            self.push(id);
+            self.publish();
+        }
+    }
+
+    /// A turn filled so many, and receives may be waiting for more: the kernel gets twice as many where it is short.
+    pub(crate) fn turn_ended(&mut self, filled_count: u32, is_starving: bool) {
+        let filled_count = u16::try_from(filled_count).unwrap_or(u16::MAX);
+        self.filled_most = self.filled_most.max(filled_count);
+        if !is_starving && filled_count <= self.wanted_count / 2 || self.wanted_count == self.count {
+            return;
+        }
+        self.wanted_count = self.wanted_count.saturating_mul(2).min(self.count);
+        while self.out_count < self.wanted_count
+            && let Some(id) = self.reserve.pop()
+        {
+            self.out_count += 1;
+            self.push(id);
+        }
+        self.clean_count = self.clean_count.min(self.reserve.len());
         self.publish();
+    }
+
+    /// Lets the kernel have half as many from now on if no turn since the last call filled a quarter, and gives back
+    /// the memory of those that came into the reserve.
+    pub(crate) fn trim(&mut self) {
+        let filled_most = std::mem::take(&mut self.filled_most);
+        if filled_most <= self.wanted_count / 4 {
+            self.wanted_count = (self.wanted_count / 2).max(self.count.min(WANTED_MIN));
+        }
+        for place in self.clean_count..self.reserve.len() {
+            self.forget(self.reserve[place]);
+        }
+        self.clean_count = self.reserve.len();
+    }
+
+    /// Gives the memory of a buffer in reserve back to the system; it is there again, zeroed, when it is touched.
+    fn forget(&mut self, id: u16) {
+        // Buffers that share a page with others keep it.
+        if !self.each_bytes.is_multiple_of(PAGE_BYTES) {
+            return;
+        }
+        // SAFETY: in range (ids are below `count`), page-aligned (the data are, and a buffer is whole pages), and ours
+        // alone: the kernel has no buffer that is in reserve, and nobody borrows one. It stays allocated and reads as
+        // zeros from now on. A refusal changes nothing.
+        unsafe {
+            let start = self.data.as_ptr().add(usize::from(id) * self.each_bytes as usize);
+            libc::madvise(start.cast(), self.each_bytes as usize, libc::MADV_DONTNEED);
+        }
     }
 
     /// The first `length` bytes of buffer `id`, which the kernel has handed out and not got back.
@@ -97,8 +179,9 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr().add(start), length as usize) }
     }
 
-    pub(crate) fn count(&self) -> u16 {
-        self.count
+    /// How many the kernel has or has filled.
+    pub(crate) fn out_count(&self) -> u16 {
+        self.out_count
     }
 }
 
@@ -110,5 +193,64 @@ impl Drop for Buffers {
             dealloc(self.entries.as_ptr().cast(), self.entries_layout);
             dealloc(self.data.as_ptr(), self.data_layout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffers(count: u16) -> (IoUring, Buffers) {
+        let uring = IoUring::new(8).unwrap();
+        let buffers = Buffers::register(&uring, count, PAGE_BYTES).unwrap();
+        (uring, buffers)
+    }
+
+    #[test]
+    fn the_kernel_has_twice_what_turns_fill_and_few_at_rest() {
+        let (uring, mut buffers) = buffers(512);
+        assert_eq!(buffers.out_count(), WANTED_MIN);
+        buffers.turn_ended(u32::from(WANTED_MIN / 2), false);
+        assert_eq!(buffers.out_count(), WANTED_MIN, "half of them filled is enough");
+        buffers.turn_ended(u32::from(WANTED_MIN / 2) + 1, false);
+        assert_eq!(buffers.out_count(), 2 * WANTED_MIN);
+        for _ in 0..5 {
+            buffers.turn_ended(1, true);
+        }
+        assert_eq!((buffers.out_count(), buffers.reserve.len()), (512, 0), "never more than there are");
+        // A second in which few are filled: half may come back, and what comes back takes no memory.
+        buffers.filled_most = 10;
+        buffers.bytes(7, 5).copy_from_slice(b"hello");
+        buffers.trim();
+        (0..300).for_each(|id| buffers.give(id));
+        assert_eq!((buffers.out_count(), buffers.reserve.len()), (256, 256));
+        buffers.filled_most = 255;
+        buffers.trim();
+        assert_eq!(buffers.wanted_count, 256, "a quarter and more was filled");
+        assert_eq!(buffers.clean_count, 256);
+        assert_eq!(buffers.bytes(7, 5), [0; 5], "its memory was given back");
+        for _ in 0..5 {
+            buffers.trim();
+        }
+        assert_eq!(buffers.wanted_count, WANTED_MIN);
+        buffers.unregister(&uring);
+    }
+
+    #[test]
+    fn each_buffer_is_in_one_place_only() {
+        let (uring, mut buffers) = buffers(256);
+        buffers.turn_ended(200, false);
+        buffers.turn_ended(200, false);
+        buffers.filled_most = 0;
+        buffers.trim();
+        // All that are out come back: those above the wanted number go to the reserve.
+        let out: Vec<u16> = (0..256).filter(|id| !buffers.reserve.contains(id)).collect();
+        assert_eq!(out.len(), usize::from(buffers.out_count()));
+        out.iter().for_each(|&id| buffers.give(id));
+        let mut reserve = buffers.reserve.clone();
+        reserve.sort_unstable();
+        reserve.dedup();
+        assert_eq!(reserve.len() + usize::from(buffers.out_count()), 256);
+        buffers.unregister(&uring);
     }
 }

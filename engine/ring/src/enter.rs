@@ -60,6 +60,7 @@ impl Ring {
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.give_lent_back();
         self.rearm_accepts();
+        self.memory.buffers.turn_ended(self.stats.buffers_filled, !self.starved.is_empty());
         self.rearm_starved();
         self.drain_backlog();
         self.stats.enter_count += 1;
@@ -146,7 +147,7 @@ impl Ring {
             return;
         }
         // Completions that nobody has looked at hold buffers: then only a few are tried, so that none waits for ever.
-        let count = self.memory.buffers.count();
+        let count = self.memory.buffers.out_count();
         let tries = if self.has_events() { count.div_ceil(16) } else { count };
         for _ in 0..tries {
             let Some((slot, generation)) = self.starved.pop_front() else { break };

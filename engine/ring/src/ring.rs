@@ -155,6 +155,12 @@ impl Ring {
         stats
     }
 
+    /// Gives back memory that was not needed lately: to be called about once a second.
+    pub fn trim(&mut self) {
+        self.memory.buffers.trim();
+        self.pool.trim();
+    }
+
     /// Hands an operation to the kernel at the next turn, or earlier if the queue is full.
     pub(crate) fn push(&mut self, entry: squeue::Entry) {
         if self.ending {

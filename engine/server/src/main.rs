@@ -23,6 +23,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything of size is touched; `huge_pages = true` takes it back. A refusal is told when the node starts.
+    let _ = serve::allow_huge_pages(false);
     // clap ends the process with 2 for a wrong command line, and with 0 for --help and --version.
     match run(Cli::parse().command) {
         Ok(ending) => ending.into(),

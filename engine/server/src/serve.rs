@@ -21,6 +21,9 @@ use tracing::{error, info, warn};
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     log::start(settings.log)?;
+    if let Err(error) = allow_huge_pages(settings.huge_pages) {
+        warn!(%error, "huge pages could not be switched: phones may take two to three times the memory");
+    }
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
     cores::check(settings)?;
@@ -67,6 +70,14 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     let address = admin.local_addr().unwrap_or(settings.admin);
     let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
     control_loop(Arc::new(plane), admin, tls)
+}
+
+/// Whether the system may back memory that is touched from here on with huge pages.
+///
+/// # Errors
+/// The system refuses, as a sandbox may.
+pub(crate) fn allow_huge_pages(allow: bool) -> nix::Result<()> {
+    nix::sys::prctl::set_thp_disable(!allow)
 }
 
 /// A refusal is no reason not to serve.

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use core::fmt;
+use core::num::NonZeroU64;
 
 /// Longest plaintext of one transport record.
 pub const PLAINTEXT_BYTES_MAX: usize = 65_535 - TAG_BYTES;
@@ -87,12 +88,30 @@ pub enum NoiseError {
 pub struct Transport {
     send_key: [u8; 32],
     receive_key: [u8; 32],
-    sent_count: u64,
-    received_count: u64,
+    sent_count: RecordCount,
+    received_count: RecordCount,
     expanded: Option<Box<Expanded>>,
 }
 
-const _: () = assert!(size_of::<Transport>() == 88);
+const _: () = assert!(size_of::<Option<Transport>>() == 88);
+
+/// A number of records, kept as one more: so the absence of a transport takes no memory of its own.
+#[derive(Clone, Copy)]
+struct RecordCount(NonZeroU64);
+
+impl RecordCount {
+    const ZERO: Self = Self(NonZeroU64::MIN);
+
+    const fn get(self) -> u64 {
+        self.0.get() - 1
+    }
+
+    /// The count after this one. Noise keeps the last number for rekeying (section 5.1).
+    fn next(self) -> Self {
+        assert!(self.get() < u64::MAX - 1, "a connection of 2^64 records");
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// Both keys, ready for use.
 struct Expanded {
@@ -110,7 +129,13 @@ pub struct RecordMark(usize);
 
 impl Transport {
     pub(super) const fn new(send_key: [u8; 32], receive_key: [u8; 32]) -> Self {
-        Self { send_key, receive_key, sent_count: 0, received_count: 0, expanded: None }
+        Self {
+            send_key,
+            receive_key,
+            sent_count: RecordCount::ZERO,
+            received_count: RecordCount::ZERO,
+            expanded: None,
+        }
     }
 
     /// Keeps the keys expanded from now on, which takes [`EXPANDED_BYTES`]: for a session with more than a record or
@@ -141,13 +166,13 @@ impl Transport {
         if payload.len() < TAG_BYTES {
             return Err(NoiseError::Length);
         }
-        let nonce = resolver::nonce(self.received_count);
+        let nonce = resolver::nonce(self.received_count.get());
         let opened = match &self.expanded {
             Some(keys) => keys.receive.open_in_place(nonce, Aad::empty(), payload),
             None => resolver::aead(&self.receive_key).open_in_place(nonce, Aad::empty(), payload),
         };
         let plain = opened.map_err(|_| NoiseError::Decrypt)?;
-        self.received_count = next(self.received_count);
+        self.received_count = self.received_count.next();
         Ok(plain)
     }
 
@@ -171,27 +196,21 @@ impl Transport {
         }
         assert!(plain.len() <= PLAINTEXT_BYTES_MAX, "{} bytes do not fit one record", plain.len());
         header[1..].copy_from_slice(&((plain.len() + TAG_BYTES) as u16).to_le_bytes());
-        let nonce = resolver::nonce(self.sent_count);
+        let nonce = resolver::nonce(self.sent_count.get());
         let sealed = match &self.expanded {
             Some(keys) => keys.send.seal_in_place_separate_tag(nonce, Aad::empty(), plain),
             None => resolver::aead(&self.send_key).seal_in_place_separate_tag(nonce, Aad::empty(), plain),
         };
         out.extend_from_slice(sealed.expect("a record is far below the limits of AES-GCM").as_ref());
-        self.sent_count = next(self.sent_count);
+        self.sent_count = self.sent_count.next();
     }
-}
-
-/// The counter after this one. Noise keeps the last number for rekeying (section 5.1).
-fn next(count: u64) -> u64 {
-    assert!(count < u64::MAX - 1, "a connection of 2^64 records");
-    count + 1
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
-            .field("sent_count", &self.sent_count)
-            .field("received_count", &self.received_count)
+            .field("sent_count", &self.sent_count.get())
+            .field("received_count", &self.received_count.get())
             .finish_non_exhaustive()
     }
 }

@@ -125,6 +125,11 @@ impl Log {
         self.has_room() || self.usage.next_to_zero().is_some()
     }
 
+    /// Gives back memory that only large commits need, but for so many bytes.
+    pub fn shrink_to(&mut self, kept_bytes: usize) {
+        self.tables_buffer.shrink_to(kept_bytes);
+    }
+
     /// Starts a group commit whose blocks are put together at the end of `arena`.
     ///
     /// # Panics

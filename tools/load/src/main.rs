@@ -33,6 +33,8 @@ const PHONES_PER_SOURCE_OF_FLAPS: u32 = 4_000;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // A million phones in many small places: huge pages would take several times the memory. A refusal does no harm.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let cli = Cli::parse();
     if let Err(error) = cli.mode.check() {
         eprintln!("tern-load: {error}");

@@ -24,7 +24,7 @@ const OTHER_DESCRIPTOR_COUNT: u32 = 64;
 /// accept queue.
 const LOGIN_WORKER_COUNT: usize = 4;
 /// Accounts that are made with one request.
-const ACCOUNT_BATCH_COUNT: u32 = 10_000;
+const ACCOUNT_BATCH_COUNT: u32 = 1_000;
 const LOOK_EVERY_NS: u64 = 5_000_000;
 const CHECK_EVERY_NS: u64 = 50_000_000;
 /// How long phones may take to say goodbye.
