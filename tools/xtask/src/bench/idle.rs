@@ -56,6 +56,7 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
         "phones": phones,
         "bytes_per_phone_by_slope": slopes,
         "server_user_bytes_per_phone_by_total": per(&many["server_user_bytes"], phones),
+        "server_user_bytes_per_phone_since_boot": since_boot(&many, phones),
         "idle_cpu_percent_of_a_core": many["idle_cpu_percent_of_a_core"],
         "login_per_s": many["login_per_s"],
         "cpu_us_per_login": many["cpu_us_per_login"],
@@ -72,6 +73,7 @@ fn hold(phones: u32, shards: u16, seconds: u32) -> Result<Value> {
     let plan = NodePlan { config: Some(config), ..NodePlan::new(&data.path().join("data"), shards, None) };
     let node = Node::start(plan)?;
     let before = Memory::now()?;
+    let at_boot = node.get("/v1/process")?["rss_bytes"].as_u64().context("rss_bytes")?;
     let (count, hold) = (phones.to_string(), seconds.to_string());
     // Long patience: with a million phones the kernel has moments in which nothing moves.
     let options = ["--phones", &count, "--hold", &hold, "--patience", "60"].map(String::from);
@@ -90,6 +92,7 @@ fn hold(phones: u32, shards: u16, seconds: u32) -> Result<Value> {
     node.drain()?;
     Ok(json!({
         "phones": phones,
+        "server_user_bytes_at_boot": at_boot,
         "server_user_bytes": report["server"]["rss_bytes"],
         "server_user_bytes_per_phone_since_login": report["server"]["rss_bytes_per_phone"],
         "generator_user_bytes": generator,
@@ -113,6 +116,12 @@ fn wait_for_logins(node: &Node, phones: u32) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())
+}
+
+/// What each phone added to what the node took before it had any account.
+fn since_boot(run: &Value, phones: u32) -> Option<f64> {
+    let (now, then) = (run["server_user_bytes"].as_f64()?, run["server_user_bytes_at_boot"].as_f64()?);
+    Some(((now - then) / f64::from(phones)).round())
 }
 
 fn per(bytes: &Value, phones: u32) -> Option<f64> {
