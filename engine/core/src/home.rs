@@ -503,8 +503,12 @@ impl Shard {
     pub(crate) fn sweep_expired(&mut self, now: Now) {
         let expiry_s = self.config.limits.expiry_ms / 1000;
         let oldest_s = (now.wall_ms / 1000).saturating_sub(expiry_s) as u32;
-        for _ in 0..self.config.limits.step_budget.min(self.accounts.table_len() as u32) {
-            self.sweep_at = (self.sweep_at + 1) % self.accounts.table_len() as u32;
+        // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
+        // time. Chores come each second.
+        let account_count = self.accounts.table_len() as u32;
+        let round_s = (expiry_s / 16).clamp(1, 3_600) as u32;
+        for _ in 0..account_count.div_ceil(round_s).min(self.config.limits.step_budget) {
+            self.sweep_at = (self.sweep_at + 1) % account_count;
             let index = AccountIndex(self.sweep_at);
             let Some(account) = self.accounts.get_mut(index) else { continue };
             let mut last = None;
