@@ -61,6 +61,7 @@ impl Ring {
         self.give_lent_back();
         self.rearm_accepts();
         self.memory.buffers.turn_ended(self.stats.buffers_filled, !self.starved.is_empty());
+        self.stats.buffer_count = u32::from(self.memory.buffers.out_count());
         self.rearm_starved();
         self.drain_backlog();
         self.stats.enter_count += 1;

@@ -41,7 +41,7 @@ pub struct Stats {
     pub completed_count: u64,
     /// Descriptor slots in use now.
     pub slots_used_now: u32,
-    /// Buffers for received bytes.
+    /// Buffers for received bytes that the kernel has or has filled now.
     pub buffer_count: u32,
     /// Most of them that were filled in one turn since [`Ring::take_stats`].
     pub buffers_filled_most: u32,
@@ -100,6 +100,7 @@ impl Ring {
         let uring = build(config)?;
         uring.submitter().register_files_sparse(config.descriptor_count)?;
         let buffers = Buffers::register(&uring, config.buffer_count, config.buffer_bytes)?;
+        let buffer_count = u32::from(buffers.out_count());
         let handle = RingHandle::of(&uring)?;
         let registered_fd = crate::enter::register_ring_fd(&uring);
         let mut ring = Self {
@@ -122,7 +123,7 @@ impl Ring {
             peers: Vec::new(),
             waker: Waker::new()?,
             accept_count: config.accept_count.max(1),
-            stats: Stats { buffer_count: u32::from(config.buffer_count), ..Stats::default() },
+            stats: Stats { buffer_count, ..Stats::default() },
             ending: false,
             _thread: PhantomData,
         };
