@@ -1,9 +1,11 @@
 //! The devices of an account: which there are, more of them, fewer of them.
 //!
 //! A revoked device is gone at once: no session, no login, no new mail. What waited for it lets go of it only when the
-//! account's record without it is durable, for a crash before that brings the device back, with its mail; a crash
-//! after it leaves nothing to do, for recovery waits only for devices that there are. A mailbox may be long, so the
-//! letting go is done in pieces, turn by turn, with everybody else between them.
+//! account's record without it is durable, for a crash before that brings the device back, with its mail (but
+//! not with what came after the revoking and was acknowledged by all others before its commit: nobody was to keep it for
+//! that device). A crash after it leaves mail nothing to wait for, since recovery waits only for devices that there are;
+//! ticks that only the device was to get go to the others then, as those do that come later. A mailbox may be long, so
+//! the letting go is done in pieces, turn by turn, with everybody else between them.
 
 use crate::account::{AccountIndex, Floor};
 use crate::io::{ConnId, Now};

@@ -443,7 +443,11 @@ impl Shard {
         let timer = edge.timer;
         self.hang_up(conn);
         self.wheel.cancel(timer);
-        if let Some(buffers) = self.edges.free(conn).and_then(|edge| edge.buffers) {
+        let Some(edge) = self.edges.free(conn) else { return };
+        if edge.transport.is_some_and(|transport| transport.is_expanded()) {
+            self.ready_keys.ended();
+        }
+        if let Some(buffers) = edge.buffers {
             self.edges.take_back(buffers);
         }
     }

@@ -17,18 +17,31 @@ const LOOKS_PER_ROUND: usize = 512;
 /// The edges whose keys are expanded, each once, those that were looked at longest ago in front.
 #[derive(Debug)]
 pub(crate) struct ReadyKeys {
+    /// Connections that have ended stay until they are looked at.
     conns: VecDeque<ConnId>,
+    /// Those that have not.
+    count: usize,
     count_max: usize,
 }
 
 impl ReadyKeys {
     pub(crate) const fn new(limits: &Limits) -> Self {
-        Self { conns: VecDeque::new(), count_max: limits.ready_key_count as usize }
+        Self { conns: VecDeque::new(), count: 0, count_max: limits.ready_key_count as usize }
     }
 
-    /// How many there are; connections that have ended count until they are looked at.
-    pub(crate) fn count(&self) -> usize {
-        self.conns.len()
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The edge of one of them is no more: phones that come and go must not keep others from having theirs.
+    pub(crate) const fn ended(&mut self) {
+        self.count -= 1;
+    }
+
+    /// Whether there may be one more. As many again may have ended and not been looked at.
+    fn has_room(&self) -> bool {
+        self.count < self.count_max && self.conns.len() < 2 * self.count_max
     }
 
     /// Looks at some edges: those that have fallen silent, or ended, leave.
@@ -40,6 +53,7 @@ impl ReadyKeys {
                 self.conns.push_back(conn);
             } else if let Some(transport) = &mut edge.transport {
                 transport.shrink();
+                self.count -= 1;
             }
         }
     }
@@ -54,8 +68,9 @@ impl Shard {
         let Some(transport) = &mut edge.transport else { return };
         // The records of a login are no sign: many phones only say that they are there.
         let is_active = matches!(edge.state, State::Adopted(_)) && silent_ms < ACTIVE_MS;
-        if is_active && !transport.is_expanded() && self.ready_keys.conns.len() < self.ready_keys.count_max {
+        if is_active && !transport.is_expanded() && self.ready_keys.has_room() {
             transport.expand();
+            self.ready_keys.count += 1;
             self.ready_keys.conns.push_back(conn);
         }
     }
