@@ -92,7 +92,11 @@ impl Dedup {
     /// Remembers an id that [`Self::has`] has just denied: one look-up less.
     pub(crate) fn insert_new(&mut self, hour: u32, hash: IdHash) {
         let index = self.find(hour).unwrap_or_else(|index| {
-            self.hours.insert(index, Hour { hour, hashes: HashTable::new() });
+            // As large as the hour before it: growing copies a table, in one go.
+            let is_now = hour.abs_diff(self.present_hour) <= 1;
+            let before = index.checked_sub(1).filter(|_| is_now).and_then(|before| self.hours.get(before));
+            let count = before.map_or(0, |before| before.hashes.len());
+            self.hours.insert(index, Hour { hour, hashes: HashTable::with_capacity(count) });
             index
         });
         self.hours[index].hashes.insert_unique(hash.0, hash.0, |h| *h);

@@ -11,7 +11,7 @@
 //! | halves of hand-overs | `hand_over_count`, `hand_over_ms` | the half is given up |
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
 //! | half a record, frames behind a send | `edge_backlog_bytes` each, `edge_bytes` in all | ended |
-//! | expanded keys of active phones | `ready_key_count`, 1.4 KB each | expanded for each record |
+//! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
 //! | messages of an account | `account_messages_*` | `busy` for the message |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
@@ -134,7 +134,7 @@ pub struct Limits {
     /// always has its share of an eighth; past the half, an edge that holds more than its share is ended
     /// (`Goodbye(Busy)`), or gets no more mail until it has taken what it has.
     pub edge_bytes: usize,
-    /// Active phones whose keys a shard keeps expanded, 1.4 KB each; past it they are expanded for each record.
+    /// Active phones whose keys a shard keeps expanded, 1.3 KB each; past it they are expanded for each record.
     pub ready_key_count: u32,
     /// Messages without a final answer that sessions remember, 32 bytes each. Each session always has its share of a
     /// quarter; past the half, one that has more than its share gets the answers that it waits for, takes no further

@@ -32,3 +32,4 @@ pub use pin::Place;
 pub use report::{DriverCounters, ShardReport};
 pub use tern_core::io::FatalError;
 pub use tern_core::shard::RecoveryReport;
+pub use tern_ring::huge_pages;

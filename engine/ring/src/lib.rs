@@ -45,6 +45,7 @@ mod enter;
 mod error;
 mod event;
 mod file;
+pub mod huge_pages;
 mod listener;
 pub mod numa;
 mod operation;

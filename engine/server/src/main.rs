@@ -16,17 +16,19 @@ use clap::Parser;
 use cli::{Cli, Command, ConfigCommand};
 use config::Settings;
 use exit::{Ending, Failure};
-use std::io::Write as _;
+use mimalloc::MiMalloc;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use tern_driver::huge_pages::{self, LargeOnHugePages};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeOnHugePages<MiMalloc> = LargeOnHugePages::new(MiMalloc);
 
 fn main() -> ExitCode {
-    // Before anything of size is touched; `huge_pages = true` takes it back. A refusal is told when the node starts.
-    let _ = serve::allow_huge_pages(false);
+    // Before anything of size is touched.
+    let huge_pages = huge_pages::only_for_large();
     // clap ends the process with 2 for a wrong command line, and with 0 for --help and --version.
-    match run(Cli::parse().command) {
+    match run(Cli::parse().command, huge_pages) {
         Ok(ending) => ending.into(),
         Err(Failure { ending, text }) => {
             // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
@@ -36,9 +38,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<Ending, Failure> {
+fn run(command: Command, huge_pages: io::Result<()>) -> Result<Ending, Failure> {
     match command {
-        Command::Serve(args) => serve::serve(&Settings::load(&args)?),
+        Command::Serve(args) => serve::serve(&Settings::load(&args)?, huge_pages),
         Command::RotateKey { data, keep_days } => {
             let keys = data::DataDirectory::rotate_key(&data, u64::from(keep_days) * 24 * 3600)?;
             println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));

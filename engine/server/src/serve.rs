@@ -6,7 +6,7 @@ use crate::cores::{self, CoreMap, Machine};
 use crate::data::{DataDirectory, Token, Wanted, shard_count_of};
 use crate::exit::{Ending, Failure};
 use crate::log;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -19,10 +19,10 @@ use tracing::{error, info, warn};
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
+pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<Ending, Failure> {
     log::start(settings.log)?;
-    if let Err(error) = allow_huge_pages(settings.huge_pages) {
-        warn!(%error, "huge pages could not be switched: phones may take two to three times the memory");
+    if let Err(error) = huge_pages {
+        warn!(%error, "huge pages could not be kept to large tables: phones may take two to three times the memory");
     }
     let machine = cores::here();
     // Before anything is made on disk for a map that this machine cannot have.
@@ -70,14 +70,6 @@ pub(crate) fn serve(settings: &Settings) -> Result<Ending, Failure> {
     let address = admin.local_addr().unwrap_or(settings.admin);
     let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
     control_loop(Arc::new(plane), admin, tls)
-}
-
-/// Whether the system may back memory that is touched from here on with huge pages.
-///
-/// # Errors
-/// The system refuses, as a sandbox may.
-pub(crate) fn allow_huge_pages(allow: bool) -> nix::Result<()> {
-    nix::sys::prctl::set_thp_disable(!allow)
 }
 
 /// A refusal is no reason not to serve.

@@ -151,16 +151,17 @@ struct AesGcm {
     key: [u8; KEY_BYTES],
 }
 
-/// The AEAD of `key`.
-pub(super) fn aead(key: &[u8; KEY_BYTES]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are a key of AES-256"))
+impl AesGcm {
+    fn aead(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.key).expect("32 bytes are a key of AES-256"))
+    }
 }
 
 /// Four zero bytes, then the counter, big-endian.
-pub(super) fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0_u8; 12];
+pub(super) fn nonce(counter: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
+    bytes
 }
 
 impl Cipher for AesGcm {
@@ -175,8 +176,10 @@ impl Cipher for AesGcm {
     fn encrypt(&self, counter: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let (text, after) = out.split_at_mut(plaintext.len());
         text.copy_from_slice(plaintext);
-        let tag = aead(&self.key)
-            .seal_in_place_separate_tag(nonce(counter), Aad::from(authtext), text)
+        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        let tag = self
+            .aead()
+            .seal_in_place_separate_tag(nonce, Aad::from(authtext), text)
             .expect("handshake messages are far below the limits of AES-GCM");
         after[..TAG_BYTES].copy_from_slice(tag.as_ref());
         plaintext.len() + TAG_BYTES
@@ -191,8 +194,9 @@ impl Cipher for AesGcm {
     ) -> Result<usize, snow::Error> {
         let (text, tag) = ciphertext.split_last_chunk::<TAG_BYTES>().ok_or(snow::Error::Decrypt)?;
         let out = out.get_mut(..text.len()).ok_or(snow::Error::Decrypt)?;
-        aead(&self.key)
-            .open_separate_gather(nonce(counter), Aad::from(authtext), text, tag, out)
+        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        self.aead()
+            .open_separate_gather(nonce, Aad::from(authtext), text, tag, out)
             .map_err(|_| snow::Error::Decrypt)?;
         Ok(text.len())
     }

@@ -26,8 +26,6 @@ pub(crate) struct ConfigFile {
     pub(super) open_registration: Option<bool>,
     /// Bytes of a log segment, fixed when the data directory is made.
     pub(super) segment_bytes: Option<u32>,
-    /// Whether the system may back memory with huge pages.
-    pub(super) huge_pages: Option<bool>,
     /// The core map.
     pub(super) cores: Option<CoresTable>,
     /// Admin endpoint.

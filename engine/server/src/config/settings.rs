@@ -40,9 +40,6 @@ pub(crate) struct Settings {
     pub(crate) open_registration: bool,
     /// Bytes of a log segment, where the file says it.
     segment_bytes: Option<u32>,
-    /// Whether the system may back memory with huge pages. A few percent less CPU for a message, and two to three
-    /// times the memory: what a shard uses lies in many small places, and each takes a huge page of its own.
-    pub(crate) huge_pages: bool,
     /// The limits.
     pub(crate) limits: Limits,
 }
@@ -79,7 +76,6 @@ impl Settings {
             cores: file.cores.unwrap_or_default().resolve()?,
             open_registration: args.open_registration || file.open_registration.unwrap_or(false),
             segment_bytes: file.segment_bytes,
-            huge_pages: file.huge_pages.unwrap_or(false),
             limits: file.limits.unwrap_or_default().resolve(),
         };
         settings.check()?;
@@ -146,7 +142,6 @@ impl Settings {
             cores: Some(CoresTable::of(&self.cores)),
             open_registration: Some(self.open_registration),
             segment_bytes: Some(self.segment_bytes()),
-            huge_pages: Some(self.huge_pages),
             admin: Some(self.admin_access.to_table(self.admin)),
             log: Some(self.log.to_table()),
             limits: Some(LimitsTable::of(&self.limits)),
@@ -226,8 +221,8 @@ mod tests {
     #[test]
     fn what_show_prints_means_the_same() {
         let first =
-            settings("shards = 2\nhuge_pages = true\nphone_proxy = [\"10.0.0.0/8\", \"::1\"]\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
-        assert!(first.limits.window_count == 7 && first.huge_pages);
+            settings("shards = 2\nphone_proxy = [\"10.0.0.0/8\", \"::1\"]\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
+        assert!(first.limits.window_count == 7);
         let second = settings(&first.to_toml()).unwrap();
         assert_eq!(Settings { segment_bytes: first.segment_bytes, ..second }, first);
     }
