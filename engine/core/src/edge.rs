@@ -138,6 +138,8 @@ pub(crate) struct Edges {
     dirty: Vec<ConnId>,
     /// Handshakes that wait for the next turn.
     pub(crate) deferred: VecDeque<ConnId>,
+    /// Handshakes that are half done: their answer is made in the next turn.
+    pub(crate) unanswered: VecDeque<ConnId>,
     /// Empty buffers that edges borrow while they have something to say or half a record.
     pool: Pool,
     /// Bytes of the edges' buffers, as they were counted last.
@@ -155,6 +157,7 @@ impl Edges {
             slots: Chunks::new(),
             dirty: Vec::new(),
             deferred: VecDeque::new(),
+            unanswered: VecDeque::new(),
             pool: Pool::new(limits.edge_bytes / 4),
             counted_bytes: 0,
             // Buffers grow by doubling: what is reserved is an eighth, so that twice that stays within the limit.
@@ -212,6 +215,11 @@ impl Edges {
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
         if slot.generation == conn.generation { slot.edge.as_mut() } else { None }
+    }
+
+    /// Whether the next turn has handshakes to go on with.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        !self.deferred.is_empty() || !self.unanswered.is_empty()
     }
 
     /// Sockets that are open.

@@ -155,7 +155,7 @@ impl Default for Limits {
             hand_over_ms: 5_000,
             edge_backlog_bytes: 256 << 10,
             step_budget: 512,
-            handshakes_per_turn: 16,
+            handshakes_per_turn: 2,
             lane_bytes: 1 << 20,
             lane_backlog_bytes: 4 << 20,
             commit_bytes: 1 << 20,

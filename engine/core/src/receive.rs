@@ -72,6 +72,7 @@ impl Shard {
 
     /// Takes up handshakes that were left over by the last turn.
     pub(crate) fn use_deferred(&mut self, now: Now, out: &mut Outputs) {
+        self.answer_handshakes(now, out);
         while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
@@ -89,6 +90,8 @@ impl Shard {
             let next = match edge.state {
                 State::Proxy => self.use_proxy(now, conn, rest),
                 State::Preface => self.use_preface(now, conn, rest, out),
+                // What was taken is answered first.
+                State::Shaking(_) if edge.is_deferred() => Next::Stop,
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
                 State::Greeting | State::Starting(_) | State::Moving { .. } => Next::Stop,
@@ -182,9 +185,38 @@ impl Shard {
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
-        let mut raw_out = take(&mut edge.opening().raw_out);
         let State::Shaking(handshake) = &mut edge.state else { return Next::Stop };
-        let progress = handshake.read(&mut bytes[record::HEADER_BYTES..total], &mut raw_out);
+        if handshake.take(&bytes[record::HEADER_BYTES..total]).is_err() {
+            self.fail_handshake(conn);
+            return Next::Used(total);
+        }
+        if handshake.is_costly() {
+            // Everybody else goes first, so that nobody waits for more than half a handshake.
+            edge.opening().deferred = true;
+            self.edges.unanswered.push_back(conn);
+        } else {
+            self.answer_handshake(now, conn, out);
+        }
+        Next::Used(total)
+    }
+
+    /// The second half of the handshakes whose first half was done in the turn before.
+    fn answer_handshakes(&mut self, now: Now, out: &mut Outputs) {
+        for _ in 0..self.edges.unanswered.len() {
+            let Some(conn) = self.edges.unanswered.pop_front() else { break };
+            let Some(edge) = self.edges.get_mut(conn) else { continue };
+            edge.opening().deferred = false;
+            self.answer_handshake(now, conn, out);
+            self.use_tail(now, conn, out);
+            self.read_on(conn, out);
+        }
+    }
+
+    fn answer_handshake(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let mut raw_out = take(&mut edge.opening().raw_out);
+        let State::Shaking(handshake) = &mut edge.state else { return };
+        let progress = handshake.answer(&mut raw_out);
         edge.opening().raw_out = raw_out;
         self.edges.mark_dirty(conn);
         match progress {
@@ -196,12 +228,13 @@ impl Shard {
                 }
                 self.authenticated(now, conn, login, out);
             }
-            Err(_) => {
-                self.counters.handshakes_failed += 1;
-                self.refuse(conn, ErrorCode::Malformed, "handshake");
-            }
+            Err(_) => self.fail_handshake(conn),
         }
-        Next::Used(total)
+    }
+
+    fn fail_handshake(&mut self, conn: ConnId) {
+        self.counters.handshakes_failed += 1;
+        self.refuse(conn, ErrorCode::Malformed, "handshake");
     }
 
     /// The edge knows who it is: its home is here, or it moves there.

@@ -291,7 +291,7 @@ impl Shard {
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if !self.edges.deferred.is_empty() || !self.leaving.is_empty() {
+        if self.edges.has_handshakes() || !self.leaving.is_empty() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.

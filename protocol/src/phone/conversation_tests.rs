@@ -183,7 +183,7 @@ proptest! {
         let parsed = Preface::parse(&changed).unwrap();
         let mut handshake = Handshake::new(&changed, &parsed, &server_keys(), [44; 32]);
         let mut reply = Vec::new();
-        let result = handshake.read(&mut bytes[payload_start..], &mut reply);
+        let result = handshake.read(&bytes[payload_start..], &mut reply);
         if ik {
             prop_assert_eq!(result.unwrap_err(), HandshakeError::Noise);
         } else if result.is_ok() {
@@ -330,7 +330,7 @@ fn mail_before_the_welcome_and_a_second_welcome_are_refused() {
     let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), [44; 32]);
     let mut out = Vec::new();
     let Ok(Progress::Done { mut transport, .. }) =
-        handshake.read(&mut bytes[PREFACE_BYTES + HEADER_BYTES..], &mut out)
+        handshake.read(&bytes[PREFACE_BYTES + HEADER_BYTES..], &mut out)
     else {
         panic!("IK is over after its first message");
     };
@@ -367,7 +367,7 @@ fn a_first_message_of_xx_says_nothing() {
     let mut payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
     payload.push(0);
     let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), [44; 32]);
-    assert_eq!(handshake.read(&mut payload, &mut Vec::new()).unwrap_err(), HandshakeError::Login);
+    assert_eq!(handshake.read(&payload, &mut Vec::new()).unwrap_err(), HandshakeError::Login);
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_zero_ephemeral_key_is_refused() {
         let mut payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
         payload[..32].fill(0);
         let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), [44; 32]);
-        assert_eq!(handshake.read(&mut payload, &mut Vec::new()).unwrap_err(), HandshakeError::Noise);
+        assert_eq!(handshake.read(&payload, &mut Vec::new()).unwrap_err(), HandshakeError::Noise);
     }
 }
 

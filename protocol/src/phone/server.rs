@@ -20,6 +20,14 @@ pub struct Handshake {
     previous: Option<Previous>,
     /// Whether it was the one that fitted.
     by_previous: bool,
+    /// What the client asked for in the message that was taken last, if that was the one that says so.
+    asked: Option<Asked>,
+}
+
+/// A login as it came, not looked at.
+struct Asked {
+    name: String,
+    register: bool,
 }
 
 struct Previous {
@@ -108,7 +116,7 @@ impl Handshake {
         let state = noise::handshake(Side::Responder, pattern, preface, Secret::Static(key), seed);
         let previous = previous.filter(|_| pattern == Pattern::IK);
         let previous = previous.map(|key| Previous { key: key.clone(), preface: *preface, seed });
-        Self { state, pattern, claims: None, previous, by_previous: false }
+        Self { state, pattern, claims: None, previous, by_previous: false, asked: None }
     }
 
     /// Sets up the handshake of a client that showed a ticket. `prologue` are the bytes of the preface and the ticket's
@@ -117,54 +125,71 @@ impl Handshake {
     pub fn with_ticket(prologue: &[u8], claims: TicketClaims, psk: &[u8; 32], seed: [u8; 32]) -> Self {
         let pattern = Pattern::NNpsk0;
         let state = noise::handshake(Side::Responder, pattern, prologue, Secret::Psk(psk), seed);
-        Self { state, pattern, claims: Some(claims), previous: None, by_previous: false }
+        Self { state, pattern, claims: Some(claims), previous: None, by_previous: false, asked: None }
     }
 
     /// Takes one whole handshake record's payload; appends a whole reply record to `out`. `IK` and `NNpsk0`: `Done`
     /// after the first message, message 2 appended. `XX`: `More` after the first, message 2 appended; `Done` after the
     /// third, nothing appended.
     ///
+    /// [`Handshake::take`] and [`Handshake::answer`] in one: for who has nothing else to do in between.
+    ///
     /// # Errors
     /// [`HandshakeError`]; the handshake is then over.
-    pub fn read(&mut self, payload: &mut [u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
+    pub fn read(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
+        self.take(payload)?;
+        self.answer(out)
+    }
+
+    /// Whether a reply costs enough to be put off: with a device's key it takes two key agreements, with a ticket one.
+    #[must_use]
+    pub fn is_costly(&self) -> bool {
+        self.claims.is_none() && !self.state.is_handshake_finished()
+    }
+
+    /// Takes one whole handshake record's payload; nothing is said yet. With `IK` this is about half of the handshake's
+    /// cost: [`Handshake::answer`] is the other half.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the handshake is then over.
+    pub fn take(&mut self, payload: &[u8]) -> Result<(), HandshakeError> {
         let mut inner = [0_u8; HANDSHAKE_BYTES_MAX];
         let inner_bytes = self.read_message(payload, &mut inner)?;
         let inner = &inner[..inner_bytes];
-        if self.pattern == Pattern::XX && !self.state.is_handshake_finished() {
-            // Message 1 of XX is clear: nothing may be said in it.
-            if !inner.is_empty() {
-                return Err(HandshakeError::Login);
-            }
-            self.reply(out)?;
-            return Ok(Progress::More);
-        }
-        if let Some(claims) = self.claims {
-            if !inner.is_empty() {
-                return Err(HandshakeError::Login);
-            }
-            self.reply(out)?;
-            let transport = noise::transport_of(&mut self.state);
-            return Ok(Progress::Done { login: LoginRequest::Ticket(claims), transport });
+        let is_first_of_xx = self.pattern == Pattern::XX && !self.state.is_handshake_finished();
+        if is_first_of_xx || self.claims.is_some() {
+            // Message 1 of XX is clear, and a ticket says it all: nothing may be said here.
+            return if inner.is_empty() { Ok(()) } else { Err(HandshakeError::Login) };
         }
         let login = Login::parse(inner).ok_or(HandshakeError::Login)?;
+        self.asked = Some(Asked { name: String::from(login.name), register: login.register });
+        Ok(())
+    }
+
+    /// What the message that was taken leads to; appends the reply that the pattern wants.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the handshake is then over. Also if no message was taken that waits for an answer.
+    pub fn answer(&mut self, out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
         if !self.state.is_handshake_finished() {
             self.reply(out)?;
         }
+        if let Some(claims) = self.claims {
+            let transport = noise::transport_of(&mut self.state);
+            return Ok(Progress::Done { login: LoginRequest::Ticket(claims), transport });
+        }
+        let Some(Asked { name, register }) = self.asked.take() else { return Ok(Progress::More) };
         let device_key = self.state.get_remote_static().and_then(|key| key.try_into().ok());
         let device_key = device_key.expect("both patterns transmit the client's static key");
         let mut transport = noise::transport_of(&mut self.state);
-        if !valid_name(login.name) {
+        if !valid_name(&name) {
             let mark = Transport::begin(out);
             ServerFrame::Error { code: ErrorCode::BadName, detail: "not a name" }.encode(out);
             transport.seal(out, mark);
             return Err(HandshakeError::Name);
         }
-        let login = LoginRequest::Key(KeyLogin {
-            name: String::from(login.name),
-            register: login.register,
-            device_key,
-            by_previous_key: self.by_previous,
-        });
+        let by_previous_key = self.by_previous;
+        let login = LoginRequest::Key(KeyLogin { name, register, device_key, by_previous_key });
         Ok(Progress::Done { login, transport })
     }
 

@@ -63,13 +63,13 @@ fn conversation(ik: bool) -> [Vec<u8>; 4] {
     let parsed = Preface::parse(&preface).unwrap();
     let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), SERVER_SEED);
     let (mut second, mut third) = (Vec::new(), Vec::new());
-    let mut payload = first[PREFACE_BYTES + HEADER_BYTES..].to_vec();
-    let mut progress = handshake.read(&mut payload, &mut second).unwrap();
+    let payload = first[PREFACE_BYTES + HEADER_BYTES..].to_vec();
+    let mut progress = handshake.read(&payload, &mut second).unwrap();
     client.receive(&second, &mut |_| ()).unwrap();
     if !ik {
         client.flush(&mut third);
-        let mut payload = third[HEADER_BYTES..].to_vec();
-        progress = handshake.read(&mut payload, &mut Vec::new()).unwrap();
+        let payload = third[HEADER_BYTES..].to_vec();
+        progress = handshake.read(&payload, &mut Vec::new()).unwrap();
     }
     let Progress::Done { mut transport, .. } = progress else { panic!("the handshake is not over") };
     let mut welcome = Vec::new();
@@ -112,7 +112,7 @@ fn admitted(first: &[u8]) -> (LoginRequest, Vec<u8>, Transport) {
     let (claims, psk) = TicketKeys::new(&TICKET_SECRET).open(&id).unwrap();
     let mut handshake = Handshake::with_ticket(prologue, claims, &psk, SERVER_SEED);
     let mut reply = Vec::new();
-    match handshake.read(&mut message[HEADER_BYTES..].to_vec(), &mut reply) {
+    match handshake.read(&message[HEADER_BYTES..], &mut reply) {
         Ok(Progress::Done { login, transport }) => (login, reply, transport),
         other => panic!("not a login: {other:?}"),
     }
@@ -340,9 +340,9 @@ fn the_specifications_first_message_logs_in() {
     let parsed = Preface::parse(&preface).unwrap();
     let mut handshake = Handshake::new(&preface, &parsed, &server_keys(), SERVER_SEED);
     let mut reply = Vec::new();
-    let mut payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
+    let payload = bytes[PREFACE_BYTES + HEADER_BYTES..].to_vec();
     let Ok(Progress::Done { login: LoginRequest::Key(login), mut transport }) =
-        handshake.read(&mut payload, &mut reply)
+        handshake.read(&payload, &mut reply)
     else {
         panic!("not a login")
     };

@@ -54,6 +54,8 @@ fn ten_thousand_connects_at_once_wait_while_others_talk_in_every_turn() {
         turns += 1;
     }
     assert_eq!(turns, STORM_COUNT.div_ceil(PER_TURN));
+    // Each answer is the work of the turn behind it.
+    world.next_turn();
     let answered = slots.filter(|slot| world.sent.get(slot).is_some_and(|sent| sent[0] == 1)).count();
     assert_eq!(answered, STORM_COUNT as usize, "each got its handshake");
     let counters = world.shard.counters();
@@ -89,9 +91,9 @@ fn those_who_gave_up_waiting_cost_no_turn() {
     assert_eq!(world.shard.counters().deferred_now, 19);
     (11..29).for_each(|slot| world.step(Input::Ended { conn: first_use(slot) }));
     world.turn();
-    world.step(Input::Tick);
-    world.turn();
+    world.next_turn();
     assert_eq!(world.shard.counters().deferred_now, 0);
+    world.next_turn();
     assert!(world.sent.contains_key(&29), "the one who stayed has its turn");
 }
 
@@ -192,4 +194,18 @@ fn control_goes_before_messages_of_the_same_turn() {
     ann.exchange(&mut world);
     let lanes: Vec<Lane> = cast(&mut world).into_iter().map(|(lane, _)| lane).collect();
     assert_eq!(lanes, [Lane::Control, Lane::Bulk]);
+}
+
+#[test]
+fn half_a_handshake_is_the_most_that_a_turn_does_for_one_login() {
+    let mut world = World::new(Limits::default());
+    storm(&mut world, 2, &[first_flight("late", 10, 1)]);
+    world.turn();
+    assert!(world.sent.is_empty(), "the first half says nothing");
+    // One phone goes in between: nothing is left to answer, and nothing breaks.
+    world.step(Input::Ended { conn: first_use(11) });
+    world.turn();
+    world.next_turn();
+    assert!(world.sent.contains_key(&10) && !world.sent.contains_key(&11));
+    assert_eq!(world.shard.counters().deferred_handshakes, 0, "nobody waited for a limit");
 }

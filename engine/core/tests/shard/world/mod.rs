@@ -168,12 +168,17 @@ impl World {
         }
     }
 
+    /// Another turn, in which the shard continues with what it has left over.
+    pub(crate) fn next_turn(&mut self) {
+        self.step(Input::Tick);
+        self.turn();
+    }
+
     pub(crate) fn pass_ms(&mut self, ms: u64) {
         for _ in 0..ms {
             self.now.mono_ns += 1_000_000;
             self.now.wall_ms += 1;
-            self.step(Input::Tick);
-            self.turn();
+            self.next_turn();
         }
     }
 

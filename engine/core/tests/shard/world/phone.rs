@@ -80,6 +80,9 @@ impl Phone {
     pub(crate) fn log_in(&mut self, world: &mut World) {
         for _ in 0..4 {
             self.exchange(world);
+            // The second half of a handshake is the next turn's.
+            world.next_turn();
+            self.hear(world);
         }
     }
 

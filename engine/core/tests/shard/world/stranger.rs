@@ -46,11 +46,12 @@ impl World {
         self.conns.contains_key(&slot)
     }
 
-    /// Bytes come.
+    /// Bytes come, and the second half of a handshake has its turn.
     pub(crate) fn throw(&mut self, slot: u32, bytes: &[u8]) {
         let conn = self.conns[&slot];
         self.step(Input::Received { conn, bytes: &mut bytes.to_vec() });
         self.turn();
+        self.next_turn();
     }
 
     /// The other end goes.
