@@ -61,7 +61,7 @@ pub struct Limits {
     pub edge_backlog_bytes: usize,
     /// Messages and handshakes that one step may work through before it asks to continue.
     pub step_budget: u32,
-    /// Handshakes per turn; further ones wait for the next.
+    /// Handshakes that are begun per turn; further ones wait for the next. Each is answered in the turn behind it.
     pub handshakes_per_turn: u32,
     /// Bytes of one lane between two shards, at most; a node of many shards makes them smaller.
     pub lane_bytes: usize,
