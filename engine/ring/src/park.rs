@@ -51,6 +51,7 @@ impl Ring {
         let state = &mut self.slots[slot as usize];
         state.receive = Receive::Parked;
         self.stats.parked_now += 1;
+        // Once, not multishot: what ends a poll is answered with a multishot receive, during which nothing polls.
         let poll = opcode::PollAdd::new(types::Fixed(slot), EVENTS).build();
         let user_data = of_slot(Kind::Poll, slot, state.generation);
         self.push(poll.user_data(user_data));
