@@ -266,6 +266,27 @@ impl Mailbox {
         Some(entry)
     }
 
+    /// Gives back the memory of an empty mailbox. `persisted` is the place up to which the log knows the floors of all
+    /// devices and of the ticks: a mailbox with no record behind it forgets that it ever held one, since no floor can
+    /// matter for it. True if it did.
+    pub fn let_rest(&mut self, persisted: Seq) -> bool {
+        let Some(queue) = self.0.as_mut().filter(|queue| queue.entries.is_empty()) else {
+            return self.0.is_none();
+        };
+        queue.entries = VecDeque::new();
+        if queue.written_up_to <= persisted {
+            self.0 = None;
+        }
+        self.0.is_none()
+    }
+
+    /// Bytes of memory that it takes beside its own.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let entries_bytes = self.queue().entries.capacity() * size_of::<Entry>();
+        self.0.as_ref().map_or(0, |_| size_of::<Queue>() + entries_bytes)
+    }
+
     /// Says that the place has a record in the log.
     pub fn note_written(&mut self, seq: Seq) {
         let queue = self.queue_mut();
