@@ -30,11 +30,11 @@ fn stirred(world: &World) -> u64 {
 /// Each takes its mail and acknowledges all of it.
 fn take_all(world: &mut World, phone: &mut Phone) {
     phone.hear(world);
-    let last = phone.heard.iter().filter_map(|heard| match heard {
+    let mut last = phone.heard.iter().filter_map(|heard| match heard {
         Heard::Message { number, .. } | Heard::Delivered { number, .. } => Some(*number),
         _ => None,
     });
-    let last = last.last().expect("it has mail");
+    let last = last.next_back().expect("it has mail");
     phone.ack(world, last);
     phone.heard.clear();
 }
