@@ -357,6 +357,26 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_mailbox_forgets_what_no_floor_can_matter_for_and_no_more() {
+        let mut mailbox = Mailbox::default();
+        mailbox.push(entry(3, 0, TickState::Settled));
+        mailbox.push(entry(4, 1, TickState::Settled));
+        mailbox.note_written(Seq(4));
+        mailbox.pop_over();
+        let held_bytes = mailbox.held_bytes();
+        assert!(!mailbox.let_rest(Seq(9)) && mailbox.held_bytes() == held_bytes && mailbox.len() == 1);
+        mailbox.find_mut(Seq(4)).unwrap().waiting = DeviceSet::default();
+        mailbox.pop_over();
+        assert!(!mailbox.let_rest(Seq(3)), "a floor at 3 does not cover the record at 4");
+        assert!(mailbox.floor_matters(Seq(3), Seq(9)) && mailbox.left_up_to() == Some(Seq(4)));
+        assert!((1..100).contains(&mailbox.held_bytes()), "but there are no entries to keep memory for");
+        assert!(mailbox.let_rest(Seq(4)));
+        assert!(!mailbox.floor_matters(Seq(4), Seq(9)) && mailbox.held_bytes() == 0);
+        mailbox.push(entry(5, 1, TickState::NotDue));
+        assert_eq!(mailbox.len(), 1);
+    }
+
+    #[test]
     fn reading_position_is_found() {
         let mut mailbox = Mailbox::default();
         for seq in [2, 4, 6] {
