@@ -266,6 +266,27 @@ impl Mailbox {
         Some(entry)
     }
 
+    /// Gives back the memory of an empty mailbox. `persisted` is the place up to which the log knows the floors of all
+    /// devices and of the ticks: a mailbox with no record behind it forgets that it ever held one, since no floor can
+    /// matter for it. True if it did.
+    pub fn let_rest(&mut self, persisted: Seq) -> bool {
+        let Some(queue) = self.0.as_mut().filter(|queue| queue.entries.is_empty()) else {
+            return self.0.is_none();
+        };
+        queue.entries = VecDeque::new();
+        if queue.written_up_to <= persisted {
+            self.0 = None;
+        }
+        self.0.is_none()
+    }
+
+    /// Bytes of memory that it takes beside its own.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let entries_bytes = self.queue().entries.capacity() * size_of::<Entry>();
+        self.0.as_ref().map_or(0, |_| size_of::<Queue>() + entries_bytes)
+    }
+
     /// Says that the place has a record in the log.
     pub fn note_written(&mut self, seq: Seq) {
         let queue = self.queue_mut();
@@ -333,6 +354,26 @@ mod tests {
         mailbox.note_written(Seq(4));
         assert!(mailbox.floor_matters(Seq(0), Seq(9)));
         assert!(!mailbox.floor_matters(Seq(4), Seq(9)), "the record at 4 is covered already");
+    }
+
+    #[test]
+    fn an_empty_mailbox_forgets_what_no_floor_can_matter_for_and_no_more() {
+        let mut mailbox = Mailbox::default();
+        mailbox.push(entry(3, 0, TickState::Settled));
+        mailbox.push(entry(4, 1, TickState::Settled));
+        mailbox.note_written(Seq(4));
+        mailbox.pop_over();
+        let held_bytes = mailbox.held_bytes();
+        assert!(!mailbox.let_rest(Seq(9)) && mailbox.held_bytes() == held_bytes && mailbox.len() == 1);
+        mailbox.find_mut(Seq(4)).unwrap().waiting = DeviceSet::default();
+        mailbox.pop_over();
+        assert!(!mailbox.let_rest(Seq(3)), "a floor at 3 does not cover the record at 4");
+        assert!(mailbox.floor_matters(Seq(3), Seq(9)) && mailbox.left_up_to() == Some(Seq(4)));
+        assert!((1..100).contains(&mailbox.held_bytes()), "but there are no entries to keep memory for");
+        assert!(mailbox.let_rest(Seq(4)));
+        assert!(!mailbox.floor_matters(Seq(4), Seq(9)) && mailbox.held_bytes() == 0);
+        mailbox.push(entry(5, 1, TickState::NotDue));
+        assert_eq!(mailbox.len(), 1);
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub(crate) struct Account {
     others: Option<Box<Others>>,
     /// The number of the next device. Never given out twice: tickets and floors name devices by number.
     next_device: u16,
+    /// Whether it stands in the list of accounts that had traffic and do not rest yet.
+    pub(crate) is_stirred: bool,
     pub(crate) mailbox: Mailbox,
     /// None while the log says nothing of it.
     ticks_floor: Option<Box<Floor>>,
@@ -152,6 +154,7 @@ impl Account {
             id,
             name,
             next_device,
+            is_stirred: false,
             first,
             others: (!others.is_empty()).then(|| Box::new(Others(others))),
             mailbox: Mailbox::default(),

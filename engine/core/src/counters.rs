@@ -199,6 +199,8 @@ define_counters! {
     edge_bytes_now,
     /// Phones whose keys are kept expanded.
     ready_keys_now,
+    /// Accounts that had traffic and do not rest yet.
+    stirred_now,
     /// Messages without a final answer now, by the memory that is kept for them.
     unanswered_now,
     /// Acknowledgements of what was never delivered.

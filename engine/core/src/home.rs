@@ -326,6 +326,7 @@ impl Shard {
         let floor = floor.max(device.floor);
         let old = core::mem::replace(&mut device.floor, floor);
         let device = device.id;
+        self.stirred.note(account, index);
         let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));
         for entry_index in first..end {
             self.acknowledge_one(now, index, entry_index, place);
@@ -473,6 +474,7 @@ impl Shard {
         }
         if dropped > 0 {
             self.counters.mail_count_now -= dropped;
+            self.stirred.note(account, index);
             self.queue_floor(index, DeviceId::TICKS);
         }
     }

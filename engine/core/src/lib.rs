@@ -47,6 +47,7 @@ mod ready_keys;
 mod receive;
 mod recovery;
 mod refusal;
+mod rest;
 mod resume;
 mod router;
 mod session;

@@ -10,7 +10,7 @@ use crate::shard::Shard;
 use alloc::collections::VecDeque;
 
 /// Who is silent for longer is not active.
-const ACTIVE_MS: u64 = 10_000;
+pub(crate) const ACTIVE_MS: u64 = 10_000;
 /// Edges that one round of chores looks at.
 const LOOKS_PER_ROUND: usize = 512;
 

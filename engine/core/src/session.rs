@@ -140,6 +140,13 @@ impl Sessions {
         self.unanswered_count = self.unanswered_count + count - before;
     }
 
+    /// A session whose phone is silent gives back what it needs only while messages are under way, if none is.
+    pub(crate) fn let_rest(&mut self, id: SessionId) {
+        let Some(Some(session)) = self.slots.get_mut(id.index()) else { return };
+        let over = session.under_way.take_if(|u| u.window.is_empty() && u.outbound.is_empty());
+        self.unanswered_count -= over.map_or(0, |under_way| under_way.counted as usize);
+    }
+
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
         self.slots.get(id.index())?.as_ref()
     }
@@ -265,10 +272,10 @@ impl Shard {
             return;
         };
         // Who does not fetch its ticks makes its recipients' homes owe them: it must fetch before it sends more.
-        let owes_too_much = self
-            .accounts
-            .get(account)
-            .is_some_and(|account| account.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize);
+        let owes_too_much = self.accounts.get_mut(account).is_some_and(|of| {
+            self.stirred.note(of, account);
+            of.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize
+        });
         let now_ns = now.mono_ns;
         let has_room = self.sessions.has_room(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -342,10 +349,12 @@ impl Shard {
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         let session = device.and_then(|device| device.session);
+        // Without anything under way the session knows nothing of the message.
         if let Some(session) = session.and_then(|id| self.sessions.get_mut(id))
+            && let Some(under_way) = &mut session.under_way
             && !breaks_order
         {
-            session.under_way().outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
+            under_way.outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::partitions::PartitionMap;
 use crate::presence::Watches;
 use crate::ready_keys::ReadyKeys;
 use crate::refusal::Refusal;
+use crate::rest::Stirred;
 use crate::router::Router;
 use crate::session::Sessions;
 use crate::wheel::Wheel;
@@ -118,6 +119,8 @@ pub struct Shard {
     pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
     pub(crate) sweep_at: u32,
     pub(crate) watches: Watches,
+    /// Accounts that hold memory for their traffic.
+    pub(crate) stirred: Stirred,
     /// Revoked devices that mailboxes have not let go of.
     pub(crate) leaving: VecDeque<Leaving>,
 
@@ -173,6 +176,7 @@ impl Shard {
             owed: VecDeque::new(),
             sweep_at: 0,
             watches: Watches::default(),
+            stirred: Stirred::default(),
             leaving: VecDeque::new(),
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
@@ -311,6 +315,7 @@ impl Shard {
         self.writer.drop_ids_before(first_hour);
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
+        self.let_accounts_rest(now);
         self.forget_refusals(now);
         self.forget_watches(now);
         self.writer.note_freed();
@@ -327,6 +332,7 @@ impl Shard {
         self.counters.deferred_now = self.edges.deferred.len() as u64;
         self.counters.ready_keys_now = self.ready_keys.count() as u64;
         self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;
+        self.counters.stirred_now = self.stirred.count() as u64;
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;

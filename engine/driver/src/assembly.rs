@@ -246,7 +246,9 @@ impl Setup {
         steer(own.0, self.cpus.as_deref(), &self.bound);
         let limits = self.config.limits;
         let descriptor_count = limits.connection_count.saturating_add(SPARE_SLOTS);
-        let mut ring = Ring::new(&Config { descriptor_count, ..Config::default() })
+        // A turn receives at most what there are buffers for, a thousand times, and answers two phones each time. Of a
+        // larger queue all is resident from the start.
+        let mut ring = Ring::new(&Config { descriptor_count, completion_count: 4096, ..Config::default() })
             .map_err(|error| StartError::Missing(vec![probe::explain(&error)]))?;
         let _ = self.progress.send(Progress::Ring(own, ring.handle(), ring.waker()));
 

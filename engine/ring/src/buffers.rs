@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// The only buffer group of a ring.
 pub(crate) const GROUP: u16 = 0;
 /// Buffers that the kernel has at least, as far as there are so many.
-const WANTED_MIN: u16 = 64;
+const WANTED_MIN: u16 = 32;
+/// Quiet calls of [`Buffers::trim`] in a row after which the kernel gets half as many: who pauses between two bursts for
+/// a moment finds the buffers of the first.
+const QUIET_TRIMS: u8 = 4;
+/// Buffers whose memory one call gives back at most: each is a system call.
+const FORGET_COUNT_MAX: usize = 128;
 const PAGE_BYTES: u32 = 4096;
 
 /// A ring of `count` buffers, shared with the kernel until [`Buffers::unregister`].
@@ -31,6 +36,8 @@ pub(crate) struct Buffers {
     wanted_count: u16,
     /// Most that one turn filled since the last trim.
     filled_most: u16,
+    /// Calls of `trim` in a row that found few filled.
+    quiet_count: u8,
     /// The last one in is the first one out.
     reserve: Vec<u16>,
     /// So many at the bottom of the reserve take no memory.
@@ -69,6 +76,7 @@ impl Buffers {
             out_count: wanted_count,
             wanted_count,
             filled_most: 0,
+            quiet_count: 0,
             clean_count: reserve.len(),
             reserve,
         };
@@ -142,17 +150,20 @@ impl Buffers {
         self.publish();
     }
 
-    /// Lets the kernel have half as many from now on if no turn since the last call filled a quarter, and gives back
-    /// the memory of those that came into the reserve.
+    /// To be called about once a second. Lets the kernel have half as many from now on if for some calls no turn has
+    /// filled a quarter, and gives back the memory of some that came into the reserve.
     pub(crate) fn trim(&mut self) {
-        let filled_most = std::mem::take(&mut self.filled_most);
-        if filled_most <= self.wanted_count / 4 {
+        let is_quiet = std::mem::take(&mut self.filled_most) <= self.wanted_count / 4;
+        self.quiet_count = if is_quiet { self.quiet_count + 1 } else { 0 };
+        if self.quiet_count == QUIET_TRIMS {
+            self.quiet_count = 0;
             self.wanted_count = (self.wanted_count / 2).max(self.count.min(WANTED_MIN));
         }
-        for place in self.clean_count..self.reserve.len() {
+        let end = self.reserve.len().min(self.clean_count + FORGET_COUNT_MAX);
+        for place in self.clean_count..end {
             self.forget(self.reserve[place]);
         }
-        self.clean_count = self.reserve.len();
+        self.clean_count = end;
     }
 
     /// Gives the memory of a buffer in reserve back to the system; it is there again, zeroed, when it is touched.
@@ -218,21 +229,45 @@ mod tests {
             buffers.turn_ended(1, true);
         }
         assert_eq!((buffers.out_count(), buffers.reserve.len()), (512, 0), "never more than there are");
-        // A second in which few are filled: half may come back, and what comes back takes no memory.
-        buffers.filled_most = 10;
+        // Some seconds in which few are filled: half may come back, and what comes back takes no memory.
         buffers.bytes(7, 5).copy_from_slice(b"hello");
+        buffers.filled_most = 10;
+        (1..QUIET_TRIMS).for_each(|_| buffers.trim());
+        assert_eq!(buffers.wanted_count, 512, "not at once");
         buffers.trim();
         (0..300).for_each(|id| buffers.give(id));
         assert_eq!((buffers.out_count(), buffers.reserve.len()), (256, 256));
-        buffers.filled_most = 255;
-        buffers.trim();
+        (1..2 * QUIET_TRIMS).for_each(|_| {
+            buffers.filled_most = 255;
+            buffers.trim();
+        });
         assert_eq!(buffers.wanted_count, 256, "a quarter and more was filled");
         assert_eq!(buffers.clean_count, 256);
         assert_eq!(buffers.bytes(7, 5), [0; 5], "its memory was given back");
-        for _ in 0..5 {
-            buffers.trim();
-        }
+        (0..5 * QUIET_TRIMS).for_each(|_| buffers.trim());
         assert_eq!(buffers.wanted_count, WANTED_MIN);
+        buffers.unregister(&uring);
+    }
+
+    #[test]
+    fn a_pause_between_bursts_is_no_rest_and_much_is_given_back_bit_by_bit() {
+        let (uring, mut buffers) = buffers(1024);
+        (0..5).for_each(|_| buffers.turn_ended(1024, false));
+        assert_eq!(buffers.out_count(), 1024);
+        for _ in 0..10 {
+            buffers.turn_ended(900, false);
+            (0..QUIET_TRIMS).for_each(|_| buffers.trim());
+            assert_eq!(buffers.wanted_count, 1024, "one second in {QUIET_TRIMS} is busy");
+        }
+        (0..1024).for_each(|id| buffers.bytes(id, 1).fill(1));
+        let held = |buffers: &mut Buffers| (0..1024).filter(|&id| buffers.bytes(id, 1) == [1]).count();
+        buffers.wanted_count = 512;
+        (0..512).for_each(|id| buffers.give(id));
+        for calls in 1..=4 {
+            buffers.filled_most = 200;
+            buffers.trim();
+            assert_eq!(held(&mut buffers), 1024 - calls * FORGET_COUNT_MAX);
+        }
         buffers.unregister(&uring);
     }
 
@@ -242,7 +277,7 @@ mod tests {
         buffers.turn_ended(200, false);
         buffers.turn_ended(200, false);
         buffers.filled_most = 0;
-        buffers.trim();
+        (0..QUIET_TRIMS).for_each(|_| buffers.trim());
         // All that are out come back: those above the wanted number go to the reserve.
         let out: Vec<u16> = (0..256).filter(|id| !buffers.reserve.contains(id)).collect();
         assert_eq!(out.len(), usize::from(buffers.out_count()));

@@ -7,6 +7,7 @@ mod journey;
 mod measures;
 mod proxied;
 mod ready_keys;
+mod rest;
 mod resume;
 mod revoked;
 mod rot;

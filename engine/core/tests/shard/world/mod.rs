@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) wanted_room_bytes: Vec<usize>,
     /// Allocations inside steps.
     pub(crate) allocation_count: u64,
+    /// What steps have allocated and not freed.
+    pub(crate) held_bytes: i64,
     config: ShardConfig,
 }
 
@@ -111,6 +113,7 @@ impl World {
             gone_out: Vec::new(),
             wanted_room_bytes: Vec::new(),
             allocation_count: 0,
+            held_bytes: 0,
             config,
         };
         world.turn();
@@ -148,6 +151,7 @@ impl World {
         let Self { shard, now, out, .. } = self;
         let counted = allocation_counter::measure(|| shard.step(*now, input, out));
         self.allocation_count += counted.count_total;
+        self.held_bytes += counted.bytes_current;
     }
 
     /// Flushes and performs outputs until nothing more comes. What the shard wants to continue with waits for a `Tick`.
