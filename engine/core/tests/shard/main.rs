@@ -9,6 +9,7 @@ mod proxied;
 mod ready_keys;
 mod resume;
 mod revoked;
+mod revoking;
 mod rot;
 mod several;
 mod storms;
