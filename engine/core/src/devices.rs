@@ -133,7 +133,6 @@ impl Shard {
 
     /// A device that is being revoked wants in: soon its key opens nothing any more, or all is as it was.
     pub(crate) fn come_back_later(&mut self, conn: ConnId) {
-        self.counters.logins_refused += 1;
         let retry_ms = self.busy_ms();
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }
@@ -194,7 +193,9 @@ impl Shard {
     fn keeps_device(&mut self, revocation: Revocation) -> bool {
         let Revocation { account: index, device, asker: (id, conn), dismissed } = revocation;
         let place = self.accounts.get(index).and_then(|account| account.place_of(device));
-        let Some(device) = place.and_then(|place| self.accounts.device_mut(index, place)) else { return false };
+        let Some(device) = place.and_then(|place| self.accounts.device_mut(index, place)) else {
+            return false;
+        };
         if device.revoking != Revoking::Asked {
             return false;
         }

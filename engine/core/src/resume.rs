@@ -96,7 +96,8 @@ impl Shard {
         let device = found.and_then(|(account, place)| {
             self.accounts.device_mut(account, place).map(|device| (account, device))
         });
-        let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor && device.stays())
+        let Some((index, device)) =
+            device.filter(|(_, device)| number >= device.ticket_floor && device.stays())
         else {
             self.turn_away(conn);
             return;

@@ -61,7 +61,10 @@ fn a_crash_before_a_revoking_is_stable_brings_the_device_back_and_it_has_missed_
     ann[0].ack(&mut world, 1);
     world.pass_ms(100);
     bob.hear(&mut world);
-    assert!(!bob.heard.contains(&Heard::Sent(id(1))), "all who stay have it, but the device is still one of them");
+    assert!(
+        !bob.heard.contains(&Heard::Sent(id(1))),
+        "all who stay have it, but the device is still one of them"
+    );
     ann[1].hear(&mut world);
     assert_eq!(ann[1].heard, [Heard::Drained], "neither mail nor a word about its end");
     let mut world = world.kill();
@@ -222,7 +225,8 @@ fn a_tick_for_a_device_that_was_revoked_goes_to_nobody() {
 
 /// A node whose drive has no room for another file, and its account with devices 1 and 2.
 fn on_a_full_drive() -> (World, String, Phone) {
-    let mut world = World::one_of(2, Limits { mailbox_count: 100_000, write_back_ms: 0, ..Limits::default() });
+    let mut world =
+        World::one_of(2, Limits { mailbox_count: 100_000, write_back_ms: 0, ..Limits::default() });
     let (name, _) = here_and_there();
     create(&mut world, 1, &name, &[1, 2]);
     let account = Phone::connect(&mut world, 1, &name, 1).account.expect("logged in");
