@@ -192,17 +192,17 @@ impl Plan {
                 Fault::RevokeDevice(account, random.index(16), random.index(16), forgets),
             ));
         }
-        for _ in 0..random.pick(&[0, 1, 3, 5]) {
+        for _ in 0..random.pick(&[0, 2, 4, 6]) {
             let from = (account + 1 + random.index(self.accounts.len() - 1)) % self.accounts.len();
             steps.push((soon(random), Fault::Compose(from, account, random.pick(&[1, 2, 4]))));
         }
-        if random.chance(40) {
+        if random.chance(50) {
             let shard = random.below(u64::from(self.shard_count)) as u16;
             steps.push((time_ns, Fault::DiskSlow(shard, random.range(20, 400) * MS)));
         }
-        if random.chance(40) {
+        if random.chance(60) {
             let crash = random.pick(&[Crash::Kill, Crash::Power]);
-            let within_ns = random.pick(&[MS, 10 * MS, 150 * MS]);
+            let within_ns = random.pick(&[5 * MS, 50 * MS, 200 * MS]);
             steps.push((time_ns, Fault::CrashOnChange(crash, within_ns, random.range(1, 600) * MS)));
         }
         self.faults.extend(steps);

@@ -303,7 +303,9 @@ impl World {
                 let members = scene.oracle.devices.members(account);
                 if members.len() > 1 {
                     let (asker, revoked) = (members[asker % members.len()], members[revoked % members.len()]);
-                    self.phones[asker].wish(scene, Wish::Revoke(revoked), forgets);
+                    if !self.phones.iter().any(|phone| phone.wants(Wish::Add(revoked))) {
+                        self.phones[asker].wish(scene, Wish::Revoke(revoked), forgets);
+                    }
                 }
             }
             Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),

@@ -43,10 +43,16 @@ impl Wanted {
 impl Phone {
     /// Wants a change of devices, and asks for it when it can.
     pub fn wish(&mut self, scene: &mut Scene, wish: Wish, forgets: bool) {
-        if self.wishes.iter().all(|wanted| wanted.wish != wish) {
+        if !self.wants(wish) {
             self.wishes.push(Wanted { wish, said: false, due_ns: 0, forgets });
         }
         self.act(scene);
+    }
+
+    /// Whether it waits for an answer to that.
+    #[must_use]
+    pub fn wants(&self, wish: Wish) -> bool {
+        self.wishes.iter().any(|wanted| wanted.wish == wish)
     }
 
     /// Says what it wants and has not said; says when to look again.
@@ -55,6 +61,12 @@ impl Phone {
         let now_ns = scene.now_ns();
         let Some(connection) = &mut self.connection else { return wake_ns };
         let mut is_asked = false;
+        // Who asks again for a device that came, and was revoked meanwhile, would add it a second time.
+        let came = |wanted: &Wanted| match wanted.wish {
+            Wish::Add(phone) => scene.oracle.devices.0[phone].since.is_some(),
+            Wish::Revoke(_) => false,
+        };
+        self.wishes.retain(|wanted| wanted.said || !came(wanted));
         for wanted in self.wishes.iter_mut().filter(|wanted| !wanted.said) {
             if wanted.due_ns > now_ns {
                 wake_ns = wake_ns.min(wanted.due_ns);
