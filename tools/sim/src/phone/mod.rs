@@ -166,7 +166,8 @@ impl Phone {
     #[must_use]
     pub fn is_quiet(&self, scene: &Scene) -> bool {
         if !scene.oracle.devices.0[self.index].is_there() {
-            return true;
+            // Nobody keeps the connection of a device that is gone.
+            return !self.connection.as_ref().is_some_and(|connection| connection.is_welcome);
         }
         let settled = |c: &Connection| c.is_welcome && c.unacknowledged.is_empty();
         self.connection.as_ref().is_some_and(settled) && self.outbox.is_empty() && self.wishes.is_empty()
