@@ -200,6 +200,11 @@ impl Plan {
             let shard = random.below(u64::from(self.shard_count)) as u16;
             steps.push((time_ns, Fault::DiskSlow(shard, random.range(20, 400) * MS)));
         }
+        if random.chance(25) {
+            let shard = random.below(u64::from(self.shard_count)) as u16;
+            let full_ns = time_ns - random.below(SECOND / 2);
+            steps.push((full_ns, Fault::DiskFull(shard, random.range(300, 1500) * MS)));
+        }
         if random.chance(60) {
             let crash = random.pick(&[Crash::Kill, Crash::Power]);
             let within_ns = random.pick(&[5 * MS, 50 * MS, 200 * MS]);

@@ -291,6 +291,19 @@ impl World {
                     self.phones[phone].compose(scene, to, count);
                 }
             }
+            Fault::AddDevice(..) | Fault::RevokeDevice(..) => self.change_devices(fault),
+            Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
+            Fault::Attack => {
+                let attacker = Attacker::new(self.attackers.len(), scene);
+                self.attackers.push(attacker);
+            }
+        }
+    }
+
+    /// A phone gets a wish, if there is one that may have it.
+    fn change_devices(&mut self, fault: Fault) {
+        let scene = &mut self.scene;
+        match fault {
             Fault::AddDevice(account, pick) => {
                 let devices = &scene.oracle.devices;
                 let askers = devices.members(account);
@@ -308,12 +321,7 @@ impl World {
                     }
                 }
             }
-            Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
-
-            Fault::Attack => {
-                let attacker = Attacker::new(self.attackers.len(), scene);
-                self.attackers.push(attacker);
-            }
+            _ => {}
         }
     }
 

@@ -287,7 +287,7 @@ fn a_drive_that_takes_nothing_more_refuses_a_revoking_and_the_device_stays() {
     let tick_count = fill_up(&mut world, ann.account.expect("logged in"));
     let refused = Heard::DevicesRefused("Internal".into());
     ann.say(&mut world, &revoke(2));
-    assert_eq!(ann.heard[1..], [refused.clone()]);
+    assert_eq!(ann.heard[1..], *std::slice::from_ref(&refused));
     let mut other = Phone::connect(&mut world, 2, &name, 2);
     assert_eq!(other.heard.first(), Some(&Heard::Delivered { number: 1, id: id(0) }), "it goes on");
     // While a file is asked for nobody knows yet that there is no room for it.
