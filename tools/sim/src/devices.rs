@@ -52,7 +52,13 @@ impl Device {
     /// Whether it was there when a message was composed, and may be there still.
     #[must_use]
     pub fn is_owed(&self, serial: usize) -> bool {
-        self.is_there() && self.since.is_some_and(|since| since <= serial)
+        self.is_there() && self.is_older_than(serial)
+    }
+
+    /// Whether it was there when a message was composed.
+    #[must_use]
+    pub fn is_older_than(&self, serial: usize) -> bool {
+        self.since.is_some_and(|since| since <= serial)
     }
 
     fn number(&self) -> u16 {

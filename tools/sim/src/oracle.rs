@@ -204,6 +204,11 @@ impl Oracle {
         if !message.seen_by.insert(device) {
             return Err(format!("message {serial} twice after dedup"));
         }
+        // What was sent before the device was added and had no tick comes again after a crash, and then to it as well.
+        let found = self.devices.find(account, receipt.device);
+        if !found.is_some_and(|device| device.is_older_than(serial)) {
+            return Ok(serial);
+        }
         let last = self.last_seen.insert((phone, account, device), message.index).unwrap_or(0);
         if last >= message.index {
             let index = message.index;
@@ -240,7 +245,7 @@ impl Oracle {
     pub fn floored(&mut self, serial: usize, device: DeviceId) -> Result<(), String> {
         // The floor of a device that was added later begins behind it.
         let found = self.devices.find(self.messages[serial].to, device);
-        if found.is_none_or(|device| device.since.is_none_or(|since| since > serial)) {
+        if found.is_none_or(|device| !device.is_older_than(serial)) {
             return Ok(());
         }
         if !self.messages[serial].acknowledged_by.contains(&device.0) {
