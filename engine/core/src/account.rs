@@ -75,12 +75,28 @@ impl Floor {
     }
 }
 
-/// One client of an account.
+/// How far the revoking of a device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Revoking {
+    /// Nobody asked for it.
+    No,
+    /// It was asked for, and no record speaks of it: it can be given up.
+    Asked,
+    /// A record of the account without the device is in the log, or on its way there.
+    Written,
+}
+
+/// One client of an account. It is in the sets of new entries from when it was asked for until its revoking is on
+/// stable storage: whatever a crash leaves of a change, a device that is there has missed nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) id: DeviceId,
     /// Its public key (X25519).
     pub(crate) key: [u8; 32],
+    /// Whether its account's record names it on stable storage. Until then it may not log in: a crash would give its
+    /// number to another device.
+    pub(crate) is_known: bool,
+    pub(crate) revoking: Revoking,
     /// Mail up to here was before its time.
     pub(crate) since: Seq,
     /// Mail up to here it has acknowledged.
@@ -95,7 +111,13 @@ impl Device {
     /// A device that gets what comes behind `since`.
     pub(crate) const fn new(id: DeviceId, key: [u8; 32], since: Seq) -> Self {
         let log_floor = Floor::at(since);
-        Self { id, key, since, floor: since, log_floor, session: None, ticket_floor: 0 }
+        let (is_known, revoking) = (true, Revoking::No);
+        Self { id, key, is_known, revoking, since, floor: since, log_floor, session: None, ticket_floor: 0 }
+    }
+
+    /// Whether nobody has asked to revoke it.
+    pub(crate) fn stays(&self) -> bool {
+        self.revoking == Revoking::No
     }
 }
 
@@ -177,7 +199,7 @@ impl Account {
         self.ticks_floor.get_or_insert_with(|| Box::new(Floor::at(Seq(0))))
     }
 
-    /// Its devices.
+    /// Its devices, those that are being revoked included.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
         self.places().flatten()
     }
@@ -186,7 +208,7 @@ impl Account {
         core::iter::once(&self.first).chain(self.others.iter().flat_map(|others| &others.0))
     }
 
-    /// Its devices.
+    /// Its devices, those that are being revoked included.
     pub(crate) fn devices_mut(&mut self) -> impl Iterator<Item = &mut Device> {
         core::iter::once(&mut self.first)
             .chain(self.others.iter_mut().flat_map(|others| &mut others.0))
@@ -221,7 +243,7 @@ impl Account {
         }
         let id = DeviceId(self.next_device);
         self.next_device += 1;
-        let device = Some(Device::new(id, key, since));
+        let device = Some(Device { is_known: false, ..Device::new(id, key, since) });
         if let Some(empty) = self.place_mut(place) {
             *empty = device;
         } else {
@@ -246,9 +268,19 @@ impl Account {
         self.places().position(|d| d.as_ref().is_some_and(|d| d.id == device))
     }
 
-    /// The place of the device with this key.
+    /// The place of the device with this key. One that is being revoked does not count: its key may come again.
     pub(crate) fn place_of_key(&self, key: &[u8; 32]) -> Option<usize> {
-        self.places().position(|d| d.as_ref().is_some_and(|d| d.key == *key))
+        self.places().position(|d| d.as_ref().is_some_and(|d| d.key == *key && d.stays()))
+    }
+
+    /// Whether the device with this key is being revoked.
+    pub(crate) fn is_leaving(&self, key: &[u8; 32]) -> bool {
+        self.devices().any(|device| device.key == *key && !device.stays())
+    }
+
+    /// Whether any device is being revoked.
+    pub(crate) fn is_revoking(&self) -> bool {
+        self.devices().any(|device| !device.stays())
     }
 
     /// The place of the copy of a message that it sent, if the copy is not safe yet.
@@ -392,13 +424,15 @@ pub(crate) mod stored {
 
     /// Appends the record's payload: version u8, name length u8, device count u16, next device's number u16, name, then
     /// of each device its number u16, its key, the place that it begins behind u64, and its lowest unused ticket u32.
+    /// Devices that are being revoked are left out: once that record is stable, they are.
     pub(crate) fn encode(account: &Account, out: &mut Vec<u8>) {
+        let staying = || account.devices().filter(|device| device.stays());
         out.push(VERSION);
         out.push(account.name.len() as u8);
-        out.extend_from_slice(&(account.devices().count() as u16).to_le_bytes());
+        out.extend_from_slice(&(staying().count() as u16).to_le_bytes());
         out.extend_from_slice(&account.next_device.to_le_bytes());
         out.extend_from_slice(account.name.as_bytes());
-        for device in account.devices() {
+        for device in staying() {
             out.extend_from_slice(&device.id.0.to_le_bytes());
             out.extend_from_slice(&device.key);
             out.extend_from_slice(&device.since.0.to_le_bytes());
@@ -442,24 +476,29 @@ pub(crate) mod stored {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use crate::account::Revoking;
         use proptest::prelude::*;
 
         proptest! {
             #[test]
             fn what_was_stored_is_read(name in "[a-z0-9]{1,64}", keys in prop::collection::vec(any::<[u8; 32]>(), 1..16),
-                tickets in prop::collection::vec(any::<u32>(), 16), revoked in 0_usize..32) {
+                tickets in prop::collection::vec(any::<u32>(), 16), revoked in 0_usize..32, revoking in 0_usize..32) {
                 let mut account = Account::new(AccountId(7), &name, &keys, Seq(5));
                 for (device, ticket_floor) in account.devices_mut().zip(tickets) {
                     device.ticket_floor = ticket_floor;
                 }
                 account.take_device(revoked);
                 let mut payload = Vec::new();
+                if let Some(device) = account.device_mut(revoking) {
+                    device.revoking = Revoking::Asked;
+                }
                 encode(&account, &mut payload);
                 let read = decode(AccountId(7), &payload).unwrap();
                 prop_assert_eq!(&*read.name, name.as_str());
                 prop_assert_eq!(read.next_device, keys.len() as u16 + 1, "a revoked device's number stays used");
                 let shape = |account: &Account| -> Vec<_> {
-                    account.devices().map(|d| (d.id, d.key, d.since, d.floor, d.ticket_floor)).collect()
+                    let staying = account.devices().filter(|device| device.stays());
+                    staying.map(|d| (d.id, d.key, d.since, d.floor, d.ticket_floor)).collect()
                 };
                 prop_assert_eq!(shape(&read), shape(&account));
             }

@@ -22,4 +22,8 @@ pub struct Bugs {
     pub replay_replaces: bool,
     /// Who comes by a ticket is not told of a new server key when the previous one has ended.
     pub key_untold: bool,
+    /// A device that is to be revoked is let go of when somebody asks, not when that is on stable storage.
+    pub revoked_too_early: bool,
+    /// Who asks to revoke a device is answered at once.
+    pub revoking_told_early: bool,
 }

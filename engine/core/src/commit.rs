@@ -3,7 +3,7 @@
 //! Mail for an online account waits up to `write_back_ms`: what every device acknowledges before that is never
 //! written. Mail for an absent account and changes of tables go at once; floors wait longest, for company.
 
-use crate::account::{Account, AccountIndex, Accounts, Floor, stored};
+use crate::account::{Account, AccountIndex, Accounts, Floor, Revoking, stored};
 use crate::dedup::{Dedup, IdHash};
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::shard::Shard;
@@ -32,11 +32,15 @@ impl Sources<'_> {
             &Item::Mail { account, seq } => self.put_mail(commit, account, seq),
             &Item::Floor { account, device } => self.put_floor(commit, account, device),
             &Item::Account(index) => {
-                let Some(account) = self.accounts.get(index) else { return Ok(None) };
+                let Some(account) = self.accounts.get_mut(index) else { return Ok(None) };
                 self.scratch.clear();
                 stored::encode(account, self.scratch);
                 let record = Record::Account { account: account.id, payload: self.scratch };
-                commit.push(&record).map(Carrying::plain)
+                let position = commit.push(&record)?;
+                for device in account.devices_mut().filter(|device| !device.stays()) {
+                    device.revoking = Revoking::Written;
+                }
+                Ok(Carrying::plain(position))
             }
             &Item::Gone(account, _) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
             Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
@@ -256,7 +260,8 @@ impl Shard {
             {
                 out.push(Output::Fatal(FatalError::LogFullAtBoot));
             }
-            Some(LogEvent::SpaceBack | LogEvent::Full) | None => {}
+            Some(LogEvent::Full) => self.give_up_revoking(),
+            Some(LogEvent::SpaceBack) | None => {}
         }
         let stats = self.writer.log.stats();
         self.counters.log_commits = stats.commits;
@@ -325,8 +330,9 @@ impl Shard {
                 self.welcomed(now, conn, out);
             }
             Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),
-            Waiter::Revoked(leaving) => self.revoked(leaving),
-            Waiter::Devices { session, conn } => self.tell_devices(session, conn),
+            Waiter::Added { account, device, asker } => self.device_is_added(account, device, asker),
+            Waiter::Revoked(revocation) => self.device_is_revoked(revocation),
+            Waiter::Devices(asker) => self.tell_devices(asker),
             Waiter::Serving => {
                 self.serving = true;
                 out.push(Output::Serving);

@@ -1,21 +1,35 @@
 //! The devices of an account: which there are, more of them, fewer of them.
 //!
-//! A revoked device is gone at once: no session, no login, no new mail. What waited for it lets go of it only when the
-//! account's record without it is durable, for a crash before that brings the device back, with its mail (but
-//! not with what came after the revoking and was acknowledged by all others before its commit: nobody was to keep it for
-//! that device). A crash after it leaves mail nothing to wait for, since recovery waits only for devices that there are;
-//! ticks that only the device was to get go to the others then, as those do that come later. A mailbox may be long, so
-//! the letting go is done in pieces, turn by turn, with everybody else between them.
+//! A device that is to be revoked loses its session at once and may not come back. But it stays in the sets of entries,
+//! old and new ones, until a record of the account without it is on stable storage: a crash before that brings it back,
+//! and then it has missed nothing. From that record on nobody keeps anything for it. Who asked is answered, the device
+//! is told, and its mailbox lets go of it; a mailbox may be long, so that is done in pieces, turn by turn, with everybody
+//! else between them. Recovery waits only for devices that there are. A drive that takes no record makes who asked
+//! hear so, and the device stays.
 
-use crate::account::{AccountIndex, Floor};
+use crate::account::{AccountIndex, Revoking};
 use crate::io::{ConnId, Now};
 use crate::session::SessionId;
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use crate::writer::{Item, Waiter};
 use alloc::vec::Vec;
+use core::mem::take;
 use tern_protocol::ids::{DeviceId, Seq};
 use tern_protocol::phone::frame::{DeviceInfo, DeviceList, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_storage::mailbox::{DeviceSet, EntryKind, TickState};
+
+/// The phone that wants to know how a change of devices ended, if it is still there then.
+pub(crate) type Asker = (SessionId, ConnId);
+
+/// The revoking of a device, which waits for a record of its account without it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revocation {
+    account: AccountIndex,
+    device: DeviceId,
+    asker: Asker,
+    /// The connection that the device had.
+    dismissed: Option<ConnId>,
+}
 
 /// A revoked device that entries of its mailbox may still wait for.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +41,15 @@ pub(crate) struct Leaving {
     done: Seq,
     /// The last place that may wait for it.
     end: Seq,
-    log_floor: Floor,
 }
 
 impl Shard {
-    /// Tells a phone the devices of its account, if it is still there.
-    pub(crate) fn tell_devices(&mut self, id: SessionId, conn: ConnId) {
+    /// Tells a phone the devices of its account as they are on stable storage, if it is still there.
+    pub(crate) fn tell_devices(&mut self, (id, conn): Asker) {
         let Some(session) = self.sessions.get(id).filter(|session| session.conn == conn) else { return };
         let Some(account) = self.accounts.get(session.account) else { return };
         let mut bytes = Vec::new();
-        let infos = account.devices().map(|device| DeviceInfo {
+        let infos = account.devices().filter(|device| device.is_known).map(|device| DeviceInfo {
             device: device.id,
             online: device.session.is_some(),
             is_this: device.id == session.device,
@@ -51,70 +64,150 @@ impl Shard {
     pub(crate) fn session_add_device(&mut self, id: SessionId, key: [u8; 32]) {
         let Some(session) = self.sessions.get(id) else { return };
         let (conn, index) = (session.conn, session.account);
+        let asker = (id, conn);
         // Places before this one were given out before the device was there.
         let since = Seq(self.next_seq.0 - 1);
         let is_low = self.writer.log.is_low() || self.draining;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        if account.place_of_key(&key).is_none() {
-            let code = if is_low {
-                Some(ErrorCode::Internal)
-            } else if key == [0; 32] {
-                Some(ErrorCode::WrongKey)
-            } else if account.add_device(key, since).is_none() {
-                Some(ErrorCode::AccountFull)
-            } else {
-                None
-            };
-            if let Some(code) = code {
-                self.say(conn, &ServerFrame::DevicesRefused { code });
-                return;
-            }
-            self.counters.devices_added += 1;
-            self.writer.push_urgent(Item::Account(index));
+        if account.place_of_key(&key).is_some() {
+            self.writer.wait(Waiter::Devices(asker));
+            return;
         }
-        self.writer.wait(Waiter::Devices { session: id, conn });
+        let added = if is_low {
+            Err(ErrorCode::Internal)
+        } else if key == [0; 32] {
+            Err(ErrorCode::WrongKey)
+        } else {
+            // The place of one that is being revoked will be free soon.
+            let code = if account.is_revoking() { ErrorCode::Internal } else { ErrorCode::AccountFull };
+            account.add_device(key, since).ok_or(code)
+        };
+        match added {
+            Ok(device) => {
+                self.counters.devices_added += 1;
+                self.writer.push_urgent(Item::Account(index));
+                self.writer.wait(Waiter::Added { account: index, device, asker });
+            }
+            Err(code) => self.say(conn, &ServerFrame::DevicesRefused { code }),
+        }
+    }
+
+    /// The record that names a new device is on stable storage.
+    pub(crate) fn device_is_added(&mut self, index: AccountIndex, device: DeviceId, asker: Asker) {
+        let place = self.accounts.get(index).and_then(|account| account.place_of(device));
+        if let Some(device) = place.and_then(|place| self.accounts.device_mut(index, place)) {
+            device.is_known = true;
+        }
+        self.tell_devices(asker);
     }
 
     /// The phone takes a device off its account.
     pub(crate) fn session_revoke_device(&mut self, id: SessionId, device: DeviceId) {
         let Some(session) = self.sessions.get(id) else { return };
         let (conn, index) = (session.conn, session.account);
+        // Unlike new mail it may use the last of the drive: it gives back more than it takes.
+        let is_late = self.writer.log.is_full() || self.draining;
         let Some(account) = self.accounts.get(index) else { return };
-        let is_last = account.devices().nth(1).is_none();
+        let is_last = !account.devices().any(|other| other.id != device && other.stays());
         let refusal = match account.place_of(device) {
-            None => Some(ErrorCode::UnknownDevice),
-            Some(_) if is_last => Some(ErrorCode::LastDevice),
-            Some(_) if self.draining => Some(ErrorCode::Internal),
+            None => ErrorCode::UnknownDevice,
+            Some(_) if is_last => ErrorCode::LastDevice,
+            Some(_) if is_late => ErrorCode::Internal,
+            Some(place) if self.is_revoking(index, place) => {
+                self.writer.wait(Waiter::Devices((id, conn)));
+                return;
+            }
             Some(place) => {
-                self.revoke_device(index, place);
-                None
+                self.revoke_device(index, place, (id, conn));
+                return;
             }
         };
-        if let Some(code) = refusal {
-            self.say(conn, &ServerFrame::DevicesRefused { code });
-            return;
-        }
-        self.writer.wait(Waiter::Devices { session: id, conn });
+        self.say(conn, &ServerFrame::DevicesRefused { code: refusal });
     }
 
-    /// Takes a device away: its session ends, its tickets are worth nothing, and soon nothing waits for it any more.
-    fn revoke_device(&mut self, index: AccountIndex, place: usize) {
-        let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
-        if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+    /// Whether the device at a place is being revoked.
+    pub(crate) fn is_revoking(&self, index: AccountIndex, place: usize) -> bool {
+        let device = self.accounts.get(index).and_then(|account| account.device(place));
+        device.is_some_and(|device| !device.stays())
+    }
+
+    /// A device that is being revoked wants in: soon its key opens nothing any more, or all is as it was.
+    pub(crate) fn come_back_later(&mut self, conn: ConnId) {
+        let retry_ms = self.busy_ms();
+        self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+    }
+
+    /// Begins to revoke a device: its session ends, and its tickets are worth nothing.
+    fn revoke_device(&mut self, index: AccountIndex, place: usize, asker: Asker) {
+        let Some(device) = self.accounts.device_mut(index, place) else { return };
+        device.revoking = Revoking::Asked;
+        let (number, session) = (device.id, device.session);
+        let dismissed = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn);
+        dismissed.into_iter().for_each(|conn| self.dismiss(conn));
+        let revocation = Revocation { account: index, device: number, asker, dismissed };
+        self.writer.push_urgent(Item::Account(index));
+        self.writer.wait(Waiter::Revoked(revocation));
+        if bug!(self, revoking_told_early) {
+            self.device_is_revoked(revocation);
+        }
+        if bug!(self, revoked_too_early) {
+            self.take_device(index, number);
+        }
+    }
+
+    /// The record of an account without a device is on stable storage.
+    pub(crate) fn device_is_revoked(&mut self, revocation: Revocation) {
+        let Revocation { account, device, asker, dismissed } = revocation;
+        self.take_device(account, device);
+        if let Some(conn) = dismissed.filter(|&conn| self.edges.is_dismissed(conn)) {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
         }
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(device) = account.take_device(place) else { return };
-        self.counters.devices_revoked += 1;
-        self.writer.push_urgent(Item::Account(index));
-        let (done, end, log_floor) = (Seq(0), Seq(self.next_seq.0 - 1), device.log_floor);
-        self.writer.wait(Waiter::Revoked(Leaving { account: index, place, done, end, log_floor }));
+        self.tell_devices(asker);
     }
 
-    /// The device is gone for good: its mailbox may let go of it.
-    pub(crate) fn revoked(&mut self, leaving: Leaving) {
-        self.forget_floor(leaving.log_floor);
-        self.leaving.push_back(leaving);
+    /// Takes a device out of its account, unless the account is gone; its mailbox may let go of it.
+    fn take_device(&mut self, index: AccountIndex, device: DeviceId) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let Some(place) = account.place_of(device) else { return };
+        let Some(device) = account.take_device(place) else { return };
+        self.counters.devices_revoked += 1;
+        self.forget_floor(device.log_floor);
+        let (done, end) = (Seq(0), Seq(self.next_seq.0 - 1));
+        self.leaving.push_back(Leaving { account: index, place, done, end });
+    }
+
+    /// Where the log takes nothing more, revokings that no record speaks of are given up, and those who asked hear it.
+    pub(crate) fn give_up_revoking(&mut self) {
+        if !self.writer.log.is_full() {
+            return;
+        }
+        let mut waiters = take(&mut self.writer.waiters);
+        waiters.retain(|(_, waiter)| match waiter {
+            &Waiter::Revoked(revocation) => !self.keeps_device(revocation),
+            _ => true,
+        });
+        self.writer.waiters = waiters;
+    }
+
+    /// Gives up to revoke a device, if that can be done. It may come back, and has missed nothing.
+    fn keeps_device(&mut self, revocation: Revocation) -> bool {
+        let Revocation { account: index, device, asker: (id, conn), dismissed } = revocation;
+        let place = self.accounts.get(index).and_then(|account| account.place_of(device));
+        let Some(device) = place.and_then(|place| self.accounts.device_mut(index, place)) else {
+            return false;
+        };
+        if device.revoking != Revoking::Asked {
+            return false;
+        }
+        device.revoking = Revoking::No;
+        if let Some(conn) = dismissed.filter(|&conn| self.edges.is_dismissed(conn)) {
+            let retry_ms = self.busy_ms();
+            self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        }
+        if self.sessions.get(id).is_some_and(|session| session.conn == conn) {
+            self.say(conn, &ServerFrame::DevicesRefused { code: ErrorCode::Internal });
+        }
+        true
     }
 
     /// A piece of what revoked devices have left to do: at most a step's budget of entries, mailboxes in turns.

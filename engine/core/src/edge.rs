@@ -50,6 +50,8 @@ pub(crate) enum State {
     Starting(Box<Greeting>),
     /// It has a session and stays on this shard.
     Adopted(SessionId),
+    /// Its device is being revoked: it has no session any more, and is told why once that is on stable storage.
+    Dismissed,
     /// On its way to another shard. `asked` when the driver was told: not before the last send is over.
     Moving { to: ShardId, login: Option<Box<LoginRequest>>, asked: bool },
     /// Says its last words, then closes; `asked` once the driver was told to.
@@ -263,6 +265,11 @@ impl Edges {
         Some(edge)
     }
 
+    /// Whether an edge waits to be told why its session ended.
+    pub(crate) fn is_dismissed(&mut self, conn: ConnId) -> bool {
+        self.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Dismissed))
+    }
+
     pub(crate) fn mark_dirty(&mut self, conn: ConnId) {
         if let Some(edge) = self.get_mut(conn)
             && !edge.dirty
@@ -369,7 +376,7 @@ impl Shard {
             }
             return;
         }
-        if matches!(edge.state, State::Adopted(_)) && silent_until_ns > now.mono_ns {
+        if matches!(edge.state, State::Adopted(_) | State::Dismissed) && silent_until_ns > now.mono_ns {
             edge.timer = self.wheel.set(silent_until_ns, payload);
             return;
         }
@@ -428,6 +435,15 @@ impl Shard {
         self.wheel.reset(edge.timer, self.now.mono_ns + LAST_WORDS_NS);
         self.edges.mark_dirty(conn);
         if let State::Adopted(session) = state {
+            self.end_session(session);
+        }
+    }
+
+    /// Ends the session of an edge, which is kept to be told why later.
+    pub(crate) fn dismiss(&mut self, conn: ConnId) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        if let State::Adopted(session) = edge.state {
+            edge.state = State::Dismissed;
             self.end_session(session);
         }
     }

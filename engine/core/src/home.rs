@@ -281,7 +281,10 @@ impl Shard {
         let answer = if kind == EntryKind::Read { Kind::ReadTaken } else { Kind::Confirm };
         let ends = Ends::back_from(envelope);
         let (id, seq) = (envelope.id(), envelope.seq().0);
-        let Some(index) = self.accounts.by_id(envelope.to()) else {
+        let index = self.accounts.by_id(envelope.to());
+        let account = index.and_then(|index| self.accounts.get(index));
+        let is_heard = account.is_some_and(|account| !waiting_for(account, kind, ends.device).is_empty());
+        let Some(index) = index.filter(|_| is_heard) else {
             // Nobody is left to tell: the other side need not go on owing.
             self.cast_to(now, answer, 0, ends, id, seq);
             return;
@@ -551,11 +554,12 @@ pub(crate) fn entry_kind(kind: Kind) -> EntryKind {
     }
 }
 
-/// Which devices an entry is for. `device` is the sender's: of a tick and of a copy, one of this account.
+/// Which devices an entry is for. `device` is the sender's: of a tick and of a copy, one of this account. A `delivered`
+/// tick is for the device that sent the message, and for nobody when that one was revoked.
 pub(crate) fn waiting_for(account: &Account, kind: EntryKind, device: DeviceId) -> DeviceSet {
     let all = account.all_devices();
     match (kind, account.place_of(device)) {
-        (EntryKind::Delivered, Some(place)) => DeviceSet::one(place),
+        (EntryKind::Delivered, place) => place.map_or(DeviceSet::default(), DeviceSet::one),
         (EntryKind::Copy, Some(place)) => DeviceSet(all.0 & !DeviceSet::one(place).0),
         _ => all,
     }

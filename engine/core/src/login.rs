@@ -33,14 +33,20 @@ impl Shard {
         let account = self.accounts.get(index);
         let place = account.and_then(|account| account.place_of_key(&login.device_key));
         let device = account.and_then(|account| Some((account.id, account.device(place?)?.id)));
+        let is_leaving = account.is_some_and(|account| account.is_leaving(&login.device_key));
+        if device.is_none() && is_leaving {
+            self.come_back_later(conn);
+            return;
+        }
         let Some((id, device)) = device else {
             self.counters.logins_refused += 1;
             let code = if login.register { ErrorCode::NameTaken } else { ErrorCode::WrongKey };
             self.refuse(conn, code, "another key");
             return;
         };
-        if account.is_some_and(|account| account.position.is_none()) {
-            // Its registration is not durable yet: the welcome waits for it.
+        let is_known = account.and_then(|account| account.device(place?)).is_some_and(|found| found.is_known);
+        if !is_known || account.is_some_and(|account| account.position.is_none()) {
+            // Its registration or its adding is not durable yet: the welcome waits for it.
             let needs_key = login.by_previous_key;
             self.writer.wait(Waiter::Welcome { conn, account: id, device, needs_key });
             return;
@@ -94,8 +100,13 @@ impl Shard {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
+        if self.is_revoking(index, place) {
+            self.come_back_later(conn);
+            return;
+        }
         self.greeting_count += 1;
         let number = self.greeting_count;
+        let Some(edge) = self.edges.get_mut(conn) else { return };
         edge.state = State::Greeted(Box::new(Greeting { account, device, number, ticket, needs_key }));
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {

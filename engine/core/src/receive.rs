@@ -62,6 +62,7 @@ impl Shard {
             State::Greeting
             | State::Starting(_)
             | State::Adopted(_)
+            | State::Dismissed
             | State::Moving { .. }
             | State::Closing { .. } => false,
         };
@@ -95,7 +96,7 @@ impl Shard {
                 State::Shaking(_) => self.use_handshake(now, conn, rest, out),
                 State::Greeted(_) | State::Adopted(_) => self.use_record(now, conn, rest, out),
                 State::Greeting | State::Starting(_) | State::Moving { .. } => Next::Stop,
-                State::Closing { .. } => Next::Used(rest.len()),
+                State::Dismissed | State::Closing { .. } => Next::Used(rest.len()),
             };
             match next {
                 Next::Used(count) if used + count < bytes.len() => used += count,
@@ -401,15 +402,16 @@ impl Shard {
                 ClientFrame::Presence { state } => self.session_presence(session, state),
                 ClientFrame::Typing { to, on } => self.session_typing(now, session, to, on),
                 ClientFrame::Watch { account } => self.session_watch(now, session, account),
-                ClientFrame::Devices => self.tell_devices(session, conn),
+                ClientFrame::Devices => self.tell_devices((session, conn)),
                 ClientFrame::AddDevice { key } => self.session_add_device(session, key),
                 ClientFrame::RevokeDevice { device } => self.session_revoke_device(session, device),
                 ClientFrame::Goodbye => self.hang_up(conn),
                 ClientFrame::Start => self.refuse(conn, ErrorCode::UnexpectedFrame, "start twice"),
             },
-            (State::Closing { .. }, _) => {}
+            (State::Dismissed | State::Closing { .. }, _) => {}
             _ => self.refuse(conn, ErrorCode::UnexpectedFrame, "the first frame must be start"),
         }
-        self.edges.get_mut(conn).is_some_and(|edge| !matches!(edge.state, State::Closing { .. }))
+        let edge = self.edges.get_mut(conn);
+        edge.is_some_and(|edge| !matches!(edge.state, State::Dismissed | State::Closing { .. }))
     }
 }

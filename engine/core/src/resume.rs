@@ -60,7 +60,7 @@ impl Shard {
         // Using it up takes a record: with the last of the drive the device's key must do.
         age_ms < valid_ms
             && !self.writer.log.is_low()
-            && device.is_some_and(|device| claims.number >= device.ticket_floor)
+            && device.is_some_and(|device| claims.number >= device.ticket_floor && device.stays())
     }
 
     /// A client has proven that it holds a ticket.
@@ -96,7 +96,9 @@ impl Shard {
         let device = found.and_then(|(account, place)| {
             self.accounts.device_mut(account, place).map(|device| (account, device))
         });
-        let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor) else {
+        let Some((index, device)) =
+            device.filter(|(_, device)| number >= device.ticket_floor && device.stays())
+        else {
             self.turn_away(conn);
             return;
         };

@@ -184,6 +184,10 @@ impl Shard {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
+        if self.is_revoking(account, place) {
+            self.come_back_later(conn);
+            return;
+        }
         if self.has_newer_session(account, place, number) {
             // Bytes of a connection that the phone has left behind were under way for long.
             self.goodbye(conn, GoodbyeReason::Replaced, 0);

@@ -311,6 +311,7 @@ impl Shard {
 
     fn do_chores(&mut self, now: Now, out: &mut Outputs) {
         self.writer.want_spares(out);
+        self.give_up_revoking();
         let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
         self.writer.drop_ids_before(first_hour);
         self.sweep_expired(now);

@@ -2,9 +2,8 @@
 
 use crate::account::AccountIndex;
 use crate::dedup::IdHash;
-use crate::devices::Leaving;
+use crate::devices::{Asker, Revocation};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
-use crate::session::SessionId;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -53,13 +52,16 @@ pub(crate) enum Waiter {
     Begin {
         conn: ConnId,
     },
-    /// A device is gone for good: its mailbox lets go of it.
-    Revoked(Leaving),
-    /// A change of devices: the phone is told them.
-    Devices {
-        session: SessionId,
-        conn: ConnId,
+    /// A device is there for good: it may log in.
+    Added {
+        account: AccountIndex,
+        device: DeviceId,
+        asker: Asker,
     },
+    /// A device is gone for good: its mailbox lets go of it.
+    Revoked(Revocation),
+    /// Changes of devices that others asked for: the phone is told how they are.
+    Devices(Asker),
     Serving,
 }
 

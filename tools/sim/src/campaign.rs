@@ -64,6 +64,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "generation_ignored" => &mut bugs.generation_ignored,
         "replay_replaces" => &mut bugs.replay_replaces,
         "key_untold" => &mut bugs.key_untold,
+        "revoked_too_early" => &mut bugs.revoked_too_early,
+        "revoking_told_early" => &mut bugs.revoking_told_early,
         _ => return None,
     };
     *switch = true;

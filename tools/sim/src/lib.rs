@@ -5,6 +5,7 @@
 
 pub mod attacker;
 pub mod campaign;
+pub mod devices;
 pub mod disk;
 pub mod lanes;
 pub mod logs;

@@ -1,13 +1,12 @@
 //! The model: what was composed, seen, acknowledged and ticked, and the rules that every single event must keep.
 
+use crate::devices::{Device, Devices};
 use std::collections::{BTreeMap, BTreeSet};
 use tern_protocol::envelope::{Envelope, HEADER_BYTES, Kind};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 
 /// Begins every body, so that a message is recognised wherever its bytes turn up.
 pub const BODY_MAGIC: &[u8; 8] = b"TernSim\n";
-/// The device of an account that sends; the others get copies.
-pub const SENDING_DEVICE: DeviceId = DeviceId(1);
 /// Smallest body: magic and serial number.
 pub const BODY_BYTES_MIN: usize = 16;
 
@@ -18,8 +17,6 @@ pub struct Account {
     pub name: String,
     /// Its id, once a phone or the control plane learnt it.
     pub id: Option<AccountId>,
-    /// Its devices.
-    pub devices: Vec<DeviceId>,
 }
 
 /// A message of the run; its index is its serial number.
@@ -27,6 +24,8 @@ pub struct Account {
 pub struct Message {
     /// Account index of the sender.
     pub from: usize,
+    /// The sender's phone; the others of the account get copies.
+    pub phone: usize,
     /// Account index of the recipient.
     pub to: usize,
     /// Its id.
@@ -66,6 +65,8 @@ pub struct Message {
 pub struct Oracle {
     /// All accounts.
     pub accounts: Vec<Account>,
+    /// All devices.
+    pub devices: Devices,
     /// All messages, by serial number.
     pub messages: Vec<Message>,
     by_id: BTreeMap<(usize, MessageId), usize>,
@@ -100,9 +101,8 @@ pub struct Receipt<'a> {
 
 impl Oracle {
     /// Adds an account and returns its index.
-    pub fn add_account(&mut self, name: String, device_count: u16) -> usize {
-        let devices = (1..=device_count).map(DeviceId).collect();
-        self.accounts.push(Account { name, id: None, devices });
+    pub fn add_account(&mut self, name: String) -> usize {
+        self.accounts.push(Account { name, id: None });
         self.accounts.len() - 1
     }
 
@@ -127,16 +127,18 @@ impl Oracle {
         self.by_account.get(&id).copied()
     }
 
-    /// Makes a message; `padding` follows its mark in the body. Returns its serial number.
-    pub fn compose(&mut self, from: usize, to: usize, id: MessageId, now_ms: u64, padding: &[u8]) -> usize {
+    /// Makes a message of a phone; `padding` follows its mark in the body. Returns its serial number.
+    pub fn compose(&mut self, phone: usize, to: usize, id: MessageId, now_ms: u64, padding: &[u8]) -> usize {
         let serial = self.messages.len();
-        let count = self.pair_counts.entry((from, to)).or_default();
+        let from = self.devices.0[phone].account;
+        let count = self.pair_counts.entry((phone, to)).or_default();
         *count += 1;
         let mut body = BODY_MAGIC.to_vec();
         body.extend((serial as u64).to_le_bytes());
         body.extend(padding);
         self.messages.push(Message {
             from,
+            phone,
             to,
             id,
             index: *count,
@@ -187,6 +189,9 @@ impl Oracle {
         if !(earliest_s..=latest_s).contains(&u64::from(receipt.time_s)) {
             return Err(format!("message {serial} is stamped {} outside its life", receipt.time_s));
         }
+        let phone = message.phone;
+        self.is_not_for(account, receipt.device, serial)?;
+        let message = &mut self.messages[serial];
         if self.floored.contains(&(serial, device)) {
             return Err(format!(
                 "message {serial} was handed out again to device {device} of account {account}, \
@@ -199,7 +204,12 @@ impl Oracle {
         if !message.seen_by.insert(device) {
             return Err(format!("message {serial} twice after dedup"));
         }
-        let last = self.last_seen.insert((from, account, device), message.index).unwrap_or(0);
+        // What was sent before the device was added and had no tick comes again after a crash, and then to it as well.
+        let found = self.devices.find(account, receipt.device);
+        if !found.is_some_and(|device| device.is_older_than(serial)) {
+            return Ok(serial);
+        }
+        let last = self.last_seen.insert((phone, account, device), message.index).unwrap_or(0);
         if last >= message.index {
             let index = message.index;
             return Err(format!(
@@ -207,6 +217,20 @@ impl Oracle {
             ));
         }
         Ok(serial)
+    }
+
+    /// A device got a message or its copy.
+    ///
+    /// # Errors
+    /// Somebody was told that it is revoked before the message was composed.
+    fn is_not_for(&self, account: usize, device: DeviceId, serial: usize) -> Result<(), String> {
+        let revoked = self.devices.find(account, device).and_then(|device| device.revoked);
+        if revoked.is_some_and(|revoked| revoked.serial <= serial) {
+            return Err(format!(
+                "message {serial} reached {device:?} of account {account}, which was revoked"
+            ));
+        }
+        Ok(())
     }
 
     /// A device's acknowledgement left the phone.
@@ -219,6 +243,11 @@ impl Oracle {
     /// # Errors
     /// When that device never acknowledged it.
     pub fn floored(&mut self, serial: usize, device: DeviceId) -> Result<(), String> {
+        // The floor of a device that was added later begins behind it.
+        let found = self.devices.find(self.messages[serial].to, device);
+        if found.is_none_or(|device| !device.is_older_than(serial)) {
+            return Ok(());
+        }
         if !self.messages[serial].acknowledged_by.contains(&device.0) {
             return Err(format!(
                 "a floor of {device:?} covers message {serial}, which it did not acknowledge"
@@ -247,9 +276,15 @@ impl Oracle {
         }
     }
 
-    /// The devices that copies of a message are for.
-    fn copy_devices(&self, message: &Message) -> impl Iterator<Item = DeviceId> {
-        self.accounts[message.from].devices.clone().into_iter().filter(|device| *device != SENDING_DEVICE)
+    /// The devices that copies of a message are for, as far as is known.
+    fn copy_devices(&self, serial: usize) -> impl Iterator<Item = &Device> {
+        let Message { from, phone, .. } = self.messages[serial];
+        self.devices.of(from).filter(move |&(other, d)| other != phone && d.is_owed(serial)).map(|(_, d)| d)
+    }
+
+    /// The devices that a message is for, as far as is known.
+    fn devices_for(&self, account: usize, serial: usize) -> impl Iterator<Item = &Device> {
+        self.devices.of(account).map(|(_, device)| device).filter(move |device| device.is_owed(serial))
     }
 
     /// Another device of the sender decrypted a copy. Returns the serial number.
@@ -266,8 +301,10 @@ impl Oracle {
     ) -> Result<usize, String> {
         let serial = self.serial_of(account, id).ok_or_else(|| format!("a copy of unknown {id:?}"))?;
         let right_address = self.account_of(to) == Some(self.messages[serial].to);
+        self.is_not_for(account, device, serial)?;
         let message = &mut self.messages[serial];
-        if device == SENDING_DEVICE || message.body != body || !right_address {
+        let is_senders = self.devices.0[message.phone].id == Some(device);
+        if is_senders || message.body != body || !right_address {
             return Err(format!("the copy of message {serial} is wrong at {device:?} of account {account}"));
         }
         message.copy_seen_by.insert(device.0);
@@ -305,8 +342,8 @@ impl Oracle {
         if !message.durable && !self.acknowledged_by_all(serial) {
             return Err(format!("the sent tick of message {serial} came before it was safe"));
         }
-        let others_have_it =
-            self.copy_devices(message).all(|device| message.copy_acknowledged_by.contains(&device.0));
+        let lacks_it = |device: &&Device| device.stays() && !device.is_in(&message.copy_acknowledged_by);
+        let others_have_it = self.copy_devices(serial).find(lacks_it).is_none();
         if !message.copy_durable && !others_have_it {
             return Err(format!("the sent tick of message {serial} came before its copy was safe"));
         }
@@ -314,15 +351,21 @@ impl Oracle {
         Ok(serial)
     }
 
-    /// The sender's account got a `delivered` tick.
+    /// A phone got a `delivered` tick.
     ///
     /// # Errors
-    /// No such message, wrong recipient, or no device acknowledged it.
-    pub fn delivered(&mut self, from: usize, by: AccountId, id: MessageId) -> Result<usize, String> {
+    /// No such message of it, wrong recipient, or no device acknowledged it.
+    pub fn delivered(&mut self, phone: usize, by: AccountId, id: MessageId) -> Result<usize, String> {
+        let from = self.devices.0[phone].account;
         let serial = self.serial_of(from, id).ok_or_else(|| format!("delivered tick for unknown {id:?}"))?;
         let message = &self.messages[serial];
         if self.accounts[message.to].id != Some(by) {
             return Err(format!("message {serial} is ticked as delivered by {by:?}"));
+        }
+        if message.phone != phone {
+            return Err(format!(
+                "the delivered tick of message {serial} came to phone {phone}, which did not send it"
+            ));
         }
         if message.acknowledged_by.is_empty() {
             return Err(format!("the delivered tick of message {serial} came before any acknowledgement"));
@@ -330,41 +373,53 @@ impl Oracle {
         Ok(serial)
     }
 
-    /// Whether every device of the recipient acknowledged it.
+    /// Whether every device of the recipient that is there for sure acknowledged it.
     #[must_use]
     pub fn acknowledged_by_all(&self, serial: usize) -> bool {
         let message = &self.messages[serial];
-        self.accounts[message.to].devices.iter().all(|device| message.acknowledged_by.contains(&device.0))
+        let mut devices = self.devices_for(message.to, serial).filter(|device| device.stays());
+        devices.all(|device| device.is_in(&message.acknowledged_by))
     }
 
     /// What is not done yet with a message's copies and its read tick.
     fn unfinished_beside(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
-        let uncopied = self.copy_devices(message).find(|device| !message.copy_seen_by.contains(&device.0));
+        let uncopied = self.copy_devices(serial).find(|device| !device.is_in(&message.copy_seen_by));
         if let Some(device) = uncopied {
-            return Some(format!("the copy of message {serial} never reached {device:?}"));
+            return Some(format!("the copy of message {serial} never reached {:?}", device.id));
         }
-        let authors = &self.accounts[message.from].devices;
-        let unread = authors.iter().find(|device| !message.read_seen_by.contains(&device.0));
-        let unread = unread.filter(|_| message.read_taken)?;
+        let mut authors = self.devices_for(message.from, serial);
+        let unread = authors.find(|device| !device.is_in(&message.read_seen_by));
+        let unread = unread.filter(|_| message.read_taken)?.id;
         Some(format!("the read tick of message {serial} was taken and never reached {unread:?}"))
     }
 
     /// What is not done yet with a message: `None` when every device saw and acknowledged it, both ticks came, the
-    /// sender's other devices have their copies, and a read that was taken was told.
+    /// sender's other devices have their copies, and a read that was taken was told. What a device that was revoked
+    /// had sent without a tick may be lost, and its ticks are told to nobody.
     #[must_use]
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
-        let devices = &self.accounts[message.to].devices;
-        let missing = devices.iter().find(|device| !message.seen_by.contains(&device.0));
-        Some(match missing {
+        let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
+        if sender_is_gone && !message.sent {
+            return None;
+        }
+        let to = message.to;
+        let missing = self.devices_for(to, serial).find(|device| !device.is_in(&message.seen_by));
+        let unacknowledged =
+            self.devices_for(to, serial).find(|device| !device.is_in(&message.acknowledged_by));
+        // Who alone it was for may be gone, and then nobody earns that tick.
+        let owes_delivered = !sender_is_gone && self.devices_for(to, serial).next().is_some();
+        Some(match missing.map(|device| device.id) {
             Some(device) if message.sent => {
-                format!("message {serial} was ticked and never reached {device:?} of account {}", message.to)
+                format!("message {serial} was ticked and never reached {device:?} of account {to}")
             }
-            Some(device) => format!("message {serial} never reached {device:?} of account {}", message.to),
+            Some(device) => format!("message {serial} never reached {device:?} of account {to}"),
             None if !message.sent => format!("message {serial} never got its sent tick"),
-            None if !message.delivered => format!("message {serial} never got its delivered tick"),
-            None if !self.acknowledged_by_all(serial) => format!("message {serial} is not acknowledged"),
+            None if !message.delivered && owes_delivered => {
+                format!("message {serial} never got its delivered tick")
+            }
+            None if unacknowledged.is_some() => format!("message {serial} is not acknowledged"),
             None => return self.unfinished_beside(serial),
         })
     }
@@ -376,8 +431,11 @@ mod tests {
 
     fn world() -> (Oracle, usize, usize) {
         let mut oracle = Oracle::default();
-        let a = oracle.add_account("a".into(), 1);
-        let b = oracle.add_account("b".into(), 1);
+        let a = oracle.add_account("a".into());
+        let b = oracle.add_account("b".into());
+        for account in [a, b] {
+            oracle.devices.add(account, [account as u8; 32], Some(DeviceId(1)));
+        }
         oracle.learn_id(a, AccountId(1)).unwrap();
         oracle.learn_id(b, AccountId(2)).unwrap();
         (oracle, a, b)

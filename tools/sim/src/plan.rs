@@ -15,6 +15,8 @@ pub struct AccountPlan {
     pub name: String,
     /// Its devices; more than one only where the control plane makes it.
     pub device_count: u16,
+    /// Phones whose devices may be added later.
+    pub spare_count: u16,
     /// Its phone registers at the door; otherwise the control plane makes it.
     pub registers: bool,
 }
@@ -50,7 +52,19 @@ pub enum Fault {
     Compose(usize, usize, u64),
     /// An attacker connects.
     Attack,
+    /// A phone of an account adds a device to it. Which phone: a number to choose by.
+    AddDevice(usize, usize),
+    /// A phone of an account revokes one of its devices, maybe its own. Which ones: numbers to choose by. Whether it
+    /// forgets about it when its connection ends without an answer.
+    RevokeDevice(usize, usize, usize, bool),
+    /// The node stops soon after a phone has asked to add or to revoke a device: within the first time, for the second.
+    CrashOnChange(Crash, u64, u64),
 }
+
+/// Chance for changes of devices is drawn apart from the rest: runs without them are what they are.
+const APART: u64 = 0x7265_766f_6b65_0001;
+/// Most phones of a run: each needs a connection, on one shard if need be.
+const PHONE_COUNT_MAX: usize = 12;
 
 /// The plan of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,11 +127,12 @@ impl Plan {
         };
         plan.add_traffic(random);
         plan.add_faults(random);
+        plan.change_devices(&mut Random::new(seed ^ APART));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }
 
-    /// Number of phones: one for each device.
+    /// Number of phones: one for each device that is there from the start.
     #[must_use]
     pub fn phone_count(&self) -> usize {
         self.accounts.iter().map(|account| usize::from(account.device_count)).sum()
@@ -138,6 +153,64 @@ impl Plan {
     fn add(&mut self, random: &mut Random, fault: Fault) {
         let time_ns = random.below(self.calm_ns);
         self.faults.push((time_ns, fault));
+    }
+
+    /// In two of three runs devices come and go, with mail, slow drives and stops about it.
+    fn change_devices(&mut self, random: &mut Random) {
+        if random.below(3) == 0 {
+            return;
+        }
+        let mut room = PHONE_COUNT_MAX - self.phone_count();
+        for account in &mut self.accounts {
+            let count = random.pick(&[0, 1, 2, 3]).min(room);
+            room -= count;
+            account.spare_count = count as u16;
+        }
+        for account in 0..self.accounts.len() {
+            for _ in 0..self.accounts[account].spare_count {
+                // Early, so that there is something to revoke.
+                let time_ns = random.below(self.calm_ns / 2);
+                self.faults.push((time_ns, Fault::AddDevice(account, random.index(16))));
+            }
+            if self.accounts[account].spare_count + self.accounts[account].device_count == 1 {
+                continue;
+            }
+            for _ in 0..random.pick(&[0, 1, 1, 2, 3]) {
+                self.revoke_one(account, random);
+            }
+        }
+    }
+
+    fn revoke_one(&mut self, account: usize, random: &mut Random) {
+        let time_ns = SECOND / 2 + random.below(self.calm_ns - SECOND / 2);
+        let soon = |random: &mut Random| (time_ns + random.below(20 * MS)).min(self.calm_ns - 1);
+        let mut steps = Vec::new();
+        for _ in 0..random.pick(&[1, 1, 1, 2]) {
+            let forgets = random.chance(60);
+            steps.push((
+                soon(random),
+                Fault::RevokeDevice(account, random.index(16), random.index(16), forgets),
+            ));
+        }
+        for _ in 0..random.pick(&[0, 2, 4, 6]) {
+            let from = (account + 1 + random.index(self.accounts.len() - 1)) % self.accounts.len();
+            steps.push((soon(random), Fault::Compose(from, account, random.pick(&[1, 2, 4]))));
+        }
+        if random.chance(50) {
+            let shard = random.below(u64::from(self.shard_count)) as u16;
+            steps.push((time_ns, Fault::DiskSlow(shard, random.range(20, 400) * MS)));
+        }
+        if random.chance(25) {
+            let shard = random.below(u64::from(self.shard_count)) as u16;
+            let full_ns = time_ns - random.below(SECOND / 2);
+            steps.push((full_ns, Fault::DiskFull(shard, random.range(300, 1500) * MS)));
+        }
+        if random.chance(60) {
+            let crash = random.pick(&[Crash::Kill, Crash::Power]);
+            let within_ns = random.pick(&[5 * MS, 50 * MS, 200 * MS]);
+            steps.push((time_ns, Fault::CrashOnChange(crash, within_ns, random.range(1, 600) * MS)));
+        }
+        self.faults.extend(steps);
     }
 
     fn add_traffic(&mut self, random: &mut Random) {
@@ -213,7 +286,8 @@ fn accounts(random: &mut Random) -> Vec<AccountPlan> {
         .map(|n| {
             let registers = random.chance(door_percent);
             let device_count = if !registers && random.chance(25) { 2 } else { 1 };
-            AccountPlan { name: format!("phone-{n}-{:x}", random.below(1 << 16)), device_count, registers }
+            let name = format!("phone-{n}-{:x}", random.below(1 << 16));
+            AccountPlan { name, device_count, spare_count: 0, registers }
         })
         .collect()
 }
@@ -281,6 +355,8 @@ mod tests {
             assert!(plan.faults.iter().all(|&(time_ns, _)| time_ns < plan.calm_ns));
         }
         assert_eq!(plans[5], Plan::new(5, &mut Random::new(5)));
+        let changes = |plan: &Plan| plan.faults.iter().any(|(_, f)| matches!(f, Fault::RevokeDevice(..)));
+        assert!(plans.iter().any(changes) && !plans.iter().all(changes));
         assert!(plans.iter().any(Plan::has_attackers) && !plans.iter().all(Plan::has_attackers));
     }
 }

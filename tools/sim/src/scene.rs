@@ -67,6 +67,8 @@ pub struct Scene {
     pub exists: BTreeSet<usize>,
     /// A crash that waits for the next `sent` tick.
     pub crash_on_tick: Option<Fault>,
+    /// A crash that waits until a phone asks to change devices.
+    pub crash_on_change: Option<Fault>,
     /// Faults are over.
     pub is_calm: bool,
 }
@@ -90,6 +92,7 @@ impl Scene {
             open_at_node: BTreeSet::new(),
             exists: BTreeSet::new(),
             crash_on_tick: None,
+            crash_on_change: None,
             is_calm: false,
         }
     }

@@ -4,14 +4,14 @@ use crate::attacker::Attacker;
 use crate::disk::Crash;
 use crate::network::{Direction, Owner, Pace};
 use crate::node::Node;
-use crate::phone::Phone;
+use crate::phone::{Phone, Wish};
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::scene::{Event, Scene};
 use crate::schedule::{MS, SECOND, US};
 use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
 use tern_core::io::FatalError;
-use tern_protocol::phone::noise::KeyPair;
+use tern_protocol::ids::DeviceId;
 
 /// Time between looks at the whole, nanoseconds.
 const LOOK_NS: u64 = 50 * MS;
@@ -113,12 +113,16 @@ impl World {
             node.bugs = bugs;
         }
         let mut phones = Vec::new();
-        for account in scene.plan.accounts.clone() {
-            let index = scene.oracle.add_account(account.name, account.device_count);
-            for device in scene.oracle.accounts[index].devices.clone() {
-                let keys = KeyPair::from_seed(scene.random().seed());
-                let phone = Phone::new(phones.len(), index, device, &mut scene, keys);
-                phones.push(phone);
+        for (index, account) in scene.plan.accounts.clone().into_iter().enumerate() {
+            scene.oracle.add_account(account.name);
+            for number in 1..=account.device_count {
+                phones.push(Phone::new(phones.len(), index, Some(DeviceId(number)), &mut scene));
+            }
+        }
+        // Those that may be added come last: a plan names the others by their numbers.
+        for (index, account) in scene.plan.accounts.clone().into_iter().enumerate() {
+            for _ in 0..account.spare_count {
+                phones.push(Phone::new(phones.len(), index, None, &mut scene));
             }
         }
         let mut world = Self {
@@ -283,14 +287,41 @@ impl World {
                 scene.schedule.after(away_ns, Event::Return(phone));
             }
             Fault::Compose(from, to, count) => {
-                if let Some(phone) = self.phones.iter_mut().find(|phone| phone.owner().0 == from) {
-                    phone.compose(scene, to, count);
+                if let Some(phone) = scene.oracle.devices.writer(from) {
+                    self.phones[phone].compose(scene, to, count);
                 }
             }
+            Fault::AddDevice(..) | Fault::RevokeDevice(..) => self.change_devices(fault),
+            Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
             Fault::Attack => {
                 let attacker = Attacker::new(self.attackers.len(), scene);
                 self.attackers.push(attacker);
             }
+        }
+    }
+
+    /// A phone gets a wish, if there is one that may have it.
+    fn change_devices(&mut self, fault: Fault) {
+        let scene = &mut self.scene;
+        match fault {
+            Fault::AddDevice(account, pick) => {
+                let devices = &scene.oracle.devices;
+                let askers = devices.members(account);
+                let new = devices.of(account).find(|(_, device)| !device.add_asked).map(|(phone, _)| phone);
+                if let (Some(new), false) = (new, askers.is_empty()) {
+                    self.phones[askers[pick % askers.len()]].wish(scene, Wish::Add(new), false);
+                }
+            }
+            Fault::RevokeDevice(account, asker, revoked, forgets) => {
+                let members = scene.oracle.devices.members(account);
+                if members.len() > 1 {
+                    let (asker, revoked) = (members[asker % members.len()], members[revoked % members.len()]);
+                    if !self.phones.iter().any(|phone| phone.wants(Wish::Add(revoked))) {
+                        self.phones[asker].wish(scene, Wish::Revoke(revoked), forgets);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -307,6 +338,7 @@ impl World {
         let scene = &mut self.scene;
         scene.is_calm = true;
         scene.crash_on_tick = None;
+        scene.crash_on_change = None;
         scene.network.pace = Pace { delay_ns_max: MS, split_percent: 30 };
         for shard in 0..scene.plan.shard_count {
             let mood = self.node.mood(shard);
@@ -374,7 +406,7 @@ impl World {
     /// What is not done yet, if anything.
     fn unrest(&self) -> Option<String> {
         let serials = 0..self.scene.oracle.messages.len();
-        let restless = self.phones.iter().find(|phone| !phone.is_quiet()).map(Phone::describe);
+        let restless = self.phones.iter().find(|phone| !phone.is_quiet(&self.scene)).map(Phone::describe);
         match serials.filter_map(|serial| self.scene.oracle.unfinished(serial)).next() {
             Some(unfinished) => Some(format!("{unfinished}; {}", restless.unwrap_or_default())),
             None => restless.or_else(|| {
@@ -426,8 +458,8 @@ impl World {
             }
             self.asked_boot[account] = self.node.boot;
             let name = plan.name.clone();
-            let phones = self.phones.iter().filter(|phone| phone.owner().0 == account);
-            let device_keys = phones.map(Phone::public_key).collect();
+            let devices = self.scene.oracle.devices.of(account).map(|(_, device)| device);
+            let device_keys = devices.filter(|d| d.since.is_some()).map(|device| device.key).collect();
             let home = self.node.home_of_name(&name);
             let request = ControlRequest::CreateAccounts(vec![NewAccount { name, device_keys }]);
             self.node.ask(&mut self.scene, home, account as u64, request);

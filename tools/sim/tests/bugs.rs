@@ -69,6 +69,19 @@ fn a_session_replaced_by_a_replay_is_found() {
 }
 
 #[test]
+fn a_device_that_is_let_go_of_before_its_revoking_is_stable_is_found() {
+    is_found("revoked_too_early", &["never reached"]);
+}
+
+#[test]
+fn a_revoking_that_is_answered_before_it_is_stable_is_found() {
+    is_found(
+        "revoking_told_early",
+        &["was revoked, and is welcomed again", "listed again", "which was revoked"],
+    );
+}
+
+#[test]
 fn a_changed_key_that_is_not_told_is_found() {
     is_found("key_untold", &["was not told the server's present key"]);
 }

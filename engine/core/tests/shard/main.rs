@@ -10,6 +10,7 @@ mod ready_keys;
 mod rest;
 mod resume;
 mod revoked;
+mod revoking;
 mod rot;
 mod several;
 mod storms;

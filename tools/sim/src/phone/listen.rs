@@ -49,6 +49,10 @@ enum Heard {
         by: AccountId,
         id: MessageId,
     },
+    Devices(Vec<(DeviceId, [u8; 32])>),
+    DevicesRefused(ErrorCode),
+    /// The account does not know the device's key.
+    KeyRefused,
     ReadTaken {
         author: AccountId,
         id: MessageId,
@@ -100,13 +104,18 @@ impl Heard {
                 ServerFrame::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
                 // Two connections may have shown one ticket.
                 ServerFrame::Error { code: ErrorCode::TicketUsed, .. } => Self::TicketRefused,
+                ServerFrame::Error { code: ErrorCode::WrongKey | ErrorCode::NameTaken, .. } => {
+                    Self::KeyRefused
+                }
+                ServerFrame::Devices { list } => {
+                    Self::Devices(list.iter().map(|device| (device.device, device.key)).collect())
+                }
+                ServerFrame::DevicesRefused { code } => Self::DevicesRefused(code),
                 ServerFrame::Error { .. }
                 | ServerFrame::Welcome { .. }
                 | ServerFrame::Presence { .. }
                 | ServerFrame::WatchRefused { .. }
                 | ServerFrame::Typing { .. }
-                | ServerFrame::Devices { .. }
-                | ServerFrame::DevicesRefused { .. }
                 | ServerFrame::Expired { .. }
                 | ServerFrame::Unknown { .. } => Self::Wrong(format!("{frame:?}")),
             },
@@ -180,6 +189,9 @@ impl Phone {
                 scene.judge(verdict);
                 self.check_fresh(scene, Kind::Read, by, id);
             }
+            Heard::Devices(list) => self.hear_devices(scene, &list),
+            Heard::DevicesRefused(code) => self.hear_devices_refused(scene, code),
+            Heard::KeyRefused => self.hear_key_refused(scene),
             Heard::ReadTaken { author, id } => self.hear_read_taken(scene, author, id),
             Heard::Busy { id, retry_ms } => {
                 let verdict = scene.oracle.serial_of(self.account, id);
@@ -228,7 +240,13 @@ impl Phone {
         let is_expected = |key, c: &super::Connection| key == c.present_key || c.knew == Some(key);
         let connection = self.connection.as_ref();
         let right_key = server_key.is_none_or(|key| connection.is_some_and(|c| is_expected(key, c)));
-        let right = right_key && device == self.device;
+        let is_own = self.device == device || self.device == DeviceId(0);
+        self.device = device;
+        self.check_not_revoked(scene);
+        let (serial, now_ns) = (scene.oracle.messages.len(), scene.now_ns());
+        let verdict = scene.oracle.devices.is_there(self.index, device, serial, now_ns);
+        scene.judge(verdict);
+        let right = right_key && is_own;
         scene.schedule.check(right, || format!("phone {} is welcomed as {device:?}", self.index));
         scene.exists.insert(self.account);
         self.server_key = server_key.or(self.server_key);
@@ -310,7 +328,7 @@ impl Phone {
 
     fn hear_delivered(&mut self, scene: &mut Scene, number: u32, by: AccountId, id: MessageId) {
         self.note_delivery(scene, number, Acknowledged::Tick);
-        let verdict = scene.oracle.delivered(self.account, by, id);
+        let verdict = scene.oracle.delivered(self.index, by, id);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
         let fresh = connection.got_ticks.insert((by, id));
@@ -319,10 +337,8 @@ impl Phone {
             format!("phone {index} got the delivered tick of message {serial} twice within one connection")
         });
         // Only `sent` ends the retries: another device of the recipient may still depend on an unsafe copy.
-        if self.device == DeviceId(1) {
-            self.progress_ns = scene.now_ns();
-            scene.oracle.messages[serial].delivered = true;
-        }
+        self.progress_ns = scene.now_ns();
+        scene.oracle.messages[serial].delivered = true;
     }
 
     /// Of copies and read ticks, too, each comes once on a connection.
@@ -373,7 +389,10 @@ impl Phone {
         let index = self.index;
         let wrong = match reason {
             GoodbyeReason::Replaced => !scene.has_other_link(index, link),
-            GoodbyeReason::Removed => true,
+            GoodbyeReason::Removed => {
+                self.is_revoked(scene);
+                return;
+            }
             GoodbyeReason::Draining | GoodbyeReason::Idle | GoodbyeReason::TooSlow | GoodbyeReason::Busy => {
                 false
             }

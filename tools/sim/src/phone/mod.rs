@@ -5,6 +5,9 @@
 //! and deduplicates what it receives.
 
 mod listen;
+mod wishes;
+
+pub use wishes::Wish;
 
 use crate::network::{Direction, LinkId, Owner};
 use crate::outbox::Outbox;
@@ -60,6 +63,8 @@ struct Connection {
     /// The key that the server may take the phone to know: that it came by, or that of its ticket's time.
     knew: Option<[u8; 32]>,
     is_welcome: bool,
+    /// When it was opened, virtual nanoseconds.
+    began_ns: u64,
     /// The number of the next delivery.
     next_number: u32,
     /// What came on this connection: (sender, id), and (recipient, id) of ticks.
@@ -82,6 +87,7 @@ struct Connection {
 pub struct Phone {
     index: usize,
     account: usize,
+    /// Zero while the phone was not told.
     device: DeviceId,
     name: String,
     keys: KeyPair,
@@ -93,6 +99,10 @@ pub struct Phone {
     ticket: Option<(Ticket, u32, Option<[u8; 32]>)>,
     /// What it has read and said so, and nobody has taken.
     unread: Vec<(AccountId, MessageId)>,
+    /// Changes of devices that it wants.
+    wishes: Vec<wishes::Wanted>,
+    /// How often it may still knock after it was revoked.
+    knocks_left: u32,
     connection: Option<Connection>,
     outbox: Outbox,
     /// Ids that were handed up: client dedup.
@@ -106,8 +116,12 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// The phone with this index, for a device of an account. It is online from the start, once it may log in.
-    pub fn new(index: usize, account: usize, device: DeviceId, scene: &mut Scene, keys: KeyPair) -> Self {
+    /// The phone with this index, for a device of an account, or for one that may be added to it. It is online from the
+    /// start, once it may log in.
+    pub fn new(index: usize, account: usize, device: Option<DeviceId>, scene: &mut Scene) -> Self {
+        let keys = KeyPair::from_seed(scene.random().seed());
+        let ordinal = scene.oracle.devices.of(account).count() as u32;
+        scene.oracle.devices.add(account, keys.public, device);
         let style = Style {
             forgets_key_percent: scene.random().pick(&[0, 30, 100]),
             hint_percent: scene.random().pick(&[0, 60, 100]),
@@ -119,36 +133,27 @@ impl Phone {
         Self {
             index,
             account,
-            device,
+            device: device.unwrap_or(DeviceId(0)),
             name: scene.oracle.accounts[account].name.clone(),
             keys,
-            registers: scene.plan.accounts[account].registers,
+            registers: scene.plan.accounts[account].registers && device.is_some(),
             style,
             server_key: scene.random().chance(70).then_some(scene.server_keys.public),
             ticket: None,
             unread: Vec::new(),
+            wishes: Vec::new(),
+            knocks_left: wishes::KNOCK_COUNT,
             connection: None,
             outbox: Outbox::default(),
             seen: BTreeSet::new(),
             known: BTreeMap::new(),
-            next_low: 1,
+            // Two devices of an account never choose the same id.
+            next_low: 1 + (ordinal << 20),
             wants_online: true,
             may_connect_ns: scene.random().below(200 * MS),
             progress_ns: 0,
             wake_ns: None,
         }
-    }
-
-    /// Its public key.
-    #[must_use]
-    pub const fn public_key(&self) -> [u8; 32] {
-        self.keys.public
-    }
-
-    /// Its account and device.
-    #[must_use]
-    pub const fn owner(&self) -> (usize, DeviceId) {
-        (self.account, self.device)
     }
 
     /// Its live link.
@@ -157,11 +162,15 @@ impl Phone {
         self.connection.as_ref().map(|connection| connection.link)
     }
 
-    /// Whether it is logged in, has no message without a tick, and has acknowledged everything.
+    /// Whether it is logged in, has no message without a tick, and has acknowledged everything; or has nothing to do here.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self, scene: &Scene) -> bool {
+        if !scene.oracle.devices.0[self.index].is_there() {
+            // Nobody keeps the connection of a device that is gone.
+            return !self.connection.as_ref().is_some_and(|connection| connection.is_welcome);
+        }
         let settled = |c: &Connection| c.is_welcome && c.unacknowledged.is_empty();
-        self.connection.as_ref().is_some_and(settled) && self.outbox.is_empty()
+        self.connection.as_ref().is_some_and(settled) && self.outbox.is_empty() && self.wishes.is_empty()
     }
 
     /// What it is doing, for the report of a run that does not come to rest.
@@ -191,7 +200,7 @@ impl Phone {
             let now_ms = scene.schedule.wall_ms();
             let id = MessageId::new((now_ms / 1000) as u32, self.next_low);
             self.next_low += 1;
-            let serial = scene.oracle.compose(self.account, to, id, now_ms, &vec![b'.'; length]);
+            let serial = scene.oracle.compose(self.index, to, id, now_ms, &vec![b'.'; length]);
             self.outbox.push(to, id, serial);
         }
         self.act(scene);
@@ -226,6 +235,7 @@ impl Phone {
     pub fn act(&mut self, scene: &mut Scene) {
         match (&self.connection, self.wants_online) {
             (Some(_), false) => self.leave(scene),
+            (None, true) if self.knocks_left == 0 => {}
             (None, true) if scene.now_ns() >= self.may_connect_ns => self.connect(scene),
             (None, true) => self.wake_at(scene, self.may_connect_ns),
             (Some(_), true) => self.go_on(scene),
@@ -234,7 +244,8 @@ impl Phone {
     }
 
     fn connect(&mut self, scene: &mut Scene) {
-        if !self.registers && !scene.exists.contains(&self.account) {
+        let waits = !self.registers && !scene.exists.contains(&self.account);
+        if waits || !scene.oracle.devices.0[self.index].add_asked {
             self.may_connect_ns = scene.now_ns() + 20 * MS;
             self.wake_at(scene, self.may_connect_ns);
             return;
@@ -262,6 +273,7 @@ impl Phone {
             present_key: scene.server_keys.public,
             knew: ticket.map_or(server_key, |ticket| ticket.1),
             is_welcome: false,
+            began_ns: now_ns,
             next_number: 1,
             got: BTreeSet::new(),
             got_ticks: BTreeSet::new(),
@@ -318,6 +330,7 @@ impl Phone {
                 }
                 self.outbox.restart();
             }
+            wake_ns = wake_ns.min(self.say_wishes(scene));
             wake_ns = wake_ns.min(self.ask_and_send(scene));
         }
         self.flush(scene);
@@ -425,6 +438,7 @@ impl Phone {
     fn hang_up(&mut self, scene: &mut Scene) {
         if let Some(connection) = self.connection.take() {
             scene.schedule.tell(|| format!("phone {} hangs up", self.index));
+            self.wishes.retain_mut(wishes::Wanted::outlives_connection);
             scene.finish(connection.link, Direction::Up);
             scene.network.deafen(connection.link, Direction::Down);
             if !connection.recorded.is_empty() {

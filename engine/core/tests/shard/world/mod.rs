@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) drained: bool,
     /// Slots whose phones do not read: their sends do not end.
     pub(crate) stuck: BTreeSet<u32>,
-    drive_is_full: bool,
+    pub(crate) drive_is_full: bool,
     /// What went to the control plane, to other shards and to the operator.
     pub(crate) gone_out: Vec<Output>,
     /// The lanes' room that was waited for.
