@@ -68,21 +68,21 @@ fn storm(node: &Node, staying: Traffic, phones: u32) -> Result<Measured> {
                 return Ok((last, status));
             }
             if load.has_ended()? || started.elapsed() > WAIT {
-                bail!("{what} is not so before the end");
+                bail!("{what}: not before the others had stopped talking; --seconds may be longer");
             }
             last = status;
             std::thread::sleep(LOOK);
         }
     };
     let total = |status: &Value, name: &str| status["totals"][name].as_u64().unwrap_or(0);
-    let (_, talking) = until("those who stay talk", &|status| messages_in(status) != silent)?;
+    let (_, talking) = until("talk begins", &|status| messages_in(status) != silent)?;
     if total(&talking, "sessions_now") < everybody {
         bail!("the storm began before those who stay talked");
     }
     let logins = total(&talking, "logins") + u64::from(phones);
     // The last look before somebody was missing is where the storm begins.
-    let (before, _) = until("the storm", &|status| total(status, "sessions_now") < everybody)?;
-    let (_, after) = until("everybody is back", &|status| total(status, "logins") >= logins)?;
+    let (before, _) = until("the storm begins", &|status| total(status, "sessions_now") < everybody)?;
+    let (_, after) = until("everybody back", &|status| total(status, "logins") >= logins)?;
     let others = crowd.finish()?;
     Ok(Measured { phones: clean(load.finish()?)?, others, before, after })
 }
