@@ -83,7 +83,8 @@ pub struct Limits {
     pub expiry_ms: u64,
     /// Milliseconds after which an owed tick is sent again.
     pub tick_retry_ms: u64,
-    /// Milliseconds that `busy` asks a sender to wait, before jitter.
+    /// Milliseconds that `busy` asks a sender to wait, before jitter; at most so many where a lane to another shard is
+    /// full, which asks for as long as it has been full already.
     pub busy_ms: u32,
     /// Accounts of a shard.
     pub account_count: u32,

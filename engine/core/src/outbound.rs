@@ -17,8 +17,19 @@ const KEPT_COUNT: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Turn {
     Now,
-    /// One before it was refused.
-    Later,
+    /// One before it was refused, by this one.
+    Later(Refuser),
+}
+
+/// Who did not let a message pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refuser {
+    /// The lane to the recipient's home, which is full: a matter of milliseconds.
+    Lane,
+    /// A limit of the sender's account or of its shard.
+    Limit,
+    /// The recipient's home, which then waits for the message.
+    Home,
 }
 
 /// A message that needs no more answer.
@@ -44,6 +55,8 @@ struct Message {
     since_us: u32,
     /// Until when those behind it wait for it, monotonic nanoseconds; zero while it is not refused.
     refused_until_ns: u64,
+    /// Who refused it last.
+    refuser: Refuser,
     /// Whether its recipient's home may be waiting for it.
     home_refused: bool,
 }
@@ -78,21 +91,22 @@ impl Outbound {
             return Some(Turn::Now);
         }
         let waits = |m: &Message| m.to == to && m.refused_until_ns > now_ns;
-        if self.messages.iter().take(index).any(waits) {
-            return Some(Turn::Later);
+        if let Some(refused) = self.messages.iter().take(index).find(|message| waits(message)) {
+            return Some(Turn::Later(refused.refuser));
         }
         self.refused_count -= usize::from(self.messages[index].refused_until_ns != 0);
         self.messages[index].refused_until_ns = 0;
         Some(Turn::Now)
     }
 
-    /// A message was refused, by the lane or by the recipient's home.
-    pub(crate) fn refuse(&mut self, to: AccountId, id: MessageId, now_ns: u64, by_home: bool) {
+    /// A message was refused.
+    pub(crate) fn refuse(&mut self, to: AccountId, id: MessageId, now_ns: u64, by: Refuser) {
         let Some(index) = self.find(to, id) else { return };
         let message = &mut self.messages[index];
         self.refused_count += usize::from(message.refused_until_ns == 0);
         message.refused_until_ns = now_ns + PATIENCE_NS;
-        message.home_refused |= by_home;
+        message.refuser = by;
+        message.home_refused |= by == Refuser::Home;
     }
 
     /// A message has its final answer.
@@ -111,7 +125,8 @@ impl Outbound {
             return None;
         }
         let since_us = (now_ns / 1000) as u32;
-        self.messages.push_back(Message { to, id, since_us, refused_until_ns: 0, home_refused: false });
+        let (refused_until_ns, refuser) = (0, Refuser::Limit);
+        self.messages.push_back(Message { to, id, since_us, refused_until_ns, refuser, home_refused: false });
         Some(self.messages.len() - 1)
     }
 
@@ -138,8 +153,8 @@ mod tests {
     #[test]
     fn what_was_sent_behind_a_refused_message_waits_for_it() {
         let mut outbound = sent(1..4);
-        outbound.refuse(TO, MessageId(2), 0, false);
-        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later));
+        outbound.refuse(TO, MessageId(2), 0, Refuser::Lane);
+        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later(Refuser::Lane)));
         assert_eq!(outbound.turn(TO, MessageId(1), 1, true), Some(Turn::Now), "it came before");
         assert_eq!(outbound.turn(OTHER, MessageId(9), 1, true), Some(Turn::Now), "another stream");
         assert_eq!(outbound.turn(TO, MessageId(2), 1, true), Some(Turn::Now));
@@ -149,10 +164,10 @@ mod tests {
     #[test]
     fn it_does_not_matter_who_refuses_first() {
         let mut outbound = sent(1..6);
-        outbound.refuse(TO, MessageId(4), 0, false);
-        outbound.refuse(TO, MessageId(2), 0, true);
-        outbound.refuse(TO, MessageId(3), 0, true);
-        assert_eq!(outbound.turn(TO, MessageId(4), 1, true), Some(Turn::Later));
+        outbound.refuse(TO, MessageId(4), 0, Refuser::Lane);
+        outbound.refuse(TO, MessageId(2), 0, Refuser::Home);
+        outbound.refuse(TO, MessageId(3), 0, Refuser::Home);
+        assert_eq!(outbound.turn(TO, MessageId(4), 1, true), Some(Turn::Later(Refuser::Home)));
         for n in 2..6 {
             assert_eq!(outbound.turn(TO, MessageId(n), 1, true), Some(Turn::Now));
         }
@@ -161,10 +176,14 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_message_that_has_its_answer() {
         let mut outbound = sent(1..4);
-        outbound.refuse(TO, MessageId(1), 0, true);
-        outbound.refuse(TO, MessageId(2), 0, false);
+        outbound.refuse(TO, MessageId(1), 0, Refuser::Home);
+        outbound.refuse(TO, MessageId(2), 0, Refuser::Lane);
         assert_eq!(outbound.done(MessageId(1)).unwrap().waiting_home, Some(TO), "its home must hear of it");
-        assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later), "2 is still refused");
+        assert_eq!(
+            outbound.turn(TO, MessageId(3), 1, true),
+            Some(Turn::Later(Refuser::Lane)),
+            "2 is still refused"
+        );
         assert_eq!(outbound.done(MessageId(2)).unwrap().waiting_home, None);
         assert_eq!(outbound.done(MessageId(2)), None);
         assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Now));
@@ -175,7 +194,7 @@ mod tests {
     #[test]
     fn without_room_only_what_is_known_passes() {
         let mut outbound = sent(1..3);
-        outbound.refuse(TO, MessageId(1), 0, false);
+        outbound.refuse(TO, MessageId(1), 0, Refuser::Lane);
         assert_eq!(outbound.turn(TO, MessageId(3), 1, false), None);
         assert_eq!(outbound.turn(TO, MessageId(1), 1, false), Some(Turn::Now));
         assert_eq!(outbound.len(), 2);
@@ -201,8 +220,8 @@ mod tests {
     #[test]
     fn patience_and_memory_end() {
         let mut outbound = sent(1..COUNT_MAX as u64 + 1);
-        outbound.refuse(TO, MessageId(1), 0, false);
-        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1, true), Some(Turn::Later));
+        outbound.refuse(TO, MessageId(1), 0, Refuser::Lane);
+        assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1, true), Some(Turn::Later(Refuser::Lane)));
         assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS, true), Some(Turn::Now));
         assert_eq!(outbound.turn(TO, MessageId(0), PATIENCE_NS, true), None);
     }

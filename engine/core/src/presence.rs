@@ -29,6 +29,7 @@ const REFUSED: u64 = 1 << 40;
 struct Watcher {
     account: AccountId,
     device: DeviceId,
+    /// Monotonic seconds, as all times here but when an account was seen: no jump of the clock ends a watch, or keeps it.
     until_s: u32,
 }
 
@@ -44,6 +45,8 @@ struct Watched {
     by: Vec<Watcher>,
     /// What they know.
     told: PresenceState,
+    /// When to look for ended ones: the only entry of [`Watches::looks`] that counts, whatever else is there.
+    look_s: u32,
 }
 
 /// The watches of all accounts of a shard.
@@ -51,8 +54,13 @@ struct Watched {
 pub(crate) struct Watches {
     /// Those that accounts hold, ended ones included until somebody looks.
     pub(crate) count: usize,
-    /// When to look for ended ones next, seconds of Unix time, and where: each watched account once, in order of time.
+    /// When to look for ended ones next, and where, in order of time.
     looks: VecDeque<(u32, AccountIndex)>,
+}
+
+/// Monotonic seconds.
+const fn seconds(now: Now) -> u32 {
+    (now.mono_ns / 1_000_000_000) as u32
 }
 
 impl Presence {
@@ -110,11 +118,12 @@ impl Shard {
     pub(crate) fn take_watch(&mut self, now: Now, envelope: Envelope<'_>) {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
         let state = self.presence_of(index);
-        let now_s = (now.wall_ms / 1000) as u32;
+        let now_s = seconds(now);
         let Some(account) = self.accounts.get_mut(index) else { return };
         let (old, seen_s) = (account.presence.watched.take(), account.seen_s);
         let is_new = old.is_none();
-        let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state }));
+        let look_s = now_s.saturating_add(WATCH_S);
+        let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state, look_s }));
         let watcher = Watcher {
             account: envelope.from(),
             device: envelope.sender_device(),
@@ -136,7 +145,7 @@ impl Shard {
         if !watched.by.is_empty() {
             account.presence.watched = Some(watched);
             if is_new {
-                self.watches.looks.push_back((watcher.until_s, index));
+                self.watches.looks.push_back((look_s, index));
             }
         }
         let refused = if has_room { 0 } else { REFUSED };
@@ -145,12 +154,15 @@ impl Shard {
 
     /// Forgets watches that have ended, of some of the accounts that are due. The rest follows at the next chores.
     pub(crate) fn forget_watches(&mut self, now: Now) {
-        let now_s = (now.wall_ms / 1000) as u32;
+        let now_s = seconds(now);
         for _ in 0..self.config.limits.step_budget {
-            let Some(&(_, index)) = self.watches.looks.front().filter(|look| look.0 <= now_s) else { break };
+            let look = self.watches.looks.front().filter(|look| look.0 <= now_s);
+            let Some(&(look_s, index)) = look else { break };
             self.watches.looks.pop_front();
             let Some(account) = self.accounts.get_mut(index) else { continue };
-            let Some(watched) = &mut account.presence.watched else { continue };
+            // Of an account that was watched before, or that had this place before: there will be another look.
+            let watched = account.presence.watched.as_mut().filter(|watched| watched.look_s == look_s);
+            let Some(watched) = watched else { continue };
             let before = watched.by.len();
             watched.by.retain(|watcher| watcher.until_s > now_s);
             watched.by.shrink_to(2 * watched.by.len());
@@ -158,7 +170,8 @@ impl Shard {
             if watched.by.is_empty() {
                 account.presence.watched = None;
             } else {
-                self.watches.looks.push_back((now_s.saturating_add(WATCH_S), index));
+                watched.look_s = now_s.saturating_add(WATCH_S);
+                self.watches.looks.push_back((watched.look_s, index));
             }
         }
     }
@@ -166,9 +179,9 @@ impl Shard {
     /// Tells the watchers of an account, if its state is another than they know.
     pub(crate) fn presence_changed(&mut self, index: AccountIndex) {
         let now = self.now;
-        let now_s = (now.wall_ms / 1000) as u32;
+        let (now_s, seen_s) = (seconds(now), (now.wall_ms / 1000) as u32);
         let Some(account) = self.accounts.get_mut(index) else { return };
-        account.seen_s = now_s;
+        account.seen_s = seen_s;
         if account.presence.watched.is_none() {
             return;
         }
@@ -182,7 +195,7 @@ impl Shard {
         self.watches.count -= before - watched.by.len();
         if replace(&mut watched.told, state) != state {
             for &watcher in &watched.by {
-                self.cast_presence(now, id, watcher, state, now_s, 0);
+                self.cast_presence(now, id, watcher, state, seen_s, 0);
             }
         }
         if !watched.by.is_empty()

@@ -22,7 +22,12 @@ struct LaneOut {
     cost_bytes: usize,
     /// Whether the driver was asked to say when there is room again.
     wanting: bool,
+    /// Since when messages find no room: from the first that was refused until there is some; monotonic nanoseconds.
+    full_since_ns: Option<u64>,
 }
+
+/// What a message that finds its lane full waits for at least, milliseconds: a lane empties within a few turns.
+const FULL_MS_MIN: u64 = 4;
 
 /// Empty buffers that are kept for the next turn.
 const SPARE_COUNT: usize = 64;
@@ -112,6 +117,18 @@ impl Router {
         true
     }
 
+    /// A message found no room in its lane.
+    pub(crate) fn found_full(&mut self, to: ShardId, now_ns: u64) {
+        self.lanes[usize::from(to.0)][Lane::Bulk as usize].full_since_ns.get_or_insert(now_ns);
+    }
+
+    /// How long the sender of a message that found no room shall wait, milliseconds. As long as the lane has been full
+    /// already, so that senders to a shard that is stuck come ever more seldom.
+    pub(crate) fn full_ms(&self, to: ShardId, now_ns: u64) -> u64 {
+        let since_ns = self.lanes[usize::from(to.0)][Lane::Bulk as usize].full_since_ns.unwrap_or(now_ns);
+        (now_ns.saturating_sub(since_ns) / 1_000_000).max(FULL_MS_MIN)
+    }
+
     /// What the shard cast to itself since the last call, swapped into `run`, which must be empty.
     pub(crate) fn take_loopback(&mut self, run: &mut Vec<u8>) -> bool {
         debug_assert!(run.is_empty());
@@ -124,6 +141,7 @@ impl Router {
         let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
         lane_out.room_bytes = room_bytes;
         lane_out.wanting = false;
+        lane_out.full_since_ns = None;
         if !lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }

@@ -7,7 +7,7 @@ use crate::edge::Greeting;
 use crate::home::Ends;
 use crate::io::{ConnId, Lane, Now, Output, Outputs};
 use crate::limits::Limits;
-use crate::outbound::{Outbound, Turn};
+use crate::outbound::{Outbound, Refuser, Turn};
 use crate::shard::{Shard, bug};
 use crate::share::Share;
 use alloc::boxed::Box;
@@ -15,7 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
-use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq, ShardId};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::valid_name;
 
@@ -289,8 +289,14 @@ impl Shard {
             return;
         };
         self.sessions.recount(id);
-        if owes_too_much || turn == Turn::Later || !self.may_send(now, account) {
-            self.refuse_message(id, to, message);
+        if let Turn::Later(refuser) = turn {
+            // The home that refused the one before knows nothing of this one.
+            let refuser = if refuser == Refuser::Home { Refuser::Limit } else { refuser };
+            self.refuse_message(id, (to, home), message, refuser);
+            return;
+        }
+        if owes_too_much || !self.may_send(now, account) {
+            self.refuse_message(id, (to, home), message, Refuser::Limit);
             return;
         }
         let mut parts = Parts {
@@ -308,8 +314,11 @@ impl Shard {
         let has_copy = self.append_copy(now, account, &parts);
         let Some(account) = self.accounts.get(account) else { return };
         parts.from_name = &account.name;
-        if !has_copy || !self.router.cast(home, Lane::Bulk, &parts) {
-            self.refuse_message(id, to, message);
+        if !has_copy {
+            self.refuse_message(id, (to, home), message, Refuser::Limit);
+        } else if !self.router.cast(home, Lane::Bulk, &parts) {
+            self.router.found_full(home, now_ns);
+            self.refuse_message(id, (to, home), message, Refuser::Lane);
         }
     }
 
@@ -333,13 +342,22 @@ impl Shard {
     }
 
     /// A message does not go on now: the phone comes back with this id, and with no later one before.
-    fn refuse_message(&mut self, id: SessionId, to: AccountId, message: MessageId) {
-        let retry_ms = self.busy_ms();
+    fn refuse_message(
+        &mut self,
+        id: SessionId,
+        (to, home): (AccountId, ShardId),
+        message: MessageId,
+        by: Refuser,
+    ) {
+        let retry_ms = match by {
+            Refuser::Lane => self.lane_busy_ms(home),
+            Refuser::Limit | Refuser::Home => self.busy_ms(),
+        };
         let breaks_order = bug!(self, busy_breaks_order);
         let now_ns = self.now.mono_ns;
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !breaks_order {
-            session.under_way().outbound.refuse(to, message, now_ns, false);
+            session.under_way().outbound.refuse(to, message, now_ns, by);
         }
         let conn = session.conn;
         self.counters.refused_busy += 1;
@@ -358,7 +376,7 @@ impl Shard {
             && let Some(under_way) = &mut session.under_way
             && !breaks_order
         {
-            under_way.outbound.refuse(envelope.from(), envelope.id(), now_ns, true);
+            under_way.outbound.refuse(envelope.from(), envelope.id(), now_ns, Refuser::Home);
         }
     }
 

@@ -381,6 +381,13 @@ impl Shard {
         base + self.rng.next_u32() % (base + 1)
     }
 
+    /// Likewise, where a lane was full: at most as long as for anything else.
+    pub(crate) fn lane_busy_ms(&mut self, home: ShardId) -> u32 {
+        let full_ms = self.router.full_ms(home, self.now.mono_ns);
+        let base = full_ms.min(u64::from(self.config.limits.busy_ms)) as u32;
+        base + self.rng.next_u32() % (base + 1)
+    }
+
     /// 32 bytes for one handshake.
     pub(crate) fn random_seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];

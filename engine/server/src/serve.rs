@@ -3,11 +3,11 @@
 use crate::admin::{self, Gate, Plane};
 use crate::config::{SHARDS_MAX, Settings};
 use crate::cores::{self, CoreMap, Machine};
-use crate::data::{DataDirectory, Token, Wanted, shard_count_of};
+use crate::data::{DataDirectory, Token, Wanted, is_made, shard_count_of};
 use crate::exit::{Ending, Failure};
 use crate::log;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
@@ -29,14 +29,23 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     cores::check(settings)?;
     // What the process may use, counted before any of its threads is pinned: a pinned one counts only its own.
     let thread_count = available_parallelism().map_or(1, std::num::NonZero::get);
-    let data = open_data(settings, &machine, thread_count)?;
-    let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(admin::acceptor).transpose()?;
-    let token = access.token_file.as_deref().map(Token::from_file).transpose()?;
-    // Before the node, so that a taken port costs no recovery.
     let admin = TcpListener::bind(settings.admin)
-        .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)))?;
+        .map_err(|error| Failure::start_up(format!("admin = {}: {error}", settings.admin)));
+    // Nothing is made on disk for a node that could not serve. What is there already is opened first: that another node
+    // has it says more than that its ports are taken.
+    let admin = if is_made(&settings.data) {
+        admin
+    } else {
+        phone_is_free(settings.phone)?;
+        Ok(admin?)
+    };
+    let data = open_data(settings, &machine, thread_count)?;
+    // Before the node, so that a taken port costs no recovery.
+    let admin = admin?;
+    let map = CoreMap::resolve(&settings.cores, &machine, data.shard_count)?;
+    let token = access.token_file.as_deref().map(Token::from_file).transpose()?;
     let keys = data.keys;
     let steer = cores::steers(settings.cores.steer, &map, &machine, settings.phone);
     let cpus = map.places(&machine, steer);
@@ -70,6 +79,12 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     let address = admin.local_addr().unwrap_or(settings.admin);
     let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
     control_loop(Arc::new(plane), admin, tls)
+}
+
+/// Whether the phone door's address can be bound; tried and given back.
+fn phone_is_free(phone: SocketAddr) -> Result<(), Failure> {
+    let bound = TcpListener::bind(phone).map(drop);
+    bound.map_err(|error| Failure::start_up(StartError::Bind(phone, error).to_string()))
 }
 
 /// A refusal is no reason not to serve.

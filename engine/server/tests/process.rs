@@ -112,6 +112,12 @@ fn start_up_failures_end_with_3_and_damage_with_5() {
     let other = place.path().join("other");
     let port = run(&[&serve[..], &[taken, "--shards", "1", "--data", other.to_str().unwrap()]].concat());
     assert_eq!(port.status.code(), Some(3), "{port:?}");
+    let phone = node.ready.split_whitespace().find_map(|word| word.strip_prefix("phone=")).unwrap();
+    let serve_there = ["serve", "--admin", "127.0.0.1:0", "--phone", phone, "--shards", "1", "--data"];
+    let port = run(&[&serve_there[..], &[other.to_str().unwrap()]].concat());
+    assert_eq!(port.status.code(), Some(3), "{port:?}");
+    assert!(String::from_utf8_lossy(&port.stderr).contains(phone), "{port:?}");
+    assert!(!other.exists(), "nothing is made for a node that cannot serve");
     drop(node);
     let dealt = run(&[&serve[..], &["127.0.0.1:0", "--shards", "3", "--data", directory]].concat());
     assert_eq!(dealt.status.code(), Some(3), "{dealt:?}");

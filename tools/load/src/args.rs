@@ -43,6 +43,9 @@ pub(crate) struct CommonArgs {
     /// Accounts `load-0` to `load-(N-1)`; an even number.
     #[arg(long, value_name = "N")]
     pub(crate) phones: u32,
+    /// The first account is `load-K`, K even: so that several generators have phones of their own at one server.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) first: u32,
     /// What the device keys are derived from.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -74,6 +77,10 @@ pub(crate) struct IdleArgs {
     /// After the logins all phones leave, and come back by the tickets that they were given; `resumed` tells how fast.
     #[arg(long)]
     pub(crate) resume: bool,
+    /// After the hold all connections are dropped at once, without a word, and their phones come back by ticket, each
+    /// after 0.1 to 1 second and however many others are on their way; `resumed` tells how that went.
+    #[arg(long, conflicts_with_all = ["resume", "verify_only"])]
+    pub(crate) storm: bool,
 }
 
 #[derive(Args, Debug)]
@@ -179,6 +186,12 @@ impl Mode {
         if phones < 2 || !phones.is_multiple_of(2) || phones > PHONE_COUNT_MAX {
             return Err(format!("--phones {phones}, allowed: an even number from 2 to {PHONE_COUNT_MAX}"));
         }
+        if !common.first.is_multiple_of(2) || common.first > PHONE_COUNT_MAX {
+            return Err(format!(
+                "--first {}, allowed: an even number from 0 to {PHONE_COUNT_MAX}",
+                common.first
+            ));
+        }
         if common.body > body_bytes_max {
             return Err(format!(
                 "--body {}, allowed: 0 to {body_bytes_max}, which a frame holds",
@@ -220,6 +233,7 @@ mod tests {
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
             "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --progress 0.2",
             "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
+            "tern-load idle --phone 127.0.0.1:1 --phones 10 --first 20 --hold 4 --storm",
             "tern-load flap --phone 127.0.0.1:1 --phones 10000 --rate 2000 --flaps 50.5 --duration 9 --json",
             "tern-load offline --phone h:1 --phones 2 --messages 5 --body 1 --json --seed 3 --patience 5 --verify-only",
         ] {
@@ -245,6 +259,8 @@ mod tests {
             "tern-load flap --phone 127.0.0.1:1 --phones 2 --rate 5 --flaps 0 --duration 1",
             "tern-load flap --phone 127.0.0.1:1 --phones 2 --flaps 1 --duration 1",
             "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold 1 --progress 0",
+            "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold 1 --first 3",
+            "tern-load idle --phone 127.0.0.1:1 --phones 2 --hold 1 --resume --storm",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

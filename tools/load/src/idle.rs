@@ -2,10 +2,11 @@
 
 use crate::args::IdleArgs;
 use crate::clock::ns;
-use crate::fleet::Stage;
+use crate::fleet::{Counts, Fleet, Stage};
 use crate::logins::Logins;
 use crate::report::{Hold, Report, Resumed, tenths};
 use crate::session::{Over, Session, Which};
+use crate::usage::Sampler;
 use anyhow::Result;
 
 /// Runs it: the report, and whether the run is complete.
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
             cpu_system_us: usage.map(|used| used.cpu_system_us),
         });
     }
+    if complete && args.storm {
+        complete = storm(session, &mut report)?;
+    }
     report.delivered = session.crew.counts()?.sums.leftovers;
     report.server = session.server(login, None, 0);
     if let (Some(server), Some(before)) = (&mut report.server, rss_before) {
@@ -57,25 +61,57 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
 fn resume(session: &mut Session, report: &mut Report) -> Result<bool> {
     session.crew.each(|fleet| fleet.count_logins_anew())?;
     session.leave(Which::All)?;
-    let before = session.crew.counts()?;
-    let window = session.sample();
+    let window = Coming::start(session)?;
     let complete = session.log_in("resume", Which::All)?;
-    let usage = window.and_then(|window| window.finish());
-    let after = session.crew.counts()?;
-    let mut logins = Logins::default();
-    session.crew.each(|fleet| fleet.logins.clone())?.iter().for_each(|one| logins.add(one));
-    let mut found = Report::default();
-    logins.report(&mut found);
-    let cpu_us = usage.map(|used| used.cpu_user_us + used.cpu_system_us);
-    let login_count = after.logins - before.logins;
-    report.resumed = Some(Resumed {
-        by_ticket: after.resumed - before.resumed,
-        login_per_s: found.login_per_s,
-        login_p50_us: found.login_p50_us,
-        login_p99_us: found.login_p99_us,
-        server_cpu_us_per_login: cpu_us
-            .filter(|_| login_count > 0)
-            .map(|us| tenths(us as f64 / login_count as f64)),
-    });
+    report.resumed = Some(window.finish(session)?);
     Ok(complete)
+}
+
+/// All connections are dropped at once, and all phones come back. False if some did not make it.
+fn storm(session: &mut Session, report: &mut Report) -> Result<bool> {
+    session.crew.each(|fleet| fleet.count_logins_anew())?;
+    let window = Coming::start(session)?;
+    let start_ns = session.now_ns();
+    session.crew.each(Fleet::storm)?;
+    let over = session.run("storm", u64::MAX, Counts::settled)?;
+    let all_back_s = (session.now_ns() - start_ns) as f64 / 1e9;
+    session.crew.each(|fleet| fleet.logins.end_wave())?;
+    let is_back = over == Over::Done;
+    let all_back_s = is_back.then(|| (all_back_s * 100.0).round() / 100.0);
+    report.resumed = Some(Resumed { all_back_s, ..window.finish(session)? });
+    Ok(is_back)
+}
+
+/// What coming back costs the server, from here on.
+struct Coming {
+    before: Counts,
+    window: Option<Sampler>,
+}
+
+impl Coming {
+    fn start(session: &Session) -> Result<Self> {
+        Ok(Self { before: session.crew.counts()?, window: session.sample() })
+    }
+
+    fn finish(self, session: &Session) -> Result<Resumed> {
+        let usage = self.window.and_then(|window| window.finish());
+        let after = session.crew.counts()?;
+        let mut logins = Logins::default();
+        session.crew.each(|fleet| fleet.logins.clone())?.iter().for_each(|one| logins.add(one));
+        let mut found = Report::default();
+        logins.report(&mut found);
+        let cpu_us = usage.map(|used| used.cpu_user_us + used.cpu_system_us);
+        let login_count = after.logins - self.before.logins;
+        Ok(Resumed {
+            by_ticket: after.resumed - self.before.resumed,
+            login_per_s: found.login_per_s,
+            login_p50_us: found.login_p50_us,
+            login_p99_us: found.login_p99_us,
+            server_cpu_us_per_login: cpu_us
+                .filter(|_| login_count > 0)
+                .map(|us| tenths(us as f64 / login_count as f64)),
+            busy: after.busy_logins - self.before.busy_logins,
+            all_back_s: None,
+        })
+    }
 }

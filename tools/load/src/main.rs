@@ -65,6 +65,7 @@ fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
 
 fn manner(mode: &Mode) -> Manner {
     let (phones_per_source, keeps_tickets) = match mode {
+        Mode::Idle(args) if args.storm => (PHONES_PER_SOURCE_OF_FLAPS, true),
         Mode::Idle(args) => (PHONES_PER_SOURCE, args.resume),
         Mode::Pairs(_) | Mode::Offline(_) => (PHONES_PER_SOURCE, false),
         Mode::Flap(_) => (PHONES_PER_SOURCE_OF_FLAPS, true),

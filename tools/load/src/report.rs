@@ -61,6 +61,10 @@ pub(crate) struct Resumed {
     pub(crate) login_p50_us: Option<f64>,
     pub(crate) login_p99_us: Option<f64>,
     pub(crate) server_cpu_us_per_login: Option<f64>,
+    /// Logins that were told to come back later.
+    pub(crate) busy: u64,
+    /// `idle --storm`: from the drop until the last phone was back, seconds.
+    pub(crate) all_back_s: Option<f64>,
 }
 
 /// The whole line.

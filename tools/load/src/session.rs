@@ -115,11 +115,13 @@ impl Session {
         let mut crew = Crew::default();
         for first_phone in (0..common.phones).step_by(per_worker as usize) {
             let phone_count = per_worker.min(common.phones - first_phone);
-            let (keys, accounts) = members(common.seed, first_phone, phone_count, admin.as_ref())?;
+            let (keys, accounts) =
+                members(common.seed, common.first + first_phone, phone_count, admin.as_ref())?;
             let config = FleetConfig {
                 door,
                 server_key,
                 registers: admin.is_none(),
+                first_account: common.first,
                 first_phone,
                 phones_per_source: manner.phones_per_source,
                 keeps_tickets: manner.keeps_tickets,

@@ -75,8 +75,8 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
     report.lost = Some(lost);
     report.msgs_per_s = per_s(delivered_in_window, elapsed_ns);
     report.flaps = talk.flaps_per_s.map(|_| flap_count);
-    let by_ticket = session.crew.counts()?.resumed;
-    report.resumed = talk.flaps_per_s.map(|_| Resumed { by_ticket, ..Resumed::default() });
+    let Counts { resumed: by_ticket, busy_logins: busy, .. } = session.crew.counts()?;
+    report.resumed = talk.flaps_per_s.map(|_| Resumed { by_ticket, busy, ..Resumed::default() });
     let usage = traffic_window.and_then(|window| window.finish());
     report.server = session.server(login, usage, delivered_in_window);
     session.leave(Which::All)?;

@@ -33,6 +33,13 @@ impl Node {
         Self { child, phone, admin, _data: data }
     }
 
+    /// What the server tells of itself.
+    fn status(&self) -> Value {
+        let url = format!("http://{}/v1/status", self.admin);
+        let text = ureq::get(&url).call().expect("the admin endpoint").body_mut().read_to_string();
+        serde_json::from_str(&text.expect("text")).expect("JSON")
+    }
+
     fn load(&self, line: &str) -> (i32, Value) {
         let output = Command::new("prlimit")
             // So small that a ring holds only 40 phones: three workers.
@@ -82,6 +89,13 @@ fn idle_phones_are_held_and_flapping_ones_lose_nothing() {
     assert_eq!((code, report["logged_in"].as_u64()), (0, Some(100)));
     assert_eq!(report["resumed"]["by_ticket"], 100);
     assert!(report["resumed"]["login_per_s"].as_f64().unwrap() > 0.0);
+
+    // Other accounts than those above, and all of them gone and back at once.
+    let (code, report) = node.load("idle --phones 100 --first 200 --hold 0.2 --storm");
+    assert_eq!((code, report["logged_in"].as_u64()), (0, Some(100)));
+    assert_eq!(report["resumed"]["by_ticket"], 100);
+    assert!(report["resumed"]["all_back_s"].as_f64().unwrap() >= 0.1, "{report}");
+    assert_eq!(node.status()["totals"]["accounts_now"], 200);
 
     let (code, report) = node.load("flap --phones 100 --rate 1000 --flaps 40 --duration 3 --body 40");
     assert_eq!((code, report["lost"].as_u64()), (0, Some(0)));

@@ -185,7 +185,7 @@ fn an_account_has_at_most_sixteen_devices() {
 
 #[test]
 fn presence_is_told_to_who_watches_and_typing_to_who_is_there() {
-    let mut world = World::new(Limits::default());
+    let mut world = World::new(Limits { idle_ms: 3_600_000, ..Limits::default() });
     let mut ann = Phone::connect(&mut world, 1, "ann", 1);
     let mut bob = Phone::connect(&mut world, 3, "bob", 3);
     let (ann_id, bob_id) = (ann.account.unwrap(), bob.account.unwrap());
@@ -210,7 +210,7 @@ fn presence_is_told_to_who_watches_and_typing_to_who_is_there() {
     // A watch ends by itself.
     world.pass_ms(1);
     for _ in 0..601 {
-        world.now.wall_ms += 1_000;
+        world.now.mono_ns += 1_000_000_000;
         world.pass_ms(1);
     }
     ann.leave(&mut world);

@@ -150,6 +150,33 @@ fn a_lane_with_room_for_some_messages_is_asked_for_more() {
 }
 
 #[test]
+fn a_full_lane_asks_for_as_much_time_as_it_has_been_full() {
+    let limits = Limits { body_bytes: 1000, lane_bytes: 4300, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    let mut asked_ms = |world: &mut World, low: u64| {
+        ann.retry_ms = 0;
+        ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body: &[7; 1000] });
+        ann.exchange(world);
+        ann.retry_ms
+    };
+    for low in 1..=4 {
+        assert_eq!(asked_ms(&mut world, low), 0, "the lane has room for four");
+    }
+    assert!((4..=8).contains(&asked_ms(&mut world, 5)), "a lane empties within a few turns");
+    assert!((4..=8).contains(&asked_ms(&mut world, 6)), "and who waits behind need not wait longer");
+    world.pass_ms(100);
+    assert!((100..=200).contains(&asked_ms(&mut world, 5)));
+    world.pass_ms(10_000);
+    assert!((500..=1000).contains(&asked_ms(&mut world, 5)), "its home is stuck: as for anything else");
+    let to = tern_protocol::ids::ShardId(1);
+    world.step(Input::LaneRoom { to, lane: tern_core::io::Lane::Bulk, room_bytes: 1100 });
+    assert_eq!(asked_ms(&mut world, 5), 0);
+    assert!((4..=8).contains(&asked_ms(&mut world, 6)), "it is full anew");
+}
+
+#[test]
 fn ids_of_a_full_segment_fit_the_smallest_commits() {
     let limits = Limits { body_bytes: 64, commit_bytes: 64 + 8192, ..Limits::default() };
     let mut world = World::new(limits);

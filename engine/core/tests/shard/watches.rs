@@ -10,6 +10,9 @@ use tern_protocol::envelope::{Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, PresenceState};
 
+/// Phones outlast their watches.
+const IDLE_MS: u64 = 3_600_000;
+
 /// Accounts of another shard watch `to`, those with numbers from `first` on.
 fn watch(world: &mut World, to: AccountId, first: u64, count: u64) {
     let (_, there) = here_and_there();
@@ -46,7 +49,7 @@ fn phones(world: &mut World, count: u32) -> Vec<Phone> {
 
 /// A world with room for as few watches as may be, all of them taken, and phones of accounts that nobody watches.
 fn full() -> (World, (AccountId, String), Phone, Phone) {
-    let mut world = World::one_of(2, Limits { watch_count: 4096, ..Limits::default() });
+    let mut world = World::one_of(2, Limits { watch_count: 4096, idle_ms: IDLE_MS, ..Limits::default() });
     let mut all = phones(&mut world, 6);
     for phone in &all[..4] {
         watch(&mut world, phone.account.unwrap(), 0, 1024);
@@ -80,7 +83,7 @@ fn past_the_shards_limit_a_watch_is_answered_once_and_refused() {
     watch(&mut world, crowded.0, 0, 1024);
     assert_eq!(world.shard.counters().refused_watches, 1);
     // They end all by themselves, in accounts that nobody touches, and make room.
-    world.now.wall_ms += 601_000;
+    world.now.mono_ns += 601_000_000_000;
     world.pass_ms(3_000);
     assert_eq!(world.shard.counters().watches_now, 0);
     bob.say(&mut world, &ClientFrame::Watch { account });
@@ -101,7 +104,7 @@ fn an_account_that_is_removed_gives_its_watches_back() {
     bob.say(&mut world, &ClientFrame::Watch { account: ann.account.unwrap() });
     assert_eq!(bob.heard, [AVAILABLE]);
     // What is still to be looked at of the account that is gone does no harm.
-    world.now.wall_ms += 601_000;
+    world.now.mono_ns += 601_000_000_000;
     world.pass_ms(3_000);
     assert_eq!(world.shard.counters().watches_now, 0);
 }
@@ -119,4 +122,20 @@ fn past_an_accounts_limit_a_watch_is_refused_as_well() {
     assert_eq!(world.shard.counters().refused_watches, 1);
     bob.say(&mut world, &ClientFrame::Watch { account });
     assert_eq!(bob.heard, [AVAILABLE, AVAILABLE], "it watches already");
+}
+
+#[test]
+fn a_clock_that_is_set_ends_no_watch() {
+    let mut world = World::one_of(2, Limits { idle_ms: IDLE_MS, ..Limits::default() });
+    let mut all = phones(&mut world, 2);
+    let (mut bob, mut ann) = (all.pop().unwrap(), all.pop().unwrap());
+    bob.say(&mut world, &ClientFrame::Watch { account: ann.account.unwrap() });
+    world.now.wall_ms += 3_000_000;
+    world.pass_ms(1_500);
+    bob.heard.clear();
+    ann.say(&mut world, &ClientFrame::Presence { state: PresenceState::Away });
+    assert_eq!(told(&mut bob, &mut world), [Heard::Presence(PresenceState::Away)]);
+    world.now.mono_ns += 601_000_000_000;
+    world.pass_ms(1_500);
+    assert_eq!(world.shard.counters().watches_now, 0);
 }

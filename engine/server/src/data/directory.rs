@@ -93,6 +93,11 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Whether the directory was made, whatever became of it since.
+pub(crate) fn is_made(path: &Path) -> bool {
+    path.join(MANIFEST).exists()
+}
+
 /// The shards that a directory was made with, without opening it; none where there is no directory that can be read.
 pub(crate) fn shard_count_of(path: &Path) -> Option<u16> {
     let text = std::fs::read_to_string(path.join(MANIFEST)).ok()?;

@@ -16,6 +16,6 @@ mod manifest;
 mod secret;
 mod token;
 
-pub(crate) use directory::{DataDirectory, Wanted, shard_count_of};
+pub(crate) use directory::{DataDirectory, Wanted, is_made, shard_count_of};
 pub(crate) use secret::{from_hex, random, to_hex};
 pub(crate) use token::Token;

@@ -10,8 +10,6 @@ use tern_protocol::phone::client::{Client, ClientConfig};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_ring::Slot;
 
-/// Logins under way at once.
-const LOGIN_WINDOW_COUNT: u64 = 64;
 /// A login that takes longer is tried again.
 const LOGIN_LIMIT_NS: u64 = 8_000_000_000;
 /// Looking at every phone, whether it is silent, takes at most so many seconds; a phone pings as much earlier than it
@@ -46,7 +44,7 @@ impl Fleet {
     }
 
     pub(super) fn start_logins(&mut self) {
-        while self.counts.in_stage(Stage::LoggingIn) < LOGIN_WINDOW_COUNT
+        while self.counts.in_stage(Stage::LoggingIn) < self.login_window_count
             && let Some(phone) = self.login_queue.pop_front()
         {
             if self.phones[phone as usize].stage == Stage::Waiting {
@@ -76,7 +74,7 @@ impl Fleet {
         self.logins.attempt(state.connect_ns);
         let key = key_of(phone, state.attempt);
         self.timers.set(state.connect_ns + LOGIN_LIMIT_NS, Alarm::LoginTooLong, key);
-        let source = source(self.config.door, self.config.first_phone + phone, self.config.phones_per_source);
+        let source = source(self.config.door, self.account_number(phone), self.config.phones_per_source);
         if let Err(error) = self.ring.connect(self.config.door, source, key) {
             eprintln!("tern-load: {}: no socket: {error}", self.name(phone));
             self.lose(phone, None);
@@ -85,7 +83,12 @@ impl Fleet {
 
     /// The name of a phone's account.
     pub(super) fn name(&self, phone: u32) -> String {
-        name(self.config.first_phone + phone)
+        name(self.account_number(phone))
+    }
+
+    /// The number in the name of a phone's account.
+    fn account_number(&self, phone: u32) -> u32 {
+        self.config.first_account + self.config.first_phone + phone
     }
 
     pub(super) fn connected(&mut self, slot: Slot, key: u64) {
@@ -119,7 +122,11 @@ impl Fleet {
             return self.refused(phone, text);
         }
         match signals.retry_ms {
-            Some(retry_ms) => self.lose(phone, Some(retry_ms)),
+            Some(retry_ms) => {
+                let was_busy = retry_ms > 0 && self.phones[phone as usize].stage == Stage::LoggingIn;
+                self.counts.busy_logins += u64::from(was_busy);
+                self.lose(phone, Some(retry_ms));
+            }
             None => self.mark(phone),
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     /// Connections that were dropped on purpose.
     pub(crate) flaps: u64,
+    /// Logins that were told to come back later.
+    pub(crate) busy_logins: u64,
     /// Keep-alives that were sent, and their answers.
     pub(crate) pings: u64,
     pub(crate) pongs: u64,
@@ -57,6 +59,7 @@ impl AddAssign for Counts {
         self.resumed += other.resumed;
         self.lost += other.lost;
         self.flaps += other.flaps;
+        self.busy_logins += other.busy_logins;
         self.pings += other.pings;
         self.pongs += other.pongs;
         self.sums += other.sums;

@@ -48,6 +48,17 @@ impl Fleet {
         }
     }
 
+    /// Drops the connections of all who are online, at once; they come back without waiting for each other.
+    pub(crate) fn storm(&mut self) {
+        self.login_window_count = u64::MAX;
+        for phone in 0..self.phones.len() as u32 {
+            if self.phones[phone as usize].stage == Stage::Online {
+                self.counts.flaps += 1;
+                self.flap(phone, phone.is_multiple_of(2));
+            }
+        }
+    }
+
     fn draw_online(&mut self) -> Option<u32> {
         let phone_count = self.phones.len() as u64;
         (0..DRAWS_MAX)

@@ -22,6 +22,8 @@ use tern_ring::{Config, Event, Ring, Waker};
 pub(crate) const SPARE_DESCRIPTOR_COUNT: u32 = 512;
 /// A schedule's messages wait this long for company: one system call for each would measure the generator.
 const SCHEDULE_GRAIN_NS: u64 = 200_000;
+/// Logins under way at once, but in a storm.
+const LOGIN_WINDOW_COUNT: u64 = 64;
 /// How often some of the phones are looked at, whether they are silent.
 pub(super) const KEEP_ALIVE_NS: u64 = 1_000_000_000;
 /// Receive buffers of a ring whose phones talk, and of one of many that mostly wait: sooner or later each is touched.
@@ -47,6 +49,8 @@ pub(crate) struct FleetConfig {
     pub(crate) server_key: Option<[u8; 32]>,
     /// Accounts that are not known yet are registered at the door.
     pub(crate) registers: bool,
+    /// The number of the whole fleet's first account.
+    pub(crate) first_account: u32,
     /// The number in the whole fleet of this ring's first phone; even.
     pub(crate) first_phone: u32,
     /// Phones that connect from one address of the loopback network, where the whole fleet has more than that.
@@ -73,6 +77,8 @@ pub(crate) struct Fleet {
     pub(crate) traffic: Traffic,
     pub(crate) flaps: Option<Flaps>,
     pub(crate) logins: Logins,
+    /// Logins under way at once.
+    pub(super) login_window_count: u64,
     /// Phones in each stage, and other things that happened.
     pub(super) counts: Counts,
     /// As the server asked for at the last login.
@@ -115,6 +121,7 @@ impl Fleet {
             traffic: Traffic::Nothing,
             flaps: None,
             logins: Logins::default(),
+            login_window_count: LOGIN_WINDOW_COUNT,
             counts,
             keep_alive_s: u32::MAX,
             keep_alive_next: 0,

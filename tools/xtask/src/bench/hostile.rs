@@ -6,9 +6,9 @@
 //! server's own measure stands beside that of the phones: from a message's arrival to its `sent` tick.
 
 use super::floor::{Pace, Traffic, ratio};
+use super::measured::{Measured, grown, messages_in};
 use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
 use crate::affinity::spawn_on;
-use crate::buckets::{gained, quantile};
 use crate::node::{Load, Node, NodePlan};
 use crate::tree::binary;
 use anyhow::{Context, Result, bail};
@@ -38,25 +38,6 @@ const ATTACKS: [(&str, &[&str]); 6] = [
     ("records", &["protocol_errors"]),
     ("bodies", &["too_large"]),
 ];
-/// Every counter that an attack may touch, as `/v1/status` names them; `/metrics` has the same numbers.
-const COUNTERS: [&str; 15] = [
-    "accepted",
-    "logins",
-    "refused_connections",
-    "refused_address_connects",
-    "refused_address_handshakes",
-    "deferred_handshakes",
-    "refused_handshakes",
-    "handshakes_failed",
-    "protocol_errors",
-    "timeouts",
-    "tickets_refused",
-    "too_large",
-    "floods",
-    "refused_memory",
-    "refused_busy",
-];
-
 /// One run with a fresh server.
 pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     if seconds < SECONDS_MIN {
@@ -85,17 +66,6 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     Ok(Value::Object(result))
 }
 
-/// One measurement.
-struct Measured {
-    /// The generator's report.
-    phones: Value,
-    /// The attackers' report, if there were any.
-    attackers: Value,
-    /// The server's status when the phones began to talk, and at the end.
-    before: Value,
-    after: Value,
-}
-
 /// The attackers begin when the phones talk.
 fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<Measured> {
     let silent = messages_in(&node.get("/v1/status")?);
@@ -116,11 +86,7 @@ fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<Measur
     let attackers = attackers.map_or(Ok(Value::Null), Attackers::finish)?;
     // What a shard counts is told a moment later.
     std::thread::sleep(Duration::from_millis(200));
-    Ok(Measured { phones, attackers, before, after: node.get("/v1/status")? })
-}
-
-fn messages_in(status: &Value) -> Option<u64> {
-    status["totals"]["messages_in"].as_u64()
+    Ok(Measured { phones, others: attackers, before, after: node.get("/v1/status")? })
 }
 
 /// The program `hostile`; killed when dropped.
@@ -149,45 +115,6 @@ impl Drop for Attackers {
     }
 }
 
-/// The counters that grew, and by how much.
-fn grown(before: &Value, after: &Value) -> Value {
-    let grown = COUNTERS.iter().filter_map(|name| {
-        let of = |status: &Value| status["totals"][*name].as_u64();
-        let gain = of(after)?.saturating_sub(of(before)?);
-        (gain > 0).then(|| ((*name).to_string(), json!(gain)))
-    });
-    Value::Object(grown.collect())
-}
-
-impl Measured {
-    /// Latency counts from the scheduled time to the delivery.
-    fn p99_us(&self) -> Option<f64> {
-        self.phones["latency_us"]["p99"].as_f64()
-    }
-
-    /// From a message's arrival in the server to its `sent` tick; microseconds.
-    fn in_server_us(&self, part: f64) -> Option<f64> {
-        let numbers = |list: &Value| -> Vec<u64> {
-            list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
-        };
-        let sent = |status: &Value| numbers(&status["shards"][0]["latency"]["sent"]);
-        let bounds_ns = numbers(&self.after["latency_bounds_ns"]);
-        let ns = quantile(&bounds_ns, &gained(&sent(&self.before), &sent(&self.after)), part)?;
-        Some((ns / 100.0).round() / 10.0)
-    }
-
-    /// What is told of the phones that are not hostile.
-    fn to_json(&self) -> Value {
-        json!({
-            "latency_us": self.phones["latency_us"],
-            "tick_latency_us": self.phones["tick_latency_us"],
-            "in_server_us": { "p50": self.in_server_us(0.5), "p99": self.in_server_us(0.99) },
-            "msgs_per_s": self.phones["msgs_per_s"],
-            "server": self.phones["server"],
-        })
-    }
-}
-
 fn compare(quiet: &Measured, attacked: &Measured, counted: Value) -> Value {
     json!({
         "p99_ratio": ratio(attacked.p99_us(), quiet.p99_us()),
@@ -195,7 +122,7 @@ fn compare(quiet: &Measured, attacked: &Measured, counted: Value) -> Value {
         "quiet": quiet.to_json(),
         "under_attack": attacked.to_json(),
         "counted": counted,
-        "attack": attacked.attackers,
+        "attack": attacked.others,
     })
 }
 
@@ -220,21 +147,14 @@ fn line(attack: &str, found: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::measured::COUNTERS;
+    use super::super::measured::tests::status;
     use super::*;
-
-    /// One shard with bounds at 100 and 200 us: all of its messages took between the two, or the first so many less.
-    fn status(timeouts: u64, fast: u64, slow: u64) -> Value {
-        json!({
-            "totals": { "timeouts": timeouts, "floods": 2, "mesh_in": timeouts },
-            "latency_bounds_ns": [100_000, 200_000],
-            "shards": [{ "latency": { "sent": [fast, slow, 0] } }],
-        })
-    }
 
     fn measured(p99: f64, slow: u64) -> Measured {
         Measured {
             phones: json!({ "latency_us": { "p50": 1.0, "p99": p99, "max": 9.0 }, "phones": 4 }),
-            attackers: json!({ "begun_per_s": 7.0 }),
+            others: json!({ "begun_per_s": 7.0 }),
             before: status(1, 5, 5),
             after: status(4, 5 + 99, 5 + slow),
         }
@@ -244,7 +164,6 @@ mod tests {
     fn compares_the_phones_that_are_not_hostile() {
         let (quiet, attacked) = (measured(200.0, 1), measured(300.0, 101));
         let counted = grown(&attacked.before, &attacked.after);
-        assert_eq!(counted, json!({ "timeouts": 3 }), "only what grew");
         let found = compare(&quiet, &attacked, counted);
         assert_eq!((&found["p99_ratio"], &found["in_server_p99_ratio"]), (&json!(1.5), &json!(1.98)));
         assert_eq!(

@@ -78,7 +78,7 @@ fn hold(phones: u32, shards: u16, seconds: u32) -> Result<Value> {
     // Long patience: with a million phones the kernel has moments in which nothing moves.
     let options = ["--phones", &count, "--hold", &hold, "--patience", "60"].map(String::from);
     let load = Load::start(&node, None, "idle", &options)?;
-    wait_for_logins(&node, phones)?;
+    wait_for_logins(&node, u64::from(phones))?;
     // The middle of the hold: what the logins needed is given back, and all are still here.
     std::thread::sleep(Duration::from_secs(u64::from(seconds)) / 2);
     let (now, generator) = (Memory::now()?, rss_bytes(load.id())?);
@@ -107,11 +107,12 @@ fn hold(phones: u32, shards: u16, seconds: u32) -> Result<Value> {
     }))
 }
 
-fn wait_for_logins(node: &Node, phones: u32) -> Result<()> {
-    let deadline = Instant::now() + LOGIN_WAIT * phones + Duration::from_secs(60);
-    while node.get("/v1/process")?["logins"].as_u64().context("logins")? < u64::from(phones) {
+/// Until the server has seen so many logins.
+pub(super) fn wait_for_logins(node: &Node, logins: u64) -> Result<()> {
+    let deadline = Instant::now() + LOGIN_WAIT.mul_f64(logins as f64) + Duration::from_secs(60);
+    while node.get("/v1/process")?["logins"].as_u64().context("logins")? < logins {
         if Instant::now() > deadline {
-            bail!("{phones} phones did not log in in time");
+            bail!("{logins} phones did not log in in time");
         }
         std::thread::sleep(Duration::from_millis(200));
     }

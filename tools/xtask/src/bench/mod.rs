@@ -5,12 +5,14 @@ mod floor;
 mod hostile;
 mod idle;
 mod logins;
+mod measured;
 mod micro;
 mod offline;
 mod paced;
 mod pairs;
 mod recovery;
 mod shards;
+mod storm;
 
 use crate::tree::{build, root};
 use crate::{median, tree};
@@ -32,7 +34,7 @@ pub(crate) struct BenchArgs {
     /// Seconds of traffic, where the measurement has a duration.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Phones of `idle`, `flap` and `hostile`; 1000000 makes the documented million of `idle`.
+    /// Phones of `idle`, `flap`, `hostile` and `storm`; 1000000 makes the documented million of `idle`.
     #[arg(long)]
     phones: Option<u32>,
 }
@@ -58,6 +60,8 @@ enum Name {
     Idle,
     /// 10,000 phones, 2,000 messages per second, with and without 100 dropped connections per second.
     Flap,
+    /// 10,000 phones dropped at once, which come back by ticket while 1,000 others talk.
+    Storm,
     /// Start after SIGKILL with 500,000 messages in the log.
     Recovery,
     /// 1,000 phones, 2,000 messages per second, quiet and under attack: connect flood, garbage, half prefaces, forged
@@ -89,6 +93,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
         Name::Recovery => &recovery::run,
         Name::Idle => &|seconds| idle::run(args.phones, seconds),
         Name::Flap => &|seconds| flap::run(args.phones, seconds),
+        Name::Storm => &|seconds| storm::run(args.phones, seconds),
         Name::Hostile => &|seconds| hostile::run(args.phones, seconds),
     };
     let mut runs = Vec::new();

@@ -1,6 +1,7 @@
 //! The container image: made of the package's files and the libraries that they load, with no other image below it, so
 //! that nothing has to be fetched; then taken apart and served from.
 
+use super::container;
 use super::root::Root;
 use super::serving::Serving;
 use crate::tree::{binary, output_of, root as tree, run, works};
@@ -14,7 +15,8 @@ use std::process::Command;
 const FILES: [&str; 3] = ["/usr/bin/tern", "/usr/bin/tern-ctl", "/etc/tern/tern.toml"];
 /// Whom the image runs as; has no name anywhere else.
 const USER: &str = "7322:7322";
-const TAG: &str = "localhost/tern:latest";
+/// Its name.
+pub(super) const TAG: &str = "localhost/tern:latest";
 
 /// Makes the image beside the package and tries it. Where there is no podman, that is said.
 pub(super) fn image(package: &Path) -> Result<()> {
@@ -30,6 +32,7 @@ pub(super) fn image(package: &Path) -> Result<()> {
     run(build.args(["--tag", TAG, "--file"]).args([&file, &context]))?;
     check_settings(&store)?;
     serve_from(&store)?;
+    container::under_runtime(&store)?;
     let archive = package.with_file_name("tern-image.tar");
     if archive.exists() {
         fs::remove_file(&archive)?;
@@ -87,7 +90,7 @@ fn paths(list: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Images of this run only: the user's own stay what they are.
-struct Store {
+pub(super) struct Store {
     directory: tempfile::TempDir,
 }
 
@@ -96,7 +99,8 @@ impl Store {
         Ok(Self { directory: tempfile::tempdir().context("a temporary directory")? })
     }
 
-    fn podman(&self, words: &[&str]) -> Command {
+    /// A call of podman on them.
+    pub(super) fn podman(&self, words: &[&str]) -> Command {
         let at = self.directory.path();
         let mut command = Command::new("podman");
         command.args(["--storage-driver", "vfs", "--root"]).arg(at.join("images"));

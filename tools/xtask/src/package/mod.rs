@@ -1,9 +1,12 @@
 //! `cargo xtask package`: builds the Debian package and lives through it: installed, started as the unit says, logged in
 //! to, stopped, removed. All in a throw-away root: nothing of this system is touched, and no root rights are needed.
-//! Then a container image is made of it, and served from.
+//! Where there is root, a systemd of its own lives through that once more. Then a container image is made of it, and
+//! served from.
 
 mod calls;
+mod container;
 mod image;
+mod live;
 mod root;
 mod serving;
 mod unit;
@@ -61,6 +64,7 @@ pub(crate) fn package(args: &PackageArgs) -> Result<()> {
     install_package(&root, &package)?;
     serve(&root, &unit, false)?;
     remove(&root, &before)?;
+    live::live(&package)?;
     image::image(&package)?;
     println!(
         "package: built, installed, served, removed in {} s: {}",

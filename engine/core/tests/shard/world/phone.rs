@@ -38,6 +38,8 @@ pub(crate) struct Phone {
     pub(crate) heard: Vec<Heard>,
     /// The last ticket that it was given.
     pub(crate) ticket: Option<Ticket>,
+    /// What the last `busy` asked it to wait, milliseconds.
+    pub(crate) retry_ms: u32,
 }
 
 impl Phone {
@@ -73,7 +75,7 @@ impl Phone {
             partition_hint: None,
             seed: [slot as u8 ^ 0x55; 32],
         });
-        Self { slot, client, account: None, heard: Vec::new(), ticket: None }
+        Self { slot, client, account: None, heard: Vec::new(), ticket: None, retry_ms: 0 }
     }
 
     /// Says and hears what a login takes.
@@ -101,6 +103,7 @@ impl Phone {
     pub(crate) fn hear(&mut self, world: &mut World) {
         let bytes = world.sent.remove(&self.slot).unwrap_or_default();
         let (heard, account, last_ticket) = (&mut self.heard, &mut self.account, &mut self.ticket);
+        let last_retry_ms = &mut self.retry_ms;
         let mut note = |event: Event<'_>| match event {
             Event::Welcome { account: id, .. } => *account = Some(id),
             Event::Frame(frame) => match frame {
@@ -112,7 +115,10 @@ impl Phone {
                     heard.push(Heard::Delivered { number, id: id.0 })
                 }
                 ServerFrame::Drained => heard.push(Heard::Drained),
-                ServerFrame::Busy { id, .. } => heard.push(Heard::Busy(id.0)),
+                ServerFrame::Busy { id, retry_ms } => {
+                    *last_retry_ms = retry_ms;
+                    heard.push(Heard::Busy(id.0));
+                }
                 ServerFrame::Expired { id } => heard.push(Heard::Expired(id.0)),
                 ServerFrame::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
                 ServerFrame::Error { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
