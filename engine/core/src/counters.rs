@@ -69,6 +69,7 @@ pub const FAMILIES: &[(&str, &str)] = &[
         "Ticks by kind: sent to the sender's device, delivered and confirmed by the sender's home, or read.",
     ),
     ("log_segments", "Log segments by state."),
+    ("ephemeral_dropped", "Presence, watches and typing that were dropped, by where there was no room."),
 ];
 
 define_counters! {
@@ -95,8 +96,10 @@ define_counters! {
     devices_added,
     /// Devices revoked by phones.
     devices_revoked,
-    /// Presence and typing dropped for want of room.
-    ephemeral_dropped,
+    /// Presence, watches and typing dropped because they would have taken more than a quarter of a lane, or it was full.
+    ephemeral_dropped as ephemeral_dropped { at = "lane" },
+    /// Presence and typing dropped because their phone did not read, or memory for edges was short.
+    ephemeral_unread as ephemeral_dropped { at = "edge" },
     /// Watches refused: an account had as many as it may (1,024), or the shard.
     refused_watches as limit_hits { limit = "watch_count" },
     /// Watches now, ended ones included until they are forgotten.

@@ -228,7 +228,8 @@ impl Shard {
         let chores = Some(self.next_chores_ns);
         let owed = self.owed.front().map(|owed| owed.0);
         let commit = self.writer.next_deadline();
-        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores]
+        let watches = self.watches.next_deadline();
+        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores, watches]
             .into_iter()
             .flatten()
             .min()
@@ -289,13 +290,14 @@ impl Shard {
             self.next_chores_ns = now.mono_ns + CHORES_NS;
             self.do_chores(now, out);
         }
+        self.tell_changes(now);
         self.work_through_loopback(now);
         self.try_commit(now, out);
         self.work_through_loopback(now);
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if self.edges.has_handshakes() || !self.leaving.is_empty() {
+        if self.edges.has_handshakes() || !self.leaving.is_empty() || self.watches.has_more() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.
