@@ -140,6 +140,10 @@ define_counters! {
     too_large as limit_hits { limit = "body_bytes" },
     /// Retries older than the dedup horizon.
     refused_expired,
+    /// Messages whose id is of a time that is yet to come, by more than five minutes.
+    refused_ahead,
+    /// Hours of message ids forgotten early, and messages refused because those of the present take all the memory.
+    ids_full as limit_hits { limit = "dedup_count" },
     /// Messages for no account.
     refused_unknown,
     /// Messages that expired unfetched.

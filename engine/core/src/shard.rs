@@ -339,6 +339,7 @@ impl Shard {
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
+        self.counters.ids_full = self.dedup.hit_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
         self.counters.lane_full = self.router.full_count;
