@@ -198,8 +198,10 @@ define_counters! {
     handshakes_failed,
     /// Connections ended because they sent too many frames or bytes.
     floods as limit_hits { limit = "connection_frames_per_s" },
-    /// Messages refused with busy because their account sends too many.
+    /// Messages refused with busy, and read ticks passed over, because their account sends too many.
     refused_account_rate as limit_hits { limit = "account_messages_per_s" },
+    /// Watches, typing, lookups and changes of devices refused because their account asks too much.
+    refused_asks as limit_hits { limit = "account_asks_per_s" },
     /// Connections ended because the shard's memory for edges or sessions was used up.
     refused_memory as limit_hits { limit = "edge_bytes" },
     /// Bytes of buffers that edges hold now.

@@ -12,7 +12,8 @@
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
 //! | half a record, frames behind a send | `edge_backlog_bytes` each, `edge_bytes` in all | ended |
 //! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
-//! | messages of an account | `account_messages_*` | `busy` for the message |
+//! | messages and read ticks of an account | `account_messages_*` | `busy` for the message; the tick comes again |
+//! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
 //! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
@@ -103,11 +104,17 @@ pub struct Limits {
     pub connection_bytes_per_s: u32,
     /// Bytes from one connection at once.
     pub connection_bytes_burst: u32,
-    /// Messages per second from one account, all its devices together; 0 for any number. Past it a message is refused
-    /// with `busy`, and its stream goes on from there.
+    /// Messages and read ticks per second from one account, all its devices together; 0 for any number. Past it a message
+    /// is refused with `busy`, and its stream goes on from there; a read tick is passed over, and its phone says it again
+    /// after a minute without an answer.
     pub account_messages_per_s: u32,
-    /// Messages from one account at once.
+    /// Messages and read ticks from one account at once.
     pub account_messages_burst: u32,
+    /// Watches, typing, lookups, and lists and changes of devices per second from one account; 0 for any number. Past it
+    /// watches and changes are refused, typing is dropped, and a lookup gets no answer: its phone asks again after 30 s.
+    pub account_asks_per_s: u32,
+    /// The same from one account at once.
+    pub account_asks_burst: u32,
     /// Connects per second from one address, for the whole node (each shard has its share, since the kernel spreads
     /// connections over them); 0 for any number. Past it a connection is closed before anything is kept of it.
     pub address_connects_per_s: u32,
@@ -179,6 +186,8 @@ impl Default for Limits {
             connection_bytes_burst: 64 << 20,
             account_messages_per_s: 2_000,
             account_messages_burst: 20_000,
+            account_asks_per_s: 500,
+            account_asks_burst: 5_000,
             address_connects_per_s: 200,
             address_connects_burst: 4_000,
             address_handshakes_per_s: 100,
@@ -274,6 +283,7 @@ impl Limits {
         let rates = [
             ("connection_frames_burst", self.connection_frames_per_s, self.connection_frames_burst),
             ("account_messages_burst", self.account_messages_per_s, self.account_messages_burst),
+            ("account_asks_burst", self.account_asks_per_s, self.account_asks_burst),
             ("address_connects_burst", self.address_connects_per_s, self.address_connects_burst),
             ("address_handshakes_burst", self.address_handshakes_per_s, self.address_handshakes_burst),
         ];

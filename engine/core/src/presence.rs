@@ -96,7 +96,7 @@ impl Presence {
 }
 
 impl Shard {
-    /// The phone says how present it is.
+    /// The phone says how present it is. However often it does: that costs nobody anything, see [`REST_NS`].
     pub(crate) fn session_presence(&mut self, id: SessionId, state: PresenceState) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if replace(&mut session.presence, state) != state {
@@ -109,14 +109,23 @@ impl Shard {
     pub(crate) fn session_watch(&mut self, now: Now, id: SessionId, account: AccountId) {
         let Some(session) = self.sessions.get(id) else { return };
         let ends = Ends { to: account, from: session.account_id, device: session.device };
-        self.cast_ephemeral(now, Kind::Watch, ends, 0);
+        let (conn, own) = (session.conn, session.account);
+        if self.may_ask(now, own) {
+            self.cast_ephemeral(now, Kind::Watch, ends, 0);
+        } else {
+            let retry_ms = self.watch_retry_ms();
+            self.say_ephemeral(conn, &ServerFrame::WatchRefused { account, retry_ms });
+        }
     }
 
     /// The phone's owner is typing, or has stopped.
     pub(crate) fn session_typing(&mut self, now: Now, id: SessionId, to: AccountId, on: bool) {
         let Some(session) = self.sessions.get(id) else { return };
         let ends = Ends { to, from: session.account_id, device: session.device };
-        self.cast_ephemeral(now, Kind::Typing, ends, u64::from(on));
+        let own = session.account;
+        if self.may_ask(now, own) {
+            self.cast_ephemeral(now, Kind::Typing, ends, u64::from(on));
+        }
     }
 
     /// Whether it found room; what does not is dropped.
@@ -304,9 +313,14 @@ impl Shard {
         let account = envelope.from();
         self.say_to_device(index, place, &ServerFrame::Presence { account, state, seen_s });
         if envelope.seq().0 & REFUSED != 0 {
-            let retry_ms = WATCH_RETRY_MS + self.rng.next_u32() % WATCH_RETRY_MS;
+            let retry_ms = self.watch_retry_ms();
             self.say_to_device(index, place, &ServerFrame::WatchRefused { account, retry_ms });
         }
+    }
+
+    /// When one who was refused may ask again.
+    fn watch_retry_ms(&mut self) -> u32 {
+        WATCH_RETRY_MS + self.rng.next_u32() % WATCH_RETRY_MS
     }
 
     /// Someone types to an account of this shard: all its devices that are there hear of it.

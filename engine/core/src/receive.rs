@@ -402,7 +402,7 @@ impl Shard {
                 ClientFrame::Presence { state } => self.session_presence(session, state),
                 ClientFrame::Typing { to, on } => self.session_typing(now, session, to, on),
                 ClientFrame::Watch { account } => self.session_watch(now, session, account),
-                ClientFrame::Devices => self.tell_devices((session, conn)),
+                ClientFrame::Devices => self.session_devices(session),
                 ClientFrame::AddDevice { key } => self.session_add_device(session, key),
                 ClientFrame::RevokeDevice { device } => self.session_revoke_device(session, device),
                 ClientFrame::Goodbye => self.hang_up(conn),

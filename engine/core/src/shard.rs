@@ -3,7 +3,7 @@
 
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
-use crate::admission::Rates;
+use crate::admission::{Asking, Rates};
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
@@ -103,6 +103,7 @@ pub struct Shard {
 
     pub(crate) addresses: Addresses,
     pub(crate) rates: Rates,
+    pub(crate) asking: Asking,
     pub(crate) edges: Edges,
     pub(crate) ready_keys: ReadyKeys,
     pub(crate) hand_overs: HandOvers,
@@ -163,6 +164,7 @@ impl Shard {
             rng,
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
             rates: Rates::new(&limits),
+            asking: Asking::new(&limits, hash),
             edges: Edges::new(&limits),
             ready_keys: ReadyKeys::new(&limits),
             hand_overs: HandOvers::default(),

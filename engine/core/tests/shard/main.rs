@@ -1,6 +1,7 @@
 //! The core from outside: one shard, the real client, a perfect network and disk.
 
 mod allocation;
+mod budgets;
 mod clocks;
 mod ephemeral;
 mod floods;
