@@ -4,6 +4,7 @@
 use crate::account::{AccountIndex, SeededHash};
 use crate::addresses::Act;
 use crate::bucket::{Bucket, Rate};
+use crate::counters::Counters;
 use crate::edge::State;
 use crate::io::{ConnId, Now};
 use crate::limits::Limits;
@@ -177,10 +178,10 @@ impl Shard {
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }
 
-    /// Ends an edge that sends too much: it may come back later.
-    pub(crate) fn end_flood(&mut self, conn: ConnId) {
+    /// Ends an edge that sends too much of what the counter counts: it may come back later.
+    pub(crate) fn end_flood(&mut self, conn: ConnId, counter: fn(&mut Counters) -> &mut u64) {
         if !self.is_closing(conn) {
-            self.counters.floods += 1;
+            *counter(&mut self.counters) += 1;
             let retry_ms = self.busy_ms();
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
         }

@@ -351,8 +351,10 @@ impl Shard {
     /// A socket was accepted.
     pub(crate) fn accepted(&mut self, now: Now, slot: u32, peer: Option<SocketAddr>, out: &mut Outputs) {
         self.counters.accepted += 1;
-        if self.edges.open_count() >= self.config.limits.connection_count as usize || self.draining {
-            self.counters.refused_connections += 1;
+        let is_full = self.edges.open_count() >= self.config.limits.connection_count as usize;
+        if is_full || self.draining {
+            self.counters.refused_draining += u64::from(self.draining);
+            self.counters.refused_connections += u64::from(!self.draining);
             out.push(Output::CloseSlot(slot));
             return;
         }
@@ -406,13 +408,17 @@ impl Shard {
             }
             return;
         }
-        if matches!(edge.state, State::Adopted(_) | State::Dismissed) && silent_until_ns > now.mono_ns {
+        let is_adopted = matches!(edge.state, State::Adopted(_) | State::Dismissed);
+        if is_adopted && silent_until_ns > now.mono_ns {
             edge.timer = self.wheel.set(silent_until_ns, payload);
             return;
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
         self.counters.timeouts += 1;
+        self.counters.idle_timeouts += u64::from(is_adopted);
+        self.counters.login_timeouts += u64::from(!is_adopted);
+        self.count_unproven(conn);
         self.goodbye(conn, GoodbyeReason::Idle, 0);
     }
 
@@ -486,6 +492,7 @@ impl Shard {
 
     /// The other end is gone.
     pub(crate) fn ended(&mut self, conn: ConnId) {
+        self.count_unproven(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             if let Some(opening) = &mut edge.opening {
                 opening.raw_out.clear();

@@ -200,6 +200,8 @@ impl Shard {
         if self.refusals.len() < self.config.limits.refusal_count as usize || self.refusals.contains_key(&key)
         {
             self.refusals.entry(key).or_insert(Refusal::new(id, session, now.mono_ns));
+        } else {
+            self.counters.refusals_full += 1;
         }
     }
 

@@ -56,7 +56,8 @@ pub struct Limits {
     pub connection_count: u32,
     /// Milliseconds from accept to the first transport frame.
     pub login_ms: u64,
-    /// Milliseconds without a whole record from the phone before it is given up; phones ping every 240 s.
+    /// Milliseconds without a whole record from the phone before it is given up; phones are told to ping after four
+    /// fifths of it, and after 240 s at most.
     pub idle_ms: u64,
     /// Milliseconds that one half of a hand-over waits for the other.
     pub hand_over_ms: u64,
@@ -228,7 +229,7 @@ impl Limits {
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
             ("login_ms", self.login_ms >= 100, "at least 100"),
-            ("idle_ms", self.idle_ms >= 1_000, "at least 1000"),
+            ("idle_ms", self.idle_ms >= 2_000, "at least 2000"),
             ("hand_over_ms", self.hand_over_ms >= 10, "at least 10"),
             (
                 "edge_backlog_bytes",

@@ -327,7 +327,7 @@ impl Shard {
     fn pass_over(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !core::mem::replace(&mut session.is_full, true) {
-            self.counters.refused_memory += 1;
+            self.counters.unanswered_full += 1;
         }
         self.send_away_if_full(id);
     }

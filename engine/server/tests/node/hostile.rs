@@ -218,7 +218,7 @@ fn half_records_that_fill_the_memory_end_those_who_hold_them() {
 
 #[test]
 fn a_connection_whose_other_end_says_nothing_more_is_given_up() {
-    let node = node(2, "[limits]\nidle_ms = 1000");
+    let node = node(2, "[limits]\nidle_ms = 2000");
     let mut gone = Phone::log_in(node.phone, "eve", 5, &Way::default());
     node.wait_for("tern_timeouts_total", 1);
     let heard = gone.listen(Duration::from_secs(5));
