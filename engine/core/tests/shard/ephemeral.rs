@@ -18,7 +18,7 @@ fn id(low: u64) -> u64 {
 }
 
 /// Accounts of another shard watch `to`.
-fn watched_from_afar(world: &mut World, to: AccountId, count: u64) {
+pub(crate) fn watched_from_afar(world: &mut World, to: AccountId, count: u64) {
     let (_, there) = here_and_there();
     let mut envelopes = Vec::new();
     for number in 0..count {

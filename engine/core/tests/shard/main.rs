@@ -7,6 +7,7 @@ mod ephemeral;
 mod floods;
 mod hostile;
 mod journey;
+mod limits;
 mod measures;
 mod proxied;
 mod ready_keys;
