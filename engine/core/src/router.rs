@@ -333,6 +333,42 @@ mod tests {
         assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "now the lane is full");
     }
 
+    fn typing() -> Parts<'static> {
+        Parts { kind: Kind::Typing, from_name: "", ..parts(b"") }
+    }
+
+    #[test]
+    fn what_may_be_dropped_takes_a_quarter_of_a_lane_and_asks_for_room_again() {
+        let mut router = router(1024);
+        let mut out = Outputs::default();
+        let cast = |router: &mut Router| router.cast_ephemeral(ShardId(1), &typing());
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 4, "256 bytes, each 56");
+        assert_eq!((router.full_count, router.dropped_count), (0, 0));
+        router.flush(&mut out);
+        let wants = |out: &Outputs| out.list.iter().any(|output| matches!(output, Output::WantRoom { .. }));
+        assert!(wants(&out), "three quarters are free, and still it asks");
+        assert!(!cast(&mut router), "they may all be in the lane still");
+        // Two of them are: the shard knows only how much is.
+        router.set_room(ShardId(1), Lane::Bulk, 1024 - 2 * 56);
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 2);
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[7; 100])), "messages have room");
+        out.clear();
+        router.flush(&mut out);
+        assert!(!cast(&mut router));
+        router.set_room(ShardId(1), Lane::Bulk, 1024);
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 4);
+    }
+
+    #[test]
+    fn what_a_shard_casts_to_itself_of_it_is_bounded_in_a_turn() {
+        let mut router = router(1024);
+        let mut count = || (0..10_000).filter(|_| router.cast_ephemeral(ShardId(0), &typing())).count();
+        assert_eq!((count(), count()), (OWN_EPHEMERAL_BYTES / 56, 0));
+        router.flush(&mut Outputs::default());
+        assert!(router.cast_ephemeral(ShardId(0), &typing()));
+        assert!(router.cast(ShardId(0), Lane::Bulk, &parts(b"x")));
+    }
+
     #[test]
     fn what_is_for_this_shard_comes_back_at_once() {
         let mut router = router(800);
