@@ -129,9 +129,9 @@ impl Dedup {
     pub(crate) fn insert_new(&mut self, hour: u32, hash: IdHash) {
         let index = self.find(hour).unwrap_or_else(|index| {
             // As large as the hour before it: growing copies a table, in one go.
-            let is_now = hour.abs_diff(self.present_hour) <= 1;
+            let is_now = hour.abs_diff(Self::hour(self.present_s)) <= 1;
             let before = index.checked_sub(1).filter(|_| is_now).and_then(|before| self.hours.get(before));
-            let count = before.map_or(0, |before| before.hashes.len());
+            let count = before.map_or(0, |before| before.hashes.len()).min(self.count_max);
             self.hours.insert(index, Hour { hour, hashes: HashTable::with_capacity(count) });
             index
         });
