@@ -114,7 +114,7 @@ fn loopback_is_limited_where_the_setting_says_so() {
     let node = node(1, config);
     let mut sockets: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
-    node.wait_for("tern_refused_address_connects_total", 150);
+    node.wait_for("tern_accepted_total", 200);
     let refused = node.metric("tern_refused_address_connects_total");
     wait_closed(&mut sockets, refused as usize);
 }
