@@ -441,12 +441,6 @@ impl Shard {
         }
     }
 
-    /// Likewise what may be dropped: presence and typing never end an edge.
-    pub(crate) fn say_ephemeral(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
-        let is_said = self.edges.say_ephemeral(conn, frame);
-        self.counters.ephemeral_unread += u64::from(!is_said);
-    }
-
     /// Ends an edge with an error that says what the client did wrong.
     pub(crate) fn refuse(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
         self.counters.protocol_errors += 1;

@@ -2,7 +2,7 @@
 
 use crate::account::AccountIndex;
 use crate::home::Ends;
-use crate::io::Now;
+use crate::io::{ConnId, Now};
 use crate::session::SessionId;
 use crate::shard::Shard;
 use alloc::boxed::Box;
@@ -330,6 +330,12 @@ impl Shard {
         for place in 0..DEVICES_MAX {
             self.say_to_device(index, place, &frame);
         }
+    }
+
+    /// Appends what may be dropped to what an edge says: presence and typing never end one.
+    fn say_ephemeral(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
+        let is_said = self.edges.say_ephemeral(conn, frame);
+        self.counters.ephemeral_unread += u64::from(!is_said);
     }
 
     fn say_to_device(&mut self, index: AccountIndex, place: usize, frame: &ServerFrame<'_>) {
