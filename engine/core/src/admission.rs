@@ -1,15 +1,17 @@
 //! Who gets in, and how fast: connects and handshakes by address, handshakes by turn, frames, bytes and messages by
 //! token bucket. Whoever is too fast is told when to come back; the others do not notice.
 
-use crate::account::AccountIndex;
+use crate::account::{AccountIndex, SeededHash};
 use crate::addresses::Act;
 use crate::bucket::{Bucket, Rate};
+use crate::counters::Counters;
 use crate::edge::State;
 use crate::io::{ConnId, Now};
 use crate::limits::Limits;
 use crate::receive::Next;
 use crate::shard::Shard;
 use core::net::SocketAddr;
+use hashbrown::HashMap;
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
 use tern_protocol::phone::record::{self, RecordKind};
 use tern_protocol::phone::server::busy_refusal;
@@ -49,6 +51,39 @@ impl Meter {
     /// Counts a frame. False if it is one too many.
     pub(crate) fn may_say_one_more(&mut self, rates: &Rates, now: Now) -> bool {
         self.frames.take(rates.frames, now.mono_ns, 1)
+    }
+}
+
+/// What accounts may still ask for beside messages. Few ask at a time, and a bucket that is full again is as good as
+/// none: idle accounts cost nothing here.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    buckets: HashMap<AccountIndex, Bucket, SeededHash>,
+    rate: Rate,
+    /// At so many, full ones are looked for: when they have doubled since the last time.
+    look_at_count: usize,
+}
+
+/// Buckets below which nobody looks for full ones.
+const LOOK_AT_COUNT_MIN: usize = 1024;
+
+impl Asking {
+    pub(crate) fn new(limits: &Limits, hash: SeededHash) -> Self {
+        Self {
+            buckets: HashMap::with_hasher(hash),
+            rate: Rate::new(limits.account_asks_per_s, limits.account_asks_burst),
+            look_at_count: LOOK_AT_COUNT_MIN,
+        }
+    }
+
+    /// Counts something that an account asks for. False if it was one too many.
+    pub(crate) fn may(&mut self, account: AccountIndex, now_ns: u64) -> bool {
+        if self.buckets.len() >= self.look_at_count {
+            self.buckets.retain(|_, bucket| bucket.full_at_ns() > now_ns);
+            self.look_at_count = (2 * self.buckets.len()).max(LOOK_AT_COUNT_MIN);
+            self.buckets.shrink_to(self.look_at_count);
+        }
+        self.buckets.entry(account).or_default().take(self.rate, now_ns, 1)
     }
 }
 
@@ -143,21 +178,28 @@ impl Shard {
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
     }
 
-    /// Ends an edge that sends too much: it may come back later.
-    pub(crate) fn end_flood(&mut self, conn: ConnId) {
+    /// Ends an edge that sends too much of what the counter counts: it may come back later.
+    pub(crate) fn end_flood(&mut self, conn: ConnId, counter: fn(&mut Counters) -> &mut u64) {
         if !self.is_closing(conn) {
-            self.counters.floods += 1;
+            *counter(&mut self.counters) += 1;
             let retry_ms = self.busy_ms();
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
         }
     }
 
-    /// Counts a message of an account. False if it sends too many: this one is refused.
+    /// Counts a message or a read tick of an account. False if it sends too many: this one is refused.
     pub(crate) fn may_send(&mut self, now: Now, account: AccountIndex) -> bool {
         let rate = self.rates.messages;
         let Some(account) = self.accounts.get_mut(account) else { return false };
         let may = account.sending.take(rate, now.mono_ns, 1);
         self.counters.refused_account_rate += u64::from(!may);
+        may
+    }
+
+    /// Counts what an account asks for beside messages. False if it asks too much: this one is refused or dropped.
+    pub(crate) fn may_ask(&mut self, now: Now, account: AccountIndex) -> bool {
+        let may = self.asking.may(account, now.mono_ns);
+        self.counters.refused_asks += u64::from(!may);
         may
     }
 
@@ -172,5 +214,25 @@ impl Shard {
 
     fn is_closing(&mut self, conn: ConnId) -> bool {
         self.edges.get_mut(conn).is_none_or(|edge| matches!(edge.state, State::Closing { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_that_stopped_asking_are_forgotten() {
+        let limits = Limits { account_asks_per_s: 10, account_asks_burst: 2, ..Limits::default() };
+        let mut asking = Asking::new(&limits, SeededHash(1, 2));
+        for second in 0..20 {
+            for n in 0..1_000 {
+                let account = AccountIndex(second * 1_000 + n);
+                let now_ns = u64::from(second) * 1_000_000_000;
+                assert!((0..2).all(|_| asking.may(account, now_ns)));
+                assert!(!asking.may(account, now_ns));
+            }
+            assert!(asking.buckets.len() <= 2_000, "{}", asking.buckets.len());
+        }
     }
 }

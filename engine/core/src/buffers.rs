@@ -13,6 +13,8 @@ pub(crate) struct Buffers {
     pub(crate) tail: Vec<u8>,
     /// Whole frames that wait for the end of the turn and for the last send.
     pub(crate) plain_out: Vec<u8>,
+    /// What of `plain_out` may be dropped: presence and typing.
+    pub(crate) ephemeral_bytes: usize,
     /// Frames that came behind `Start` while a ticket is being used up.
     pub(crate) ahead: Vec<u8>,
     /// What they were counted as, bytes.
@@ -33,6 +35,7 @@ impl Buffers {
     /// What was to be said is said. The tail may need the buffers on: a large one does not stay with it.
     pub(crate) fn said(&mut self) {
         self.plain_out.clear();
+        self.ephemeral_bytes = 0;
         if self.plain_out.capacity() > POOLED_BYTES_MAX {
             self.plain_out = Vec::new();
         }
@@ -79,6 +82,7 @@ impl Pool {
             self.held_bytes += bytes;
             buffers.tail.clear();
             buffers.plain_out.clear();
+            buffers.ephemeral_bytes = 0;
             buffers.ahead.clear();
             self.free.push(buffers);
         }

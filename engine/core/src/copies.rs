@@ -2,7 +2,7 @@
 //! goes on, so that a `sent` tick means that they are safe as well.
 
 use crate::account::AccountIndex;
-use crate::dedup::Dedup;
+use crate::dedup::{Age, Dedup};
 use crate::io::Now;
 use crate::shard::Shard;
 use core::mem::take;
@@ -18,7 +18,7 @@ impl Shard {
         let has_others = self.accounts.get(index).is_some_and(|account| account.devices().nth(1).is_some());
         let now_s = (now.wall_ms / 1000) as u32;
         // Of an id from outside the horizon nobody knows; the recipient's home says so to the sender.
-        if !has_others || !self.dedup.is_within(message.id.unix_s(), now_s) {
+        if !has_others || self.dedup.age(message.id.unix_s(), now_s) != Age::Known {
             return true;
         }
         let copy = Parts {

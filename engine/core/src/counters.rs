@@ -69,6 +69,7 @@ pub const FAMILIES: &[(&str, &str)] = &[
         "Ticks by kind: sent to the sender's device, delivered and confirmed by the sender's home, or read.",
     ),
     ("log_segments", "Log segments by state."),
+    ("ephemeral_dropped", "Presence, watches and typing that were dropped, by where there was no room."),
 ];
 
 define_counters! {
@@ -77,16 +78,21 @@ define_counters! {
 
     /// Sockets accepted.
     accepted,
-    /// Sockets refused: the shard is full or draining.
+    /// Sockets refused because the shard has as many as it may.
     refused_connections as limit_hits { limit = "connection_count" },
+    /// Sockets refused because the shard drains.
+    refused_draining,
     /// Sockets of this shard now.
     connections_now,
     /// Sessions now.
     sessions_now,
     /// Logins that reached their first transport frame.
     logins,
-    /// Logins refused: unknown account, wrong key, replay.
+    /// Logins refused: unknown account, wrong key, name taken, registration closed.
     logins_refused,
+    /// Logins that were welcomed and whose first record never came or did not decrypt: replayed handshakes, or phones
+    /// whose connection broke.
+    logins_unproven,
     /// Logins by resume ticket, among the logins.
     logins_by_ticket,
     /// Resume tickets refused: forged, used up, too old, or of a revoked device.
@@ -95,14 +101,18 @@ define_counters! {
     devices_added,
     /// Devices revoked by phones.
     devices_revoked,
-    /// Presence and typing dropped for want of room.
-    ephemeral_dropped,
+    /// Presence, watches and typing dropped because they would have taken more than a quarter of a lane, or it was full.
+    ephemeral_dropped as ephemeral_dropped { at = "lane" },
+    /// Presence and typing dropped because their phone did not read, or memory for edges was short.
+    ephemeral_unread as ephemeral_dropped { at = "edge" },
     /// Watches refused: an account had as many as it may (1,024), or the shard.
     refused_watches as limit_hits { limit = "watch_count" },
     /// Watches now, ended ones included until they are forgotten.
     watches_now,
     /// Sessions replaced by a newer login of the same device.
     sessions_replaced,
+    /// Accounts not made because the shard has as many as it may.
+    accounts_full as limit_hits { limit = "account_count" },
     /// Accounts made.
     accounts_created,
     /// Accounts now.
@@ -113,6 +123,10 @@ define_counters! {
     taken_over,
     /// Hand-overs refused or timed out.
     hand_over_failures,
+    /// Halves of hand-overs given up because too many waited.
+    hand_overs_full as limit_hits { limit = "hand_over_count" },
+    /// Halves of hand-overs given up because the other one did not come in time.
+    hand_overs_late as limit_hits { limit = "hand_over_ms" },
     /// Messages that phones sent.
     messages_in,
     /// Messages appended to a mailbox.
@@ -129,7 +143,7 @@ define_counters! {
     mailbox_full as limit_hits { limit = "mailbox_count" },
     /// Messages refused because the shard's memory for mail was full.
     memory_full as limit_hits { limit = "mail_bytes" },
-    /// Messages refused because the log had no segment left.
+    /// Messages and accounts refused because the log had no segment left.
     drive_full as limit_hits { limit = "segment_count" },
     /// Messages refused because a lane to another shard was full.
     lane_full as limit_hits { limit = "lane_bytes" },
@@ -137,6 +151,10 @@ define_counters! {
     too_large as limit_hits { limit = "body_bytes" },
     /// Retries older than the dedup horizon.
     refused_expired,
+    /// Messages whose id is of a time that is yet to come, by more than five minutes.
+    refused_ahead,
+    /// Hours of message ids forgotten early, and messages refused because those of the present take all the memory.
+    ids_full as limit_hits { limit = "dedup_count" },
     /// Messages for no account.
     refused_unknown,
     /// Messages that expired unfetched.
@@ -171,6 +189,10 @@ define_counters! {
     protocol_errors,
     /// Connections ended because a deadline passed.
     timeouts,
+    /// Connections ended because they did not log in in time, among the timeouts.
+    login_timeouts as limit_hits { limit = "login_ms" },
+    /// Connections ended because their phone was silent for too long, among the timeouts.
+    idle_timeouts as limit_hits { limit = "idle_ms" },
     /// Connections ended because their phone did not read.
     slow_readers as limit_hits { limit = "edge_backlog_bytes" },
     /// Connections closed at once because their address connects too often.
@@ -189,12 +211,20 @@ define_counters! {
     deferred_now as handshakes_waiting,
     /// Handshakes that failed: not a Noise message for this server, a replayed third message, a malformed login.
     handshakes_failed,
-    /// Connections ended because they sent too many frames or bytes.
+    /// Connections ended because they sent too many bytes.
+    byte_floods as limit_hits { limit = "connection_bytes_per_s" },
+    /// Connections ended because they sent too many frames.
     floods as limit_hits { limit = "connection_frames_per_s" },
-    /// Messages refused with busy because their account sends too many.
+    /// Messages refused with busy, and read ticks passed over, because their account sends too many.
     refused_account_rate as limit_hits { limit = "account_messages_per_s" },
-    /// Connections ended because the shard's memory for edges or sessions was used up.
+    /// Watches, typing, lookups and changes of devices refused because their account asks too much.
+    refused_asks as limit_hits { limit = "account_asks_per_s" },
+    /// Connections ended because the shard's memory for edges was used up.
     refused_memory as limit_hits { limit = "edge_bytes" },
+    /// Connections ended because they had too many messages without an answer.
+    unanswered_full as limit_hits { limit = "unanswered_count" },
+    /// Refused streams that are not kept in order because the shard remembers as many as it may.
+    refusals_full as limit_hits { limit = "refusal_count" },
     /// Bytes of buffers that edges hold now.
     edge_bytes_now,
     /// Phones whose keys are kept expanded.

@@ -1,7 +1,9 @@
 //! Which message ids a home has seen: keyed hashes, by the hour in which the sender made the id.
 //!
-//! Memory is bounded twice: an hour is dropped when it leaves the horizon, and earlier when there are too many ids;
-//! the horizon is then shorter, and an older retry is answered `expired`, never taken for new.
+//! Memory is bounded: an hour is dropped when it leaves the horizon, and earlier when there are too many ids; the
+//! horizon is then shorter, and an older retry is answered `expired`, never taken for new. What is being sent and tried
+//! again now is never dropped: if it alone takes all that there is, new messages are refused as busy until it is older.
+//! Ids from the future are not taken, so that nobody can fill hours that are yet to come.
 
 use crate::account::SeededHash;
 use alloc::collections::VecDeque;
@@ -11,6 +13,23 @@ use tern_protocol::ids::{AccountId, MessageId};
 use tern_storage::mailbox::EntryKind;
 
 const HOUR_S: u32 = 3600;
+/// How far ahead of the server's clock an id may be, seconds: a client reads that clock in `Welcome`.
+const AHEAD_S: u32 = 300;
+/// For how long nothing is dropped, seconds: what was sent within it may still be tried again by a live connection.
+const LIVE_S: u32 = 600;
+/// The hours that may not be dropped may take so many times the limit.
+const LIVE_FACTOR: usize = 4;
+
+/// What a home may say of an id by its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Age {
+    /// It is known whether it was seen.
+    Known,
+    /// It may have been seen and forgotten.
+    Old,
+    /// Its time is yet to come: it is taken only if it was taken before, by a clock that was ahead.
+    Ahead,
+}
 
 /// The hash of one id: keyed for the data directory, so that the log can hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +51,12 @@ pub(crate) struct Dedup {
     horizon_s: u32,
     /// Ids of this hour and older ones were dropped for want of memory.
     dropped_hour: u32,
-    /// The hour in which the last rotation was.
-    present_hour: u32,
+    /// When the last rotation was, seconds of Unix time.
+    present_s: u32,
+    /// Ids of hours that are yet to come: from a log that was written by a clock that was ahead. Counted at rotations.
+    ahead_count: usize,
+    /// Times that an hour was dropped or a message refused for want of memory.
+    pub(crate) hit_count: u64,
 }
 
 impl Dedup {
@@ -47,7 +70,9 @@ impl Dedup {
             count_max,
             horizon_s: u32::try_from(horizon_ms / 1000).unwrap_or(u32::MAX),
             dropped_hour: 0,
-            present_hour: 0,
+            present_s: 0,
+            ahead_count: 0,
+            hit_count: 0,
         }
     }
 
@@ -72,9 +97,20 @@ impl Dedup {
         made_s / HOUR_S
     }
 
-    /// Whether an id made at `made_s` is one of which it is known whether it was seen.
-    pub(crate) fn is_within(&self, made_s: u32, now_s: u32) -> bool {
-        now_s.abs_diff(made_s) <= self.horizon_s && Self::hour(made_s) > self.dropped_hour
+    /// What is known of an id made at `made_s`.
+    pub(crate) fn age(&self, made_s: u32, now_s: u32) -> Age {
+        if made_s > now_s.saturating_add(AHEAD_S) {
+            Age::Ahead
+        } else if now_s.saturating_sub(made_s) <= self.horizon_s && Self::hour(made_s) > self.dropped_hour {
+            Age::Known
+        } else {
+            Age::Old
+        }
+    }
+
+    /// Whether no new id may be remembered: those of the present take all the memory that there is.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count - self.ahead_count >= self.count_max.saturating_mul(LIVE_FACTOR)
     }
 
     /// Whether the id was seen.
@@ -93,41 +129,54 @@ impl Dedup {
     pub(crate) fn insert_new(&mut self, hour: u32, hash: IdHash) {
         let index = self.find(hour).unwrap_or_else(|index| {
             // As large as the hour before it: growing copies a table, in one go.
-            let is_now = hour.abs_diff(self.present_hour) <= 1;
+            let is_now = hour.abs_diff(Self::hour(self.present_s)) <= 1;
             let before = index.checked_sub(1).filter(|_| is_now).and_then(|before| self.hours.get(before));
-            let count = before.map_or(0, |before| before.hashes.len());
+            let count = before.map_or(0, |before| before.hashes.len()).min(self.count_max);
             self.hours.insert(index, Hour { hour, hashes: HashTable::with_capacity(count) });
             index
         });
         self.hours[index].hashes.insert_unique(hash.0, hash.0, |h| *h);
         self.count += 1;
-        if self.count > self.count_max && self.may_drop() {
-            self.drop_oldest();
-        }
+        self.keep_to_limit();
     }
 
     /// Drops the hours that have left the horizon; returns the first hour that is kept.
     pub(crate) fn rotate(&mut self, now_s: u32) -> u32 {
         let first = Self::hour(now_s.saturating_sub(self.horizon_s));
-        self.present_hour = Self::hour(now_s);
+        self.present_s = now_s;
         while self.hours.front().is_some_and(|hour| hour.hour < first) {
             let gone = self.hours.pop_front().map_or(0, |hour| hour.hashes.len());
             self.count -= gone;
         }
+        // An hour that begins soon is the present: its first ids may come from now on.
+        let last = Self::hour(now_s.saturating_add(AHEAD_S));
+        let ahead = self.hours.iter().rev().take_while(|hour| hour.hour > last);
+        self.ahead_count = ahead.map(|hour| hour.hashes.len()).sum();
+        self.keep_to_limit();
         first
     }
 
-    /// The present hour and the one before hold what is being sent and tried again: dropping them would refuse live
-    /// traffic, and one phone whose clock is ahead would be enough. They may take four times the limit.
+    /// Drops what may be dropped of too many. Also when time has passed: nothing new comes while it is full.
+    fn keep_to_limit(&mut self) {
+        while self.count > self.count_max && self.may_drop() {
+            self.drop_oldest();
+        }
+    }
+
+    /// The present hour is never dropped, and the one before it only if memory is really short and it is over for long
+    /// enough: they hold what is being sent and tried again.
     fn may_drop(&self) -> bool {
-        let is_old = self.hours.front().is_some_and(|oldest| oldest.hour + 1 < self.present_hour);
-        self.hours.len() > 1 && (is_old || self.count > self.count_max.saturating_mul(4))
+        let Some(oldest) = self.hours.front() else { return false };
+        let over_s = oldest.hour.saturating_add(1).saturating_mul(HOUR_S);
+        let quiet_s = if self.is_full() { LIVE_S } else { HOUR_S };
+        over_s.saturating_add(quiet_s) <= self.present_s
     }
 
     fn drop_oldest(&mut self) {
         if let Some(hour) = self.hours.pop_front() {
             self.count -= hour.hashes.len();
             self.dropped_hour = self.dropped_hour.max(hour.hour);
+            self.hit_count += 1;
         }
     }
 
@@ -143,6 +192,8 @@ impl Dedup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
 
     fn dedup(count_max: usize) -> Dedup {
         Dedup::new([7; 16], 24 * 3_600_000, count_max)
@@ -158,7 +209,7 @@ mod tests {
         assert!(dedup.has(Dedup::hour(now_s), hash));
         dedup.rotate(now_s + 23 * HOUR_S);
         assert!(dedup.has(Dedup::hour(now_s), hash));
-        assert!(!dedup.is_within(now_s, now_s + 25 * HOUR_S));
+        assert_eq!(dedup.age(now_s, now_s + 25 * HOUR_S), Age::Old);
         dedup.rotate(now_s + 26 * HOUR_S);
         assert!(!dedup.has(Dedup::hour(now_s), hash));
         assert_eq!(dedup.count, 0);
@@ -173,10 +224,11 @@ mod tests {
         for n in 0..10 {
             dedup.insert(Dedup::hour(old_s), IdHash(n));
         }
-        assert!(dedup.is_within(old_s, now_s));
+        assert_eq!(dedup.age(old_s, now_s), Age::Known);
         dedup.insert(Dedup::hour(now_s), IdHash(99));
-        assert!(!dedup.is_within(old_s, now_s), "dropped ids must be refused, not taken for new");
+        assert_eq!(dedup.age(old_s, now_s), Age::Old, "dropped ids must be refused, not taken for new");
         assert!(dedup.has(Dedup::hour(now_s), IdHash(99)));
+        assert_eq!(dedup.hit_count, 1);
     }
 
     #[test]
@@ -188,11 +240,62 @@ mod tests {
             dedup.insert(Dedup::hour(now_s), IdHash(n));
         }
         dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(99));
-        assert!(dedup.is_within(now_s, now_s) && dedup.has(Dedup::hour(now_s), IdHash(7)));
+        assert_eq!(dedup.age(now_s, now_s), Age::Known);
         for n in 100..200 {
             dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(n));
         }
-        assert!(dedup.count <= 140, "four times the limit is the end, one hour's worth more");
+        assert!(dedup.has(Dedup::hour(now_s), IdHash(7)));
+        assert_eq!(dedup.age(now_s, now_s), Age::Known);
+        // Nobody but a log can put them there, and then they do not take the present's room.
+        assert_eq!(dedup.age(now_s + AHEAD_S, now_s), Age::Known);
+        assert_eq!(dedup.age(now_s + AHEAD_S + 1, now_s), Age::Ahead);
+        dedup.rotate(now_s + 1);
+        assert!(!dedup.is_full());
+    }
+
+    #[test]
+    fn the_hour_before_goes_when_it_is_quiet_and_memory_is_really_short() {
+        let mut dedup = dedup(10);
+        let hour_s = 500_000 * HOUR_S;
+        dedup.rotate(hour_s - 1);
+        (0..40).for_each(|n| dedup.insert(499_999, IdHash(n)));
+        assert!(dedup.is_full());
+        dedup.rotate(hour_s + LIVE_S - 1);
+        dedup.insert(500_000, IdHash(100));
+        assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S - 1), Age::Known, "still being tried again");
+        assert!(dedup.is_full());
+        dedup.rotate(hour_s + LIVE_S);
+        assert!(!dedup.is_full() && dedup.has(500_000, IdHash(100)));
+        assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S), Age::Old);
+    }
+
+    proptest! {
+        /// Whatever comes and however fast: the present never expires, memory is bounded, and what counts as known is
+        /// known.
+        #[test]
+        fn the_present_never_expires_and_memory_is_bounded(
+            steps in proptest::collection::vec((0_u32..2_000, -7_200_i64..4_000, 1_u64..30), 1..200),
+        ) {
+            let mut dedup = dedup(10);
+            let (mut now_s, mut next, mut taken) = (1_800_000_000, 0, Vec::new());
+            for (pause_s, made_s, count) in steps {
+                now_s += pause_s;
+                dedup.rotate(now_s);
+                let made_s = (i64::from(now_s) + made_s) as u32;
+                for _ in 0..count {
+                    if dedup.age(made_s, now_s) == Age::Known && !dedup.is_full() {
+                        next += 1;
+                        dedup.insert(Dedup::hour(made_s), IdHash(next));
+                        taken.push((made_s, IdHash(next)));
+                    }
+                }
+                prop_assert!(dedup.count <= 10 * LIVE_FACTOR);
+                prop_assert!([0, 1, LIVE_S - 1].iter().all(|ago_s| dedup.age(now_s - ago_s, now_s) == Age::Known));
+                let known = |id: &&(u32, IdHash)| dedup.age(id.0, now_s) == Age::Known;
+                let is_there = |id: &(u32, IdHash)| dedup.has(Dedup::hour(id.0), id.1);
+                prop_assert!(taken.iter().filter(known).all(is_there));
+            }
+        }
     }
 
     #[test]

@@ -44,6 +44,24 @@ pub(crate) struct Leaving {
 }
 
 impl Shard {
+    /// The phone asks for the devices of its account, or wants to change them. None if it does so too often.
+    fn asks_of_devices(&mut self, id: SessionId) -> Option<(ConnId, AccountIndex)> {
+        let session = self.sessions.get(id)?;
+        let (conn, index, now) = (session.conn, session.account, self.now);
+        if self.may_ask(now, index) {
+            return Some((conn, index));
+        }
+        self.say(conn, &ServerFrame::DevicesRefused { code: ErrorCode::Internal });
+        None
+    }
+
+    /// The phone asks which devices its account has.
+    pub(crate) fn session_devices(&mut self, id: SessionId) {
+        if let Some((conn, _)) = self.asks_of_devices(id) {
+            self.tell_devices((id, conn));
+        }
+    }
+
     /// Tells a phone the devices of its account as they are on stable storage, if it is still there.
     pub(crate) fn tell_devices(&mut self, (id, conn): Asker) {
         let Some(session) = self.sessions.get(id).filter(|session| session.conn == conn) else { return };
@@ -62,8 +80,7 @@ impl Shard {
 
     /// The phone adds a device to its account. Its mail begins now.
     pub(crate) fn session_add_device(&mut self, id: SessionId, key: [u8; 32]) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let (conn, index) = (session.conn, session.account);
+        let Some((conn, index)) = self.asks_of_devices(id) else { return };
         let asker = (id, conn);
         // Places before this one were given out before the device was there.
         let since = Seq(self.next_seq.0 - 1);
@@ -103,8 +120,7 @@ impl Shard {
 
     /// The phone takes a device off its account.
     pub(crate) fn session_revoke_device(&mut self, id: SessionId, device: DeviceId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let (conn, index) = (session.conn, session.account);
+        let Some((conn, index)) = self.asks_of_devices(id) else { return };
         // Unlike new mail it may use the last of the drive: it gives back more than it takes.
         let is_late = self.writer.log.is_full() || self.draining;
         let Some(account) = self.accounts.get(index) else { return };

@@ -150,6 +150,10 @@ pub(crate) struct Edges {
     open_count: usize,
 }
 
+/// Frames of presence and typing that may wait for the end of the turn, bytes: the answers to a thousand watches.
+const EPHEMERAL_BYTES_MAX: usize = 32 << 10;
+/// Those that may wait for a send to end, bytes: a phone that does not read is not to cost more.
+const EPHEMERAL_BACKLOG_BYTES_MAX: usize = 4 << 10;
 /// How long a closing edge waits for its peer to take what is still under way.
 const LAST_WORDS_NS: u64 = 1_000_000_000;
 
@@ -303,17 +307,43 @@ impl Edges {
     /// is above `backlog_bytes_max`, or memory is short and it holds more than its share behind a send.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>, backlog_bytes_max: usize) -> bool {
         let Some(edge) = self.get_mut(conn) else { return false };
-        let (waits, waiting_bytes) = (edge.sending, edge.plain_out().len());
-        let held_bytes = edge.buffers.as_ref().map_or(0, |buffers| buffers.held_bytes());
+        let waits = edge.sending;
+        // What may be dropped is never why something else finds no room. Buffers grow by doubling.
+        let (waiting_bytes, held_bytes) = edge.buffers.as_ref().map_or((0, 0), |buffers| {
+            let waiting_bytes = buffers.plain_out.len() - buffers.ephemeral_bytes;
+            (waiting_bytes, buffers.held_bytes().saturating_sub(2 * buffers.ephemeral_bytes))
+        });
         // What does not wait for a send is gone at the end of the turn.
         if waiting_bytes > backlog_bytes_max || waits && !self.share.fits(held_bytes, self.counted_bytes) {
             return false;
         }
-        let Some(buffers) = self.buffers(conn) else { return false };
+        self.add_frame(conn, frame).is_some()
+    }
+
+    /// Likewise, what may be dropped. False if as much of it waits as may, or memory is short.
+    pub(crate) fn say_ephemeral(&mut self, conn: ConnId, frame: &ServerFrame<'_>) -> bool {
+        let Some(edge) = self.get_mut(conn) else { return false };
+        let bytes_max = if edge.sending { EPHEMERAL_BACKLOG_BYTES_MAX } else { EPHEMERAL_BYTES_MAX };
+        let waiting_bytes = edge.buffers.as_ref().map_or(0, |buffers| buffers.ephemeral_bytes);
+        if waiting_bytes >= bytes_max || !self.share.has_plenty(self.counted_bytes) {
+            return false;
+        }
+        let added_bytes = self.add_frame(conn, frame);
+        if let Some(buffers) = self.buffers(conn) {
+            buffers.ephemeral_bytes += added_bytes.unwrap_or(0);
+        }
+        added_bytes.is_some()
+    }
+
+    /// Appends a frame; how many bytes it has.
+    fn add_frame(&mut self, conn: ConnId, frame: &ServerFrame<'_>) -> Option<usize> {
+        let buffers = self.buffers(conn)?;
+        let before = buffers.plain_out.len();
         frame.encode(&mut buffers.plain_out);
+        let bytes = buffers.plain_out.len() - before;
         self.recount(conn);
         self.mark_dirty(conn);
-        true
+        Some(bytes)
     }
 }
 
@@ -321,8 +351,10 @@ impl Shard {
     /// A socket was accepted.
     pub(crate) fn accepted(&mut self, now: Now, slot: u32, peer: Option<SocketAddr>, out: &mut Outputs) {
         self.counters.accepted += 1;
-        if self.edges.open_count() >= self.config.limits.connection_count as usize || self.draining {
-            self.counters.refused_connections += 1;
+        let is_full = self.edges.open_count() >= self.config.limits.connection_count as usize;
+        if is_full || self.draining {
+            self.counters.refused_draining += u64::from(self.draining);
+            self.counters.refused_connections += u64::from(!self.draining);
             out.push(Output::CloseSlot(slot));
             return;
         }
@@ -376,13 +408,17 @@ impl Shard {
             }
             return;
         }
-        if matches!(edge.state, State::Adopted(_) | State::Dismissed) && silent_until_ns > now.mono_ns {
+        let is_adopted = matches!(edge.state, State::Adopted(_) | State::Dismissed);
+        if is_adopted && silent_until_ns > now.mono_ns {
             edge.timer = self.wheel.set(silent_until_ns, payload);
             return;
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
         self.counters.timeouts += 1;
+        self.counters.idle_timeouts += u64::from(is_adopted);
+        self.counters.login_timeouts += u64::from(!is_adopted);
+        self.count_unproven(conn);
         self.goodbye(conn, GoodbyeReason::Idle, 0);
     }
 
@@ -450,12 +486,14 @@ impl Shard {
 
     /// The other end is gone.
     pub(crate) fn ended(&mut self, conn: ConnId) {
+        self.count_unproven(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             if let Some(opening) = &mut edge.opening {
                 opening.raw_out.clear();
             }
             if let Some(buffers) = &mut edge.buffers {
                 buffers.plain_out.clear();
+                buffers.ephemeral_bytes = 0;
             }
         }
         self.hang_up(conn);

@@ -92,6 +92,7 @@ impl Shard {
             (_, half) if self.hand_overs.waiting.len() >= self.config.limits.hand_over_count as usize => {
                 // The other half will not find it, and is given up in time.
                 self.counters.hand_over_failures += 1;
+                self.counters.hand_overs_full += 1;
                 if let Half::Socket(slot) = half {
                     out.push(Output::CloseSlot(slot));
                 }
@@ -107,6 +108,7 @@ impl Shard {
     pub(crate) fn expire_hand_overs(&mut self, now: Now, out: &mut Outputs) {
         while self.hand_overs.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.mono_ns) {
             self.counters.hand_over_failures += 1;
+            self.counters.hand_overs_late += 1;
             if let Some(Waiting { half: Half::Socket(slot), .. }) = self.hand_overs.waiting.pop_front() {
                 out.push(Output::CloseSlot(slot));
             }

@@ -2,7 +2,7 @@
 
 use crate::account::{Account, AccountIndex};
 use crate::commit::id_of;
-use crate::dedup::Dedup;
+use crate::dedup::{Age, Dedup};
 use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
@@ -132,7 +132,8 @@ impl Shard {
             self.cast_to(now, Kind::Unknown, 0, ends, id, 0);
             return;
         };
-        if !self.dedup.is_within(id.unix_s(), now_s) {
+        let age = self.dedup.age(id.unix_s(), now_s);
+        if age == Age::Old {
             self.counters.refused_expired += 1;
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
@@ -150,6 +151,11 @@ impl Shard {
             if !waits {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
             }
+            return;
+        }
+        if age == Age::Ahead {
+            self.counters.refused_ahead += 1;
+            self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
         if self.is_out_of_turn(now, key, id, session)
@@ -194,6 +200,8 @@ impl Shard {
         if self.refusals.len() < self.config.limits.refusal_count as usize || self.refusals.contains_key(&key)
         {
             self.refusals.entry(key).or_insert(Refusal::new(id, session, now.mono_ns));
+        } else {
+            self.counters.refusals_full += 1;
         }
     }
 
@@ -215,6 +223,7 @@ impl Shard {
             && (is_tick || !self.draining)
             // Ticks empty mailboxes, and so the drive: they may use the last of it.
             && (is_tick || !self.writer.log.is_low())
+            && (is_tick || !self.dedup.is_full())
             && self.cache.bytes_used() < limits.mail_bytes
     }
 
@@ -228,6 +237,8 @@ impl Shard {
             &mut self.counters.memory_full
         } else if self.writer.log.is_low() {
             &mut self.counters.drive_full
+        } else if self.dedup.is_full() {
+            &mut self.dedup.hit_count
         } else {
             return;
         };
@@ -299,7 +310,10 @@ impl Shard {
             return;
         }
         if self.has_room_for(index, kind) && self.append(now, index, envelope) {
-            self.dedup.insert_new(hour, hash);
+            // Without memory for its id the tick goes on all the same: at worst its sender hears it twice.
+            if !self.dedup.is_full() {
+                self.dedup.insert_new(hour, hash);
+            }
             self.counters.ticks_read += u64::from(kind == EntryKind::Read);
         }
     }

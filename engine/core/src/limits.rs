@@ -12,14 +12,17 @@
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
 //! | half a record, frames behind a send | `edge_backlog_bytes` each, `edge_bytes` in all | ended |
 //! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
-//! | messages of an account | `account_messages_*` | `busy` for the message |
+//! | messages and read ticks of an account | `account_messages_*` | `busy` for the message; the tick comes again |
+//! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
 //! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
 //! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
 //! | refused streams | `refusal_count` | newly refused ones are not kept in order |
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
-//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens |
+//! | changes of presence | one a second for each account, `step_budget` watchers a turn | told later, the last one always |
+//! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
+//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 4 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` for messages; `lane_backlog_bytes` more for control | `busy`; dropped and owed |
 //! | accounts | `account_count` | told to come back |
 //! | the log | `segment_count` | `busy` |
@@ -53,7 +56,8 @@ pub struct Limits {
     pub connection_count: u32,
     /// Milliseconds from accept to the first transport frame.
     pub login_ms: u64,
-    /// Milliseconds without a whole record from the phone before it is given up; phones ping every 240 s.
+    /// Milliseconds without a whole record from the phone before it is given up; phones are told to ping after four
+    /// fifths of it, and after 240 s at most.
     pub idle_ms: u64,
     /// Milliseconds that one half of a hand-over waits for the other.
     pub hand_over_ms: u64,
@@ -77,7 +81,8 @@ pub struct Limits {
     pub floor_delay_ms: u64,
     /// Milliseconds for which a home remembers message ids.
     pub dedup_horizon_ms: u64,
-    /// Message ids that a shard remembers; past it the horizon shortens.
+    /// Message ids that a shard remembers; past it the horizon shortens, but not below the present hour (and ten minutes
+    /// of the one before). If those alone come to four times as many, messages are refused with `busy`.
     pub dedup_count: usize,
     /// Milliseconds after which an unfetched message expires.
     pub expiry_ms: u64,
@@ -100,11 +105,17 @@ pub struct Limits {
     pub connection_bytes_per_s: u32,
     /// Bytes from one connection at once.
     pub connection_bytes_burst: u32,
-    /// Messages per second from one account, all its devices together; 0 for any number. Past it a message is refused
-    /// with `busy`, and its stream goes on from there.
+    /// Messages and read ticks per second from one account, all its devices together; 0 for any number. Past it a message
+    /// is refused with `busy`, and its stream goes on from there; a read tick is passed over, and its phone says it again
+    /// after a minute without an answer.
     pub account_messages_per_s: u32,
-    /// Messages from one account at once.
+    /// Messages and read ticks from one account at once.
     pub account_messages_burst: u32,
+    /// Watches, typing, lookups, and lists and changes of devices per second from one account; 0 for any number. Past it
+    /// watches and changes are refused, typing is dropped, and a lookup gets no answer: its phone asks again after 30 s.
+    pub account_asks_per_s: u32,
+    /// The same from one account at once.
+    pub account_asks_burst: u32,
     /// Connects per second from one address, for the whole node (each shard has its share, since the kernel spreads
     /// connections over them); 0 for any number. Past it a connection is closed before anything is kept of it.
     pub address_connects_per_s: u32,
@@ -176,6 +187,8 @@ impl Default for Limits {
             connection_bytes_burst: 64 << 20,
             account_messages_per_s: 2_000,
             account_messages_burst: 20_000,
+            account_asks_per_s: 500,
+            account_asks_burst: 5_000,
             address_connects_per_s: 200,
             address_connects_burst: 4_000,
             address_handshakes_per_s: 100,
@@ -216,7 +229,7 @@ impl Limits {
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
             ("login_ms", self.login_ms >= 100, "at least 100"),
-            ("idle_ms", self.idle_ms >= 1_000, "at least 1000"),
+            ("idle_ms", self.idle_ms >= 2_000, "at least 2000"),
             ("hand_over_ms", self.hand_over_ms >= 10, "at least 10"),
             (
                 "edge_backlog_bytes",
@@ -271,6 +284,7 @@ impl Limits {
         let rates = [
             ("connection_frames_burst", self.connection_frames_per_s, self.connection_frames_burst),
             ("account_messages_burst", self.account_messages_per_s, self.account_messages_burst),
+            ("account_asks_burst", self.account_asks_per_s, self.account_asks_burst),
             ("address_connects_burst", self.address_connects_per_s, self.address_connects_burst),
             ("address_handshakes_burst", self.address_handshakes_per_s, self.address_handshakes_burst),
         ];

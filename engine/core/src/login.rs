@@ -14,10 +14,17 @@ use tern_protocol::phone::server::KeyLogin;
 use tern_protocol::phone::valid_name;
 use tern_storage::mailbox::DEVICES_MAX;
 
-/// Seconds after which a silent phone should ping.
-const KEEP_ALIVE_S: u16 = 240;
+/// Seconds after which a silent phone should ping, at most.
+const KEEP_ALIVE_S_MAX: u64 = 240;
 /// Most accounts in one page of a listing.
 const PAGE_COUNT_MAX: u32 = 10_000;
+
+/// After how many silent seconds a phone should ping: a fifth of its patience is left for the ping to arrive.
+const fn keep_alive_s(idle_ms: u64) -> u16 {
+    let most_s = idle_ms / 1000 * 4 / 5;
+    // At least one: `idle_ms` is at least 2,000.
+    (if most_s < KEEP_ALIVE_S_MAX { most_s } else { KEEP_ALIVE_S_MAX }) as u16
+}
 
 impl Shard {
     /// An authenticated edge wants in; this shard is the home of its name.
@@ -113,13 +120,21 @@ impl Shard {
             account,
             device,
             time_ms: now.wall_ms,
-            keep_alive_s: KEEP_ALIVE_S,
+            keep_alive_s: keep_alive_s(limits.idle_ms),
             window: limits.window_count,
             body_bytes_max: limits.body_bytes as u32,
         };
         self.say(conn, &welcome);
         if bug!(self, replay_replaces) {
             self.replace_session(index, place);
+        }
+    }
+
+    /// A connection ends without having said what only its phone can say. If it was welcomed, its handshake may have
+    /// been somebody else's, played again.
+    pub(crate) fn count_unproven(&mut self, conn: ConnId) {
+        if self.edges.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Greeted(_))) {
+            self.counters.logins_unproven += 1;
         }
     }
 
@@ -162,8 +177,12 @@ impl Shard {
         if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
             return Created::BadKeys;
         }
-        let is_full = self.accounts.count() >= self.config.limits.account_count as usize;
-        if is_full || self.writer.log.is_low() {
+        if self.accounts.count() >= self.config.limits.account_count as usize {
+            self.counters.accounts_full += 1;
+            return Created::Full;
+        }
+        if self.writer.log.is_low() {
+            self.counters.drive_full += 1;
             return Created::Full;
         }
         let id = self.accounts.new_id(partition);
@@ -207,5 +226,23 @@ impl Shard {
                 mailbox_count: account.mailbox.len() as u32,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn who_pings_when_told_is_not_taken_for_silent() {
+        let is_allowed = |idle_ms| Limits { idle_ms, ..Limits::default() }.validate().is_ok();
+        let shortest_ms = (0..).find(|&idle_ms| is_allowed(idle_ms)).unwrap();
+        for idle_ms in (shortest_ms..10_000).chain([60_000, 299_999, 300_000, 600_000, u64::MAX]) {
+            let keep_alive_s = u64::from(keep_alive_s(idle_ms));
+            assert!((1..=KEEP_ALIVE_S_MAX).contains(&keep_alive_s), "{idle_ms}");
+            assert!(keep_alive_s * 1000 + idle_ms / 5 <= idle_ms, "{idle_ms}: {keep_alive_s} s");
+        }
+        assert_eq!((keep_alive_s(10_000), keep_alive_s(600_000)), (8, 240));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::account::AccountIndex;
 use crate::home::Ends;
-use crate::io::{Lane, Now};
+use crate::io::{ConnId, Now};
 use crate::session::SessionId;
 use crate::shard::Shard;
 use alloc::boxed::Box;
@@ -22,16 +22,24 @@ const WATCH_S: u32 = 600;
 pub(crate) const WATCHER_COUNT_MAX: usize = 1024;
 /// How long one who was refused shall wait at least, milliseconds; and up to as much again.
 const WATCH_RETRY_MS: u32 = 60_000;
+/// How long a change waits behind the one before it: however often a phone says something else, each watcher hears of
+/// its account once in this time, and the last state always.
+const REST_NS: u64 = 1_000_000_000;
 /// In the number of a `Presence` envelope: the watch that it answers was refused.
 const REFUSED: u64 = 1 << 40;
 
 #[derive(Clone, Copy, Debug)]
 struct Watcher {
     account: AccountId,
-    device: DeviceId,
     /// Monotonic seconds, as all times here but when an account was seen: no jump of the clock ends a watch, or keeps it.
     until_s: u32,
+    device: DeviceId,
+    /// What it was told last; none if that found no room.
+    knows: Option<PresenceState>,
 }
+
+const _: () =
+    assert!(size_of::<Watcher>() == 16, "a watch costs no more than before it knew what it was told");
 
 /// What an account's home knows of its presence beside the sessions.
 #[derive(Debug, Default)]
@@ -43,8 +51,8 @@ pub(crate) struct Presence {
 #[derive(Debug)]
 struct Watched {
     by: Vec<Watcher>,
-    /// What they know.
-    told: PresenceState,
+    /// Whether it stands in one of the queues of changes.
+    queued: bool,
     /// When to look for ended ones: the only entry of [`Watches::looks`] that counts, whatever else is there.
     look_s: u32,
 }
@@ -56,11 +64,28 @@ pub(crate) struct Watches {
     pub(crate) count: usize,
     /// When to look for ended ones next, and where, in order of time.
     looks: VecDeque<(u32, AccountIndex)>,
+    /// Accounts that may have changed, whose watchers are told now: a turn's budget of them in each turn.
+    changed: VecDeque<AccountIndex>,
+    /// Accounts whose watchers were told just now, and until when they are not told again, monotonic nanoseconds. A
+    /// watched account stands in one of these two queues, once, or in none.
+    resting: VecDeque<(u64, AccountIndex)>,
 }
 
 /// Monotonic seconds.
 const fn seconds(now: Now) -> u32 {
     (now.mono_ns / 1_000_000_000) as u32
+}
+
+impl Watches {
+    /// When a change may be told that waits for its time, monotonic nanoseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.resting.front().map(|resting| resting.0)
+    }
+
+    /// Whether changes are left for the next turn.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.changed.is_empty()
+    }
 }
 
 impl Presence {
@@ -71,7 +96,7 @@ impl Presence {
 }
 
 impl Shard {
-    /// The phone says how present it is.
+    /// The phone says how present it is. However often it does: that costs nobody anything, see [`REST_NS`].
     pub(crate) fn session_presence(&mut self, id: SessionId, state: PresenceState) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if replace(&mut session.presence, state) != state {
@@ -84,19 +109,28 @@ impl Shard {
     pub(crate) fn session_watch(&mut self, now: Now, id: SessionId, account: AccountId) {
         let Some(session) = self.sessions.get(id) else { return };
         let ends = Ends { to: account, from: session.account_id, device: session.device };
-        self.cast_ephemeral(now, Kind::Watch, ends, 0);
+        let (conn, own) = (session.conn, session.account);
+        if self.may_ask(now, own) {
+            self.cast_ephemeral(now, Kind::Watch, ends, 0);
+        } else {
+            let retry_ms = self.watch_retry_ms();
+            self.say_ephemeral(conn, &ServerFrame::WatchRefused { account, retry_ms });
+        }
     }
 
     /// The phone's owner is typing, or has stopped.
     pub(crate) fn session_typing(&mut self, now: Now, id: SessionId, to: AccountId, on: bool) {
         let Some(session) = self.sessions.get(id) else { return };
         let ends = Ends { to, from: session.account_id, device: session.device };
-        self.cast_ephemeral(now, Kind::Typing, ends, u64::from(on));
+        let own = session.account;
+        if self.may_ask(now, own) {
+            self.cast_ephemeral(now, Kind::Typing, ends, u64::from(on));
+        }
     }
 
-    /// With the messages, where what finds no room is dropped.
-    fn cast_ephemeral(&mut self, now: Now, kind: Kind, ends: Ends, seq: u64) {
-        let Some(home) = self.config.partitions.home_of(ends.to) else { return };
+    /// Whether it found room; what does not is dropped.
+    fn cast_ephemeral(&mut self, now: Now, kind: Kind, ends: Ends, seq: u64) -> bool {
+        let Some(home) = self.config.partitions.home_of(ends.to) else { return true };
         let parts = Parts {
             kind,
             flags: 0,
@@ -109,9 +143,9 @@ impl Shard {
             from_name: "",
             body: &[],
         };
-        if !self.router.cast(home, Lane::Bulk, &parts) {
-            self.counters.ephemeral_dropped += 1;
-        }
+        let is_cast = self.router.cast_ephemeral(home, &parts);
+        self.counters.ephemeral_dropped += u64::from(!is_cast);
+        is_cast
     }
 
     /// Someone wants to know how present an account of this shard is.
@@ -119,37 +153,48 @@ impl Shard {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
         let state = self.presence_of(index);
         let now_s = seconds(now);
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let (old, seen_s) = (account.presence.watched.take(), account.seen_s);
-        let is_new = old.is_none();
-        let look_s = now_s.saturating_add(WATCH_S);
-        let mut watched = old.unwrap_or_else(|| Box::new(Watched { by: Vec::new(), told: state, look_s }));
-        let watcher = Watcher {
+        let Some(account) = self.accounts.get(index) else { return };
+        let mut watcher = Watcher {
             account: envelope.from(),
             device: envelope.sender_device(),
             until_s: now_s.saturating_add(WATCH_S),
+            knows: Some(state),
         };
-        let before = watched.by.len();
-        watched.by.retain(|old| {
-            old.until_s > now_s && (old.account, old.device) != (watcher.account, watcher.device)
-        });
-        self.watches.count -= before - watched.by.len();
-        let has_room = watched.by.len() < WATCHER_COUNT_MAX
-            && self.watches.count < self.config.limits.watch_count as usize;
-        if has_room {
-            watched.by.push(watcher);
-            self.watches.count += 1;
-        } else {
-            self.counters.refused_watches += 1;
-        }
-        if !watched.by.is_empty() {
-            account.presence.watched = Some(watched);
-            if is_new {
-                self.watches.looks.push_back((look_s, index));
-            }
-        }
+        let seen_s = account.seen_s;
+        let has_room = self.has_room_for_watch(index, watcher, now_s);
         let refused = if has_room { 0 } else { REFUSED };
-        self.cast_presence(now, envelope.to(), watcher, state, seen_s, refused);
+        let is_told = self.cast_presence(now, envelope.to(), watcher, state, seen_s, refused);
+        if !has_room {
+            self.counters.refused_watches += 1;
+            return;
+        }
+        watcher.knows = watcher.knows.filter(|_| is_told);
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        if account.presence.watched.is_none() {
+            self.watches.looks.push_back((watcher.until_s, index));
+        }
+        let look_s = watcher.until_s;
+        let new = || Box::new(Watched { by: Vec::new(), queued: false, look_s });
+        account.presence.watched.get_or_insert_with(new).by.push(watcher);
+        self.watches.count += 1;
+        if !is_told {
+            self.tell_watchers_later(index);
+        }
+    }
+
+    /// Forgets an earlier watch of the same device, and those that have ended. Whether there is room for one more.
+    fn has_room_for_watch(&mut self, index: AccountIndex, watcher: Watcher, now_s: u32) -> bool {
+        let watched = self.accounts.get_mut(index).and_then(|account| account.presence.watched.as_mut());
+        let mut count = 0;
+        if let Some(watched) = watched {
+            let before = watched.by.len();
+            watched.by.retain(|old| {
+                old.until_s > now_s && (old.account, old.device) != (watcher.account, watcher.device)
+            });
+            count = watched.by.len();
+            self.watches.count -= before - count;
+        }
+        count < WATCHER_COUNT_MAX && self.watches.count < self.config.limits.watch_count as usize
     }
 
     /// Forgets watches that have ended, of some of the accounts that are due. The rest follows at the next chores.
@@ -176,33 +221,67 @@ impl Shard {
         }
     }
 
-    /// Tells the watchers of an account, if its state is another than they know.
+    /// An account may be more or less present than it was. Its watchers are told at the end of the turn, or, if they
+    /// were told something just before, when they have had their rest.
     pub(crate) fn presence_changed(&mut self, index: AccountIndex) {
-        let now = self.now;
-        let (now_s, seen_s) = (seconds(now), (now.wall_ms / 1000) as u32);
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        account.seen_s = seen_s;
-        if account.presence.watched.is_none() {
-            return;
+        if let Some(account) = self.accounts.get_mut(index) {
+            account.seen_s = (self.now.wall_ms / 1000) as u32;
+            self.tell_watchers_later(index);
         }
+    }
+
+    fn tell_watchers_later(&mut self, index: AccountIndex) {
+        let watched = self.accounts.get_mut(index).and_then(|account| account.presence.watched.as_mut());
+        if watched.is_some_and(|watched| !replace(&mut watched.queued, true)) {
+            self.watches.changed.push_back(index);
+        }
+    }
+
+    /// Tells watchers of changes: a turn's budget of them, the last account's whole. The rest follows in the next turn.
+    pub(crate) fn tell_changes(&mut self, now: Now) {
+        let mut left = self.config.limits.step_budget as usize;
+        while left > 0 && self.watches.resting.front().is_some_and(|resting| resting.0 <= now.mono_ns) {
+            let Some((_, index)) = self.watches.resting.pop_front() else { break };
+            left -= 1;
+            self.rest_is_over(index);
+        }
+        while left > 0 {
+            let Some(index) = self.watches.changed.pop_front() else { break };
+            left = left.saturating_sub(self.tell_watchers(now, index).max(1));
+        }
+    }
+
+    /// The account's watchers may be told something again, if there is anything that they do not know.
+    fn rest_is_over(&mut self, index: AccountIndex) {
         let state = self.presence_of(index);
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        // Taken out for the call, and put back where somebody still watches.
-        let Some(mut watched) = account.presence.watched.take() else { return };
-        let id = account.id;
-        let before = watched.by.len();
-        watched.by.retain(|watcher| watcher.until_s > now_s);
-        self.watches.count -= before - watched.by.len();
-        if replace(&mut watched.told, state) != state {
-            for &watcher in &watched.by {
-                self.cast_presence(now, id, watcher, state, seen_s, 0);
-            }
+        let watched = self.accounts.get_mut(index).and_then(|account| account.presence.watched.as_mut());
+        let Some(watched) = watched else { return };
+        watched.queued = watched.by.iter().any(|watcher| watcher.knows != Some(state));
+        if watched.queued {
+            self.watches.changed.push_back(index);
         }
-        if !watched.by.is_empty()
-            && let Some(account) = self.accounts.get_mut(index)
-        {
+    }
+
+    /// Tells those who do not know the account's state. For whom there is no room now hears it after the rest. Returns
+    /// how many watchers were looked at.
+    fn tell_watchers(&mut self, now: Now, index: AccountIndex) -> usize {
+        let state = self.presence_of(index);
+        let now_s = seconds(now);
+        let Some(account) = self.accounts.get_mut(index) else { return 0 };
+        // Taken out for the call, and put back.
+        let Some(mut watched) = account.presence.watched.take() else { return 0 };
+        let (id, seen_s) = (account.id, account.seen_s);
+        let told = |watcher: &&mut Watcher| watcher.until_s > now_s && watcher.knows != Some(state);
+        for watcher in watched.by.iter_mut().filter(told) {
+            let is_told = self.cast_presence(now, id, *watcher, state, seen_s, 0);
+            watcher.knows = Some(state).filter(|_| is_told);
+        }
+        let count = watched.by.len();
+        self.watches.resting.push_back((now.mono_ns + REST_NS, index));
+        if let Some(account) = self.accounts.get_mut(index) {
             account.presence.watched = Some(watched);
         }
+        count
     }
 
     fn cast_presence(
@@ -213,9 +292,9 @@ impl Shard {
         state: PresenceState,
         seen_s: u32,
         refused: u64,
-    ) {
+    ) -> bool {
         let ends = Ends { to: watcher.account, from: account, device: watcher.device };
-        self.cast_ephemeral(now, Kind::Presence, ends, refused | u64::from(seen_s) << 8 | state as u64);
+        self.cast_ephemeral(now, Kind::Presence, ends, refused | u64::from(seen_s) << 8 | state as u64)
     }
 
     /// The state of an account's most present device.
@@ -228,14 +307,20 @@ impl Shard {
     /// The answer to a watch, or a change of what is watched.
     pub(crate) fn tell_presence(&mut self, envelope: Envelope<'_>) {
         let (state, seen_s) = (envelope.seq().0 as u8, (envelope.seq().0 >> 8) as u32);
-        if let Some(state) = PresenceState::from_wire(state) {
-            let account = envelope.from();
-            self.answer(envelope, &ServerFrame::Presence { account, state, seen_s });
-            if envelope.seq().0 & REFUSED != 0 {
-                let retry_ms = WATCH_RETRY_MS + self.rng.next_u32() % WATCH_RETRY_MS;
-                self.answer(envelope, &ServerFrame::WatchRefused { account, retry_ms });
-            }
+        let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
+        let Some((index, place)) = found else { return };
+        let Some(state) = PresenceState::from_wire(state) else { return };
+        let account = envelope.from();
+        self.say_to_device(index, place, &ServerFrame::Presence { account, state, seen_s });
+        if envelope.seq().0 & REFUSED != 0 {
+            let retry_ms = self.watch_retry_ms();
+            self.say_to_device(index, place, &ServerFrame::WatchRefused { account, retry_ms });
         }
+    }
+
+    /// When one who was refused may ask again.
+    fn watch_retry_ms(&mut self) -> u32 {
+        WATCH_RETRY_MS + self.rng.next_u32() % WATCH_RETRY_MS
     }
 
     /// Someone types to an account of this shard: all its devices that are there hear of it.
@@ -243,10 +328,20 @@ impl Shard {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
         let frame = ServerFrame::Typing { from: envelope.from(), on: envelope.seq().0 != 0 };
         for place in 0..DEVICES_MAX {
-            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
-            if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
-                self.say(conn, &frame);
-            }
+            self.say_to_device(index, place, &frame);
+        }
+    }
+
+    /// Appends what may be dropped to what an edge says: presence and typing never end one.
+    fn say_ephemeral(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
+        let is_said = self.edges.say_ephemeral(conn, frame);
+        self.counters.ephemeral_unread += u64::from(!is_said);
+    }
+
+    fn say_to_device(&mut self, index: AccountIndex, place: usize, frame: &ServerFrame<'_>) {
+        let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
+        if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
+            self.say_ephemeral(conn, frame);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Shard {
             return;
         };
         if !edge.meter.may_receive(&self.rates, now, bytes.len()) {
-            self.end_flood(conn);
+            self.end_flood(conn, |counters| &mut counters.byte_floods);
             return;
         }
         if let Some(tail) = edge.tail() {
@@ -338,6 +338,7 @@ impl Shard {
             Ok(Some((RecordKind::Transport, total))) => total,
             Ok(None) => return Next::Wait,
             Ok(Some(_)) | Err(_) => {
+                self.count_unproven(conn);
                 self.refuse(conn, ErrorCode::Malformed, "record");
                 return Next::Stop;
             }
@@ -347,6 +348,7 @@ impl Shard {
         let edge = self.edges.get_mut(conn);
         let Some(transport) = edge.and_then(|edge| edge.transport.as_mut()) else { return Next::Stop };
         let Ok(plain) = transport.open(&mut bytes[record::HEADER_BYTES..total]) else {
+            self.count_unproven(conn);
             self.refuse(conn, ErrorCode::Malformed, "record does not decrypt");
             return Next::Stop;
         };
@@ -380,7 +382,7 @@ impl Shard {
     ) -> bool {
         let Some(edge) = self.edges.get_mut(conn) else { return false };
         if !edge.meter.may_say_one_more(&self.rates, now) {
-            self.end_flood(conn);
+            self.end_flood(conn, |counters| &mut counters.floods);
             return false;
         }
         match (&edge.state, frame) {
@@ -402,7 +404,7 @@ impl Shard {
                 ClientFrame::Presence { state } => self.session_presence(session, state),
                 ClientFrame::Typing { to, on } => self.session_typing(now, session, to, on),
                 ClientFrame::Watch { account } => self.session_watch(now, session, account),
-                ClientFrame::Devices => self.tell_devices((session, conn)),
+                ClientFrame::Devices => self.session_devices(session),
                 ClientFrame::AddDevice { key } => self.session_add_device(session, key),
                 ClientFrame::RevokeDevice { device } => self.session_revoke_device(session, device),
                 ClientFrame::Goodbye => self.hang_up(conn),

@@ -20,6 +20,8 @@ struct LaneOut {
     buffer: Vec<u8>,
     /// What they take of the lane's room.
     cost_bytes: usize,
+    /// Ephemeral ones that wait or may still be in the lane, bytes.
+    ephemeral_bytes: usize,
     /// Whether the driver was asked to say when there is room again.
     wanting: bool,
     /// Since when messages find no room: from the first that was refused until there is some; monotonic nanoseconds.
@@ -29,6 +31,8 @@ struct LaneOut {
 /// What a message that finds its lane full waits for at least, milliseconds: a lane empties within a few turns.
 const FULL_MS_MIN: u64 = 4;
 
+/// What a shard may cast to itself of ephemeral envelopes in one turn, bytes: some 4,600 of them.
+const OWN_EPHEMERAL_BYTES: usize = 256 << 10;
 /// Empty buffers that are kept for the next turn.
 const SPARE_COUNT: usize = 64;
 
@@ -41,6 +45,8 @@ pub(crate) struct Router {
     dirty: Vec<ShardId>,
     /// What this shard cast to itself.
     loopback: Vec<u8>,
+    /// Ephemeral ones of this turn that it cast to itself, bytes.
+    own_ephemeral_bytes: usize,
     lane_bytes: usize,
     backlog_bytes: usize,
     /// Bytes of large envelopes that may be sent boxed, those in the buffers not counted.
@@ -64,6 +70,7 @@ impl Router {
             lanes: (0..shard_count).map(|_| [lane(), lane()]).collect(),
             dirty: Vec::new(),
             loopback: Vec::new(),
+            own_ephemeral_bytes: 0,
             lane_bytes: limits.lane_bytes,
             backlog_bytes: limits.lane_backlog_bytes,
             box_room_bytes: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
@@ -129,6 +136,28 @@ impl Router {
         (now_ns.saturating_sub(since_ns) / 1_000_000).max(FULL_MS_MIN)
     }
 
+    /// Casts what may be dropped, with the messages, of whose lane it takes a quarter at most: typing must not make
+    /// messages wait. False if it found no room.
+    pub(crate) fn cast_ephemeral(&mut self, to: ShardId, parts: &Parts<'_>) -> bool {
+        let bytes = parts.encoded_bytes();
+        if to == self.own {
+            let has_room = self.own_ephemeral_bytes + bytes <= OWN_EPHEMERAL_BYTES;
+            self.own_ephemeral_bytes += if has_room { bytes } else { 0 };
+            return has_room && self.cast(to, Lane::Bulk, parts);
+        }
+        let (lane_bytes, lane_out) = (self.lane_bytes, &self.lanes[usize::from(to.0)][Lane::Bulk as usize]);
+        let is_above = lane_out.ephemeral_bytes + bytes > lane_bytes / 4;
+        if is_above || lane_out.cost_bytes + bytes > lane_out.room_bytes {
+            // The lane may be emptier than it was when this shard last heard of it.
+            if !lane_out.wanting && !self.dirty.contains(&to) {
+                self.dirty.push(to);
+            }
+            return false;
+        }
+        self.lanes[usize::from(to.0)][Lane::Bulk as usize].ephemeral_bytes += bytes;
+        self.cast(to, Lane::Bulk, parts)
+    }
+
     /// What the shard cast to itself since the last call, swapped into `run`, which must be empty.
     pub(crate) fn take_loopback(&mut self, run: &mut Vec<u8>) -> bool {
         debug_assert!(run.is_empty());
@@ -142,6 +171,9 @@ impl Router {
         lane_out.room_bytes = room_bytes;
         lane_out.wanting = false;
         lane_out.full_since_ns = None;
+        // No more of them are in the lane than the lane holds.
+        let held_bytes = self.lane_bytes.saturating_sub(room_bytes) + lane_out.cost_bytes;
+        lane_out.ephemeral_bytes = lane_out.ephemeral_bytes.min(held_bytes);
         if !lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }
@@ -154,6 +186,7 @@ impl Router {
 
     /// Casts out what the turn gathered: control before bulk, whole envelopes, never more than the lane's room.
     pub(crate) fn flush(&mut self, out: &mut Outputs) {
+        self.own_ephemeral_bytes = 0;
         let mut dirty = core::mem::take(&mut self.dirty);
         for to in dirty.drain(..) {
             for lane in [Lane::Control, Lane::Bulk] {
@@ -177,7 +210,9 @@ impl Router {
                 // The lane's room is known only from the driver: without asking, it never grows. Half a lane holds any
                 // envelope, since large ones are boxed.
                 let bytes = self.lane_bytes / 2;
-                let is_short = lane_out.room_bytes < bytes || !lane_out.buffer.is_empty();
+                let is_short = lane_out.room_bytes < bytes
+                    || !lane_out.buffer.is_empty()
+                    || lane_out.ephemeral_bytes > self.lane_bytes / 8;
                 if is_short && !lane_out.wanting {
                     lane_out.wanting = true;
                     out.push(Output::WantRoom { to, lane, bytes });
@@ -296,6 +331,42 @@ mod tests {
         router.set_box_room(70_000);
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[4; 30_000])));
         assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "now the lane is full");
+    }
+
+    fn typing() -> Parts<'static> {
+        Parts { kind: Kind::Typing, from_name: "", ..parts(b"") }
+    }
+
+    #[test]
+    fn what_may_be_dropped_takes_a_quarter_of_a_lane_and_asks_for_room_again() {
+        let mut router = router(1024);
+        let mut out = Outputs::default();
+        let cast = |router: &mut Router| router.cast_ephemeral(ShardId(1), &typing());
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 4, "256 bytes, each 56");
+        assert_eq!((router.full_count, router.dropped_count), (0, 0));
+        router.flush(&mut out);
+        let wants = |out: &Outputs| out.list.iter().any(|output| matches!(output, Output::WantRoom { .. }));
+        assert!(wants(&out), "three quarters are free, and still it asks");
+        assert!(!cast(&mut router), "they may all be in the lane still");
+        // Two of them are: the shard knows only how much is.
+        router.set_room(ShardId(1), Lane::Bulk, 1024 - 2 * 56);
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 2);
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[7; 100])), "messages have room");
+        out.clear();
+        router.flush(&mut out);
+        assert!(!cast(&mut router));
+        router.set_room(ShardId(1), Lane::Bulk, 1024);
+        assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 4);
+    }
+
+    #[test]
+    fn what_a_shard_casts_to_itself_of_it_is_bounded_in_a_turn() {
+        let mut router = router(1024);
+        let mut count = || (0..10_000).filter(|_| router.cast_ephemeral(ShardId(0), &typing())).count();
+        assert_eq!((count(), count()), (OWN_EPHEMERAL_BYTES / 56, 0));
+        router.flush(&mut Outputs::default());
+        assert!(router.cast_ephemeral(ShardId(0), &typing()));
+        assert!(router.cast(ShardId(0), Lane::Bulk, &parts(b"x")));
     }
 
     #[test]

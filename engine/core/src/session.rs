@@ -327,7 +327,7 @@ impl Shard {
     fn pass_over(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !core::mem::replace(&mut session.is_full, true) {
-            self.counters.refused_memory += 1;
+            self.counters.unanswered_full += 1;
         }
         self.send_away_if_full(id);
     }
@@ -426,7 +426,9 @@ impl Shard {
     pub(crate) fn session_read(&mut self, now: Now, id: SessionId, author: AccountId, message: MessageId) {
         let Some(session) = self.sessions.get(id) else { return };
         let ends = Ends { to: author, from: session.account_id, device: session.device };
-        if self.config.partitions.home_of(author).is_some() {
+        let account = session.account;
+        // A tick is mail for its author, and costs what a message costs. Its phone says it again if nobody answers.
+        if self.config.partitions.home_of(author).is_some() && self.may_send(now, account) {
             self.cast_to(now, Kind::Read, 0, ends, message, 0);
         }
     }
@@ -435,6 +437,10 @@ impl Shard {
     pub(crate) fn session_lookup(&mut self, now: Now, id: SessionId, name: &str) {
         let Some(session) = self.sessions.get(id) else { return };
         let (conn, from, from_device) = (session.conn, session.account_id, session.device);
+        let account = session.account;
+        if !self.may_ask(now, account) {
+            return;
+        }
         if !valid_name(name) {
             self.say(conn, &ServerFrame::Found { account: None, name });
             return;

@@ -3,7 +3,7 @@
 
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
-use crate::admission::Rates;
+use crate::admission::{Asking, Rates};
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
@@ -103,6 +103,7 @@ pub struct Shard {
 
     pub(crate) addresses: Addresses,
     pub(crate) rates: Rates,
+    pub(crate) asking: Asking,
     pub(crate) edges: Edges,
     pub(crate) ready_keys: ReadyKeys,
     pub(crate) hand_overs: HandOvers,
@@ -163,6 +164,7 @@ impl Shard {
             rng,
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
             rates: Rates::new(&limits),
+            asking: Asking::new(&limits, hash),
             edges: Edges::new(&limits),
             ready_keys: ReadyKeys::new(&limits),
             hand_overs: HandOvers::default(),
@@ -228,7 +230,8 @@ impl Shard {
         let chores = Some(self.next_chores_ns);
         let owed = self.owed.front().map(|owed| owed.0);
         let commit = self.writer.next_deadline();
-        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores]
+        let watches = self.watches.next_deadline();
+        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores, watches]
             .into_iter()
             .flatten()
             .min()
@@ -289,13 +292,14 @@ impl Shard {
             self.next_chores_ns = now.mono_ns + CHORES_NS;
             self.do_chores(now, out);
         }
+        self.tell_changes(now);
         self.work_through_loopback(now);
         self.try_commit(now, out);
         self.work_through_loopback(now);
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if self.edges.has_handshakes() || !self.leaving.is_empty() {
+        if self.edges.has_handshakes() || !self.leaving.is_empty() || self.watches.has_more() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.
@@ -337,6 +341,7 @@ impl Shard {
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
+        self.counters.ids_full = self.dedup.hit_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
         self.counters.lane_full = self.router.full_count;

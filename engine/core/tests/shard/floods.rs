@@ -56,8 +56,8 @@ fn a_flood_of_bytes_is_sent_away_for_a_while() {
     }
     assert_eq!(eve.heard.last(), Some(&Heard::Goodbye("Busy".into())));
     assert_eq!(
-        (count, world.shard.counters().floods),
-        (5, 1),
+        (count, world.shard.counters().byte_floods, world.shard.counters().floods),
+        (5, 1, 0),
         "four bodies of 30,000 bytes are below 128 KiB"
     );
 }
@@ -296,7 +296,7 @@ fn messages_without_an_answer_have_their_share_of_memory() {
     eve.exchange(&mut world);
     let counters = world.shard.counters();
     assert!(counters.unanswered_now <= 256, "half of 400, doubled at most: {}", counters.unanswered_now);
-    assert_eq!((counters.refused_memory, world.closed.len()), (1, 0), "it gets its answers first");
+    assert_eq!((counters.unanswered_full, world.closed.len()), (1, 0), "it gets its answers first");
     let taken = counters.messages_appended;
     world.disk_runs = true;
     world.run_disk();

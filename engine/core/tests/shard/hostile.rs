@@ -172,6 +172,12 @@ fn a_replayed_handshake_replaces_nobody_and_is_given_up() {
     assert_eq!(victim.heard, [Heard::Drained], "the genuine one is still there");
     let counters = world.shard.counters();
     assert_eq!((counters.timeouts, counters.sessions_now, counters.sessions_replaced), (9, 3, 0));
+    assert_eq!((counters.logins_unproven, counters.logins), (10, 3));
+    // One that goes without a word is counted as well; a phone that says goodbye at once is none.
+    world.accept(30, None);
+    world.throw(30, &first);
+    world.cut(30);
+    assert_eq!(world.shard.counters().logins_unproven, 11);
     bystanders.talk(&mut world);
 }
 

@@ -198,13 +198,13 @@ fn acknowledging_the_future_ends_the_connection() {
 
 #[test]
 fn a_silent_connection_is_given_up() {
-    let mut world = World::new(Limits { login_ms: 500, idle_ms: 1_000, ..Limits::default() });
+    let mut world = World::new(Limits { login_ms: 500, idle_ms: 2_000, ..Limits::default() });
     world.step(tern_core::io::Input::Accepted { slot: 7, peer: None });
     world.turn();
     world.pass_ms(502);
     assert_eq!(world.closed, [7]);
     let (_ann, mut bob) = two_phones(&mut world);
-    world.pass_ms(1_002);
+    world.pass_ms(2_002);
     bob.hear(&mut world);
     assert_eq!(bob.heard.last(), Some(&Heard::Goodbye("Idle".into())));
     assert_eq!(world.shard.counters().sessions_now, 0);

@@ -1,9 +1,13 @@
 //! The core from outside: one shard, the real client, a perfect network and disk.
 
 mod allocation;
+mod budgets;
+mod clocks;
+mod ephemeral;
 mod floods;
 mod hostile;
 mod journey;
+mod limits;
 mod measures;
 mod proxied;
 mod ready_keys;

@@ -194,7 +194,9 @@ fn presence_is_told_to_who_watches_and_typing_to_who_is_there() {
     ann.say(&mut world, &ClientFrame::Presence { state: PresenceState::Away });
     ann.say(&mut world, &ClientFrame::Typing { to: bob_id, on: true });
     ann.leave(&mut world);
+    world.pass_ms(1_010);
     let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    world.pass_ms(1_010);
     bob.hear(&mut world);
     let presence = |state| Heard::Presence(state);
     assert_eq!(

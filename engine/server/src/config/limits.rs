@@ -62,6 +62,8 @@ limits_table! {
     connection_bytes_burst: u32,
     account_messages_per_s: u32,
     account_messages_burst: u32,
+    account_asks_per_s: u32,
+    account_asks_burst: u32,
     address_connects_per_s: u32,
     address_connects_burst: u32,
     address_handshakes_per_s: u32,

@@ -114,7 +114,7 @@ fn loopback_is_limited_where_the_setting_says_so() {
     let node = node(1, config);
     let mut sockets: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
-    node.wait_for("tern_refused_address_connects_total", 150);
+    node.wait_for("tern_accepted_total", 200);
     let refused = node.metric("tern_refused_address_connects_total");
     wait_closed(&mut sockets, refused as usize);
 }
@@ -218,7 +218,7 @@ fn half_records_that_fill_the_memory_end_those_who_hold_them() {
 
 #[test]
 fn a_connection_whose_other_end_says_nothing_more_is_given_up() {
-    let node = node(2, "[limits]\nidle_ms = 1000");
+    let node = node(2, "[limits]\nidle_ms = 2000");
     let mut gone = Phone::log_in(node.phone, "eve", 5, &Way::default());
     node.wait_for("tern_timeouts_total", 1);
     let heard = gone.listen(Duration::from_secs(5));

@@ -44,7 +44,9 @@ pub(super) fn device(device: &DeviceInfo) -> String {
 pub(super) fn devices_refused(code: ErrorCode) -> String {
     let why = match code {
         ErrorCode::WrongKey => "this is no key".into(),
-        ErrorCode::Internal => "not now: the server is about to stop, or its drive is nearly full".into(),
+        ErrorCode::Internal => {
+            "not now: the server is about to stop, its drive is nearly full, or you ask too often".into()
+        }
         ErrorCode::AccountFull => "the account has as many devices as it can have".into(),
         ErrorCode::UnknownDevice => "the account has no such device; /devices lists them".into(),
         ErrorCode::LastDevice => "an account keeps its last device".into(),

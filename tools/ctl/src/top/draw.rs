@@ -14,7 +14,7 @@ const HOTTEST_LINES: u16 = 8;
 const SUMMARY_LINES: u16 = 6;
 
 /// Counters of limits that were hit.
-const LIMITS: [&str; 14] = [
+const LIMITS: [&str; 21] = [
     "mailbox_full",
     "memory_full",
     "drive_full",
@@ -23,11 +23,18 @@ const LIMITS: [&str; 14] = [
     "mesh_dropped",
     "refused_connections",
     "refused_memory",
+    "unanswered_full",
+    "accounts_full",
+    "ids_full",
+    "hand_overs_full",
+    "refusals_full",
     "refused_handshakes",
     "refused_address_connects",
     "refused_address_handshakes",
     "refused_account_rate",
+    "refused_asks",
     "floods",
+    "byte_floods",
     "ephemeral_dropped",
 ];
 
