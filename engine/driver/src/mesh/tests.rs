@@ -144,13 +144,13 @@ fn a_full_lane_is_taken_in_parts() {
     let (mut got, mut turns) = (vec![], 0);
     while ends[1].has_arrivals() {
         for (_, run) in runs(&mut ends[1]) {
-            assert!(run.len() <= LANE_BYTES_MAX / 4 && run.len().is_multiple_of(116), "{}", run.len());
+            assert!(run.len() <= TAKE_BYTES && run.len().is_multiple_of(116), "{}", run.len());
             got.extend(run);
         }
         turns += 1;
     }
     assert!(got == all);
-    assert_eq!(turns, 4);
+    assert_eq!(turns, 8);
     assert!(ends[1].fall_asleep());
 }
 
