@@ -20,7 +20,7 @@
 //! | refused streams | `refusal_count` | newly refused ones are not kept in order |
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens |
-//! | lanes to other shards | `lane_bytes` for messages; `lane_backlog_bytes` more for control | `busy`; dropped and owed |
+//! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
 //! | accounts | `account_count` | told to come back |
 //! | the log | `segment_count` | `busy` |
 //!
@@ -65,7 +65,8 @@ pub struct Limits {
     pub handshakes_per_turn: u32,
     /// Bytes of one lane between two shards, at most; a node of many shards makes them smaller.
     pub lane_bytes: usize,
-    /// Bytes of control envelopes that may wait for one lane's room.
+    /// Bytes of envelopes to other shards that may wait in a shard for a turn's end or for room, all lanes together, at
+    /// most; a node of many shards makes it smaller. Half is for messages, half for control.
     pub lane_backlog_bytes: usize,
     /// Bytes of one group commit.
     pub commit_bytes: usize,
@@ -225,7 +226,11 @@ impl Limits {
             ("step_budget", self.step_budget >= 1, "at least 1"),
             ("handshakes_per_turn", self.handshakes_per_turn >= 1, "at least 1"),
             ("lane_bytes", self.lane_bytes >= LANE_BYTES_MIN, "at least 512"),
-            ("lane_backlog_bytes", self.lane_backlog_bytes >= 4096, "at least 4096"),
+            (
+                "lane_backlog_bytes",
+                self.lane_backlog_bytes >= 2 * (self.body_bytes + 1024),
+                "at least 2 x body_bytes + 2048",
+            ),
             (
                 "commit_bytes",
                 (self.body_bytes + 8192..=16 << 20).contains(&self.commit_bytes),

@@ -322,6 +322,7 @@ impl Shard {
     fn count_now(&mut self) {
         self.counters.connections_now = self.edges.open_count() as u64;
         self.counters.sessions_now = self.sessions.count() as u64;
+        self.router.shrink();
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
         self.counters.deferred_now = self.edges.deferred.len() as u64;

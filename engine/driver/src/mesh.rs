@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use tern_core::handover::HandOver;
 use tern_core::io::{LANE_COUNT, Lane};
-use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed};
+use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed, waiting_bytes_max};
 use tern_protocol::ids::ShardId;
 
-/// Bytes of all lanes and boxes of a node together.
+/// Bytes of all lanes and boxes of a node together, with what waits in its shards to go into them.
 const MESH_BYTES_MAX: usize = 64 << 20;
 /// Largest lane that [`lane_bytes`] proposes.
 const LANE_BYTES_MAX: usize = 1 << 20;
@@ -28,8 +28,8 @@ const LANE_BYTES_MAX: usize = 1 << 20;
 const HAND_OVER_COUNT: usize = 8;
 /// What a pair of shards holds in each direction beside its lanes: three rings' heads, hand-overs, both ends.
 const PAIR_BYTES: usize = 2176;
-/// What the allocator rounds up.
-const ROUNDING_BYTES: usize = 1 << 20;
+/// What the allocator rounds up, and the lists of boxes whose markers are not taken yet.
+const ROUNDING_BYTES: usize = 2 << 20;
 /// Bytes that a turn takes out of one lane at most, so that a full one does not hold up everything else. Larger than
 /// any envelope.
 const TAKE_BYTES: usize = 128 << 10;
@@ -50,10 +50,13 @@ const fn parcel_count(lane_bytes: usize) -> usize {
 }
 
 /// How large lanes may be in a node of so many shards; none: so many lanes of a useful size do not fit.
-pub(crate) fn lane_bytes(shard_count: u16) -> Option<usize> {
+pub(crate) fn lane_bytes(shard_count: u16, body_bytes: usize) -> Option<usize> {
     let count = usize::from(shard_count);
     let pairs = count * count.saturating_sub(1);
-    let Some(pair_bytes) = (MESH_BYTES_MAX - BOXED_BYTES_MAX - ROUNDING_BYTES).checked_div(pairs) else {
+    // A turn's end copies what waited into the turn's outputs.
+    let waiting_bytes = 2 * count * waiting_bytes_max(shard_count, body_bytes);
+    let lanes_bytes = (MESH_BYTES_MAX - BOXED_BYTES_MAX - ROUNDING_BYTES).checked_sub(waiting_bytes)?;
+    let Some(pair_bytes) = lanes_bytes.checked_div(pairs) else {
         return Some(LANE_BYTES_MAX); // a single shard has none
     };
     // Each byte of a lane has its part of a parcel's slot with it.
