@@ -23,7 +23,8 @@ impl Shard {
     /// An authenticated edge wants in; this shard is the home of its name.
     pub(crate) fn log_in(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
         if self.draining {
-            self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
+            let retry_ms = self.drain_ms();
+            self.goodbye(conn, GoodbyeReason::Draining, retry_ms);
             return;
         }
         let Some(index) = self.accounts.by_name(&login.name) else {
@@ -70,7 +71,7 @@ impl Shard {
             Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
             Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
             Created::BadKeys => self.refuse(conn, ErrorCode::Malformed, "key"),
-            Created::Full => self.goodbye(conn, GoodbyeReason::Busy, self.config.limits.busy_ms),
+            Created::Full => self.refuse_busy(conn),
         }
     }
 

@@ -76,8 +76,13 @@ impl Shard {
         while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
-            edge.opening().deferred = false;
+            (edge.opening().deferred, edge.opening().its_turn) = (false, true);
             self.use_tail(now, conn, out);
+            if let Some(edge) = self.edges.get_mut(conn)
+                && !matches!(edge.state, State::Adopted(_))
+            {
+                edge.opening().its_turn = false;
+            }
             self.read_on(conn, out);
         }
     }
