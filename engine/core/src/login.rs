@@ -117,7 +117,8 @@ impl Shard {
     pub(crate) fn control(&mut self, token: u64, request: ControlRequest, out: &mut Outputs) {
         match request {
             ControlRequest::ListAccounts { after, limit } => {
-                let reply = ControlReply::Accounts(self.list_accounts(after, limit));
+                let (list, next) = self.list_accounts(after, limit);
+                let reply = ControlReply::Accounts { list, next };
                 out.push(Output::Reply { token, reply });
             }
             ControlRequest::LookForHottest { from, count } => {
@@ -186,9 +187,11 @@ impl Shard {
         self.writer.push_urgent(Item::Gone(account.id, account.position));
     }
 
-    fn list_accounts(&self, after: AccountId, limit: u32) -> Vec<AccountInfo> {
-        let page = self.accounts.page(after, limit.min(PAGE_COUNT_MAX) as usize);
-        page.into_iter()
+    fn list_accounts(&self, after: AccountId, limit: u32) -> (Vec<AccountInfo>, Option<AccountId>) {
+        let limit = limit.min(PAGE_COUNT_MAX) as usize;
+        let (page, next) = self.accounts.page(after, limit, self.config.partitions.partition_count());
+        let list = page
+            .into_iter()
             .map(|account| AccountInfo {
                 id: account.id,
                 name: (&*account.name).into(),
@@ -196,6 +199,7 @@ impl Shard {
                 online_count: account.devices().filter(|device| device.session.is_some()).count() as u32,
                 mailbox_count: account.mailbox.len() as u32,
             })
-            .collect()
+            .collect();
+        (list, next)
     }
 }
