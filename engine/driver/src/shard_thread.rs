@@ -218,10 +218,11 @@ impl ShardThread {
                 Event::Written { key, result } => {
                     shard.step(now, Input::Disk(Disk::written(key, result)), out);
                 }
-                Event::AcceptPaused { error, .. } => {
-                    // ENFILE: the table is full; the ring tries again by itself when a slot is freed.
-                    if error != libc::ENFILE {
-                        warn!(shard = self.own.0, error, "accepting paused");
+                Event::AcceptPaused { error, table_is_full, .. } => {
+                    // A full table of the ring's own is the limit on connections at work, and has its counter.
+                    if !table_is_full {
+                        let error = std::io::Error::from_raw_os_error(error);
+                        warn!(shard = self.own.0, %error, "accepting paused: {}", advice(&error));
                     }
                     self.reporter.accept_pauses += 1;
                     self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
@@ -312,6 +313,16 @@ impl ShardThread {
         }
     }
 }
+/// What an operator may do about an accept that the system refused.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENFILE) => "the system's table of open files is full: raise the sysctl fs.file-max",
+        Some(libc::EMFILE) => "the process has too many open files: raise LimitNOFILE",
+        Some(libc::ENOBUFS | libc::ENOMEM) => "the system is short of memory for sockets",
+        _ => "it is tried again",
+    }
+}
+
 
 /// Ends another shard's sleep.
 pub(crate) fn wake(ring: &mut Ring, peers: &[Option<Peer>], to: ShardId) {
