@@ -43,6 +43,8 @@ pub(crate) struct Router {
     loopback: Vec<u8>,
     lane_bytes: usize,
     waiting: Waiting,
+    /// Bytes that wait for room in a lane, or for the turn's end.
+    waiting_bytes: usize,
     /// Bytes of large envelopes that may be sent boxed, those in the buffers not counted.
     box_room_bytes: usize,
     /// Bytes of large envelopes in the buffers.
@@ -64,6 +66,7 @@ impl Router {
             loopback: Vec::new(),
             lane_bytes: limits.lane_bytes,
             waiting: Waiting::new(limits.lane_backlog_bytes),
+            waiting_bytes: 0,
             box_room_bytes: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
             boxed_waiting_bytes: 0,
             cast_count: 0,
@@ -106,6 +109,7 @@ impl Router {
         lane_out.cost_bytes += cost_bytes;
         self.box_room_bytes -= boxed_bytes;
         self.boxed_waiting_bytes += boxed_bytes;
+        self.waiting_bytes += bytes;
         parts.encode(&mut lane_out.buffer);
         self.cast_count += 1;
         self.counts.count(false, lane, parts.kind);
@@ -135,8 +139,8 @@ impl Router {
     }
 
     /// Bytes that wait for room in a lane, or for the turn's end.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.lanes.iter().flatten().map(|lane_out| lane_out.buffer.len()).sum()
+    pub(crate) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// Gives back memory that only a large turn needs.
@@ -167,6 +171,7 @@ impl Router {
                     lane_out.room_bytes -= whole.cost_bytes;
                     lane_out.cost_bytes -= whole.cost_bytes;
                     self.boxed_waiting_bytes -= whole.boxed_bytes;
+                    self.waiting_bytes -= whole.bytes;
                     out.push(Output::Mesh { to, lane, data: start..start + whole.bytes });
                 }
                 self.waiting.settle(lane, &mut lane_out.buffer);

@@ -339,6 +339,7 @@ impl Shard {
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
+        self.counters.mesh_backlog_bytes_now = self.router.waiting_bytes() as u64;
         self.counters.lane_full = self.router.full_count;
     }
 

@@ -129,6 +129,8 @@ struct Incoming {
     parcels: Consumer<Parcel>,
     /// Envelopes whose markers have not been taken, by lane.
     boxed: [VecDeque<Box<[u8]>>; LANE_COUNT],
+    /// Their bytes.
+    boxed_bytes: usize,
 }
 
 impl Incoming {
@@ -137,9 +139,17 @@ impl Incoming {
         while let Ok(parcel) = self.parcels.pop() {
             match parcel {
                 Parcel::HandOver(state) => hand_over(state),
-                Parcel::Envelope(lane, envelope) => self.boxed[lane].push_back(envelope),
+                Parcel::Envelope(lane, envelope) => {
+                    self.boxed_bytes += envelope.len();
+                    self.boxed[lane].push_back(envelope);
+                }
             }
         }
+    }
+
+    /// Bytes that wait: in the lanes, and in boxes that have been unpacked.
+    fn waiting_bytes(&self) -> usize {
+        self.lanes.iter().map(Consumer::slots).sum::<usize>() + self.boxed_bytes
     }
 }
 
@@ -243,6 +253,7 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
                 lanes: [control_end, bulk_end],
                 parcels: parcels_end,
                 boxed: [VecDeque::new(), VecDeque::new()],
+                boxed_bytes: 0,
             });
         }
     }
@@ -332,17 +343,18 @@ impl MeshEnd {
     }
 
     /// Takes what came from the senders that are marked, each once, and tells those that wait for room: everybody's
-    /// control first, then bulk, by turns and within the turn's budget.
+    /// control first, then bulk, by turns and within the turn's budget. Returns how many bytes waited for it.
     pub(crate) fn receive(
         &mut self,
         mut wake: impl FnMut(ShardId),
         mut take: impl FnMut(ShardId, Arrival<'_>),
-    ) {
+    ) -> usize {
         let mut senders = std::mem::take(&mut self.senders);
         senders.clear();
         self.take_marks(&mut senders);
+        let mut found_bytes = 0;
         for &from in &senders {
-            self.take_states(from, &mut take);
+            found_bytes += self.take_states(from, &mut take);
             self.take_lane(from, Lane::Control, &mut take);
         }
         self.take_bulk(&senders, &mut take);
@@ -355,6 +367,12 @@ impl MeshEnd {
             self.retry_hand_overs(from);
         }
         self.senders = senders;
+        found_bytes
+    }
+
+    /// Bytes that wait in the lanes to this shard.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.incoming.iter().flatten().map(Incoming::waiting_bytes).sum()
     }
 
     /// Who is marked; the marks are gone.
@@ -393,10 +411,11 @@ impl MeshEnd {
         self.board[self.own].dirty[from / 64].fetch_or(1 << (from % 64), Ordering::Relaxed);
     }
 
-    fn take_states(&mut self, from: usize, take: &mut impl FnMut(ShardId, Arrival<'_>)) {
-        if let Some(incoming) = self.incoming[from].as_mut() {
-            incoming.take_parcels(|state| take(ShardId(from as u16), Arrival::State(state)));
-        }
+    /// Takes all parcels; how many bytes wait.
+    fn take_states(&mut self, from: usize, take: &mut impl FnMut(ShardId, Arrival<'_>)) -> usize {
+        let Some(incoming) = self.incoming[from].as_mut() else { return 0 };
+        incoming.take_parcels(|state| take(ShardId(from as u16), Arrival::State(state)));
+        incoming.waiting_bytes()
     }
 
     /// Takes a lane's part; how many bytes it was, boxed ones included.
@@ -429,6 +448,7 @@ impl MeshEnd {
         });
         chunk.commit(whole);
         if boxed_bytes > 0 {
+            incoming.boxed_bytes -= boxed_bytes;
             self.board[from].boxed_bytes.fetch_sub(boxed_bytes, Ordering::Relaxed);
         }
         if whole < published {

@@ -102,9 +102,10 @@ impl ShardThread {
             self.perform()?;
             self.turn_ended_ns = self.clock.mono_ns();
             self.reporter.turn.record(self.turn_ended_ns.saturating_sub(turn_started_ns));
-            self.reporter.turn_ended(self.turn_ended_ns, &self.shard, &mut self.ring, &self.report);
+            let (shard, mesh) = (&self.shard, &self.mesh);
+            self.reporter.turn_ended(self.turn_ended_ns, shard, mesh, &mut self.ring, &self.report);
         }
-        self.reporter.ended(&self.shard, &mut self.ring, &self.report);
+        self.reporter.ended(&self.shard, &self.mesh, &mut self.ring, &self.report);
         Ok(())
     }
 
@@ -279,18 +280,16 @@ impl ShardThread {
     fn take_mesh(&mut self, now: Now) {
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
-        let mut depth_bytes = 0;
-        self.mesh.receive(
+        let found_bytes = self.mesh.receive(
             |to| wake(ring, peers, to),
             |from, arrival| match arrival {
                 Arrival::Envelopes(envelopes) => {
-                    depth_bytes += envelopes.len();
                     shard.step(now, Input::Mesh { from, envelopes }, out);
                 }
                 Arrival::State(state) => shard.step(now, Input::HandOverState { from, state }, out),
             },
         );
-        self.reporter.mesh_depth(depth_bytes);
+        self.reporter.mesh_depth(found_bytes);
         self.mesh.take_room(|to, lane, room_bytes| {
             shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
         });
@@ -313,6 +312,7 @@ impl ShardThread {
         }
     }
 }
+
 /// What an operator may do about an accept that the system refused.
 fn advice(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -322,7 +322,6 @@ fn advice(error: &std::io::Error) -> &'static str {
         _ => "it is tried again",
     }
 }
-
 
 /// Ends another shard's sleep.
 pub(crate) fn wake(ring: &mut Ring, peers: &[Option<Peer>], to: ShardId) {

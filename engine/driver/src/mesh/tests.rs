@@ -137,6 +137,29 @@ fn large_envelopes_keep_their_place() {
 }
 
 #[test]
+fn what_waits_is_told_whole_and_goes_down_as_it_is_taken() {
+    let mut ends = build(SHARDS, LANE_BYTES_MAX);
+    for from in [1, 2] {
+        ends[from].send(ShardId(0), Lane::Bulk, &record(1000, 1).repeat(1000));
+        ends[from].send(ShardId(0), Lane::Control, &record(100, 1).repeat(7));
+    }
+    ends[1].send(ShardId(0), Lane::Bulk, &record(300_000, 2));
+    ends[1].publish(|_| {});
+    ends[2].publish(|_| {});
+    // All that is there, not what one turn takes of it.
+    let all = 2 * 1_000_700 + MARKER_BYTES + 300_000;
+    assert_eq!(ends[0].receive(|_| {}, |_, _| {}), all);
+    let mut before = all;
+    while ends[0].has_arrivals() {
+        let waiting = ends[0].waiting_bytes();
+        assert!(waiting < before, "{waiting} of {before}");
+        before = waiting;
+        assert_eq!(ends[0].receive(|_| {}, |_, _| {}), waiting);
+    }
+    assert_eq!(ends[0].waiting_bytes(), 0);
+}
+
+#[test]
 fn a_full_lane_is_taken_in_parts() {
     let mut ends = build(2, LANE_BYTES_MAX);
     let all: Vec<u8> = (0..9000).flat_map(|n| record(116, n as u8)).collect();
