@@ -219,6 +219,10 @@ impl Shard {
 
     fn answer_handshake(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
+        if !matches!(edge.state, State::Shaking(_)) {
+            // Sent away meanwhile: what it is told of that stays.
+            return;
+        }
         let mut raw_out = take(&mut edge.opening().raw_out);
         let State::Shaking(handshake) = &mut edge.state else { return };
         let progress = handshake.answer(&mut raw_out);

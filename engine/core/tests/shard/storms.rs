@@ -103,9 +103,10 @@ fn newcomers_of_every_turn_wait_behind_those_who_wait() {
         next += 2 * PER_TURN;
         world.step(Input::Tick);
         world.turn();
-        served += PER_TURN;
+        // Each answer is the work of the turn behind it.
         let answered: Vec<u32> = world.sent.range(first.start..next).map(|(&slot, _)| slot).collect();
         assert!(answered.iter().copied().eq(first.start..first.start + served), "{served}: {answered:?}");
+        served += PER_TURN;
         bystanders.talk(&mut world);
     }
     let counters = world.shard.counters();

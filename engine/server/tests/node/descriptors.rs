@@ -53,8 +53,8 @@ fn with_no_descriptor_to_spare_the_rest_is_refused_and_those_inside_are_served()
     let mut bystanders = Bystanders::arrive(node.phone, &Way::default());
     // Many more than the table has slots, those for refusing included.
     let sockets: Vec<TcpStream> =
-        (0..400).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
-    node.wait_for("tern_refused_connections_total", 400 - (u64::from(CONNECTION_COUNT) - 2));
+        (0..200).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
+    node.wait_for("tern_refused_connections_total", 200 - (u64::from(CONNECTION_COUNT) - 2));
     assert_eq!(node.metric("tern_connections_now"), u64::from(CONNECTION_COUNT));
     bystanders.talk();
     drop(sockets);
