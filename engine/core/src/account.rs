@@ -296,6 +296,9 @@ impl Account {
     }
 }
 
+/// Ids and partitions that one page of a listing looks at.
+const PAGE_BUDGET: u32 = 4096;
+
 /// The accounts of a shard.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -395,16 +398,82 @@ impl Accounts {
         self.table.get_mut(index.0 as usize)?.take()
     }
 
-    /// Up to `limit` accounts with ids above `after`, in the order of their ids.
-    pub(crate) fn page(&self, after: AccountId, limit: usize) -> Vec<&Account> {
-        let mut page: Vec<&Account> = self.table.iter().flatten().filter(|a| a.id > after).collect();
-        if limit < page.len() {
-            // Only the page is sorted: a shard may have millions.
-            page.select_nth_unstable_by_key(limit, |account| account.id);
-            page.truncate(limit);
+    /// Up to `limit` accounts with ids above `after`, in the order of their ids, and up to which id all were looked at;
+    /// `None` when there are no more. One call looks at [`PAGE_BUDGET`] ids and partitions at most.
+    ///
+    /// Ids are given out one after the other in each partition, so that they are looked up and nothing is searched.
+    pub(crate) fn page(
+        &self,
+        after: AccountId,
+        limit: usize,
+        partition_count: u16,
+    ) -> (Vec<&Account>, Option<AccountId>) {
+        let (mut page, mut left) = (Vec::new(), PAGE_BUDGET);
+        let (mut at, mut counter) = (after, after.counter());
+        for partition in (after.partition().0..partition_count).map(PartitionId) {
+            let last = self.counters.get(&partition).copied().unwrap_or(0);
+            while counter < last {
+                if left == 0 || page.len() >= limit {
+                    return (page, Some(at));
+                }
+                (counter, left) = (counter + 1, left - 1);
+                at = AccountId::new(partition, counter);
+                page.extend(self.by_id(at).and_then(|index| self.get(index)));
+            }
+            if left == 0 {
+                return (page, Some(AccountId::new(partition, last.max(1))));
+            }
+            (counter, left) = (0, left - 1);
         }
-        page.sort_unstable_by_key(|account| account.id);
-        page
+        (page, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    /// All pages of so many accounts each, and how many calls that took.
+    fn pages(accounts: &Accounts, limit: usize) -> (Vec<AccountId>, usize) {
+        let (mut ids, mut after, mut calls) = (Vec::new(), AccountId(0), 0);
+        loop {
+            let (page, next) = accounts.page(after, limit, 64);
+            calls += 1;
+            assert!(page.len() <= limit && page.len() <= PAGE_BUDGET as usize);
+            ids.extend(page.iter().map(|account| account.id));
+            let Some(next) = next else { return (ids, calls) };
+            assert!(next > after, "a page goes on");
+            after = next;
+        }
+    }
+
+    #[test]
+    fn pages_have_every_account_once_in_order_whatever_was_removed() {
+        let mut accounts = Accounts::new(SeededHash(1, 2));
+        let mut indices = Vec::new();
+        for number in 0..20_000_u32 {
+            // Some partitions have many, some few, some none.
+            let id = accounts.new_id(PartitionId((number % 97 % 40) as u16));
+            indices.push(accounts.add(Account::new(id, &format!("a{number}"), &[[0; 32]], Seq(0))));
+        }
+        for count in [20_000, 7, 1, 0] {
+            while indices.len() > count {
+                accounts.remove(indices.swap_remove(indices.len() / 3));
+            }
+            let mut all: Vec<AccountId> =
+                indices.iter().map(|&index| accounts.get(index).expect("it is there").id).collect();
+            all.sort_unstable();
+            // Twenty thousand ids are looked at in any case, and no call looks at more than its budget.
+            for (limit, calls_max) in [(100_000, 6), (1_000, 25), (3, 7_000)] {
+                let (ids, calls) = pages(&accounts, limit);
+                assert!(ids == all, "{count} accounts in pages of {limit}");
+                assert!(
+                    (5..=calls_max).contains(&calls),
+                    "{count} accounts in pages of {limit}: {calls} calls"
+                );
+            }
+        }
     }
 }
 

@@ -147,7 +147,9 @@ impl Shard {
             self.refuse_busy(conn);
             return Some(Next::Stop);
         }
-        if self.handshakes_left > 0 {
+        let its_turn = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().its_turn);
+        // Whoever comes now comes behind those who wait: under a storm that goes on they would wait for ever otherwise.
+        if self.handshakes_left > 0 && (its_turn || self.edges.deferred.is_empty()) {
             return None;
         }
         if self.edges.deferred.len() >= self.config.limits.deferred_count as usize {
@@ -170,12 +172,19 @@ impl Shard {
     }
 
     /// Ends an edge without a handshake; it is told in the clear when to come back.
-    fn refuse_busy(&mut self, conn: ConnId) {
+    pub(crate) fn refuse_busy(&mut self, conn: ConnId) {
         let retry_ms = self.busy_ms();
-        if let Some(edge) = self.edges.get_mut(conn) {
+        self.send_away(conn, GoodbyeReason::Busy, retry_ms);
+    }
+
+    /// Ends an edge and says when to come back: in the clear if it has no keys yet.
+    pub(crate) fn send_away(&mut self, conn: ConnId, reason: GoodbyeReason, retry_ms: u32) {
+        if let Some(edge) = self.edges.get_mut(conn)
+            && edge.can_be_told_in_the_clear()
+        {
             busy_refusal(retry_ms, &mut edge.opening().raw_out);
         }
-        self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+        self.goodbye(conn, reason, retry_ms);
     }
 
     /// Ends an edge that sends too much of what the counter counts: it may come back later.

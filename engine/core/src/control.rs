@@ -18,9 +18,9 @@ pub struct NewAccount {
 pub enum ControlRequest {
     /// Make these accounts; those that exist with the same keys count as made.
     CreateAccounts(Vec<NewAccount>),
-    /// List up to `limit` accounts with ids above `after`, in the order of their ids.
+    /// List up to `limit` accounts with ids above `after`, in the order of their ids, one bounded step.
     ListAccounts {
-        /// The last id of the page before; zero for the first.
+        /// Where the step before ended, or the last id of the page before; zero at first.
         after: AccountId,
         /// At most so many.
         limit: u32,
@@ -117,8 +117,13 @@ pub enum Created {
 pub enum ControlReply {
     /// In the order of the request; sent when all are durable.
     Created(Vec<Created>),
-    /// A page of accounts.
-    Accounts(Vec<AccountInfo>),
+    /// A page of accounts, or a part of one.
+    Accounts {
+        /// In the order of their ids.
+        list: Vec<AccountInfo>,
+        /// Where to go on; `None` when all accounts were looked at.
+        next: Option<AccountId>,
+    },
     /// Whether there was such an account; sent when its removal is durable.
     Removed(bool),
     /// One step of a search.

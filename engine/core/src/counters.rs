@@ -185,6 +185,8 @@ define_counters! {
     mesh_in,
     /// Control envelopes dropped because a lane's backlog was full.
     mesh_dropped as limit_hits { limit = "lane_backlog_bytes" },
+    /// Bytes of envelopes that wait for room in a lane to another shard.
+    mesh_backlog_bytes_now,
     /// Connections ended for a protocol error.
     protocol_errors,
     /// Connections ended because a deadline passed.

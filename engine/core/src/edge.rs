@@ -66,6 +66,8 @@ pub(crate) struct Opening {
     pub(crate) raw_out: Vec<u8>,
     /// Whether its handshake waits for the next turn.
     pub(crate) deferred: bool,
+    /// Whether it has waited, and may go on now although others wait.
+    pub(crate) its_turn: bool,
     /// Whether its handshake was counted for its address.
     pub(crate) admitted: bool,
     /// Of the hand-over that it is in.
@@ -115,6 +117,12 @@ impl Edge {
     /// Whether its handshake waits for the next turn.
     pub(crate) fn is_deferred(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.deferred)
+    }
+
+    /// Whether a record in the clear would be read: neither has it keys, nor has another shard its socket.
+    pub(crate) fn can_be_told_in_the_clear(&self) -> bool {
+        self.transport.is_none()
+            && !matches!(self.state, State::Closing { .. } | State::Moving { asked: true, .. })
     }
 
     /// It has a session.
@@ -415,11 +423,17 @@ impl Shard {
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
+        let is_deferred = edge.is_deferred();
         self.counters.timeouts += 1;
         self.counters.idle_timeouts += u64::from(is_adopted);
         self.counters.login_timeouts += u64::from(!is_adopted);
         self.count_unproven(conn);
-        self.goodbye(conn, GoodbyeReason::Idle, 0);
+        if is_deferred {
+            // Its turn did not come in time, which is not its fault.
+            self.refuse_busy(conn);
+        } else {
+            self.goodbye(conn, GoodbyeReason::Idle, 0);
+        }
     }
 
     /// Starts the idle clock instead of the login clock: the edge is adopted.

@@ -10,6 +10,10 @@ pub const MARKER_BYTES: usize = LANE_BYTES_MIN / 4;
 /// Bytes of all envelopes that are boxed at a time in a node.
 pub const BOXED_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of all envelopes that wait in a node's shards for a turn's end or for room; and again in the copy that a turn
+/// hands to its driver.
+const WAITING_BYTES_MAX: usize = 6 << 20;
+
 /// Whether an envelope travels boxed: those above a quarter of their lane do.
 #[must_use]
 pub const fn is_boxed(envelope_bytes: usize, lane_bytes: usize) -> bool {
@@ -26,4 +30,11 @@ pub const fn cost_bytes(envelope_bytes: usize, lane_bytes: usize) -> usize {
 #[must_use]
 pub fn boxed_bytes_max(shard_count: u16, body_bytes: usize) -> usize {
     (BOXED_BYTES_MAX / usize::from(shard_count.max(1))).max(body_bytes + 1024)
+}
+
+/// Bytes of envelopes to other shards that may wait in one shard: its share, and at least twice the largest envelope,
+/// since bulk has half.
+#[must_use]
+pub fn waiting_bytes_max(shard_count: u16, body_bytes: usize) -> usize {
+    (WAITING_BYTES_MAX / usize::from(shard_count.max(1))).max(2 * (body_bytes + 1024))
 }

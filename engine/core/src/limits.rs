@@ -23,7 +23,7 @@
 //! | changes of presence | one a second for each account, `step_budget` watchers a turn | told later, the last one always |
 //! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 4 x `dedup_count` |
-//! | lanes to other shards | `lane_bytes` for messages; `lane_backlog_bytes` more for control | `busy`; dropped and owed |
+//! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
 //! | accounts | `account_count` | told to come back |
 //! | the log | `segment_count` | `busy` |
 //!
@@ -69,7 +69,8 @@ pub struct Limits {
     pub handshakes_per_turn: u32,
     /// Bytes of one lane between two shards, at most; a node of many shards makes them smaller.
     pub lane_bytes: usize,
-    /// Bytes of control envelopes that may wait for one lane's room.
+    /// Bytes of envelopes to other shards that may wait in a shard for a turn's end or for room, all lanes together, at
+    /// most; a node of many shards makes it smaller. Half is for messages, half for control.
     pub lane_backlog_bytes: usize,
     /// Bytes of one group commit.
     pub commit_bytes: usize,
@@ -239,7 +240,11 @@ impl Limits {
             ("step_budget", self.step_budget >= 1, "at least 1"),
             ("handshakes_per_turn", self.handshakes_per_turn >= 1, "at least 1"),
             ("lane_bytes", self.lane_bytes >= LANE_BYTES_MIN, "at least 512"),
-            ("lane_backlog_bytes", self.lane_backlog_bytes >= 4096, "at least 4096"),
+            (
+                "lane_backlog_bytes",
+                self.lane_backlog_bytes >= 2 * (self.body_bytes + 1024),
+                "at least 2 x body_bytes + 2048",
+            ),
             (
                 "commit_bytes",
                 (self.body_bytes + 8192..=16 << 20).contains(&self.commit_bytes),

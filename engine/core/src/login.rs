@@ -30,7 +30,8 @@ impl Shard {
     /// An authenticated edge wants in; this shard is the home of its name.
     pub(crate) fn log_in(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
         if self.draining {
-            self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
+            let retry_ms = self.drain_ms();
+            self.goodbye(conn, GoodbyeReason::Draining, retry_ms);
             return;
         }
         let Some(index) = self.accounts.by_name(&login.name) else {
@@ -83,7 +84,7 @@ impl Shard {
             Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
             Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
             Created::BadKeys => self.refuse(conn, ErrorCode::Malformed, "key"),
-            Created::Full => self.goodbye(conn, GoodbyeReason::Busy, self.config.limits.busy_ms),
+            Created::Full => self.refuse_busy(conn),
         }
     }
 
@@ -142,7 +143,8 @@ impl Shard {
     pub(crate) fn control(&mut self, token: u64, request: ControlRequest, out: &mut Outputs) {
         match request {
             ControlRequest::ListAccounts { after, limit } => {
-                let reply = ControlReply::Accounts(self.list_accounts(after, limit));
+                let (list, next) = self.list_accounts(after, limit);
+                let reply = ControlReply::Accounts { list, next };
                 out.push(Output::Reply { token, reply });
             }
             ControlRequest::LookForHottest { from, count } => {
@@ -215,9 +217,11 @@ impl Shard {
         self.writer.push_urgent(Item::Gone(account.id, account.position));
     }
 
-    fn list_accounts(&self, after: AccountId, limit: u32) -> Vec<AccountInfo> {
-        let page = self.accounts.page(after, limit.min(PAGE_COUNT_MAX) as usize);
-        page.into_iter()
+    fn list_accounts(&self, after: AccountId, limit: u32) -> (Vec<AccountInfo>, Option<AccountId>) {
+        let limit = limit.min(PAGE_COUNT_MAX) as usize;
+        let (page, next) = self.accounts.page(after, limit, self.config.partitions.partition_count());
+        let list = page
+            .into_iter()
             .map(|account| AccountInfo {
                 id: account.id,
                 name: (&*account.name).into(),
@@ -225,7 +229,8 @@ impl Shard {
                 online_count: account.devices().filter(|device| device.session.is_some()).count() as u32,
                 mailbox_count: account.mailbox.len() as u32,
             })
-            .collect()
+            .collect();
+        (list, next)
     }
 }
 

@@ -77,8 +77,13 @@ impl Shard {
         while self.handshakes_left > 0 {
             let Some(conn) = self.edges.deferred.pop_front() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
-            edge.opening().deferred = false;
+            (edge.opening().deferred, edge.opening().its_turn) = (false, true);
             self.use_tail(now, conn, out);
+            if let Some(edge) = self.edges.get_mut(conn)
+                && !matches!(edge.state, State::Adopted(_))
+            {
+                edge.opening().its_turn = false;
+            }
             self.read_on(conn, out);
         }
     }
@@ -215,6 +220,10 @@ impl Shard {
 
     fn answer_handshake(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
+        if !matches!(edge.state, State::Shaking(_)) {
+            // Sent away meanwhile: what it is told of that stays.
+            return;
+        }
         let mut raw_out = take(&mut edge.opening().raw_out);
         let State::Shaking(handshake) = &mut edge.state else { return };
         let progress = handshake.answer(&mut raw_out);

@@ -3,8 +3,13 @@
 //! Envelopes are encoded once, straight into the buffer of their lane, which leaves at the end of the turn. What a
 //! shard casts to itself lies in a loop-back buffer that the same step works through. Room is counted as the lane counts
 //! it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones.
+//!
+//! What waits has one budget for all the lanes of the shard, half for control and half for bulk, counted as the memory
+//! that the buffers hold. A receiver that is stuck gets a quarter of control's half at most, so that it does not take
+//! the others'. Past the budget bulk is refused (`busy`), and control is dropped and counted: ticks are owed and come
+//! again, an answer to a phone comes again when the phone repeats its message.
 
-use crate::io::{LANE_COUNT, Lane, Output, Outputs};
+use crate::io::{KEPT_BYTES, LANE_COUNT, Lane, Output, Outputs};
 use crate::lanes;
 use crate::limits::Limits;
 use crate::measures::EnvelopesOut;
@@ -48,13 +53,13 @@ pub(crate) struct Router {
     /// Ephemeral ones of this turn that it cast to itself, bytes.
     own_ephemeral_bytes: usize,
     lane_bytes: usize,
-    backlog_bytes: usize,
+    waiting: Waiting,
+    /// Bytes that wait for room in a lane, or for the turn's end.
+    waiting_bytes: usize,
     /// Bytes of large envelopes that may be sent boxed, those in the buffers not counted.
     box_room_bytes: usize,
     /// Bytes of large envelopes in the buffers.
     boxed_waiting_bytes: usize,
-    /// Empty buffers: only lanes with something to say hold one.
-    spares: Vec<Vec<u8>>,
     pub(crate) cast_count: u64,
     pub(crate) dropped_count: u64,
     /// Messages that found their lane full.
@@ -72,10 +77,10 @@ impl Router {
             loopback: Vec::new(),
             own_ephemeral_bytes: 0,
             lane_bytes: limits.lane_bytes,
-            backlog_bytes: limits.lane_backlog_bytes,
+            waiting: Waiting::new(limits.lane_backlog_bytes),
+            waiting_bytes: 0,
             box_room_bytes: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
             boxed_waiting_bytes: 0,
-            spares: Vec::new(),
             cast_count: 0,
             dropped_count: 0,
             full_count: 0,
@@ -94,12 +99,15 @@ impl Router {
         let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
         let room = match lane {
             Lane::Bulk => lane_out.room_bytes,
-            Lane::Control => lane_out.room_bytes + self.backlog_bytes,
+            Lane::Control => lane_out.room_bytes + self.waiting.share_bytes / 4,
         };
         let bytes = parts.encoded_bytes();
         let boxed_bytes = if lanes::is_boxed(bytes, self.lane_bytes) { bytes } else { 0 };
         let cost_bytes = lanes::cost_bytes(bytes, self.lane_bytes);
-        if lane_out.cost_bytes + cost_bytes > room || boxed_bytes > self.box_room_bytes {
+        if lane_out.cost_bytes + cost_bytes > room
+            || boxed_bytes > self.box_room_bytes
+            || !self.waiting.make_room(lane, &mut lane_out.buffer, bytes)
+        {
             self.dropped_count += u64::from(lane == Lane::Control);
             self.full_count += u64::from(lane == Lane::Bulk);
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
@@ -110,14 +118,10 @@ impl Router {
         if lane_out.buffer.is_empty() && !self.dirty.contains(&to) {
             self.dirty.push(to);
         }
-        if lane_out.buffer.capacity() == 0
-            && let Some(spare) = self.spares.pop()
-        {
-            lane_out.buffer = spare;
-        }
         lane_out.cost_bytes += cost_bytes;
         self.box_room_bytes -= boxed_bytes;
         self.boxed_waiting_bytes += boxed_bytes;
+        self.waiting_bytes += bytes;
         parts.encode(&mut lane_out.buffer);
         self.cast_count += 1;
         self.counts.count(false, lane, parts.kind);
@@ -184,10 +188,29 @@ impl Router {
         self.box_room_bytes = room_bytes.saturating_sub(self.boxed_waiting_bytes);
     }
 
+    /// Bytes that wait for room in a lane, or for the turn's end.
+    pub(crate) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Gives back memory that only a large turn needs.
+    pub(crate) fn shrink(&mut self) {
+        self.waiting.drop_spares();
+    }
+
     /// Casts out what the turn gathered: control before bulk, whole envelopes, never more than the lane's room.
     pub(crate) fn flush(&mut self, out: &mut Outputs) {
         self.own_ephemeral_bytes = 0;
         let mut dirty = core::mem::take(&mut self.dirty);
+        let waiting_bytes = |to: &ShardId| -> usize {
+            self.lanes[usize::from(to.0)].iter().map(|lane_out| lane_out.buffer.len()).sum()
+        };
+        // Not twice what is copied, as growing step by step would take, nor what is too small beside.
+        let bytes = dirty.iter().map(waiting_bytes).sum();
+        if out.arena.is_empty() && out.arena.capacity() < bytes {
+            out.arena = Vec::new();
+        }
+        out.arena.reserve_exact(bytes);
         for to in dirty.drain(..) {
             for lane in [Lane::Control, Lane::Bulk] {
                 let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
@@ -199,14 +222,10 @@ impl Router {
                     lane_out.room_bytes -= whole.cost_bytes;
                     lane_out.cost_bytes -= whole.cost_bytes;
                     self.boxed_waiting_bytes -= whole.boxed_bytes;
+                    self.waiting_bytes -= whole.bytes;
                     out.push(Output::Mesh { to, lane, data: start..start + whole.bytes });
                 }
-                if lane_out.buffer.is_empty() && lane_out.buffer.capacity() > 0 {
-                    let spare = core::mem::take(&mut lane_out.buffer);
-                    if self.spares.len() < SPARE_COUNT {
-                        self.spares.push(spare);
-                    }
-                }
+                self.waiting.settle(lane, &mut lane_out.buffer);
                 // The lane's room is known only from the driver: without asking, it never grows. Half a lane holds any
                 // envelope, since large ones are boxed.
                 let bytes = self.lane_bytes / 2;
@@ -220,6 +239,82 @@ impl Router {
             }
         }
         self.dirty = dirty;
+    }
+}
+
+/// The memory of what waits.
+#[derive(Debug)]
+struct Waiting {
+    /// What the buffers of one kind of lane may hold together.
+    share_bytes: usize,
+    /// What they hold.
+    held_bytes: [usize; LANE_COUNT],
+    /// Empty buffers: only lanes with something to say hold one.
+    spares: Vec<Vec<u8>>,
+    spare_bytes: usize,
+}
+
+impl Waiting {
+    const fn new(bytes_max: usize) -> Self {
+        let share_bytes = bytes_max / LANE_COUNT;
+        Self { share_bytes, held_bytes: [0; LANE_COUNT], spares: Vec::new(), spare_bytes: 0 }
+    }
+
+    /// What all buffers hold.
+    const fn bytes(&self) -> usize {
+        self.held_bytes[0] + self.held_bytes[1] + self.spare_bytes
+    }
+
+    /// Makes room for so many bytes in a lane's buffer. False if the share of its kind of lane does not have them.
+    fn make_room(&mut self, lane: Lane, buffer: &mut Vec<u8>, bytes: usize) -> bool {
+        let need_bytes = buffer.len() + bytes;
+        if need_bytes <= buffer.capacity() {
+            return true;
+        }
+        let held_bytes = &mut self.held_bytes[lane as usize];
+        if buffer.capacity() == 0
+            && let Some(spare) =
+                self.spares.pop_if(|spare| *held_bytes + spare.capacity() <= self.share_bytes)
+        {
+            self.spare_bytes -= spare.capacity();
+            *held_bytes += spare.capacity();
+            *buffer = spare;
+            if need_bytes <= buffer.capacity() {
+                return true;
+            }
+        }
+        let others_bytes = *held_bytes - buffer.capacity();
+        let sizes = [need_bytes.max(2 * buffer.capacity()), need_bytes];
+        let Some(size) = sizes.into_iter().find(|size| others_bytes + size <= self.share_bytes) else {
+            return false;
+        };
+        buffer.reserve_exact(size - buffer.len());
+        *held_bytes = others_bytes + buffer.capacity();
+        if self.bytes() > LANE_COUNT * self.share_bytes {
+            self.drop_spares();
+        }
+        true
+    }
+
+    /// Takes back an empty buffer, and what a buffer that could not leave does not need.
+    fn settle(&mut self, lane: Lane, buffer: &mut Vec<u8>) {
+        let before_bytes = buffer.capacity();
+        if buffer.is_empty() && before_bytes > 0 {
+            self.held_bytes[lane as usize] -= before_bytes;
+            let spare = core::mem::take(buffer);
+            if self.spares.len() < SPARE_COUNT {
+                self.spare_bytes += before_bytes;
+                self.spares.push(spare);
+            }
+        } else if before_bytes > 2 * buffer.len() + KEPT_BYTES / 16 {
+            buffer.shrink_to_fit();
+            self.held_bytes[lane as usize] -= before_bytes - buffer.capacity();
+        }
+    }
+
+    fn drop_spares(&mut self) {
+        self.spares = Vec::new();
+        self.spare_bytes = 0;
     }
 }
 
@@ -277,7 +372,7 @@ mod tests {
 
     /// A router of shard 0 of two.
     fn router(lane_bytes: usize) -> Router {
-        let limits = Limits { lane_bytes, lane_backlog_bytes: 4096, ..Limits::default() };
+        let limits = Limits { lane_bytes, lane_backlog_bytes: 200 << 10, ..Limits::default() };
         Router::new(ShardId(0), 2, &limits)
     }
 
@@ -367,6 +462,66 @@ mod tests {
         router.flush(&mut Outputs::default());
         assert!(router.cast_ephemeral(ShardId(0), &typing()));
         assert!(router.cast(ShardId(0), Lane::Bulk, &parts(b"x")));
+    }
+
+    /// Nobody takes anything, and there is something for everybody on both lanes: what waits keeps to its budget.
+    #[test]
+    fn what_waits_for_sixty_shards_has_one_budget() {
+        const BUDGET_BYTES: usize = 256 << 10;
+        let limits = Limits { lane_bytes: 4096, lane_backlog_bytes: BUDGET_BYTES, ..Limits::default() };
+        let mut router = Router::new(ShardId(0), 60, &limits);
+        let mut out = Outputs::default();
+        let (mut taken, mut turns_with_drops) = ([0, 0], 0);
+        let measured = allocation_counter::measure(|| {
+            for turn in 0..50_u16 {
+                for to in (1..60).map(|to| ShardId(1 + (to + turn * 7) % 59)) {
+                    for lane in [Lane::Control, Lane::Bulk] {
+                        for body in [&[0; 10][..], &[0; 300], &[0; 900], &[0; 3000]] {
+                            taken[lane as usize] += usize::from(router.cast(to, lane, &parts(body)));
+                        }
+                    }
+                }
+                assert!(
+                    router.waiting.bytes() <= BUDGET_BYTES,
+                    "turn {turn}: {:?}",
+                    router.waiting.held_bytes
+                );
+                turns_with_drops += usize::from(router.dropped_count > 0 && router.full_count > 0);
+                router.flush(&mut out);
+                out.clear();
+                router.set_box_room(1 << 20);
+            }
+        });
+        assert!(turns_with_drops > 40 && taken[0] > 400 && taken[1] > 100, "{turns_with_drops}, {taken:?}");
+        // The budget, the copy of a turn, and the lists of who has something to say.
+        let most = 2 * BUDGET_BYTES as u64 + 24_000;
+        assert!(measured.bytes_max <= most, "{} bytes at a time", measured.bytes_max);
+        // All of it is there again once it is taken.
+        for _ in 0..100 {
+            for to in (1..60).map(ShardId) {
+                router.set_room(to, Lane::Control, 4096);
+                router.set_room(to, Lane::Bulk, 4096);
+            }
+            router.set_box_room(1 << 20);
+            router.flush(&mut out);
+            out.clear();
+        }
+        router.shrink();
+        assert_eq!((router.waiting_bytes(), router.waiting.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_stuck_receiver_does_not_take_the_others_backlog() {
+        let mut router = router(800);
+        let mut stuck = 0;
+        while router.cast(ShardId(1), Lane::Control, &parts(&[0; 100])) {
+            stuck += 157;
+        }
+        assert!(stuck <= 800 + (200 << 10) / 8 && stuck + 157 > 800 + (200 << 10) / 8);
+        assert_eq!(router.dropped_count, 1);
+        // Room for a message of the largest size is there at any time.
+        router.set_box_room(40_000);
+        assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 32 << 10])));
     }
 
     #[test]

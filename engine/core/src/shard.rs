@@ -135,6 +135,8 @@ pub struct Shard {
     drained: bool,
     /// When a drain stops waiting for a log that takes no more, monotonic nanoseconds.
     drain_until_ns: u64,
+    /// Phones that were connected when a drain began: so many come back.
+    drained_count: u32,
     next_chores_ns: u64,
     loopback: Vec<u8>,
     /// Kept for its memory: messages whose `sent` a delivery implied.
@@ -143,6 +145,9 @@ pub struct Shard {
 
 /// How often the chores are done: segments, horizons, expiry.
 const CHORES_NS: u64 = 1_000_000_000;
+/// Phones of a drained shard that are asked back per second: a core does several times as many logins, and has others
+/// to serve.
+const RETURNS_PER_S: u32 = 1_000;
 /// How long a drain waits for the log.
 const DRAIN_NS: u64 = 10_000_000_000;
 
@@ -189,6 +194,7 @@ impl Shard {
             draining: false,
             drained: false,
             drain_until_ns: u64::MAX,
+            drained_count: 0,
             next_chores_ns: now.mono_ns + CHORES_NS,
             loopback: Vec::new(),
             said_sent: Vec::new(),
@@ -326,6 +332,7 @@ impl Shard {
         self.writer.note_freed();
         self.writer.shrink();
         self.loopback.shrink_to(KEPT_BYTES);
+        self.router.shrink();
         out.shrink();
     }
 
@@ -344,6 +351,7 @@ impl Shard {
         self.counters.ids_full = self.dedup.hit_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;
+        self.counters.mesh_backlog_bytes_now = self.router.waiting_bytes() as u64;
         self.counters.lane_full = self.router.full_count;
     }
 
@@ -375,9 +383,19 @@ impl Shard {
         self.drain_until_ns = self.now.mono_ns + DRAIN_NS;
         self.writer.hurry();
         let all: Vec<ConnId> = self.edges.all().collect();
+        self.drained_count = all.len() as u32;
         for conn in all {
-            self.goodbye(conn, GoodbyeReason::Draining, self.config.limits.busy_ms);
+            let retry_ms = self.drain_ms();
+            self.send_away(conn, GoodbyeReason::Draining, retry_ms);
         }
+    }
+
+    /// How long a phone of a draining shard shall wait: the more there were, the further apart, so that no more than
+    /// [`RETURNS_PER_S`] of them come back in a second on average.
+    pub(crate) fn drain_ms(&mut self) -> u32 {
+        let spread_ms = u64::from(self.drained_count) * 1000 / u64::from(RETURNS_PER_S);
+        let spread_ms = (spread_ms as u32).max(self.config.limits.busy_ms);
+        self.config.limits.busy_ms + self.rng.next_u32() % (spread_ms + 1)
     }
 
     /// How long a refused sender shall wait: the limit and up to as much again, so that not all come back at once.

@@ -60,7 +60,7 @@ impl Disk {
             }
             Err(error) => {
                 warn!(%error, segment = segment.0, "a log segment could not be made");
-                Err(disk_error(error.raw_os_error().unwrap_or(libc::EIO)))
+                Err(making_error(error.raw_os_error().unwrap_or(libc::EIO)))
             }
         };
         Some(DiskDone::Created { segment, result })
@@ -84,9 +84,25 @@ const fn disk_error(number: i32) -> DiskError {
     }
 }
 
+/// Without a descriptor for it a segment cannot be made now, as without room on the drive: nothing was written that could
+/// be lost, what there is can be written on, and it is tried again.
+const fn making_error(number: i32) -> DiskError {
+    match number {
+        libc::EMFILE | libc::ENFILE => DiskError::Full,
+        other => disk_error(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn want_of_descriptors_ends_no_node() {
+        assert_eq!(making_error(libc::EMFILE), DiskError::Full);
+        assert_eq!(making_error(libc::ENFILE), DiskError::Full);
+        assert_eq!(making_error(libc::EIO), DiskError::Io(libc::EIO));
+    }
 
     #[test]
     fn a_write_is_recognised_by_its_key() {

@@ -12,6 +12,7 @@ mod assembly;
 mod boot;
 mod clock;
 mod control;
+mod depths;
 mod disk;
 mod error;
 mod lifecycle;
@@ -25,6 +26,7 @@ mod shard_thread;
 mod sockets;
 
 pub use control::Control;
+pub use depths::{BOUNDS_BYTES, Depths};
 pub use error::StartError;
 pub use lifecycle::Exit;
 pub use node::{Node, NodeConfig};

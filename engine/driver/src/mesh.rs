@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use tern_core::handover::HandOver;
 use tern_core::io::{LANE_COUNT, Lane};
-use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed};
+use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed, waiting_bytes_max};
 use tern_protocol::ids::ShardId;
 
-/// Bytes of all lanes and boxes of a node together.
+/// Bytes of all lanes and boxes of a node together, with what waits in its shards to go into them.
 const MESH_BYTES_MAX: usize = 64 << 20;
 /// Largest lane that [`lane_bytes`] proposes.
 const LANE_BYTES_MAX: usize = 1 << 20;
@@ -28,10 +28,14 @@ const LANE_BYTES_MAX: usize = 1 << 20;
 const HAND_OVER_COUNT: usize = 8;
 /// What a pair of shards holds in each direction beside its lanes: three rings' heads, hand-overs, both ends.
 const PAIR_BYTES: usize = 2176;
-/// What the allocator rounds up.
-const ROUNDING_BYTES: usize = 1 << 20;
-/// Bytes that a turn takes out of one lane at most, so that a full one does not hold up everything else.
+/// What the allocator rounds up, and the lists of boxes whose markers are not taken yet.
+const ROUNDING_BYTES: usize = 2 << 20;
+/// Bytes that a turn takes out of one lane at most, so that a full one does not hold up everything else. Larger than
+/// any envelope.
 const TAKE_BYTES: usize = 128 << 10;
+/// Bytes of bulk that a turn takes out of all lanes together, one lane's part more at most: control that comes
+/// meanwhile waits for no more than this, however many senders there are.
+const BULK_BYTES: usize = 256 << 10;
 
 /// What has no room in a lane.
 enum Parcel {
@@ -46,10 +50,13 @@ const fn parcel_count(lane_bytes: usize) -> usize {
 }
 
 /// How large lanes may be in a node of so many shards; none: so many lanes of a useful size do not fit.
-pub(crate) fn lane_bytes(shard_count: u16) -> Option<usize> {
+pub(crate) fn lane_bytes(shard_count: u16, body_bytes: usize) -> Option<usize> {
     let count = usize::from(shard_count);
     let pairs = count * count.saturating_sub(1);
-    let Some(pair_bytes) = (MESH_BYTES_MAX - BOXED_BYTES_MAX - ROUNDING_BYTES).checked_div(pairs) else {
+    // A turn's end copies what waited into the turn's outputs.
+    let waiting_bytes = 2 * count * waiting_bytes_max(shard_count, body_bytes);
+    let lanes_bytes = (MESH_BYTES_MAX - BOXED_BYTES_MAX - ROUNDING_BYTES).checked_sub(waiting_bytes)?;
+    let Some(pair_bytes) = lanes_bytes.checked_div(pairs) else {
         return Some(LANE_BYTES_MAX); // a single shard has none
     };
     // Each byte of a lane has its part of a parcel's slot with it.
@@ -122,6 +129,8 @@ struct Incoming {
     parcels: Consumer<Parcel>,
     /// Envelopes whose markers have not been taken, by lane.
     boxed: [VecDeque<Box<[u8]>>; LANE_COUNT],
+    /// Their bytes.
+    boxed_bytes: usize,
 }
 
 impl Incoming {
@@ -130,9 +139,17 @@ impl Incoming {
         while let Ok(parcel) = self.parcels.pop() {
             match parcel {
                 Parcel::HandOver(state) => hand_over(state),
-                Parcel::Envelope(lane, envelope) => self.boxed[lane].push_back(envelope),
+                Parcel::Envelope(lane, envelope) => {
+                    self.boxed_bytes += envelope.len();
+                    self.boxed[lane].push_back(envelope);
+                }
             }
         }
+    }
+
+    /// Bytes that wait: in the lanes, and in boxes that have been unpacked.
+    fn waiting_bytes(&self) -> usize {
+        self.lanes.iter().map(Consumer::slots).sum::<usize>() + self.boxed_bytes
     }
 }
 
@@ -188,6 +205,10 @@ pub(crate) struct MeshEnd {
     incoming: Vec<Option<Incoming>>,
     touched: Vec<usize>,
     want_count: usize,
+    /// Who is marked in this turn, in order of their numbers.
+    senders: Vec<usize>,
+    /// Whose bulk comes first in the next turn.
+    bulk_first: usize,
     /// Where a run is put together that wraps around its ring's end.
     scratch: Vec<u8>,
 }
@@ -211,6 +232,8 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
             incoming: (0..count).map(|_| None).collect(),
             touched: Vec::new(),
             want_count: 0,
+            senders: Vec::new(),
+            bulk_first: 0,
             scratch: Vec::new(),
         })
         .collect();
@@ -230,6 +253,7 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
                 lanes: [control_end, bulk_end],
                 parcels: parcels_end,
                 boxed: [VecDeque::new(), VecDeque::new()],
+                boxed_bytes: 0,
             });
         }
     }
@@ -318,71 +342,119 @@ impl MeshEnd {
         }
     }
 
-    /// Takes what came from the senders that are marked, each once, and tells those that wait for room.
+    /// Takes what came from the senders that are marked, each once, and tells those that wait for room: everybody's
+    /// control first, then bulk, by turns and within the turn's budget. Returns how many bytes waited for it.
     pub(crate) fn receive(
         &mut self,
         mut wake: impl FnMut(ShardId),
         mut take: impl FnMut(ShardId, Arrival<'_>),
-    ) {
-        for word in 0..self.board[self.own].dirty.len() {
-            let dirty = &self.board[self.own].dirty[word];
+    ) -> usize {
+        let mut senders = std::mem::take(&mut self.senders);
+        senders.clear();
+        self.take_marks(&mut senders);
+        let mut found_bytes = 0;
+        for &from in &senders {
+            found_bytes += self.take_states(from, &mut take);
+            self.take_lane(from, Lane::Control, &mut take);
+        }
+        self.take_bulk(&senders, &mut take);
+        for &from in &senders {
+            fence(Ordering::SeqCst);
+            let wanted = &self.board[self.own].wanted_by[from];
+            if wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::AcqRel) {
+                self.notify(from, &mut wake);
+            }
+            self.retry_hand_overs(from);
+        }
+        self.senders = senders;
+        found_bytes
+    }
+
+    /// Bytes that wait in the lanes to this shard.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.incoming.iter().flatten().map(Incoming::waiting_bytes).sum()
+    }
+
+    /// Who is marked; the marks are gone.
+    fn take_marks(&self, senders: &mut Vec<usize>) {
+        for (word, dirty) in self.board[self.own].dirty.iter().enumerate() {
             if dirty.load(Ordering::Relaxed) == 0 {
                 continue;
             }
             let mut bits = dirty.swap(0, Ordering::AcqRel);
             while bits != 0 {
-                let from = word * 64 + bits.trailing_zeros() as usize;
+                senders.push(word * 64 + bits.trailing_zeros() as usize);
                 bits &= bits - 1;
-                self.receive_from(from, &mut take);
-                fence(Ordering::SeqCst);
-                let wanted = &self.board[self.own].wanted_by[from];
-                if wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::AcqRel) {
-                    self.notify(from, &mut wake);
-                }
-                self.retry_hand_overs(from);
             }
         }
     }
 
-    fn receive_from(&mut self, from: usize, take: &mut impl FnMut(ShardId, Arrival<'_>)) {
-        let Some(incoming) = self.incoming[from].as_mut() else { return };
-        let shard = ShardId(from as u16);
-        let (mut taken_boxed_bytes, mut is_more) = (0, false);
-        incoming.take_parcels(|state| take(shard, Arrival::State(state)));
-        for lane in 0..LANE_COUNT {
-            let published = incoming.lanes[lane].slots();
-            if published == 0 {
-                continue;
+    /// Bulk of the senders, beginning with the first whose turn it is. Whom the budget does not reach begins next time.
+    fn take_bulk(&mut self, senders: &[usize], take: &mut impl FnMut(ShardId, Arrival<'_>)) {
+        let first = senders.partition_point(|&from| from < self.bulk_first);
+        let (late, early) = senders.split_at(first);
+        let mut taken_bytes = 0;
+        let mut order = early.iter().chain(late);
+        while let Some(&from) = order.next() {
+            if taken_bytes >= BULK_BYTES {
+                self.bulk_first = from;
+                self.mark(from);
+                order.for_each(|&from| self.mark(from));
+                return;
             }
-            // Once more: boxes of markers that were published since.
-            incoming.take_parcels(|state| take(shard, Arrival::State(state)));
-            let most = TAKE_BYTES.max(self.lane_bytes / 4);
-            let Incoming { lanes, boxed, .. } = &mut *incoming;
-            let chunk = lanes[lane].read_chunk(published.min(most)).expect("so many are published");
-            let run = match chunk.as_slices() {
-                (run, []) => run,
-                (front, back) => {
-                    self.scratch.clear();
-                    self.scratch.extend_from_slice(front);
-                    self.scratch.extend_from_slice(back);
-                    &self.scratch
-                }
-            };
-            // Senders publish whole records: only a cut of our own can end within one.
-            let whole = if published > most { whole_records(run) } else { run.len() };
-            split(&run[..whole], &mut boxed[lane], |part, was_boxed| {
-                taken_boxed_bytes += if was_boxed { part.len() } else { 0 };
-                take(shard, Arrival::Envelopes(part));
-            });
-            chunk.commit(whole);
-            is_more |= whole < published;
+            taken_bytes += self.take_lane(from, Lane::Bulk, take);
         }
-        if taken_boxed_bytes > 0 {
-            self.board[from].boxed_bytes.fetch_sub(taken_boxed_bytes, Ordering::Relaxed);
+    }
+
+    /// As if the sender had marked itself: it has more.
+    fn mark(&self, from: usize) {
+        self.board[self.own].dirty[from / 64].fetch_or(1 << (from % 64), Ordering::Relaxed);
+    }
+
+    /// Takes all parcels; how many bytes wait.
+    fn take_states(&mut self, from: usize, take: &mut impl FnMut(ShardId, Arrival<'_>)) -> usize {
+        let Some(incoming) = self.incoming[from].as_mut() else { return 0 };
+        incoming.take_parcels(|state| take(ShardId(from as u16), Arrival::State(state)));
+        incoming.waiting_bytes()
+    }
+
+    /// Takes a lane's part; how many bytes it was, boxed ones included.
+    fn take_lane(&mut self, from: usize, lane: Lane, take: &mut impl FnMut(ShardId, Arrival<'_>)) -> usize {
+        let Some(incoming) = self.incoming[from].as_mut() else { return 0 };
+        let (shard, lane) = (ShardId(from as u16), lane as usize);
+        let published = incoming.lanes[lane].slots();
+        if published == 0 {
+            return 0;
         }
-        if is_more {
-            self.board[self.own].dirty[from / 64].fetch_or(1 << (from % 64), Ordering::Relaxed);
+        // Boxes of all markers that are published.
+        incoming.take_parcels(|state| take(shard, Arrival::State(state)));
+        let Incoming { lanes, boxed, .. } = &mut *incoming;
+        let chunk = lanes[lane].read_chunk(published.min(TAKE_BYTES)).expect("so many are published");
+        let run = match chunk.as_slices() {
+            (run, []) => run,
+            (front, back) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(front);
+                self.scratch.extend_from_slice(back);
+                &self.scratch
+            }
+        };
+        // Senders publish whole records: only a cut of our own can end within one.
+        let whole = if published > TAKE_BYTES { whole_records(run) } else { run.len() };
+        let mut boxed_bytes = 0;
+        split(&run[..whole], &mut boxed[lane], |part, was_boxed| {
+            boxed_bytes += if was_boxed { part.len() } else { 0 };
+            take(shard, Arrival::Envelopes(part));
+        });
+        chunk.commit(whole);
+        if boxed_bytes > 0 {
+            incoming.boxed_bytes -= boxed_bytes;
+            self.board[from].boxed_bytes.fetch_sub(boxed_bytes, Ordering::Relaxed);
         }
+        if whole < published {
+            self.mark(from);
+        }
+        whole + boxed_bytes
     }
 
     /// Hand-overs that found their lane full go out with this turn's end.
@@ -444,3 +516,7 @@ impl MeshEnd {
 #[cfg(test)]
 #[path = "mesh/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "mesh/overload_tests.rs"]
+mod overload_tests;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tern_core::counters::Counters;
+use tern_core::lanes;
 use tern_core::limits::Limits;
 use tern_core::networks::Network;
 use tern_core::shard::RecoveryReport;
@@ -165,12 +166,16 @@ fn check(config: &mut NodeConfig) -> Result<(), StartError> {
     {
         return Err(StartError::Config("segment_bytes must be a multiple of 4096 and hold two commits"));
     }
-    let Some(lane_bytes) = mesh::lane_bytes(config.shard_count) else {
+    let body_bytes = config.limits.body_bytes;
+    let Some(lane_bytes) = mesh::lane_bytes(config.shard_count, body_bytes) else {
         return Err(StartError::Config(
-            "shard_count is too large: at most 130, so that the lanes between shards fit 64 MiB",
+            "shard_count is too large: at most 111 (98 with the largest body_bytes), so that the lanes between \
+             shards fit 64 MiB",
         ));
     };
     config.limits.lane_bytes = config.limits.lane_bytes.min(lane_bytes);
+    let waiting_bytes = lanes::waiting_bytes_max(config.shard_count, body_bytes);
+    config.limits.lane_backlog_bytes = config.limits.lane_backlog_bytes.min(waiting_bytes);
     config.limits.validate().map_err(StartError::Limits)?;
     let missing = probe::run(config.limits.connection_count.saturating_add(SPARE_SLOTS));
     if missing.is_empty() { Ok(()) } else { Err(StartError::Missing(missing)) }

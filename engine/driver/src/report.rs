@@ -1,5 +1,7 @@
 //! What a shard's thread tells of itself and of its shard: published by the thread, read by the control plane.
 
+use crate::depths::Depths;
+use crate::mesh::MeshEnd;
 use std::sync::{Mutex, PoisonError, TryLockError};
 use tern_core::counters::Counters;
 use tern_core::define_counters;
@@ -42,7 +44,7 @@ define_counters! {
     ring_buffers_now,
     /// Buffers that were left in the fullest turn of the last report.
     ring_buffers_free_now,
-    /// Bytes that waited in the lanes from other shards, in the fullest turn of the last report.
+    /// Bytes that wait in the lanes from other shards.
     mesh_depth_bytes_now,
     /// Times that the system refused to accept, so that the door was shut for a moment.
     accept_pauses,
@@ -61,6 +63,8 @@ pub struct ShardReport {
     pub driver: DriverCounters,
     /// How long each turn took, from the end of its wait to its own end.
     pub turn: Histogram,
+    /// How much the turns found that found something in the lanes from other shards.
+    pub mesh_depth: Depths,
 }
 
 impl ShardReport {
@@ -70,6 +74,7 @@ impl ShardReport {
         self.measures.add(&other.measures);
         self.driver.add(&other.driver);
         self.turn.add(&other.turn);
+        self.mesh_depth.add(&other.mesh_depth);
     }
 }
 
@@ -79,7 +84,7 @@ pub(crate) struct Reporter {
     pub(crate) turn: Histogram,
     pub(crate) accept_pauses: u64,
     pub(crate) control_requests: u64,
-    mesh_depth_bytes: u64,
+    mesh_depth: Depths,
     /// Whether something may have happened since the last report.
     is_late: bool,
     published_at_ns: u64,
@@ -95,7 +100,9 @@ impl Reporter {
 
     /// A turn found so many bytes in the lanes from other shards.
     pub(crate) fn mesh_depth(&mut self, bytes: usize) {
-        self.mesh_depth_bytes = self.mesh_depth_bytes.max(bytes as u64);
+        if bytes > 0 {
+            self.mesh_depth.record(bytes as u64);
+        }
     }
 
     /// A turn ended: publishes, unless the last report is young. Costs a comparison then, and a copy of some two
@@ -104,6 +111,7 @@ impl Reporter {
         &mut self,
         now_ns: u64,
         shard: &Shard,
+        mesh: &MeshEnd,
         ring: &mut Ring,
         to: &Mutex<ShardReport>,
     ) {
@@ -112,7 +120,7 @@ impl Reporter {
             return;
         }
         self.published_at_ns = now_ns;
-        let report = self.report(shard, ring);
+        let report = self.report(shard, mesh, ring);
         match to.try_lock() {
             Ok(mut published) => *published = report,
             Err(TryLockError::Poisoned(published)) => *published.into_inner() = report,
@@ -122,11 +130,11 @@ impl Reporter {
     }
 
     /// The thread ends: its last report.
-    pub(crate) fn ended(&mut self, shard: &Shard, ring: &mut Ring, to: &Mutex<ShardReport>) {
-        *to.lock().unwrap_or_else(PoisonError::into_inner) = self.report(shard, ring);
+    pub(crate) fn ended(&mut self, shard: &Shard, mesh: &MeshEnd, ring: &mut Ring, to: &Mutex<ShardReport>) {
+        *to.lock().unwrap_or_else(PoisonError::into_inner) = self.report(shard, mesh, ring);
     }
 
-    fn report(&mut self, shard: &Shard, ring: &mut Ring) -> ShardReport {
+    fn report(&self, shard: &Shard, mesh: &MeshEnd, ring: &mut Ring) -> ShardReport {
         let stats = ring.take_stats();
         let driver = DriverCounters {
             ring_enters: stats.enter_count,
@@ -141,11 +149,12 @@ impl Reporter {
             ring_slots_now: u64::from(stats.slots_used_now),
             ring_buffers_now: u64::from(stats.buffer_count),
             ring_buffers_free_now: u64::from(stats.buffer_count.saturating_sub(stats.buffers_filled_most)),
-            mesh_depth_bytes_now: std::mem::take(&mut self.mesh_depth_bytes),
+            mesh_depth_bytes_now: mesh.waiting_bytes() as u64,
             accept_pauses: self.accept_pauses,
             control_requests: self.control_requests,
         };
-        ShardReport { counters: *shard.counters(), measures: shard.measures(), driver, turn: self.turn }
+        let (counters, measures) = (*shard.counters(), shard.measures());
+        ShardReport { counters, measures, driver, turn: self.turn, mesh_depth: self.mesh_depth }
     }
 
     /// Tells the operator of clients that misbehave and of what was dropped: once a second, however many there are.
@@ -165,7 +174,7 @@ impl Reporter {
         }
         let mesh_dropped = counters.mesh_dropped - before.mesh_dropped;
         if mesh_dropped > 0 {
-            warn!(shard, count = mesh_dropped, "envelopes to other shards dropped: a lane's backlog is full");
+            warn!(shard, count = mesh_dropped, "envelopes to other shards dropped: their backlog is full");
         }
     }
 }

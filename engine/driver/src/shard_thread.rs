@@ -102,9 +102,10 @@ impl ShardThread {
             self.perform()?;
             self.turn_ended_ns = self.clock.mono_ns();
             self.reporter.turn.record(self.turn_ended_ns.saturating_sub(turn_started_ns));
-            self.reporter.turn_ended(self.turn_ended_ns, &self.shard, &mut self.ring, &self.report);
+            let (shard, mesh) = (&self.shard, &self.mesh);
+            self.reporter.turn_ended(self.turn_ended_ns, shard, mesh, &mut self.ring, &self.report);
         }
-        self.reporter.ended(&self.shard, &mut self.ring, &self.report);
+        self.reporter.ended(&self.shard, &self.mesh, &mut self.ring, &self.report);
         Ok(())
     }
 
@@ -218,10 +219,11 @@ impl ShardThread {
                 Event::Written { key, result } => {
                     shard.step(now, Input::Disk(Disk::written(key, result)), out);
                 }
-                Event::AcceptPaused { error, .. } => {
-                    // ENFILE: the table is full; the ring tries again by itself when a slot is freed.
-                    if error != libc::ENFILE {
-                        warn!(shard = self.own.0, error, "accepting paused");
+                Event::AcceptPaused { error, table_is_full, .. } => {
+                    // A full table of the ring's own is the limit on connections at work, and has its counter.
+                    if !table_is_full {
+                        let error = std::io::Error::from_raw_os_error(error);
+                        warn!(shard = self.own.0, %error, "accepting paused: {}", advice(&error));
                     }
                     self.reporter.accept_pauses += 1;
                     self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
@@ -278,18 +280,16 @@ impl ShardThread {
     fn take_mesh(&mut self, now: Now) {
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
-        let mut depth_bytes = 0;
-        self.mesh.receive(
+        let found_bytes = self.mesh.receive(
             |to| wake(ring, peers, to),
             |from, arrival| match arrival {
                 Arrival::Envelopes(envelopes) => {
-                    depth_bytes += envelopes.len();
                     shard.step(now, Input::Mesh { from, envelopes }, out);
                 }
                 Arrival::State(state) => shard.step(now, Input::HandOverState { from, state }, out),
             },
         );
-        self.reporter.mesh_depth(depth_bytes);
+        self.reporter.mesh_depth(found_bytes);
         self.mesh.take_room(|to, lane, room_bytes| {
             shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
         });
@@ -310,6 +310,16 @@ impl ShardThread {
                 self.ring.resume_accept(listener);
             }
         }
+    }
+}
+
+/// What an operator may do about an accept that the system refused.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENFILE) => "the system's table of open files is full: raise the sysctl fs.file-max",
+        Some(libc::EMFILE) => "the process has too many open files: raise LimitNOFILE",
+        Some(libc::ENOBUFS | libc::ENOMEM) => "the system is short of memory for sockets",
+        _ => "it is tried again",
     }
 }
 

@@ -29,8 +29,10 @@ pub enum Event<'a> {
     AcceptPaused {
         /// Which one.
         listener: ListenerId,
-        /// Why; ENFILE says that the descriptor table is full.
+        /// Why; ENFILE says that the descriptor table is full, or the system's table of open files.
         error: i32,
+        /// Whether all slots of this ring's descriptor table are in use: it goes on by itself when one is freed.
+        table_is_full: bool,
     },
     /// A connection that was asked for is made.
     Connected {

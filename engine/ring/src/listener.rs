@@ -241,7 +241,12 @@ impl Ring {
         self.stats.accept_pause_count += 1;
         // The others would take connections out of the backlog only to lose them.
         self.cancel_accepts(index);
-        Some(Event::AcceptPaused { listener, error: -result })
+        Some(Event::AcceptPaused { listener, error: -result, table_is_full: self.is_full(-result) })
+    }
+
+    /// Whether an accept failed for want of a slot. The kernel has the same error for the whole system's open files.
+    fn is_full(&self, error: i32) -> bool {
+        error == libc::ENFILE && self.stats.slots_used_now as usize >= self.slots.len()
     }
 }
 
@@ -290,5 +295,28 @@ mod tests {
         ring.resume_accept(id);
         assert_eq!(next(&mut ring), Ok(client.local_addr().unwrap()));
         assert_eq!(ring.stats().accept_pause_count, 2);
+    }
+
+    #[test]
+    fn the_systems_full_table_is_told_apart_from_the_rings() {
+        let mut ring = Ring::new(&Config { descriptor_count: 2, ..Config::default() }).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let address = listener.local_addr().unwrap();
+        ring.accept(listener);
+        // With room in the ring's table it is the system's that is meant.
+        assert!(!ring.is_full(libc::ENFILE));
+        let _clients = [0; 3].map(|_| TcpStream::connect(address).unwrap());
+        for _ in 0..200 {
+            match ring.next_event() {
+                Some(Event::AcceptPaused { error, table_is_full, .. }) => {
+                    assert_eq!((error, table_is_full), (libc::ENFILE, true));
+                    assert!(!ring.is_full(libc::ENOMEM));
+                    return;
+                }
+                Some(_) => {}
+                None => ring.enter(Some(Duration::from_millis(20))).unwrap(),
+            }
+        }
+        panic!("the table is full and nobody says so");
     }
 }

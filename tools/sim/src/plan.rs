@@ -310,7 +310,7 @@ fn limits(random: &mut Random) -> Limits {
         step_budget: random.pick(&[1, 4, 64, 512]),
         handshakes_per_turn: random.pick(&[1, 4, 16]),
         lane_bytes: random.pick(&[LANE_BYTES_MIN, body_bytes + 1024, body_bytes + 1024 + (16 << 10)]),
-        lane_backlog_bytes: random.pick(&[4096, 64 << 10]),
+        lane_backlog_bytes: random.pick(&[4096, 64 << 10]).max(2 * (body_bytes + 1024)),
         commit_bytes: body_bytes + 8192 + random.pick(&[0, 32 << 10]),
         write_back_ms: random.pick(&[0, 2, 20, 50]),
         floor_delay_ms: random.pick(&[0, 20, 200]),

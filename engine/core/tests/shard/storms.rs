@@ -83,6 +83,78 @@ fn a_queue_of_handshakes_that_is_full_tells_the_rest_to_come_back() {
     bystanders.talk(&mut world);
 }
 
+/// A storm that goes on: in each turn more come than a turn has time for. Who came first has its handshake first.
+#[test]
+fn newcomers_of_every_turn_wait_behind_those_who_wait() {
+    let limits = Limits { handshakes_per_turn: PER_TURN, deferred_count: 1_000, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let flights = [first_flight("storm", 10, 1)];
+    let first = storm(&mut world, 160, &flights);
+    world.turn();
+    let (mut next, mut served) = (first.end, PER_TURN);
+    while served < 160 {
+        world.now.mono_ns += 1_000_000;
+        // As a driver does: what came, then what waits.
+        for slot in next..next + 2 * PER_TURN {
+            world.step(Input::Accepted { slot, peer: None });
+            world.step(Input::Received { conn: first_use(slot), bytes: &mut flights[0].clone() });
+        }
+        next += 2 * PER_TURN;
+        world.step(Input::Tick);
+        world.turn();
+        // Each answer is the work of the turn behind it.
+        let answered: Vec<u32> = world.sent.range(first.start..next).map(|(&slot, _)| slot).collect();
+        assert!(answered.iter().copied().eq(first.start..first.start + served), "{served}: {answered:?}");
+        served += PER_TURN;
+        bystanders.talk(&mut world);
+    }
+    let counters = world.shard.counters();
+    assert_eq!((counters.refused_handshakes, counters.timeouts), (0, 0));
+    assert_eq!(counters.deferred_now, u64::from(9 * 2 * PER_TURN), "the newcomers are next");
+}
+
+#[test]
+fn whose_turn_does_not_come_in_time_is_told_to_come_back() {
+    let limits = Limits { handshakes_per_turn: 1, login_ms: 100, ..Limits::default() };
+    let mut world = World::new(limits);
+    let slots = storm(&mut world, 20, &[first_flight("storm", 10, 1)]);
+    world.turn();
+    assert_eq!(world.shard.counters().deferred_now, 19);
+    // So long a turn that nobody's comes.
+    world.now.mono_ns += 120_000_000;
+    world.turn();
+    let told = slots
+        .clone()
+        .skip(1)
+        .filter(|slot| world.sent.get(slot).is_some_and(|sent| busy_record_ms(sent).is_some()));
+    assert_eq!(told.count(), 19);
+    assert_eq!(world.shard.counters().timeouts, 20, "the one that was answered has not gone on either");
+    assert_eq!(world.closed.len(), 20);
+}
+
+/// A restart must not bring everybody back in one instant.
+#[test]
+fn a_drain_asks_back_so_many_a_second_and_those_without_keys_too() {
+    let limits = Limits { handshakes_per_turn: PER_TURN, busy_ms: 500, ..Limits::default() };
+    let mut world = World::new(limits);
+    let slots = storm(&mut world, 3_000, &[first_flight("storm", 10, 1)]);
+    world.turn();
+    world.step(Input::Drain);
+    world.turn();
+    let mut times: Vec<u32> =
+        slots.skip(PER_TURN as usize).filter_map(|slot| busy_record_ms(world.sent.get(&slot)?)).collect();
+    assert_eq!(times.len(), 3_000 - PER_TURN as usize, "each is told");
+    times.sort_unstable();
+    let (earliest, latest) = (times[0], times[times.len() - 1]);
+    assert!(earliest >= 500 && latest <= 3_500, "{earliest} to {latest}");
+    // A thousand a second on average: none of the three seconds has nearly all.
+    for second in [500, 1_500, 2_500] {
+        let count = times.iter().filter(|&&ms| (second..second + 1_000).contains(&ms)).count();
+        assert!((800..1_200).contains(&count), "{count} from {second} ms on");
+    }
+}
+
 #[test]
 fn those_who_gave_up_waiting_cost_no_turn() {
     let mut world = World::new(Limits { handshakes_per_turn: 1, ..Limits::default() });

@@ -154,10 +154,18 @@ pub(super) async fn list(
     }
     let mut accounts = Vec::new();
     for shard in plane.shards() {
-        let request = ControlRequest::ListAccounts { after: AccountId(after), limit };
-        match plane.ask(shard, request).await? {
-            ControlReply::Accounts(list) => accounts.extend(list),
-            other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
+        // Of each shard as many as the page has, if it has them: by bounded steps.
+        let (mut after, mut left) = (AccountId(after), limit);
+        while left > 0 {
+            let request = ControlRequest::ListAccounts { after, limit: left };
+            let (list, next) = match plane.ask(shard, request).await? {
+                ControlReply::Accounts { list, next } => (list, next),
+                other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
+            };
+            left -= list.len() as u32;
+            accounts.extend(list);
+            let Some(next) = next else { break };
+            after = next;
         }
     }
     accounts.sort_by_key(|account| account.id);

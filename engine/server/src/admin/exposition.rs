@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use tern_core::histogram::{BOUNDS_NS, Histogram};
+use tern_driver::{BOUNDS_BYTES, Depths};
 
 /// What `Content-Type` says.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -65,6 +66,18 @@ impl Family<'_> {
             self.line("_bucket", labels, Some(&bound), &count);
         }
         self.line("_sum", labels, None, &seconds(histogram.sum_ns()));
+        self.line("_count", labels, None, &count);
+    }
+
+    /// Writes one histogram of depths, in bytes.
+    pub(super) fn depths(&mut self, labels: Labels<'_>, depths: &Depths) {
+        let mut count = 0;
+        for (index, in_bucket) in depths.counts().iter().enumerate() {
+            count += in_bucket;
+            let bound = BOUNDS_BYTES.get(index).map_or_else(|| "+Inf".to_string(), u64::to_string);
+            self.line("_bucket", labels, Some(&bound), &count);
+        }
+        self.line("_sum", labels, None, &depths.sum_bytes());
         self.line("_count", labels, None, &count);
     }
 

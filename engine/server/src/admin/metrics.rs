@@ -85,6 +85,11 @@ fn shards(page: &mut Page, reports: &[ShardReport]) {
             family.durations(&[("shard", &shard.to_string())], pick(report));
         }
     }
+    let help = "Bytes that a turn found in the lanes from other shards, of the turns that found some.";
+    let mut family = page.family("tern_mesh_turn_depth_bytes", Kind::Histogram, help);
+    for (shard, report) in reports.iter().enumerate() {
+        family.depths(&[("shard", &shard.to_string())], &report.mesh_depth);
+    }
 }
 
 /// A counter's value on a shard.

@@ -13,7 +13,7 @@ use tern_core::limits::Limits;
 use tern_core::networks::{Network, NetworkError};
 
 /// Most shards of a node: with this many, lanes and threads are still sensible on today's largest machines.
-pub(crate) const SHARDS_MAX: u16 = 130;
+pub(crate) const SHARDS_MAX: u16 = 111;
 /// Bytes of a log segment where nothing else is said.
 const SEGMENT_BYTES: u32 = 32 << 20;
 
@@ -92,7 +92,7 @@ impl Settings {
         if let Some(shards) = self.shards
             && !(1..=SHARDS_MAX).contains(&shards)
         {
-            return wrong("shards", &shards, "1 to 130");
+            return wrong("shards", &shards, "1 to 111");
         }
         if let (Some(shards), Threads::These(threads)) = (self.shards, &self.cores.shards)
             && usize::from(shards) > threads.len()
@@ -233,7 +233,7 @@ mod tests {
             ("[limits]\nwindow_count = 0", &["limits.window_count", "= 0", "1 to 4096"][..]),
             ("[limits]\nwindow = 9", &["window", "window_count"][..]),
             ("shard = 1", &["shard", "shards"][..]),
-            ("shards = 0", &["shards", "= 0", "1 to 130"][..]),
+            ("shards = 0", &["shards", "= 0", "1 to 111"][..]),
             ("shards = \"two\"", &["shards", "two", "u16"][..]),
             (
                 "admin = \"0.0.0.0:1\"",

@@ -58,6 +58,8 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_ring_cq_overflows_total",
         "tern_ring_buffers_free",
         "tern_mesh_depth_bytes",
+        "tern_mesh_backlog_bytes",
+        "tern_mesh_turn_depth_bytes_count",
         "tern_commit_duration_seconds_count",
         "tern_sent_duration_seconds_count",
         "tern_turn_duration_seconds_count",

@@ -23,14 +23,14 @@ fn header(source: [u8; 4]) -> Vec<u8> {
 }
 
 /// Two phones who only want to talk.
-struct Bystanders {
+pub(crate) struct Bystanders {
     ann: Phone,
     bob: Phone,
     count: u32,
 }
 
 impl Bystanders {
-    fn arrive(door: SocketAddr, way: &Way) -> Self {
+    pub(crate) fn arrive(door: SocketAddr, way: &Way) -> Self {
         let [ann, bob] = [("ann", 1), ("bob", 2)].map(|(name, key)| {
             let mut phone = Phone::log_in(door, name, key, way);
             assert_eq!(phone.next(), Heard::Drained);
@@ -40,7 +40,7 @@ impl Bystanders {
     }
 
     /// Ann writes to Bob; he has it, she has both ticks.
-    fn talk(&mut self) {
+    pub(crate) fn talk(&mut self) {
         self.count += 1;
         let id = id(self.count);
         self.ann.send(self.bob.account, id, b"undisturbed");

@@ -1,6 +1,7 @@
 //! Whole nodes: the real binary, real sockets, a real disk.
 
 mod chat;
+mod descriptors;
 mod disk;
 mod doors;
 mod hostile;
@@ -9,3 +10,5 @@ mod phone;
 mod process;
 mod resume;
 mod sessions;
+mod storm;
+mod top;

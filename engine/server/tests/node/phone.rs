@@ -66,6 +66,8 @@ pub(crate) struct Phone {
     pub(crate) ticket: Option<Ticket>,
     /// The key that the server says it has now.
     pub(crate) told_key: Option<[u8; 32]>,
+    /// How long it shall wait, when the server had no time for its handshake.
+    pub(crate) busy_ms: Option<u32>,
     heard: VecDeque<Heard>,
 }
 
@@ -88,22 +90,32 @@ impl Phone {
         Self::connect_as(door, &[], ClientConfig { ticket: Some(ticket), ..config("any", 255) })
     }
 
+    /// Connects, and will come with a ticket when it is flushed.
+    pub(crate) fn dial(door: SocketAddr, ticket: Ticket) -> Self {
+        Self::dial_as(door, &[], ClientConfig { ticket: Some(ticket), ..config("any", 255) })
+    }
+
     fn connect_as(door: SocketAddr, header: &[u8], config: ClientConfig) -> Self {
+        let mut phone = Self::dial_as(door, header, config);
+        phone.flush();
+        phone
+    }
+
+    fn dial_as(door: SocketAddr, header: &[u8], config: ClientConfig) -> Self {
         let mut socket = TcpStream::connect(door).expect("the door is open");
         socket.write_all(header).expect("a fresh socket has room");
         socket.set_nodelay(true).expect("a socket option");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
-        let mut phone = Self {
+        Self {
             socket,
             client: Client::new(config),
             account: AccountId(0),
             server_key: [0; 32],
             ticket: None,
             told_key: None,
+            busy_ms: None,
             heard: VecDeque::new(),
-        };
-        phone.flush();
-        phone
+        }
     }
 
     /// Writes what the client has to say; a connection that is over says nothing.
@@ -153,7 +165,16 @@ impl Phone {
         self.heard.drain(..).collect()
     }
 
-    fn read(&mut self) {
+    /// What the phone has heard by now; does not wait.
+    pub(crate) fn poll(&mut self) -> Vec<Heard> {
+        self.socket.set_nonblocking(true).expect("a socket option");
+        while self.read() && self.heard.back() != Some(&Heard::End) {}
+        self.socket.set_nonblocking(false).expect("a socket option");
+        self.heard.drain(..).collect()
+    }
+
+    /// False if there was nothing.
+    fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let count = match self.socket.read(&mut bytes) {
             Ok(count) => count,
@@ -163,15 +184,15 @@ impl Phone {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
                 ) =>
             {
-                return;
+                return false;
             }
             Err(_) => 0,
         };
         if count == 0 {
             self.heard.push_back(Heard::End);
-            return;
+            return true;
         }
-        let Self { client, heard, account, server_key, ticket, told_key, .. } = self;
+        let Self { client, heard, account, server_key, ticket, told_key, busy_ms, .. } = self;
         let mut note = |event: Event<'_>| {
             heard.extend(match event {
                 Event::Welcome { account: id, server_key: key, .. } => {
@@ -213,11 +234,16 @@ impl Phone {
                     _ => None,
                 },
                 Event::TicketRefused => Some(Heard::TicketRefused),
+                Event::ConnectBusy { retry_ms } => {
+                    *busy_ms = Some(retry_ms);
+                    None
+                }
                 _ => None,
             });
         };
         client.receive(&bytes[..count], &mut note).expect("the server speaks the protocol");
         self.flush();
+        true
     }
 }
 

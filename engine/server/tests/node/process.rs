@@ -13,11 +13,13 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     /// Megabytes of a small file system of its own for the data directory.
     pub(crate) drive_mb: Option<u32>,
+    /// Its limit of open files, soft and hard.
+    pub(crate) open_files: Option<u32>,
 }
 
 impl Setup {
     pub(crate) fn shards(shards: u16) -> Self {
-        Self { shards, config: String::new(), drive_mb: None }
+        Self { shards, config: String::new(), drive_mb: None, open_files: None }
     }
 }
 
@@ -70,6 +72,27 @@ impl Node {
         assert!(status.success(), "the key is not rotated");
     }
 
+    /// Stops its process for a while, or lets it go on.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &*pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// From now on it may open no file with a number as high as this.
+    pub(crate) fn limit_open_files(&self, soft: u32) {
+        let (pid, limit) = (self.child.id().to_string(), format!("--nofile={soft}:"));
+        let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(status.expect("prlimit runs").success());
+    }
+
+    /// What the admin endpoint says.
+    pub(crate) fn json(&self, path: &str) -> serde_json::Value {
+        let url = format!("http://{}{path}", self.admin);
+        let text = ureq::get(&url).call().expect("the admin endpoint answers").into_body().read_to_string();
+        serde_json::from_str(&text.expect("text")).expect("JSON")
+    }
+
     /// From now on every write to a file fails.
     pub(crate) fn forbid_writing(&self) {
         let pid = self.child.id().to_string();
@@ -91,9 +114,7 @@ impl Node {
     /// A counter or gauge of the shards, summed: `tern_` and its field, as the list of counters spells it, and
     /// `_total` for a counter.
     pub(crate) fn metric(&self, name: &str) -> u64 {
-        let url = format!("http://{}/v1/status", self.admin);
-        let text = ureq::get(&url).call().expect("the admin endpoint answers").into_body().read_to_string();
-        let status: serde_json::Value = serde_json::from_str(&text.expect("text")).expect("JSON");
+        let status = self.json("/v1/status");
         let field = name.trim_start_matches("tern_").trim_end_matches("_total");
         status["totals"][field]
             .as_u64()
@@ -125,7 +146,8 @@ fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> (Ch
         None => {
             // Ignored signals stay ignored: a test may forbid writing with a limit of the file size, and get an error.
             let mut command = Command::new("sh");
-            command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", tern]);
+            let limit = setup.open_files.map_or(String::new(), |count| format!("ulimit -n {count}; "));
+            command.args(["-c", &format!("{limit}trap '' XFSZ; exec \"$0\" \"$@\""), tern]);
             command
         }
         Some(size_mb) => {

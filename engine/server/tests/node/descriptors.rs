@@ -1,0 +1,78 @@
+//! Open files are limited by the system: a node says what it needs before it serves, keeps within it when all come, and
+//! serves on when the limit is reached.
+
+use crate::hostile::Bystanders;
+use crate::phone::{Heard, Phone, Way};
+use crate::process::{Node, Setup};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a node asks for beside its connections: slots of those that are refused, and files of its own.
+const OTHERS: u32 = 64 + 512;
+
+#[test]
+fn a_limit_that_is_too_low_is_named_at_the_start_with_what_to_do() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let config = place.path().join("tern.toml");
+    std::fs::write(&config, "[limits]\nconnection_count = 1000\n").expect("written");
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 600; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_tern"),
+            "serve",
+            "--shards",
+            "1",
+        ])
+        .args(["--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"])
+        .arg(config)
+        .arg("--data")
+        .arg(place.path().join("data"))
+        .output()
+        .expect("tern starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty(), "it must not serve: {text}");
+    for part in [
+        "open files are limited to 600 (hard limit 600)",
+        "1576 are needed",
+        "ulimit -n 1576",
+        "LimitNOFILE=1576",
+        "connection_count",
+    ] {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+#[test]
+fn with_no_descriptor_to_spare_the_rest_is_refused_and_those_inside_are_served() {
+    const CONNECTION_COUNT: u32 = 40;
+    let limits = format!("[limits]\nconnection_count = {CONNECTION_COUNT}\nlogin_ms = 60000\n");
+    let open_files = Some(CONNECTION_COUNT + OTHERS);
+    let node = Node::start(Setup { config: limits, open_files, ..Setup::shards(1) });
+    let mut bystanders = Bystanders::arrive(node.phone, &Way::default());
+    // Many more than the table has slots, those for refusing included.
+    let sockets: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
+    node.wait_for("tern_refused_connections_total", 200 - (u64::from(CONNECTION_COUNT) - 2));
+    assert_eq!(node.metric("tern_connections_now"), u64::from(CONNECTION_COUNT));
+    bystanders.talk();
+    drop(sockets);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while node.metric("tern_connections_now") > 2 {
+        assert!(Instant::now() < deadline, "connections are left over");
+    }
+    let _carol = Phone::log_in(node.phone, "carol", 3, &Way::default());
+    // The process's own descriptors are used up: phones need none of them.
+    node.limit_open_files(3);
+    bystanders.talk();
+    let mut dora = Phone::log_in(node.phone, "dora", 4, &Way::default());
+    assert_eq!(dora.next(), Heard::Drained);
+    // The admin endpoint needs one for each request, and serves again when there is one.
+    let admin = TcpStream::connect(node.admin).expect("the system accepts");
+    bystanders.talk();
+    node.limit_open_files(CONNECTION_COUNT + OTHERS);
+    drop(admin);
+    node.wait_for("tern_logins_total", 4);
+    bystanders.talk();
+}
