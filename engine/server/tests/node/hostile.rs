@@ -24,7 +24,7 @@ fn header(source: [u8; 4]) -> Vec<u8> {
 
 /// Two phones who only want to talk.
 pub(crate) struct Bystanders {
-    ann: Phone,
+    pub(crate) ann: Phone,
     bob: Phone,
     count: u32,
 }
