@@ -190,7 +190,8 @@ const CASES: [Case; 27] = [
         world
     }),
     ("lane_backlog_bytes", &[], || {
-        let limits = Limits { lane_bytes: 512, lane_backlog_bytes: 4096, ..Limits::default() };
+        let limits =
+            Limits { body_bytes: 1000, lane_bytes: 512, lane_backlog_bytes: 4096, ..Limits::default() };
         let mut world = World::one_of(2, limits);
         let mut ann = Phone::connect(&mut world, 1, &here_and_there().0, 1);
         let is_there = |name: &String| PartitionId::of_name(name, 64).0 >= 32;
