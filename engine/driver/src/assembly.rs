@@ -288,6 +288,7 @@ impl Setup {
             boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
             boxed_bytes: 0,
             go_on: false,
+            has_more: false,
             woken: true,
             serving: Some(Box::new(move || {
                 let _ = progress.send(Progress::Serving(own, report));

@@ -19,6 +19,8 @@ use tracing::warn;
 
 /// Commands of the control plane that one turn takes.
 const COMMANDS_OF_A_TURN: usize = 4;
+/// Events that a turn takes: when ten thousand phones go at once, what the others say is answered in between.
+const EVENTS_OF_A_TURN: usize = 1024;
 /// How long the door stays shut after the system refused to accept.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// Longest sleep.
@@ -59,6 +61,8 @@ pub(crate) struct ShardThread {
     pub(crate) boxed_bytes: usize,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
+    /// The ring may have more events than one turn takes.
+    pub(crate) has_more: bool,
     /// Another thread has put something into one of the queues and woken this one.
     pub(crate) woken: bool,
     /// Told once, when the shard serves.
@@ -129,7 +133,7 @@ impl ShardThread {
 
     /// How long the shard may sleep; none if there is something to do.
     fn sleep_time(&self) -> Option<Duration> {
-        if self.go_on || self.woken {
+        if self.go_on || self.has_more || self.woken {
             return None;
         }
         let now_ns = self.turn_ended_ns;
@@ -158,7 +162,11 @@ impl ShardThread {
     }
 
     fn take_events(&mut self, now: Now) {
-        while let Some(event) = self.ring.next_event() {
+        self.has_more = false;
+        for left in (0..EVENTS_OF_A_TURN).rev() {
+            let Some(event) = self.ring.next_event() else { return };
+            // There may be more: the next turn comes at once.
+            self.has_more = left == 0;
             let (shard, out) = (&mut self.shard, &mut self.out);
             match event {
                 Event::Received { slot, key, bytes } => {

@@ -53,7 +53,8 @@ pub(crate) fn unregister_ring_fd(uring: &IoUring, registered: Option<u32>) {
 
 impl Ring {
     /// One turn: hands everything to the kernel and waits until something happens, at most for `wait`. `None` does not
-    /// wait. Does not wait either while events are ready. Follow it with [`Ring::next_event`] until that is empty.
+    /// wait. Does not wait either while events are ready. Follow it with [`Ring::next_event`]; what is left of the events
+    /// comes first after the next `enter`.
     ///
     /// # Errors
     /// Only those that say that the ring is unusable.
