@@ -68,6 +68,8 @@ pub(crate) struct Opening {
     pub(crate) deferred: bool,
     /// Whether it has waited, and may go on now although others wait.
     pub(crate) its_turn: bool,
+    /// Whether a part of its handshake was answered.
+    pub(crate) answered: bool,
     /// Whether its handshake was counted for its address.
     pub(crate) admitted: bool,
     /// Of the hand-over that it is in.
@@ -119,9 +121,11 @@ impl Edge {
         self.opening.as_ref().is_some_and(|opening| opening.deferred)
     }
 
-    /// Whether a record in the clear would be read: neither has it keys, nor has another shard its socket.
+    /// Whether a record in the clear would be read: it has no keys and no part of an answer, which is followed by nothing
+    /// in the clear, and no other shard has its socket.
     pub(crate) fn can_be_told_in_the_clear(&self) -> bool {
         self.transport.is_none()
+            && self.opening.as_ref().is_some_and(|opening| !opening.answered)
             && !matches!(self.state, State::Closing { .. } | State::Moving { asked: true, .. })
     }
 

@@ -230,7 +230,11 @@ impl Shard {
         edge.opening().raw_out = raw_out;
         self.edges.mark_dirty(conn);
         match progress {
-            Ok(Progress::More) => {}
+            Ok(Progress::More) => {
+                if let Some(edge) = self.edges.get_mut(conn) {
+                    edge.opening().answered = true;
+                }
+            }
             Ok(Progress::Done { login, transport }) => {
                 if let Some(edge) = self.edges.get_mut(conn) {
                     edge.transport = Some(transport);

@@ -8,7 +8,9 @@ use tern_core::io::{ConnId, HandOverToken, Input, Lane, Output};
 use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
+use tern_protocol::phone::client::{Client, ClientConfig};
 use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::noise::KeyPair;
 
 const STORM_COUNT: u32 = 10_000;
 const PER_TURN: u32 = 16;
@@ -153,6 +155,36 @@ fn a_drain_asks_back_so_many_a_second_and_those_without_keys_too() {
         let count = times.iter().filter(|&&ms| (second..second + 1_000).contains(&ms)).count();
         assert!((800..1_200).contains(&count), "{count} from {second} ms on");
     }
+}
+
+/// A client that has its answer reads no record in the clear any more: it would take one for a broken server.
+#[test]
+fn who_is_in_the_middle_of_a_handshake_hears_nothing_in_the_clear_of_a_drain() {
+    let mut world = World::new(Limits::default());
+    let mut client = Client::new(ClientConfig {
+        name: "ann".into(),
+        keys: KeyPair::from_seed([1; 32]),
+        // Without the server's key it takes three messages.
+        server_key: None,
+        ticket: None,
+        register: true,
+        partition_hint: None,
+        seed: [2; 32],
+    });
+    let mut flight = Vec::new();
+    client.flush(&mut flight);
+    assert!(world.accept(0, None));
+    world.throw(0, &flight);
+    world.next_turn();
+    let answer = world.said(0);
+    assert_eq!(answer[0], 1, "a handshake record");
+    client.receive(&answer, &mut |_| {}).expect("an answer");
+    flight.clear();
+    client.flush(&mut flight);
+    assert!(!flight.is_empty(), "its third message, which the server never reads");
+    world.step(Input::Drain);
+    world.turn();
+    assert_eq!((world.said(0), &world.closed[..]), (vec![], &[0][..]));
 }
 
 #[test]
