@@ -63,6 +63,9 @@ impl Buffers {
             handle_alloc_error(entries_layout)
         };
         let Some(data) = NonNull::new(data) else { handle_alloc_error(data_layout) };
+        // On huge pages the reserve could not be left untouched, nor given back.
+        // SAFETY: advice changes how memory is backed, never what is in it; the range is the allocation.
+        unsafe { libc::madvise(data.as_ptr().cast(), data_layout.size(), libc::MADV_NOHUGEPAGE) };
         let wanted_count = count.min(WANTED_MIN);
         let reserve: Vec<u16> = (wanted_count..count).rev().collect();
         let mut buffers = Self {

@@ -2,7 +2,7 @@
 
 use super::{GENERATOR_CPU, SERVER_CPU};
 use crate::tree::{binary, output_of};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -42,7 +42,7 @@ impl Traffic {
 pub(super) fn stub(data: &Path, traffic: Traffic, tern: &Value) -> Result<Value> {
     let field = |name: &str| tern["server"][name].as_u64().with_context(|| format!("server.{name}"));
     let (commits, bytes) = (field("log_commits")?, field("log_bytes_written")?);
-    let mut command = command("stub", traffic);
+    let mut command = command("stub", traffic, (SERVER_CPU, GENERATOR_CPU));
     if commits > 0 {
         let rate = (commits as f64 / f64::from(traffic.seconds)).to_string();
         command.args(["--commits-per-s", &rate, "--commit-bytes", &(bytes / commits).to_string()]);
@@ -53,13 +53,24 @@ pub(super) fn stub(data: &Path, traffic: Traffic, tern: &Value) -> Result<Value>
 
 /// The raw echo.
 pub(super) fn echo(traffic: Traffic) -> Result<Value> {
-    json_of(&mut command("raw-echo", traffic))
+    json_of(&mut command("raw-echo", traffic, (SERVER_CPU, GENERATOR_CPU)))
 }
 
-fn command(program: &str, traffic: Traffic) -> Command {
+/// As many stubs at the same time as there are hardware threads named, each with its own generator beside it on its own
+/// thread. They know nothing of each other and commit nothing.
+pub(super) fn stubs_apart(traffic: Traffic, cpus: &[usize]) -> Result<Vec<Value>> {
+    std::thread::scope(|scope| {
+        let run = |&cpu: &usize| scope.spawn(move || json_of(&mut command("stub", traffic, (cpu, cpu))));
+        let all: Vec<_> = cpus.iter().map(run).collect();
+        all.into_iter().map(|one| one.join().map_err(|_| anyhow!("a stub's thread panicked"))?).collect()
+    })
+}
+
+/// A program of the floor with its server and its generator on these hardware threads.
+fn command(program: &str, traffic: Traffic, (server, generator): (usize, usize)) -> Command {
     let mut command = Command::new(binary(program));
     command.args(traffic.options());
-    command.args(["--server-core", &SERVER_CPU.to_string(), "--client-core", &GENERATOR_CPU.to_string()]);
+    command.args(["--server-core", &server.to_string(), "--client-core", &generator.to_string()]);
     command
 }
 
