@@ -30,9 +30,8 @@ pub(super) fn run(seconds: u32) -> Result<Value> {
 
 /// What a second hardware thread brings to a server that shares nothing.
 fn machine(seconds: u32) -> Result<Value> {
-    let stubs = |phones, cpus: &[usize]| {
-        stubs_apart(Traffic { phones, pace: Pace::Window(1), seconds }, cpus)
-    };
+    let stubs =
+        |phones, cpus: &[usize]| stubs_apart(Traffic { phones, pace: Pace::Window(1), seconds }, cpus);
     let one = stubs(PHONE_COUNT, &[SERVER_CPU])?;
     let two = stubs(PHONE_COUNT / 2, &[SERVER_CPU, GENERATOR_CPU])?;
     let throughput = |runs: &[Value]| runs.iter().map(|run| run["msgs_per_s"].as_f64()).sum::<Option<f64>>();
