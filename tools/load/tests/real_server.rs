@@ -1,13 +1,14 @@
 //! The generator against `tern serve` with two shards: phones that wait, and phones that come and go.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
+use tern_admin::{Access, Admin};
+use tern_node::built;
 
 /// A running server; killed when dropped.
 struct Node {
-    child: Child,
+    _process: tern_node::Node,
     phone: String,
     admin: String,
     _data: tempfile::TempDir,
@@ -16,28 +17,28 @@ struct Node {
 impl Node {
     fn start() -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let mut child = Command::new(server())
-            .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--data"])
-            .arg(data.path().join("data"))
-            .env("TERN_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tern starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the ready line");
-        let field = |name: &str| {
-            let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-            found.unwrap_or_else(|| panic!("no {name} in {line:?}")).to_string()
-        };
-        let (phone, admin) = (field("phone="), field("admin="));
-        Self { child, phone, admin, _data: data }
+        let load = Path::new(env!("CARGO_BIN_EXE_tern-load"));
+        let mut command = Command::new(built(load, "tern-server", "tern").expect("the server builds"));
+        command.args([
+            "serve",
+            "--phone",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--shards",
+            "2",
+            "--data",
+        ]);
+        command.arg(data.path().join("data")).env("TERN_LOG", "warn");
+        let process = tern_node::Node::start(&mut command).expect("tern serves");
+        let (phone, admin) = (process.ready().phone.to_string(), process.ready().admin.to_string());
+        Self { _process: process, phone, admin, _data: data }
     }
 
     /// What the server tells of itself.
     fn status(&self) -> Value {
-        let url = format!("http://{}/v1/status", self.admin);
-        let text = ureq::get(&url).call().expect("the admin endpoint").body_mut().read_to_string();
-        serde_json::from_str(&text.expect("text")).expect("JSON")
+        let endpoint = Admin::new(&self.admin, &Access::default()).expect("plain HTTP needs no file");
+        endpoint.get("/v1/status").expect("the admin endpoint")
     }
 
     fn load(&self, line: &str) -> (i32, Value) {
@@ -54,26 +55,6 @@ impl Node {
         println!("{line}: {code} {text}\n{}", String::from_utf8_lossy(&output.stderr));
         (code, report)
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The server's binary, built as this test was: cargo builds only what a package depends on.
-fn server() -> PathBuf {
-    let load = Path::new(env!("CARGO_BIN_EXE_tern-load"));
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--package", "tern-server", "--bin", "tern"])
-        .args((!cfg!(debug_assertions)).then_some("--release"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the server is built");
-    load.with_file_name("tern")
 }
 
 #[test]

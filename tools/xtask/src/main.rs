@@ -2,7 +2,6 @@
 
 mod affinity;
 mod bench;
-mod buckets;
 mod demo;
 mod fuzz;
 mod install;

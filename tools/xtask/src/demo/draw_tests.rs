@@ -127,11 +127,6 @@ fn any_size_does_no_harm() {
 }
 
 #[test]
-fn short_forms() {
-    assert_eq!(
-        [0.0, 9_999.0, 12_345.0, 123_456.0, 4.56e6].map(count),
-        ["0", "9999", "12.3k", "123k", "4.56M"]
-    );
-    assert_eq!([2_500.0, 2.5e6, 2.5e8, 3e9].map(duration), ["2us", "2.5ms", "250ms", "3.0s"]);
+fn times_are_short() {
     assert_eq!((seconds(12_345), clock(605_000)), ("12.3s".into(), "10:05".into()));
 }

@@ -87,7 +87,8 @@ pub(super) fn drive(args: &DemoArgs, teller: Teller) -> Result<(Account, String)
     let ready_ms = node.ready_after.as_millis();
     teller.tell(Event::Result(format!("{shards} shards after {ready_ms} ms")));
     teller.say(format!("it serves phones at {} after {ready_ms} ms", node.phone()));
-    let _watch = teller.is_live.then(|| Watch::start(node.admin(), teller.events.clone()));
+    let endpoint = node.endpoint()?;
+    let _watch = teller.is_live.then(|| Watch::start(endpoint, teller.events.clone()));
 
     let (talk, node, restart_ms) = talk(args, node, teller)?;
     let absent = absent(args, &node, teller)?;
