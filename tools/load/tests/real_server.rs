@@ -1,6 +1,8 @@
 //! The generator against `tern serve` with two shards: phones that wait, and phones that come and go.
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use tern_admin::{Access, Admin};
@@ -85,4 +87,63 @@ fn idle_phones_are_held_and_flapping_ones_lose_nothing() {
     assert!((30..=120).contains(&flaps), "{report}");
     // A few are dropped before they have a new ticket.
     assert!(report["resumed"]["by_ticket"].as_u64().unwrap() > flaps / 2, "{report}");
+}
+
+#[test]
+fn what_a_phone_costs_is_measured_while_all_are_held_and_not_after_a_storm() {
+    let mut node = Node::start();
+    node.admin = endpoint_that_grows(&node.admin).to_string();
+    for line in ["idle --phones 20 --hold 0.3", "idle --phones 20 --first 40 --hold 0.3 --storm"] {
+        let (code, report) = node.load(line);
+        assert_eq!(code, 0);
+        assert_eq!(report["server"]["rss_bytes_per_phone"], 1_000, "{line}: {report}");
+    }
+}
+
+/// A node's admin endpoint, but that the process grows by 1,000 bytes for each login, whichever it is.
+fn endpoint_that_grows(admin: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (address, admin) = (listener.local_addr().expect("bound"), admin.to_string());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // A client that is gone wants no answer.
+            let _ = pass_on(client, &admin);
+        }
+    });
+    address
+}
+
+fn pass_on(mut client: TcpStream, admin: &str) -> std::io::Result<()> {
+    let (head, body) = read_http(&client)?;
+    let mut endpoint = TcpStream::connect(admin)?;
+    endpoint.write_all(&[head.as_bytes(), &body].concat())?;
+    let (mut head, mut body) = read_http(&endpoint)?;
+    if let Ok(mut process) = serde_json::from_slice::<Value>(&body)
+        && let Some(logins) = process["logins"].as_u64()
+    {
+        process["rss_bytes"] = (1_000_000 + 1_000 * logins).into();
+        let length = |bytes: usize| format!("content-length: {bytes}\r\n");
+        let grown = process.to_string().into_bytes();
+        head = head.replace(&length(body.len()), &length(grown.len()));
+        body = grown;
+    }
+    client.write_all(&[head.as_bytes(), &body].concat())
+}
+
+/// Head and body.
+fn read_http(stream: &TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+    let (mut stream, mut head, mut bytes) = (BufReader::new(stream), String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        if stream.read_line(&mut head)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = head[start..].to_ascii_lowercase();
+        if let Some(length) = length.strip_prefix("content-length:") {
+            bytes = length.trim().parse().expect("a number");
+        }
+    }
+    let mut body = vec![0; bytes];
+    stream.read_exact(&mut body)?;
+    Ok((head, body))
 }
