@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one command to remember for everything that is done with this tree.
 
 mod affinity;
+mod attackers;
 mod bench;
 mod demo;
 mod fuzz;
