@@ -107,12 +107,12 @@ fn every_step_has_its_line_however_many_notes_there_are() {
         state.feed(now_ms, Event::Begin(step));
         state.feed(now_ms, Event::Result(format!("note of {step:?}")));
     }
-    for height in [20, 24, 40] {
+    for height in [22, 24, 40] {
         assert_has(&lines(&state, 80, height, false), &Step::ALL.map(Step::title));
     }
     // The latest notes are those that there is room for.
     let shown = lines(&state, 80, 24, false);
-    assert_has(&shown, &["note of Flap", "note of Stop"]);
+    assert_has(&shown, &["note of Attack", "note of Stop"]);
     assert!(!shown.iter().any(|line| line.contains("note of Build")));
     assert_has(&lines(&state, 80, 40, false), &["note of Build"]);
 }

@@ -12,12 +12,14 @@ pub(super) enum Step {
     Store,
     Drain,
     Flap,
+    Storm,
+    Attack,
     Stop,
 }
 
 impl Step {
     /// All, in order.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Build,
         Self::Start,
         Self::LogIn,
@@ -27,6 +29,8 @@ impl Step {
         Self::Store,
         Self::Drain,
         Self::Flap,
+        Self::Storm,
+        Self::Attack,
         Self::Stop,
     ];
 
@@ -42,6 +46,8 @@ impl Step {
             Self::Store => "mail for phones that are away",
             Self::Drain => "these come for their mail",
             Self::Flap => "connections drop all the time",
+            Self::Storm => "all drop at once and come back",
+            Self::Attack => "hostile clients beside the phones",
             Self::Stop => "SIGTERM: drain and end",
         }
     }

@@ -49,6 +49,12 @@ impl Sample {
     }
 }
 
+/// What a counter of all shards gained between two answers of `/v1/status`.
+pub(super) fn grown(before: &Value, after: &Value, name: &str) -> u64 {
+    let of = |status: &Value| status["totals"][name].as_u64().unwrap_or(0);
+    of(after).saturating_sub(of(before))
+}
+
 /// Asks until it is dropped.
 pub(super) struct Watch {
     over: Arc<AtomicBool>,
