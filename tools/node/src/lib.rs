@@ -66,7 +66,7 @@ pub struct Node {
     child: Child,
     stdout: Output,
     stderr: Option<Output>,
-    /// Its first line on standard output; empty when it ended without one.
+    /// Its first line on standard output, once it is there.
     first_line: Arc<OnceLock<String>>,
     ready: Option<Ready>,
 }
@@ -157,21 +157,27 @@ impl Node {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to the node"))
     }
 
-    /// Ends it by SIGKILL.
+    /// Ends it by SIGKILL, if it has not ended by itself.
     ///
     /// # Errors
-    /// It was gone already.
+    /// The signal cannot be sent.
     pub fn kill(&mut self) -> Result<()> {
-        self.signal(Signal::SIGKILL)?;
-        self.wait_for_the_end().map(drop)
+        self.end_by(Signal::SIGKILL).map(drop)
     }
 
-    /// Ends it by SIGTERM.
+    /// Ends it by SIGTERM, if it has not ended by itself.
     ///
     /// # Errors
-    /// It was gone already, or does not end in time.
+    /// The signal cannot be sent, or the node does not end in time.
     pub fn drain(mut self) -> Result<Ended> {
-        self.signal(Signal::SIGTERM)?;
+        self.end_by(Signal::SIGTERM)
+    }
+
+    /// The number of a process that was waited for may be another's by now: that one gets no signal.
+    fn end_by(&mut self, signal: Signal) -> Result<Ended> {
+        if self.child.try_wait().context("the node")?.is_none() {
+            self.signal(signal)?;
+        }
         self.wait_for_the_end()
     }
 
@@ -194,9 +200,7 @@ impl Node {
         let stderr = self.stderr.as_ref().map_or_else(String::new, Output::whole);
         Ok(Ended { status, stdout: self.stdout.whole(), stderr })
     }
-}
 
-impl Node {
     /// Ends it: why, and what it said.
     fn failed(&mut self, how: &str) -> anyhow::Error {
         // One that is ending says more when it has.
@@ -217,7 +221,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The number of a process that was waited for may be another's by now.
+        // As in `end_by`.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             let _ = self.signal(Signal::SIGKILL);
         }
