@@ -252,7 +252,7 @@ fn storm(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Value> {
     let load = generate_with(node, "idle", &options, &["--storm"], teller)?;
     let result = finish(load, teller)?;
     let resumed = &result["resumed"];
-    let back = format!("all back after {} s, {} by ticket", resumed["all_back_s"], resumed["by_ticket"]);
+    let back = format!("back after {} s, {} by ticket", resumed["all_back_s"], resumed["by_ticket"]);
     teller.tell(Event::Result(back));
     Ok(result)
 }

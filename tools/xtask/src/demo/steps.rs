@@ -47,7 +47,7 @@ impl Step {
             Self::Drain => "these come for their mail",
             Self::Flap => "connections drop all the time",
             Self::Storm => "all drop at once and come back",
-            Self::Attack => "hostile clients beside the phones",
+            Self::Attack => "hostile clients beside them",
             Self::Stop => "SIGTERM: drain and end",
         }
     }
@@ -137,6 +137,7 @@ mod tests {
         );
         steps.end(500);
         assert_eq!(steps.each().nth(1), Some((Step::Start, Stand::Done { took_ms: 150 }, "")));
+        assert!(Step::ALL.iter().all(|step| step.title().len() <= 32), "the screen has no more columns");
         assert!(Step::ALL.iter().enumerate().all(|(index, step)| *step as usize == index));
     }
 }
