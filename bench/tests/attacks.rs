@@ -1,9 +1,8 @@
 //! Each attack, in small: the server counts it where it should.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Limits that a small attack reaches.
@@ -15,11 +14,13 @@ address_connects_per_s = 20
 address_connects_burst = 20
 address_handshakes_per_s = 1000
 address_handshakes_burst = 1000
+connection_frames_per_s = 1000
+connection_frames_burst = 5000
 ";
 
 /// A running server; killed when dropped.
 struct Node {
-    child: Child,
+    _process: tern_node::Node,
     phone: String,
     admin: String,
     _place: tempfile::TempDir,
@@ -30,23 +31,14 @@ impl Node {
         let place = tempfile::tempdir().expect("a temporary directory");
         let config = place.path().join("tern.toml");
         std::fs::write(&config, CONFIG).expect("the configuration is written");
-        let mut child = Command::new(server())
-            .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--config"])
-            .arg(config)
-            .arg("--data")
-            .arg(place.path().join("data"))
-            .env("TERN_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tern starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the ready line");
-        let field = |name: &str| {
-            let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-            found.unwrap_or_else(|| panic!("no {name} in {line:?}")).to_string()
-        };
-        let (phone, admin) = (field("phone="), field("admin="));
-        Self { child, phone, admin, _place: place }
+        let hostile = Path::new(env!("CARGO_BIN_EXE_hostile"));
+        let mut command =
+            Command::new(tern_node::built(hostile, "tern-server", "tern").expect("the server builds"));
+        command.args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"]);
+        command.arg("--config").arg(config).arg("--data").arg(place.path().join("data"));
+        let process = tern_node::Node::start(command.env("TERN_LOG", "error")).expect("tern serves");
+        let (phone, admin) = (process.ready().phone.to_string(), process.ready().admin.to_string());
+        Self { _process: process, phone, admin, _place: place }
     }
 
     fn count(&self, name: &str) -> u64 {
@@ -81,26 +73,6 @@ impl Node {
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The server's binary, built as this test was: cargo builds only what a package depends on.
-fn server() -> PathBuf {
-    let hostile = Path::new(env!("CARGO_BIN_EXE_hostile"));
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--package", "tern-server", "--bin", "tern"])
-        .args((!cfg!(debug_assertions)).then_some("--release"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the server is built");
-    hostile.with_file_name("tern")
-}
-
 #[test]
 fn every_attack_is_counted() {
     let node = Node::start();
@@ -119,6 +91,9 @@ fn every_attack_is_counted() {
     let logins = report["logins"].as_u64().expect("a count");
     assert!(logins >= 5, "{report}");
     node.wait_for("accounts_now", logins, &report);
+    node.suffers("halves", &["--rate", "100", "--duration", "1.5"], "timeouts", 30);
+    node.suffers("acks", &["--rate", "40", "--duration", "1"], "bad_acknowledgements", 5);
+    node.suffers("floods", &["--rate", "4", "--duration", "2"], "floods", 2);
 }
 
 #[test]

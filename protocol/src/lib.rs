@@ -2,6 +2,7 @@
 //!
 //! - [`ids`]: the identifiers that every part shares.
 //! - [`envelope`]: the one encoded form of what moves inside and between nodes.
+//! - [`hex`]: keys as text.
 //! - [`phone`]: the compact client protocol, both sides as state machines (specified in `PHONE.md`).
 //! - [`proxy`]: what a balancer says before a connection that it passes on.
 #![no_std]
@@ -12,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod envelope;
+pub mod hex;
 pub mod ids;
 pub mod phone;
 pub mod proxy;

@@ -2,12 +2,19 @@
 
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr};
+use tern_protocol::ids::{AccountId, MessageId};
+use tern_protocol::phone::client::Client;
+use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, VERSION};
 use tern_protocol::phone::record::{HANDSHAKE_BYTES_MAX, RecordKind};
 use tern_protocol::phone::ticket::TICKET_BYTES;
 
 /// Addresses of an attack that does not come from a single one.
 const SOURCE_COUNT: u32 = 250;
+/// A body that a frame holds and no server takes, whatever its limit is.
+const BODY_BYTES: usize = 60_001;
+/// Keep-alives of one flood.
+const FLOOD_COUNT: u32 = 6_000;
 
 /// What hostile clients do.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -24,6 +31,12 @@ pub(super) enum Attack {
     Records,
     /// Phones that log in and send a message that is larger than allowed.
     Bodies,
+    /// Half-open connections: a good preface, half a handshake message, and silence.
+    Halves,
+    /// Phones that log in and acknowledge what they were never sent.
+    Acks,
+    /// Phones that log in and say more at once than one connection may.
+    Floods,
 }
 
 impl Attack {
@@ -38,8 +51,11 @@ impl Attack {
             Self::Connects => 100_000.0 / 60.0,
             Self::Garbage | Self::Tickets | Self::Records => 1_000.0,
             Self::Slowloris => 500.0,
+            Self::Halves => 500.0,
             // Each begins with four Diffie-Hellman operations on both sides.
-            Self::Bodies => 200.0,
+            Self::Bodies | Self::Acks => 200.0,
+            // Each of them says some thousands of things.
+            Self::Floods => 10.0,
         }
     }
 
@@ -50,12 +66,27 @@ impl Attack {
 
     /// Whether a connection goes on until the server ends it; others leave by themselves after a while.
     pub(super) const fn stays(self) -> bool {
-        matches!(self, Self::Slowloris | Self::Bodies)
+        !matches!(self, Self::Connects | Self::Garbage | Self::Tickets | Self::Records)
     }
 
     /// Whether it logs in first.
     pub(super) const fn logs_in(self) -> bool {
-        matches!(self, Self::Bodies)
+        matches!(self, Self::Bodies | Self::Acks | Self::Floods)
+    }
+
+    /// What it says once it is logged in.
+    pub(super) fn say(self, client: &mut Client, to: AccountId, id: MessageId) {
+        match self {
+            Self::Bodies => client.send(&ClientFrame::Send { to, id, body: &[0; BODY_BYTES] }),
+            Self::Acks => client.send(&ClientFrame::Ack { number: u32::MAX }),
+            Self::Floods => (0..FLOOD_COUNT).for_each(|token| client.send(&ClientFrame::Ping { token })),
+            Self::Connects
+            | Self::Garbage
+            | Self::Slowloris
+            | Self::Tickets
+            | Self::Records
+            | Self::Halves => {}
+        }
     }
 
     /// Where the connection with this number comes from.
@@ -69,7 +100,12 @@ impl Attack {
     pub(super) fn script(self, number: u64, random: &mut Random) -> Vec<u8> {
         let is_odd = number % 2 == 1;
         match self {
-            Self::Connects | Self::Bodies => Vec::new(),
+            Self::Connects | Self::Bodies | Self::Acks | Self::Floods => Vec::new(),
+            Self::Halves => {
+                let mut bytes = preface(Pattern::IK);
+                record(&random.bytes(100), 200, &mut bytes);
+                bytes
+            }
             Self::Garbage if is_odd => {
                 let mut bytes = preface(Pattern::IK);
                 let message = random.bytes(200);
@@ -158,6 +194,9 @@ mod tests {
         assert_eq!(preface_of(&ticket).unwrap().pattern, Pattern::NNpsk0);
         let rest = &ticket[PREFACE_BYTES + TICKET_BYTES..];
         assert_eq!(split(rest), Ok(Some((RecordKind::Handshake, rest.len()))));
+        let half = script(Attack::Halves, 0);
+        assert!(preface_of(&half).is_ok());
+        assert_eq!(split(&half[PREFACE_BYTES..]), Ok(None), "the rest never comes");
         for number in 0..2 {
             let bytes = script(Attack::Records, number);
             assert!(preface_of(&bytes).is_ok());

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::{Client, ClientConfig, Event as Heard};
-use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
 use tern_ring::{Config, Event, Ring, Slot};
 
@@ -19,9 +18,6 @@ const DRIP_EVERY: Duration = Duration::from_secs(1);
 const LEAVES_AFTER: Duration = Duration::from_millis(500);
 /// Accounts of those who log in.
 const ACCOUNT_COUNT: u64 = 50;
-/// A body that a frame holds and no server takes, whatever its limit is.
-const BODY_BYTES: usize = 60_001;
-
 /// What to do.
 pub(super) struct Plan {
     pub(super) door: SocketAddr,
@@ -139,8 +135,9 @@ impl Crowd<'_> {
         let eve = number % ACCOUNT_COUNT;
         let mut private = [0x65; 32];
         private[..8].copy_from_slice(&eve.to_le_bytes());
+        private[8] = self.plan.attack as u8;
         Client::new(ClientConfig {
-            name: format!("eve-{eve}"),
+            name: format!("eve-{}-{eve}", self.plan.attack.name()),
             keys: KeyPair::from_seed(private),
             server_key: self.server_key,
             ticket: None,
@@ -218,7 +215,7 @@ impl Crowd<'_> {
                     let place = key as u32;
                     let is_there = self.generations[place as usize] == (key >> 32) as u32;
                     if let Some(visitor) = self.visitors[place as usize].as_mut().filter(|_| is_there) {
-                        visitor.hear(bytes, &mut self.server_key, &mut self.seen);
+                        visitor.hear(bytes, self.plan.attack, &mut self.server_key, &mut self.seen);
                         self.speak(place);
                     }
                 }
@@ -261,8 +258,8 @@ impl Crowd<'_> {
 }
 
 impl Visitor {
-    /// Takes what the server says; whoever is welcome writes itself a message that is too large.
-    fn hear(&mut self, bytes: &[u8], server_key: &mut Option<[u8; 32]>, seen: &mut Seen) {
+    /// Takes what the server says; whoever is welcome says what it came for.
+    fn hear(&mut self, bytes: &[u8], attack: Attack, server_key: &mut Option<[u8; 32]>, seen: &mut Seen) {
         let Some(client) = &mut self.client else { return };
         let mut welcome: Option<AccountId> = None;
         // Whatever goes wrong, the server ends the connection.
@@ -276,7 +273,7 @@ impl Visitor {
             seen.logins += 1;
             let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
             let id = MessageId::new(unix.as_secs() as u32, seen.logins as u32);
-            client.send(&ClientFrame::Send { to, id, body: &vec![0; BODY_BYTES] });
+            attack.say(client, to, id);
         }
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         // A log that cannot be written must not end the node.
         .log_internal_errors(false);
-    let limiter = Arc::clone(LIMITER.get_or_init(|| Arc::new(Limiter::new(settings.repeats_per_s))));
+    let limiter =
+        Arc::clone(LIMITER.get_or_init(|| Arc::new(Limiter::new(settings.repeats_per_s, Instant::now))));
     match format {
         LogFormat::Text => {
             let inner = Format::default();
@@ -106,10 +107,13 @@ enum Verdict {
     Suppressed,
 }
 
+/// Tells the time.
+type Clock = Box<dyn Fn() -> Instant + Send + Sync>;
+
 /// Counts the events of each place in the program.
-#[derive(Debug)]
 struct Limiter {
     each_per_s: u32,
+    clock: Clock,
     places: Mutex<HashMap<Identifier, Repeats>>,
     /// Of all places, since the start.
     suppressed_count: AtomicU64,
@@ -128,8 +132,9 @@ struct Repeats {
 }
 
 impl Limiter {
-    fn new(each_per_s: u32) -> Self {
-        Self { each_per_s, places: Mutex::default(), suppressed_count: AtomicU64::new(0) }
+    fn new(each_per_s: u32, clock: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        let clock = Box::new(clock);
+        Self { each_per_s, clock, places: Mutex::default(), suppressed_count: AtomicU64::new(0) }
     }
 
     /// Places are written in the program's text, so that their number is bounded.
@@ -169,7 +174,7 @@ impl Limiter {
         if *meta.level() > Level::WARN {
             return Verdict::Written { suppressed_count: 0 };
         }
-        self.judge(meta.callsite(), (meta.target(), meta.line().unwrap_or(0)), Instant::now())
+        self.judge(meta.callsite(), (meta.target(), meta.line().unwrap_or(0)), (self.clock)())
     }
 }
 
@@ -258,7 +263,7 @@ mod tests {
 
     #[test]
     fn repeats_are_counted_and_told() {
-        let (limiter, start) = (Limiter::new(2), Instant::now());
+        let (limiter, start) = (Limiter::new(2, Instant::now), Instant::now());
         let [one, other] = two_places();
         let judge =
             |id: &Identifier, ms| limiter.judge(id.clone(), ("ring", 7), start + Duration::from_millis(ms));
@@ -276,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_no_line_has_told_is_told_once() {
-        let (limiter, start) = (Limiter::new(1), Instant::now());
+        let (limiter, start) = (Limiter::new(1, Instant::now), Instant::now());
         let [one, other] = two_places();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let judge = |id: &Identifier, name, ms| limiter.judge(id.clone(), (name, 7), at(ms));
@@ -318,13 +323,24 @@ mod tests {
         }
     }
 
-    fn storm() {
+    /// A limiter, and what moves its clock on by so many milliseconds.
+    fn limiter_with_clock() -> (Arc<Limiter>, impl Fn(u64)) {
+        let (start, passed_ms) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let theirs = Arc::clone(&passed_ms);
+        let clock = move || start + Duration::from_millis(theirs.load(Ordering::Relaxed));
+        let go_on = move |ms| {
+            passed_ms.fetch_add(ms, Ordering::Relaxed);
+        };
+        (Arc::new(Limiter::new(3, clock)), go_on)
+    }
+
+    fn storm(go_on: impl Fn(u64)) {
         for turn in 0..2 {
             for shard in 0..50 {
                 tracing::warn!(shard, "accepting paused");
             }
             tracing::info!(turn, "still here");
-            std::thread::sleep(WINDOW + Duration::from_millis(20));
+            go_on(1_000);
         }
         for n in 0..50 {
             tracing::info!(n, "said on purpose");
@@ -334,9 +350,10 @@ mod tests {
     #[test]
     fn a_storm_of_warnings_is_a_few_lines() {
         let text = Text::default();
-        let format = Calm { inner: Format::default(), limiter: Arc::new(Limiter::new(3)) };
+        let (limiter, go_on) = limiter_with_clock();
+        let format = Calm { inner: Format::default(), limiter };
         let builder = tracing_subscriber::fmt().with_writer(text.clone()).with_ansi(false);
-        tracing::subscriber::with_default(builder.event_format(format).finish(), storm);
+        tracing::subscriber::with_default(builder.event_format(format).finish(), || storm(go_on));
         let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
         let count = |word: &str| text.lines().filter(|line| line.contains(word)).count();
         assert_eq!((count("accepting paused"), count("still here"), count("said on purpose")), (6, 2, 50));
@@ -346,9 +363,10 @@ mod tests {
     #[test]
     fn the_same_as_json_lines() {
         let text = Text::default();
-        let format = CalmJson(Calm { inner: Format::default().json(), limiter: Arc::new(Limiter::new(3)) });
+        let (limiter, go_on) = limiter_with_clock();
+        let format = CalmJson(Calm { inner: Format::default().json(), limiter });
         let builder = tracing_subscriber::fmt().with_writer(text.clone()).fmt_fields(JsonFields::new());
-        tracing::subscriber::with_default(builder.event_format(format).finish(), storm);
+        tracing::subscriber::with_default(builder.event_format(format).finish(), || storm(go_on));
         let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> = text
             .lines()

@@ -1,29 +1,21 @@
 //! The real binary: command line, ready line, exit codes, data directory and admin endpoint.
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output};
+use tern_node::{Ended, Node};
 
 struct Tern {
-    child: Child,
+    node: Node,
     admin: String,
-    ready: String,
 }
 
 impl Tern {
     fn start(data: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
-            .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let admin = ready.split_whitespace().find_map(|word| word.strip_prefix("admin=")).unwrap_or_default();
-        Self { admin: format!("http://{admin}"), child, ready }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command.args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+        let node = Node::start(command.arg(data).args(more)).unwrap();
+        Self { admin: format!("http://{}", node.ready().admin), node }
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
@@ -47,17 +39,8 @@ impl Tern {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Tern {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn terminate(self) -> Ended {
+        self.node.drain().unwrap()
     }
 }
 
@@ -112,7 +95,7 @@ fn start_up_failures_end_with_3_and_damage_with_5() {
     let other = place.path().join("other");
     let port = run(&[&serve[..], &[taken, "--shards", "1", "--data", other.to_str().unwrap()]].concat());
     assert_eq!(port.status.code(), Some(3), "{port:?}");
-    let phone = node.ready.split_whitespace().find_map(|word| word.strip_prefix("phone=")).unwrap();
+    let phone = &node.node.ready().phone.to_string();
     let serve_there = ["serve", "--admin", "127.0.0.1:0", "--phone", phone, "--shards", "1", "--data"];
     let port = run(&[&serve_there[..], &[other.to_str().unwrap()]].concat());
     assert_eq!(port.status.code(), Some(3), "{port:?}");
@@ -131,17 +114,17 @@ fn start_up_failures_end_with_3_and_damage_with_5() {
 fn sigterm_drains_and_the_process_serves_again() {
     let place = tempfile::tempdir().unwrap();
     let node = Tern::start(place.path(), &["--shards", "2"]);
-    let pid = node.child.id();
-    assert!(node.ready.starts_with("ready phone=127.0.0.1:"), "{}", node.ready);
-    assert!(node.ready.ends_with(&format!(" pid={pid}\n")), "{}", node.ready);
+    let line = &node.node.ready().line;
+    assert!(line.starts_with("ready phone=127.0.0.1:") && line.contains(" admin=127.0.0.1:"), "{line}");
+    assert!(line.ends_with(&format!(" pid={}\n", node.node.pid())), "{line}");
     let first = node.json("GET", "/v1/process", None);
     let server_key = node.json("GET", "/v1/server-key", None);
-    assert_eq!(node.terminate().code(), Some(0));
+    assert_eq!(node.terminate().status.code(), Some(0));
     // Without --shards: the directory knows.
     let node = Tern::start(place.path(), &[]);
     assert_eq!(node.json("GET", "/v1/server-key", None), server_key);
     assert_ne!(node.json("GET", "/v1/process", None)["boot_id"], first["boot_id"]);
-    assert_eq!(node.terminate().code(), Some(0));
+    assert_eq!(node.terminate().status.code(), Some(0));
 }
 
 #[test]
@@ -185,8 +168,7 @@ fn accounts_are_made_listed_removed_and_survive_a_kill() {
 
     let many: Vec<Value> = (0..1000).map(|n| account(&format!("load-{n}"), &[key(7)])).collect();
     node.json("POST", "/v1/accounts", Some(&json!({ "accounts": many })));
-    node.child.kill().unwrap();
-    node.child.wait().unwrap();
+    node.node.kill().unwrap();
     let node = Tern::start(place.path(), &[]);
     let mut names = Vec::new();
     let mut after = "0".to_string();
@@ -231,18 +213,7 @@ fn wrong_requests_are_answered() {
 #[test]
 fn only_ready_goes_to_stdout() {
     let place = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
-        .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1", "--data"])
-        .arg(place.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let mut rest = String::new();
-    out.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let ended = Tern::start(place.path(), &["--shards", "1"]).terminate();
+    assert_eq!((ended.stdout.as_str(), ended.status.code()), ("", Some(0)), "{}", ended.stderr);
+    assert!(ended.stderr.contains("serving"), "the log is elsewhere: {}", ended.stderr);
 }

@@ -1,16 +1,18 @@
 //! One account at a time, and the list of all.
 
-use crate::client::{Admin, Made, NewAccount};
 use crate::keys;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
+use tern_admin::{Admin, Made, NewAccount};
+use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::phone::valid_name;
 
 /// Makes an account with one device.
 pub(crate) fn add(admin: &Admin, name: &str, key: Option<&str>, key_file: Option<PathBuf>) -> Result<()> {
     check_name(name)?;
     let Some(hex) = key else { return add_with_new_key(admin, name, key_file) };
-    let public = keys::from_hex(hex).with_context(|| format!("--key {hex}: allowed are 64 hex digits"))?;
+    let public: [u8; 32] =
+        from_hex(hex).with_context(|| format!("--key {hex}: allowed are 64 hex digits"))?;
     let made = create(admin, name, public)?;
     println!("{name} {}", id_of(&made)?);
     Ok(())
@@ -38,7 +40,7 @@ fn add_with_new_key(admin: &Admin, name: &str, key_file: Option<PathBuf>) -> Res
 }
 
 fn create(admin: &Admin, name: &str, public: [u8; 32]) -> Result<Made> {
-    let made = admin.create(&[NewAccount { name: name.into(), public }])?;
+    let made = admin.create(&[NewAccount { name: name.into(), device_keys: [to_hex(&public)] }])?;
     made.into_iter().next().context("no result for the account")
 }
 

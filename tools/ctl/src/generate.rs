@@ -1,10 +1,11 @@
 //! Many accounts for tests, with keys from one password.
 
 use crate::account::{check_name, explain};
-use crate::client::{Admin, NewAccount};
 use crate::keys::{self, Batch};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use tern_admin::{Admin, NewAccount};
+use tern_protocol::hex::to_hex;
 
 /// Accounts of one request; the endpoint takes at most 50,000.
 const REQUEST_COUNT: u64 = 10_000;
@@ -49,7 +50,7 @@ pub(crate) fn generate(admin: &Admin, args: &GenerateArgs) -> Result<()> {
         let accounts: Vec<NewAccount> = (next..=end)
             .map(|number| {
                 let name = format!("{}{number}", args.prefix);
-                NewAccount { public: batch.keys_of(&name).public, name }
+                NewAccount { device_keys: [to_hex(&batch.keys_of(&name).public)], name }
             })
             .collect();
         for made in admin.create(&accounts)? {

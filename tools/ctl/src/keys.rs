@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use tern_protocol::hex::to_hex;
 use tern_protocol::phone::noise::KeyPair;
 
 /// One salt for every batch, so that the keys can be derived again from the password alone. That makes weak
@@ -77,23 +78,11 @@ pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
     out.sync_all().with_context(|| format!("key file {shown}"))
 }
 
-/// Lower-case hex digits.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A public key from its 64 hex digits.
-pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).unwrap_or(&0)).collect();
-    if digits.len() == 64 { bytes.try_into().ok() } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use tern_protocol::hex::from_hex;
 
     #[test]
     fn derivation_is_as_documented() {
@@ -103,15 +92,6 @@ mod tests {
         let seed = "bc15bbd949281d8815b2d8b625cc069f439a075f20c36ce2335ae7a45ef25329";
         assert_eq!(batch.keys_of("t0").public, KeyPair::from_seed(from_hex(seed).unwrap()).public);
         assert_ne!(batch.keys_of("t0").public, batch.keys_of("t1").public);
-    }
-
-    #[test]
-    fn hex_there_and_back() {
-        let key = [0xa5; 32];
-        assert_eq!(from_hex(&to_hex(&key)), Some(key));
-        for wrong in [String::new(), "a".repeat(63), "a".repeat(65), "g".repeat(64), "ä".repeat(32)] {
-            assert_eq!(from_hex(&wrong), None, "{wrong}");
-        }
     }
 
     #[test]

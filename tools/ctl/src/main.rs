@@ -2,24 +2,22 @@
 
 mod account;
 mod chat;
-mod client;
 mod generate;
 mod keys;
-mod latency;
 mod status;
 mod top;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use client::{Access, Admin};
 use std::path::PathBuf;
+use tern_admin::{Access, Admin};
 
 /// Administers a Tern node.
 #[derive(Parser, Debug)]
 #[command(name = "tern-ctl", version)]
 struct Cli {
     /// The node's admin endpoint.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7323", value_parser = client::parse_address)]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7323", value_parser = tern_admin::parse_address)]
     admin: String,
     #[command(flatten)]
     access: Access,

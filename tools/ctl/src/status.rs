@@ -1,9 +1,8 @@
 //! What the node is and does, for a person or a script.
 
-use crate::client::Admin;
-use crate::latency::{Percentiles, duration};
 use anyhow::{Context, Result};
 use serde_json::Value;
+use tern_admin::{Admin, Percentiles, duration};
 
 /// Prints the node's status.
 pub(crate) fn status(admin: &Admin, json: bool) -> Result<()> {

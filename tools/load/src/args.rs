@@ -2,6 +2,7 @@
 
 use crate::talk::{self, Talk};
 use clap::{Args, Parser, Subcommand};
+use tern_admin::{Access, parse_address};
 
 /// Phones that find their own places in the loopback network and in a connection's key.
 const PHONE_COUNT_MAX: u32 = 4_000_000;
@@ -34,12 +35,14 @@ pub(crate) enum Mode {
 #[derive(Args, Debug)]
 pub(crate) struct CommonArgs {
     /// The phone door.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) phone: String,
     /// The admin endpoint: makes the accounts in bulk and gives the server's figures. Without it the phones register
     /// at the door and `server` is null.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) admin: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// Accounts `load-0` to `load-(N-1)`; an even number.
     #[arg(long, value_name = "N")]
     pub(crate) phones: u32,
@@ -209,15 +212,6 @@ impl Mode {
     }
 }
 
-/// A host and a port; whether there is such a host is found out later.
-fn address(text: &str) -> Result<String, String> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-    match port.and_then(|port| port.parse::<u16>().ok()) {
-        Some(_) => Ok(text.into()),
-        None => Err("allowed: HOST:PORT, as 127.0.0.1:7322 or [::1]:7322".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +227,7 @@ mod tests {
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
             "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --progress 0.2",
             "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
+            "tern-load idle --phone h:1 --admin h:2 --token-file token --ca ca.pem --phones 10 --hold 4",
             "tern-load idle --phone 127.0.0.1:1 --phones 10 --first 20 --hold 4 --storm",
             "tern-load flap --phone 127.0.0.1:1 --phones 10000 --rate 2000 --flaps 50.5 --duration 9 --json",
             "tern-load offline --phone h:1 --phones 2 --messages 5 --body 1 --json --seed 3 --patience 5 --verify-only",

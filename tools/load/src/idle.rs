@@ -23,6 +23,9 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
         complete = resume(session, &mut report)?;
     }
     let before = session.crew.counts()?;
+    // Without a hold they are held until now.
+    let rss_bytes = |session: &Session| Some(session.admin.as_ref()?.figures().ok()?.rss_bytes);
+    let mut rss_held_bytes = rss_bytes(session);
     complete &= before.lost == 0;
     if complete && !args.common.verify_only {
         let window = session.sample();
@@ -31,6 +34,8 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
         let after = session.crew.counts()?;
         let held_ns = session.now_ns() - start_ns;
         let usage = window.and_then(|window| window.finish());
+        // Before a storm: what the server takes for that is no part of a phone's cost.
+        rss_held_bytes = rss_bytes(session);
         let all_online = after.in_stage(Stage::Online) == u64::from(session.phone_count);
         complete &= over == Over::Time && after.lost == before.lost && all_online;
         hold = Some(Hold {
@@ -47,9 +52,9 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
     }
     report.delivered = session.crew.counts()?.sums.leftovers;
     report.server = session.server(login, None, 0);
-    if let (Some(server), Some(before)) = (&mut report.server, rss_before) {
-        let grown = server.rss_bytes.map(|rss_bytes| rss_bytes.saturating_sub(before.rss_bytes));
-        server.rss_bytes_per_phone = grown.and_then(|bytes| bytes.checked_div(report.logged_in));
+    if let (Some(server), Some(before), Some(held_bytes)) = (&mut report.server, rss_before, rss_held_bytes) {
+        let grown_bytes = held_bytes.saturating_sub(before.rss_bytes);
+        server.rss_bytes_per_phone = grown_bytes.checked_div(report.logged_in);
     }
     report.hold = hold;
     session.leave(Which::All)?;

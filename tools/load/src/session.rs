@@ -13,6 +13,8 @@ use crate::usage::{Sampler, Usage};
 use anyhow::{Context, Result, bail};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
+use tern_admin::NewAccount;
+use tern_protocol::hex::to_hex;
 use tern_protocol::ids::AccountId;
 use tern_protocol::phone::noise::KeyPair;
 
@@ -106,7 +108,7 @@ impl Session {
     pub(crate) fn set_up(common: &CommonArgs, manner: Manner) -> Result<Self> {
         let clock = Clock::new();
         let door = resolve(&common.phone)?;
-        let admin = common.admin.as_deref().map(Admin::new);
+        let admin = common.admin.as_deref().map(|address| Admin::new(address, &common.access)).transpose()?;
         let mut low = [0; 4];
         aws_lc_rs::rand::fill(&mut low).ok().context("no random numbers from the system")?;
         let run = Run { started_s: Clock::unix_s() + 1, first_low: u32::from_le_bytes(low) };
@@ -410,8 +412,11 @@ fn members(
     let mut accounts = Vec::with_capacity(phone_count as usize);
     for batch in keys.chunks(ACCOUNT_BATCH_COUNT as usize) {
         let first = first_phone + accounts.len() as u32;
-        let batch: Vec<(String, [u8; 32])> =
-            (first..).zip(batch).map(|(phone, keys)| (name(phone), keys.public)).collect();
+        let account = |(phone, keys): (u32, &KeyPair)| NewAccount {
+            name: name(phone),
+            device_keys: [to_hex(&keys.public)],
+        };
+        let batch: Vec<NewAccount> = (first..).zip(batch).map(account).collect();
         accounts.extend(admin.create(&batch)?.into_iter().map(Some));
     }
     Ok((keys, accounts))

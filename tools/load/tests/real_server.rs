@@ -1,13 +1,16 @@
 //! The generator against `tern serve` with two shards: phones that wait, and phones that come and go.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use tern_admin::{Access, Admin};
+use tern_node::built;
 
 /// A running server; killed when dropped.
 struct Node {
-    child: Child,
+    _process: tern_node::Node,
     phone: String,
     admin: String,
     _data: tempfile::TempDir,
@@ -16,28 +19,28 @@ struct Node {
 impl Node {
     fn start() -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let mut child = Command::new(server())
-            .args(["serve", "--phone", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--data"])
-            .arg(data.path().join("data"))
-            .env("TERN_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tern starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the ready line");
-        let field = |name: &str| {
-            let found = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-            found.unwrap_or_else(|| panic!("no {name} in {line:?}")).to_string()
-        };
-        let (phone, admin) = (field("phone="), field("admin="));
-        Self { child, phone, admin, _data: data }
+        let load = Path::new(env!("CARGO_BIN_EXE_tern-load"));
+        let mut command = Command::new(built(load, "tern-server", "tern").expect("the server builds"));
+        command.args([
+            "serve",
+            "--phone",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--shards",
+            "2",
+            "--data",
+        ]);
+        command.arg(data.path().join("data")).env("TERN_LOG", "warn");
+        let process = tern_node::Node::start(&mut command).expect("tern serves");
+        let (phone, admin) = (process.ready().phone.to_string(), process.ready().admin.to_string());
+        Self { _process: process, phone, admin, _data: data }
     }
 
     /// What the server tells of itself.
     fn status(&self) -> Value {
-        let url = format!("http://{}/v1/status", self.admin);
-        let text = ureq::get(&url).call().expect("the admin endpoint").body_mut().read_to_string();
-        serde_json::from_str(&text.expect("text")).expect("JSON")
+        let endpoint = Admin::new(&self.admin, &Access::default()).expect("plain HTTP needs no file");
+        endpoint.get("/v1/status").expect("the admin endpoint")
     }
 
     fn load(&self, line: &str) -> (i32, Value) {
@@ -54,26 +57,6 @@ impl Node {
         println!("{line}: {code} {text}\n{}", String::from_utf8_lossy(&output.stderr));
         (code, report)
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The server's binary, built as this test was: cargo builds only what a package depends on.
-fn server() -> PathBuf {
-    let load = Path::new(env!("CARGO_BIN_EXE_tern-load"));
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--offline", "--package", "tern-server", "--bin", "tern"])
-        .args((!cfg!(debug_assertions)).then_some("--release"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the server is built");
-    load.with_file_name("tern")
 }
 
 #[test]
@@ -104,4 +87,63 @@ fn idle_phones_are_held_and_flapping_ones_lose_nothing() {
     assert!((30..=120).contains(&flaps), "{report}");
     // A few are dropped before they have a new ticket.
     assert!(report["resumed"]["by_ticket"].as_u64().unwrap() > flaps / 2, "{report}");
+}
+
+#[test]
+fn what_a_phone_costs_is_measured_while_all_are_held_and_not_after_a_storm() {
+    let mut node = Node::start();
+    node.admin = endpoint_that_grows(&node.admin).to_string();
+    for line in ["idle --phones 20 --hold 0.3", "idle --phones 20 --first 40 --hold 0.3 --storm"] {
+        let (code, report) = node.load(line);
+        assert_eq!(code, 0);
+        assert_eq!(report["server"]["rss_bytes_per_phone"], 1_000, "{line}: {report}");
+    }
+}
+
+/// A node's admin endpoint, but that the process grows by 1,000 bytes for each login, whichever it is.
+fn endpoint_that_grows(admin: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (address, admin) = (listener.local_addr().expect("bound"), admin.to_string());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // A client that is gone wants no answer.
+            let _ = pass_on(client, &admin);
+        }
+    });
+    address
+}
+
+fn pass_on(mut client: TcpStream, admin: &str) -> std::io::Result<()> {
+    let (head, body) = read_http(&client)?;
+    let mut endpoint = TcpStream::connect(admin)?;
+    endpoint.write_all(&[head.as_bytes(), &body].concat())?;
+    let (mut head, mut body) = read_http(&endpoint)?;
+    if let Ok(mut process) = serde_json::from_slice::<Value>(&body)
+        && let Some(logins) = process["logins"].as_u64()
+    {
+        process["rss_bytes"] = (1_000_000 + 1_000 * logins).into();
+        let length = |bytes: usize| format!("content-length: {bytes}\r\n");
+        let grown = process.to_string().into_bytes();
+        head = head.replace(&length(body.len()), &length(grown.len()));
+        body = grown;
+    }
+    client.write_all(&[head.as_bytes(), &body].concat())
+}
+
+/// Head and body.
+fn read_http(stream: &TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+    let (mut stream, mut head, mut bytes) = (BufReader::new(stream), String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        if stream.read_line(&mut head)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = head[start..].to_ascii_lowercase();
+        if let Some(length) = length.strip_prefix("content-length:") {
+            bytes = length.trim().parse().expect("a number");
+        }
+    }
+    let mut body = vec![0; bytes];
+    stream.read_exact(&mut body)?;
+    Ok((head, body))
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask`: the one command to remember for everything that is done with this tree.
 
 mod affinity;
+mod attackers;
 mod bench;
-mod buckets;
 mod demo;
 mod fuzz;
 mod install;

@@ -4,17 +4,14 @@ use crate::affinity::spawn_on;
 use crate::quit::Quit;
 use crate::tree::binary;
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
-
-/// Longest wait for the ready line: recovery of a few gigabytes from a slow drive.
-const READY_WAIT: Duration = Duration::from_secs(120);
+use tern_admin::{Access, Admin};
+use tern_node::READY_WAIT;
 
 /// How to start a node.
 #[derive(Clone, Debug)]
@@ -43,7 +40,7 @@ impl NodePlan {
 
 /// A running node; killed when dropped.
 pub(crate) struct Node {
-    child: Child,
+    process: tern_node::Node,
     plan: NodePlan,
     /// From the start of the process to its ready line.
     pub(crate) ready_after: Duration,
@@ -78,22 +75,11 @@ impl Node {
         if let (Some(listen), Some(stderr)) = (listener, child.stderr.take()) {
             listen(stderr);
         }
-        let out = child.stdout.take().context("the node's standard output")?;
-        // From here on it is killed when something goes wrong.
-        let mut node = Self { child, plan: plan.clone(), ready_after: Duration::ZERO };
-        let line = quit.wait_for(&first_line(out), READY_WAIT)?.unwrap_or_default();
-        node.ready_after = started.elapsed();
-        let field =
-            |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(String::from);
-        let (Some(phone), Some(admin)) = (field("phone="), field("admin=")) else {
-            let _ = node.child.kill();
-            let status = node.child.wait()?;
-            bail!("the node did not get ready ({status}): {line:?}");
-        };
-        plan.phone = phone;
-        plan.admin = admin;
-        node.plan = plan;
-        Ok(node)
+        let mut process = tern_node::Node::of(child)?;
+        process.wait_until_ready(READY_WAIT, || quit.check())?;
+        plan.phone = process.ready().phone.to_string();
+        plan.admin = process.ready().admin.to_string();
+        Ok(Self { process, plan, ready_after: started.elapsed() })
     }
 
     /// Where phones connect.
@@ -108,49 +94,28 @@ impl Node {
 
     /// Ends the process by SIGKILL; gives what starts it again on the same data and ports.
     pub(crate) fn kill(mut self) -> Result<NodePlan> {
-        self.child.kill().context("SIGKILL")?;
-        self.child.wait()?;
-        Ok(self.plan.clone())
+        self.process.kill()?;
+        Ok(self.plan)
     }
 
     /// Ends the process by SIGTERM; fails when it does not drain.
-    pub(crate) fn drain(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).context("pid")?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM).context("SIGTERM")?;
-        let status = self.child.wait()?;
+    pub(crate) fn drain(self) -> Result<()> {
+        let status = self.process.drain()?.status;
         if !status.success() {
             bail!("the node did not drain: {status}");
         }
         Ok(())
     }
 
+    /// A client of its admin endpoint.
+    pub(crate) fn endpoint(&self) -> Result<Admin> {
+        Admin::new(&self.plan.admin, &Access::default())
+    }
+
     /// `GET path` of the admin endpoint.
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
-        get(&agent(Duration::from_secs(10)), &self.plan.admin, path)
+        self.endpoint()?.within(Duration::from_secs(10)).get(path)
     }
-}
-
-/// Asks admin endpoints, and waits for an answer no longer than this.
-pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder().proxy(None).timeout_global(Some(timeout)).build().into()
-}
-
-/// `GET path` of an admin endpoint.
-pub(crate) fn get(agent: &ureq::Agent, admin: &str, path: &str) -> Result<Value> {
-    let mut response = agent.get(format!("http://{admin}{path}")).call().context("admin endpoint")?;
-    let text = response.body_mut().read_to_string().context("admin endpoint")?;
-    serde_json::from_str(&text).context("admin endpoint")
-}
-
-/// The first line of a child's output; empty when it ends without one.
-fn first_line(out: ChildStdout) -> Receiver<String> {
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let _ = BufReader::new(out).read_line(&mut line);
-        let _ = send.send(line);
-    });
-    receive
 }
 
 /// The last line of a child's output, at its end.
@@ -160,13 +125,6 @@ fn last_line(out: ChildStdout) -> Receiver<String> {
         let _ = send.send(BufReader::new(out).lines().map_while(Result::ok).last().unwrap_or_default());
     });
     receive
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A running `tern-load`; killed when dropped. Its progress is shown, its JSON is kept.

@@ -1,10 +1,11 @@
 //! The secrets of a data directory: the server's key, the one before it, and the secret behind tickets.
 
 use super::atomic;
-use super::secret::{from_hex, random, to_hex};
+use super::secret::random;
 use crate::exit::Failure;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::phone::noise::KeyPair;
 
 pub(super) const SERVER_KEY: &str = "server.key";

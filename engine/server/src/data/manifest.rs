@@ -1,9 +1,10 @@
 //! `MANIFEST`: what a data directory is. Written last when a directory is made, so that its presence means that the
 //! rest is there.
 
-use super::secret::{from_hex, random, to_hex};
+use super::secret::random;
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
+use tern_protocol::hex::{from_hex, to_hex};
 
 /// The version of the directory's layout that this program reads and writes.
 const FORMAT_VERSION: u32 = 1;

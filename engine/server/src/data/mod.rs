@@ -17,5 +17,6 @@ mod secret;
 mod token;
 
 pub(crate) use directory::{DataDirectory, Wanted, is_made, shard_count_of};
-pub(crate) use secret::{from_hex, random, to_hex};
+pub(crate) use secret::random;
+pub(crate) use tern_protocol::hex::{from_hex, to_hex};
 pub(crate) use token::Token;

@@ -1,6 +1,6 @@
 //! The admin endpoint's token: a secret that the operator's tools show.
 
-use super::secret::{random, to_hex};
+use super::secret::random;
 use crate::exit::Failure;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use tern_protocol::hex::to_hex;
 
 /// Fewest characters of a token that somebody chose.
 const LENGTH_MIN: usize = 16;

@@ -1,10 +1,9 @@
 //! Tokens, TLS, and clients that are slow.
 
-use crate::node::{Node, identity, run};
+use crate::node::{Node, identity, run, tool};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const TOKEN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n";
@@ -69,7 +68,7 @@ fn off_loopback_it_speaks_tls_and_wants_the_token() {
 fn the_control_tool_asks_by_token_and_tls() {
     let mut node = Node::start(OFF_LOOPBACK);
     node.admin.set_ip([127, 0, 0, 1].into());
-    let ctl = Node::control_tool();
+    let ctl = tool("tern-ctl");
     let run = |more: &[&str]| {
         let mut command = std::process::Command::new(&ctl);
         command.current_dir(node.dir.path()).args(["--admin", &node.admin.to_string()]).args(more);
@@ -84,6 +83,28 @@ fn the_control_tool_asks_by_token_and_tls() {
     assert!(!passes && text.contains("https://"), "{text}");
     std::fs::write(node.dir.path().join("other.pem"), identity().0).unwrap();
     assert!(!run(&["status", "--ca", "other.pem", "--token-file", "token"]).0);
+}
+
+#[test]
+fn the_generator_asks_by_token_and_tls() {
+    let mut node = Node::start(OFF_LOOPBACK);
+    node.admin.set_ip([127, 0, 0, 1].into());
+    let (load, phone) = (tool("tern-load"), node.phone().to_string());
+    let run = |access: &[&str]| {
+        let mut command = std::process::Command::new(&load);
+        command.current_dir(node.dir.path()).env_remove("TERN_ADMIN_TOKEN");
+        command.args(["idle", "--phones", "4", "--hold", "0.1", "--json", "--phone", &phone]);
+        let output = command.args(["--admin", &node.admin.to_string()]).args(access).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, report, text) = run(&["--ca", "cert.pem", "--token-file", "token"]);
+    assert_eq!((code, &report["logged_in"]), (Some(0), &serde_json::json!(4)), "{text}");
+    assert!(report["server"]["rss_bytes"].is_u64(), "the server's figures need the token too: {report}");
+    let (code, _, text) = run(&["--ca", "cert.pem"]);
+    assert!(code == Some(3) && text.contains("a bearer token is needed"), "{code:?}: {text}");
+    let (code, _, text) = run(&["--token-file", "token"]);
+    assert!(code == Some(3) && text.contains("https://"), "{code:?}: {text}");
 }
 
 #[test]
@@ -148,7 +169,7 @@ fn slow_clients_are_few_and_hold_up_nobody() {
 #[test]
 fn the_log_is_json_where_that_is_asked_and_a_storm_is_short() {
     let config = format!("{TOKEN}[log]\nformat = \"json\"\nrepeats_per_s = 1\n");
-    let node = Node::start_with(&config, |command| command.stderr(Stdio::piped()));
+    let node = Node::start(&config);
     for _ in 0..4 {
         node.get("/v1/status", None).unwrap();
     }

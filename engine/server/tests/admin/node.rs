@@ -1,16 +1,15 @@
 //! A `tern serve` with an `[admin]` section, and a client of its endpoint.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use tempfile::TempDir;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A running node.
 pub(crate) struct Node {
-    child: Child,
+    process: tern_node::Node,
     pub(crate) dir: TempDir,
     pub(crate) admin: SocketAddr,
     /// What a client trusts, if the endpoint speaks TLS.
@@ -39,10 +38,6 @@ fn command(dir: &Path, config: &str, what: &str, more: &[&str]) -> Command {
 impl Node {
     /// With `[admin]` in `config`, port 0; TLS files as `cert.pem` and `key.pem`.
     pub(crate) fn start(config: &str) -> Self {
-        Self::start_with(config, |command| command.stderr(Stdio::null()))
-    }
-
-    pub(crate) fn start_with(config: &str, set: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut ca = None;
         if config.contains("tls_cert") {
@@ -51,13 +46,13 @@ impl Node {
             std::fs::write(dir.path().join("key.pem"), key).unwrap();
             ca = Some(cert.into_bytes());
         }
-        let mut child =
-            set(command(dir.path(), config, "serve", &[]).stdout(Stdio::piped())).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let admin = ready.split_whitespace().find_map(|word| word.strip_prefix("admin="));
-        let admin = admin.unwrap_or_else(|| panic!("{ready:?}")).parse().unwrap();
-        Self { child, dir, admin, ca }
+        let process = tern_node::Node::start(&mut command(dir.path(), config, "serve", &[])).unwrap();
+        Self { admin: process.ready().admin, process, dir, ca }
+    }
+
+    /// Where phones connect.
+    pub(crate) fn phone(&self) -> SocketAddr {
+        self.process.ready().phone
     }
 
     pub(crate) fn token(&self) -> String {
@@ -83,32 +78,15 @@ impl Node {
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
-    /// `tern-ctl` of this build, made if it is not there yet.
-    pub(crate) fn control_tool() -> PathBuf {
-        let path = Path::new(env!("CARGO_BIN_EXE_tern")).with_file_name("tern-ctl");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "tern-ctl", "--bin", "tern-ctl"]);
-        if path.parent().and_then(Path::file_name).is_some_and(|profile| profile == "release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "tern-ctl does not build");
-        path
-    }
-
     /// Drains it: what it said on standard error.
-    pub(crate) fn end(mut self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-        let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        text
+    pub(crate) fn end(self) -> String {
+        let ended = self.process.drain().unwrap();
+        assert!(ended.status.success(), "{}", ended.status);
+        ended.stderr
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A tool of this build, made if it is not there yet.
+pub(crate) fn tool(package: &str) -> PathBuf {
+    tern_node::built(Path::new(env!("CARGO_BIN_EXE_tern")), package, package).unwrap()
 }

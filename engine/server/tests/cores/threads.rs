@@ -2,19 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-/// A node; killed when dropped.
-struct Node(Child);
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::process::Command;
+use tern_node::Node;
 
 /// `tern serve` with this configuration, in this place.
 fn command(place: &Path, config: &str) -> Command {
@@ -27,18 +17,14 @@ fn command(place: &Path, config: &str) -> Command {
 }
 
 fn serve(place: &Path, config: &str) -> Node {
-    let mut node = Node(command(place, config).stdout(Stdio::piped()).spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("ready "), "{line:?}");
-    node
+    Node::start(&mut command(place, config)).unwrap()
 }
 
 /// The hardware threads that each thread of a node with this `[cores]` may use, by the thread's name.
 fn threads(cores: &str) -> BTreeMap<String, String> {
     let place = tempfile::tempdir().unwrap();
     let node = serve(place.path(), &format!("shards = 1\n[cores]\n{cores}"));
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.0.id())).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap();
     let told = tasks.flatten().filter_map(|task| {
         // A short-lived thread may be gone.
         let status = read_to_string(task.path().join("status")).ok()?;

@@ -1,9 +1,8 @@
 //! A `tern serve` in a temporary directory, which a test may kill and start again on the same addresses.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How a node is started.
@@ -25,7 +24,7 @@ impl Setup {
 
 /// A running node.
 pub(crate) struct Node {
-    child: Child,
+    process: tern_node::Node,
     dir: tempfile::TempDir,
     setup: Setup,
     pub(crate) phone: SocketAddr,
@@ -37,8 +36,9 @@ impl Node {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("tern.toml"), &setup.config).expect("the configuration is written");
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (child, phone, admin) = serve(dir.path(), &setup, any, any);
-        Self { child, dir, setup, phone, admin }
+        let process = serve(dir.path(), &setup, any, any);
+        let (phone, admin) = (process.ready().phone, process.ready().admin);
+        Self { process, dir, setup, phone, admin }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -46,21 +46,19 @@ impl Node {
     }
 
     pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("SIGKILL is always possible");
-        self.child.wait().expect("the child is ours");
+        self.process.kill().expect("SIGKILL is always possible");
     }
 
     /// Starts it again on the same addresses: the listeners must bind at once, though the ports were just in use.
     pub(crate) fn start_again(&mut self) {
-        let (child, phone, admin) = serve(self.dir.path(), &self.setup, self.phone, self.admin);
-        assert_eq!((phone, admin), (self.phone, self.admin));
-        self.child = child;
+        let process = serve(self.dir.path(), &self.setup, self.phone, self.admin);
+        assert_eq!((process.ready().phone, process.ready().admin), (self.phone, self.admin));
+        self.process = process;
     }
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn drain(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        self.signal("TERM");
         self.wait_for_the_end()
     }
 
@@ -74,16 +72,20 @@ impl Node {
 
     /// Stops its process for a while, or lets it go on.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid();
         let status = Command::new("kill").args([&format!("-{signal}"), &*pid]).status();
         assert!(status.expect("kill runs").success());
     }
 
     /// From now on it may open no file with a number as high as this.
     pub(crate) fn limit_open_files(&self, soft: u32) {
-        let (pid, limit) = (self.child.id().to_string(), format!("--nofile={soft}:"));
+        let (pid, limit) = (self.pid(), format!("--nofile={soft}:"));
         let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
         assert!(status.expect("prlimit runs").success());
+    }
+
+    fn pid(&self) -> String {
+        self.process.pid().to_string()
     }
 
     /// What the admin endpoint says.
@@ -95,20 +97,13 @@ impl Node {
 
     /// From now on every write to a file fails.
     pub(crate) fn forbid_writing(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid();
         let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=0"]).status();
         assert!(status.expect("prlimit runs").success());
     }
 
     pub(crate) fn wait_for_the_end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the child is ours") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the node does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.wait_for_the_end().expect("the node ends").status
     }
 
     /// A counter or gauge of the shards, summed: `tern_` and its field, as the list of counters spells it, and
@@ -121,6 +116,15 @@ impl Node {
             .unwrap_or_else(|| panic!("no counter {field} in {}", status["totals"]))
     }
 
+    /// Waits until a gauge is at a value: gauges are published a few times a second.
+    pub(crate) fn wait_for_level(&self, name: &str, level: u64) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.metric(name) != level {
+            assert!(Instant::now() < deadline, "{name} stays at {}, not {level}", self.metric(name));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until a counter has reached a value: counters are published a few times a second.
     pub(crate) fn wait_for(&self, name: &str, at_least: u64) {
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -131,14 +135,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> (Child, SocketAddr, SocketAddr) {
+fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> tern_node::Node {
     let data = dir.join("data");
     std::fs::create_dir_all(&data).expect("the data directory is made");
     let tern = env!("CARGO_BIN_EXE_tern");
@@ -161,27 +158,11 @@ fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> (Ch
     command.arg("serve").arg("--config").arg(dir.join("tern.toml")).arg("--data").arg(&data);
     command.args(["--open-registration", "--shards", &setup.shards.to_string()]);
     command.args(["--phone", &phone.to_string(), "--admin", &admin.to_string()]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("tern starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("tern says ready");
-    let field = |name: &str| {
-        let value = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-        value.unwrap_or_else(|| panic!("no {name} in {line:?}")).parse().expect("an address")
-    };
-    assert!(line.starts_with("ready "), "{line:?}");
-    (child, field("phone="), field("admin="))
+    tern_node::Node::start(&mut command).expect("tern serves")
 }
 
 /// Another binary of this workspace; built if it is not there yet.
 pub(crate) fn sibling(package: &str) -> PathBuf {
     let tern = Path::new(env!("CARGO_BIN_EXE_tern"));
-    let path = tern.with_file_name(package);
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", package, "--bin", package]);
-    if tern.parent().and_then(Path::file_name).is_some_and(|profile| profile == "release") {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo runs").success(), "{package} does not build");
-    assert!(path.exists(), "{} is not there", path.display());
-    path
+    tern_node::built(tern, package, package).expect("it builds")
 }

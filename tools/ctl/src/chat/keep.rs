@@ -1,6 +1,6 @@
 //! What a chat keeps: the device's key, and beside it the servers that it knows, with a ticket for each.
 
-use crate::keys::{self, to_hex};
+use crate::keys;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::ids::PartitionId;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::ticket::{TICKET_BYTES, Ticket};
@@ -27,7 +28,7 @@ pub(super) fn key(file: &Path, make: bool) -> Result<KeyPair> {
         format!("key file {shown}; `account add` makes it, or --register, or name another with --key")
     })?;
     refuse_if_open(file)?;
-    let private = keys::from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
+    let private = from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
     Ok(KeyPair::from_seed(private))
 }
 
@@ -118,12 +119,12 @@ fn line(door: SocketAddr, server: &Server) -> String {
 fn parse(line: &str) -> Option<(SocketAddr, Server)> {
     let words: Vec<&str> = line.split(' ').collect();
     let (&[door, key, partition], ticket) = words.split_first_chunk()?;
-    let key = if key == "-" { None } else { Some(keys::from_hex(key)?) };
+    let key = if key == "-" { None } else { Some(from_hex(key)?) };
     let partition = if partition == "-" { None } else { Some(PartitionId(partition.parse().ok()?)) };
     let ticket = match *ticket {
         ["-"] => None,
         [id, psk, until_s] => {
-            Some((Ticket { id: ticket_id(id)?, psk: keys::from_hex(psk)? }, until_s.parse().ok()?))
+            Some((Ticket { id: ticket_id(id)?, psk: from_hex(psk)? }, until_s.parse().ok()?))
         }
         _ => return None,
     };

@@ -4,8 +4,8 @@ mod hear;
 
 use super::outbox::Outbox;
 use super::words;
-use crate::keys;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use tern_protocol::hex::from_hex;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::frame::{ClientFrame, PresenceState};
 
@@ -198,7 +198,7 @@ impl Talk {
             "away" => self.frame(ClientFrame::Presence { state: PresenceState::Away }),
             "here" => self.frame(ClientFrame::Presence { state: PresenceState::Available }),
             "devices" => self.frame(ClientFrame::Devices),
-            "add" => match keys::from_hex(rest) {
+            "add" => match from_hex(rest) {
                 Some(key) => self.frame(ClientFrame::AddDevice { key }),
                 None => self.show("/add KEYHEX: a device's public key, 64 hex digits".into()),
             },

@@ -6,7 +6,7 @@ use super::link::{Link, Note, Up, Way};
 use super::talk::{Now, Say, Talk, plain};
 use super::words;
 use crate::account::check_name;
-use crate::keys::{self, random, to_hex};
+use crate::keys::random;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::io::Write;
@@ -14,6 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::phone::client::{Client, ClientConfig, ClientError};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason};
 use tern_protocol::phone::noise::KeyPair;
@@ -57,8 +58,7 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
     let keys = keep::key(&key_file, args.register)?;
     let mut keep = Keep::beside(&key_file)?;
     if let Some(hex) = &args.server_key {
-        let key =
-            keys::from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?;
+        let key = from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?;
         let known = keep.of(args.phone);
         if known.key != Some(key) {
             keep.put(args.phone, Server { key: Some(key), ticket: None, ..known })?;

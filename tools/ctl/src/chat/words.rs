@@ -1,5 +1,6 @@
 //! How things are shown: times, ticks, names.
 
+use tern_protocol::hex::to_hex;
 use tern_protocol::ids::AccountId;
 use tern_protocol::phone::frame::{DeviceInfo, ErrorCode, PresenceState};
 
@@ -37,7 +38,7 @@ pub(super) fn presence(name: &str, state: PresenceState, seen_s: u32) -> String 
 pub(super) fn device(device: &DeviceInfo) -> String {
     let connected = if device.online { "connected" } else { "not connected" };
     let this = if device.is_this { ", this one" } else { "" };
-    format!("device {} {} ({connected}{this})", device.device.0, crate::keys::to_hex(&device.key))
+    format!("device {} {} ({connected}{this})", device.device.0, to_hex(&device.key))
 }
 
 /// Why devices were not changed.

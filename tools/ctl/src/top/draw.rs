@@ -1,12 +1,12 @@
 //! How the live view looks: 80 columns and 24 lines are enough.
 
 use super::view::View;
-use crate::latency::duration;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use tern_admin::{bytes, count, duration};
 
 /// Lines for mailboxes, their heading included.
 const HOTTEST_LINES: u16 = 8;
@@ -180,28 +180,6 @@ fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).right_aligned())
 }
 
-/// At most six characters: 9870, 12.3k, 4.56M.
-fn count(value: f64) -> String {
-    if value < 10_000.0 {
-        return format!("{value:.0}");
-    }
-    scaled(value, 1000.0, &["", "k", "M", "G", "T"])
-}
-
-fn bytes(value: f64) -> String {
-    scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
-}
-
-fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
-    let mut unit = 0;
-    while value >= step && unit + 1 < units.len() {
-        value /= step;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0 && value < 100.0) + usize::from(unit > 0 && value < 10.0);
-    format!("{value:.digits$}{}", units[unit])
-}
-
 fn age(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -216,10 +194,10 @@ fn age(seconds: u64) -> String {
 mod tests {
     use super::super::sample::{Process, Sample, Status, Top};
     use super::*;
-    use crate::latency::Percentiles;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use std::time::{Duration, Instant};
+    use tern_admin::Percentiles;
 
     /// Answers of a node with two shards under load, two seconds apart, as the endpoint gave them.
     fn recorded(name: &str, at: Instant) -> Sample {
@@ -308,10 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn short_forms() {
-        let counts = [0.0, 999.0, 9999.0, 12_345.0, 123_456.0, 4_560_000.0].map(count);
-        assert_eq!(counts, ["0", "999", "9999", "12.3k", "123k", "4.56M"]);
-        assert_eq!([512.0, 1024.0, 1e12].map(bytes), ["512B", "1.00KiB", "931GiB"]);
+    fn ages_are_short() {
         assert_eq!([5, 65, 3_700, 90_000].map(age), ["5s", "1m05s", "1h01m", "1d01h"]);
     }
 }

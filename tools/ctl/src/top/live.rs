@@ -3,13 +3,13 @@
 use super::draw::{Screen, draw};
 use super::sample::Sample;
 use super::view::View;
-use crate::client::Admin;
 use anyhow::{Context, Result, bail};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use std::io::{IsTerminal, stdout};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
+use tern_admin::Admin;
 
 /// Between two questions.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -1,11 +1,11 @@
 //! What the endpoint told at one moment.
 
-use crate::client::Admin;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Instant;
+use tern_admin::Admin;
 
 /// Mailboxes that are asked for, of each shard.
 const MAILBOX_COUNT: usize = 10;

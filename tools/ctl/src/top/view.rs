@@ -1,7 +1,7 @@
 //! What changed between two samples.
 
 use super::sample::{Counters, Hottest, Latency, Mailbox, Sample};
-use crate::latency::Percentiles;
+use tern_admin::Percentiles;
 
 /// What is shown.
 #[derive(Clone, Debug)]
@@ -133,12 +133,7 @@ fn shard_view(before: Option<&Sample>, after: &Sample, index: usize, seconds: f6
 
 /// What the buckets gained; nothing without an earlier sample.
 fn gained(before: Option<&Vec<u64>>, after: &[u64]) -> Vec<u64> {
-    match before {
-        Some(before) => {
-            after.iter().zip(before).map(|(after, before)| after.saturating_sub(*before)).collect()
-        }
-        None => vec![0; after.len()],
-    }
+    tern_admin::gained(before.map_or(after, Vec::as_slice), after)
 }
 
 fn fullest(shards: &[Hottest]) -> Vec<HotView> {

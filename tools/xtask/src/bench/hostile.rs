@@ -8,13 +8,10 @@
 use super::floor::{Pace, Traffic, ratio};
 use super::measured::{Measured, grown, messages_in};
 use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
-use crate::affinity::spawn_on;
+use crate::attackers::Attackers;
 use crate::node::{Load, Node, NodePlan};
-use crate::tree::binary;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Phones where nothing else is said.
@@ -28,15 +25,19 @@ const SECONDS_MIN: u32 = 5;
 /// Limits on addresses hold for loopback too. The phones' own address logs in anew for every measurement, so it may begin
 /// more handshakes at once; half prefaces end within a run.
 const CONFIG: &str = "open_registration = true\n\
-                      [limits]\nlimit_loopback = true\naddress_handshakes_burst = 100000\nlogin_ms = 3000\n";
+                      [limits]\nlimit_loopback = true\naddress_handshakes_burst = 100000\nlogin_ms = 3000\n\
+                      connection_frames_per_s = 1000\nconnection_frames_burst = 5000\n";
 /// The attacks, and the server's counters that must tell of each.
-const ATTACKS: [(&str, &[&str]); 6] = [
+const ATTACKS: [(&str, &[&str]); 9] = [
     ("connects", &["refused_address_connects"]),
     ("garbage", &["protocol_errors", "handshakes_failed"]),
     ("slowloris", &["timeouts"]),
     ("tickets", &["tickets_refused"]),
     ("records", &["protocol_errors"]),
     ("bodies", &["too_large"]),
+    ("halves", &["timeouts"]),
+    ("acks", &["bad_acknowledgements"]),
+    ("floods", &["floods"]),
 ];
 /// One run with a fresh server.
 pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
@@ -81,38 +82,14 @@ fn measure(node: &Node, traffic: Traffic, attack: Option<&str>) -> Result<Measur
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let attackers = attack.map(|attack| Attackers::start(node, attack, traffic.seconds)).transpose()?;
+    let attackers = attack
+        .map(|attack| Attackers::start(node, attack, traffic.seconds, Some(GENERATOR_CPU)))
+        .transpose()?;
     let phones = clean(load.finish()?)?;
     let attackers = attackers.map_or(Ok(Value::Null), Attackers::finish)?;
     // What a shard counts is told a moment later.
     std::thread::sleep(Duration::from_millis(200));
     Ok(Measured { phones, others: attackers, before, after: node.get("/v1/status")? })
-}
-
-/// The program `hostile`; killed when dropped.
-struct Attackers(Child);
-
-impl Attackers {
-    fn start(node: &Node, attack: &str, seconds: u32) -> Result<Self> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "10"]).arg(binary("hostile")).args(["--phone", node.phone(), "--attack", attack]);
-        command.args(["--duration", &seconds.to_string()]).stdout(Stdio::piped());
-        Ok(Self(spawn_on(Some(GENERATOR_CPU), &mut command)?))
-    }
-
-    fn finish(mut self) -> Result<Value> {
-        let mut text = String::new();
-        self.0.stdout.take().context("the attackers' standard output")?.read_to_string(&mut text)?;
-        let status = self.0.wait()?;
-        serde_json::from_str(&text).with_context(|| format!("hostile ({status}) said {text:?}"))
-    }
-}
-
-impl Drop for Attackers {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn compare(quiet: &Measured, attacked: &Measured, counted: Value) -> Value {

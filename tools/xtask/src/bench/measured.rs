@@ -1,10 +1,10 @@
 //! What phones notice while something else goes on: their generator's report, and the server's own measure beside it.
 
-use crate::buckets::{gained, quantile};
 use serde_json::{Value, json};
+use tern_admin::{gained, quantile};
 
 /// Every counter that an attack or a storm may touch, as `/v1/status` names them; `/metrics` has the same numbers.
-pub(super) const COUNTERS: [&str; 15] = [
+pub(super) const COUNTERS: [&str; 16] = [
     "accepted",
     "logins",
     "refused_connections",
@@ -18,6 +18,7 @@ pub(super) const COUNTERS: [&str; 15] = [
     "tickets_refused",
     "too_large",
     "floods",
+    "bad_acknowledgements",
     "refused_memory",
     "refused_busy",
 ];

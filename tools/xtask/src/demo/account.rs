@@ -11,8 +11,39 @@ pub(super) struct Account {
     pub(super) talk: Value,
     pub(super) absent: Value,
     pub(super) flap: Value,
+    pub(super) storm: Value,
+    pub(super) attack: Attack,
     /// From the start of the process after the kill to its ready line.
     pub(super) restart_ms: u64,
+}
+
+/// The same talk without hostile clients and beside them.
+#[derive(Clone, Debug)]
+pub(super) struct Attack {
+    pub(super) quiet: Value,
+    pub(super) attacked: Value,
+    /// Hostile connections.
+    pub(super) begun: u64,
+    /// The server's counters that tell of them, and what they gained.
+    pub(super) refused: Vec<(&'static str, u64)>,
+}
+
+impl Attack {
+    /// The server's counters together.
+    fn refused_count(&self) -> u64 {
+        self.refused.iter().map(|(_, count)| count).sum()
+    }
+
+    fn json(&self) -> Value {
+        let counted: serde_json::Map<String, Value> =
+            self.refused.iter().map(|(name, count)| ((*name).to_string(), json!(count))).collect();
+        json!({
+            "quiet_latency_us": self.quiet["latency_us"],
+            "latency_us": self.attacked["latency_us"],
+            "connections": self.begun,
+            "counted": counted,
+        })
+    }
 }
 
 impl Account {
@@ -20,9 +51,15 @@ impl Account {
     pub(super) fn json(&self) -> Value {
         let mut all = self.talk.clone();
         let Some(fields) = all.as_object_mut() else { return all };
-        for part in [&self.absent, &self.flap] {
+        for part in [&self.absent, &self.flap, &self.storm, &self.attack.quiet, &self.attack.attacked] {
+            // Where nothing was sent, nothing can be lost: `lost` is null then.
+            let sent_nothing = part["sent"].as_u64().unwrap_or(0) == 0;
+            let has_none_to_lose = sent_nothing && part.get("lost") == Some(&Value::Null);
             for (name, value) in fields.iter_mut() {
                 let other = &part[name];
+                if name == "lost" && has_none_to_lose {
+                    continue;
+                }
                 if FAULTS.contains(&name.as_str()) {
                     *value = value.as_u64().zip(other.as_u64()).map(|(a, b)| a + b).into();
                 } else if value.is_null() {
@@ -31,6 +68,8 @@ impl Account {
             }
         }
         fields.insert("restart_ms".into(), json!(self.restart_ms));
+        fields.insert("attack".into(), self.attack.json());
+        fields.insert("storm".into(), self.storm["resumed"].clone());
         all
     }
 
@@ -43,7 +82,8 @@ impl Account {
 
     /// For people.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { talk, absent, flap, restart_ms } = self;
+        let Self { talk, absent, flap, storm, attack, restart_ms } = self;
+        let resumed = &storm["resumed"];
         let tick = &talk["tick_latency_us"];
         vec![
             format!("talk:    {}, {} redelivered after the kill", flow(talk), talk["redelivered"]),
@@ -65,6 +105,18 @@ impl Account {
                 flap["flaps"],
                 flap["resumed"]["by_ticket"]
             ),
+            format!(
+                "storm:   all {} phones dropped at once and were back after {} s, {} by ticket",
+                storm["phones"], resumed["all_back_s"], resumed["by_ticket"]
+            ),
+            format!(
+                "attack:  {}, p99 {} beside {} hostile connections ({} refusals counted), {} without",
+                flow(&attack.attacked),
+                micros(&attack.attacked["latency_us"]["p99"]),
+                attack.begun,
+                attack.refused_count(),
+                micros(&attack.quiet["latency_us"]["p99"])
+            ),
         ]
     }
 }
@@ -80,7 +132,7 @@ pub(super) fn flow(report: &Value) -> String {
 }
 
 /// Microseconds in a unit that is read at a glance.
-fn micros(value: &Value) -> String {
+pub(super) fn micros(value: &Value) -> String {
     match value.as_f64() {
         None => "-".into(),
         Some(us) if us < 1_000.0 => format!("{us:.0} us"),
@@ -101,10 +153,18 @@ mod tests {
     }
 
     fn account() -> Account {
-        let (mut absent, mut flap) = (part(0, 7), part(0, 9));
+        let (mut absent, mut flap, mut storm) = (part(0, 7), part(0, 9), part(0, 0));
+        storm["lost"] = Value::Null;
+        storm["phones"] = json!(20);
+        storm["resumed"] = json!({ "all_back_s": 1.2, "by_ticket": 19 });
+        let (mut quiet, mut attacked) = (part(0, 3), part(0, 4));
+        quiet["latency_us"] = json!({ "p99": 400.0 });
+        attacked["latency_us"] = json!({ "p99": 500.0 });
+        let refused = vec![("protocol_errors", 6), ("tickets_refused", 5)];
+        let attack = Attack { quiet, attacked, begun: 12, refused };
         absent["stored_per_s"] = json!(10.5);
         flap["flaps"] = json!(44);
-        Account { talk: part(0, 5), absent, flap, restart_ms: 210 }
+        Account { talk: part(0, 5), absent, flap, storm, attack, restart_ms: 210 }
     }
 
     #[test]
@@ -117,6 +177,10 @@ mod tests {
             (&all["stored_per_s"], &all["flaps"], &all["restart_ms"]),
             (&json!(10.5), &json!(44), &json!(210))
         );
+        assert_eq!(
+            (&all["attack"]["counted"]["tickets_refused"], &all["storm"]["by_ticket"]),
+            (&json!(5), &json!(19))
+        );
     }
 
     #[test]
@@ -125,6 +189,9 @@ mod tests {
         let mut lost = account();
         lost.absent["lost"] = json!(2);
         assert_eq!(lost.fault(), Some(("lost", json!(2))));
+        let mut attacked = account();
+        attacked.attack.attacked["lost"] = Value::Null;
+        assert_eq!(attacked.fault(), Some(("lost", Value::Null)), "only who sent nothing need not say it");
         let mut silent = account();
         silent.flap.as_object_mut().unwrap().remove("early_ticks");
         assert_eq!(silent.fault(), Some(("early_ticks", Value::Null)));
@@ -141,6 +208,12 @@ mod tests {
         );
         assert!(lines[1].contains("p50 612 us, p99 4.2 ms, max 251 ms"), "{lines:?}");
         assert!(lines[1].contains("back after 210 ms"), "{lines:?}");
+        assert!(
+            lines[4].contains("all 20 phones") && lines[4].contains("after 1.2 s, 19 by ticket"),
+            "{lines:?}"
+        );
+        assert!(lines[5].contains("p99 500 us beside 12 hostile connections (11 refusals"), "{lines:?}");
+        assert!(lines[5].ends_with("400 us without"), "{lines:?}");
         account.talk["delivered"] = json!(4);
         assert!(account.lines()[0].contains("5 sent, 5 ticked, 4 delivered"));
     }

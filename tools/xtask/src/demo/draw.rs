@@ -7,6 +7,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Sparkline};
+use tern_admin::{count, duration};
 
 /// Columns of the list of steps.
 const STEPS_WIDTH: u16 = 42;
@@ -148,9 +149,9 @@ fn tick_of(tick: Option<Tick>) -> Vec<Line<'static>> {
         None => "-".into(),
         Some(tick) => format!(
             "p50 {}  p99 {}  max < {}",
-            duration(tick.p50_ns),
-            duration(tick.p99_ns),
-            duration(tick.max_ns)
+            duration(Some(tick.p50_ns)),
+            duration(Some(tick.p99_ns)),
+            duration(Some(tick.max_ns))
         ),
     };
     vec![Line::from("from arrival to the tick sent (safe)").dim(), Line::from(figures).bold()]
@@ -186,26 +187,6 @@ fn account_of(state: &State) -> Vec<Line<'static>> {
             if totals.lost == 0 { Span::from(lost).green().bold() } else { Span::from(lost).red().bold() },
         ]),
     ]
-}
-
-/// At most six characters: 9870, 12.3k, 4.56M.
-fn count(value: f64) -> String {
-    match value {
-        ..10_000.0 => format!("{value:.0}"),
-        ..100_000.0 => format!("{:.1}k", value / 1e3),
-        ..1e6 => format!("{:.0}k", value / 1e3),
-        _ => format!("{:.2}M", value / 1e6),
-    }
-}
-
-/// At most six characters.
-fn duration(ns: f64) -> String {
-    match ns {
-        ..1e6 => format!("{:.0}us", ns / 1e3),
-        ..1e8 => format!("{:.1}ms", ns / 1e6),
-        ..1e9 => format!("{:.0}ms", ns / 1e6),
-        _ => format!("{:.1}s", ns / 1e9),
-    }
 }
 
 fn seconds(ms: u64) -> String {

@@ -107,12 +107,12 @@ fn every_step_has_its_line_however_many_notes_there_are() {
         state.feed(now_ms, Event::Begin(step));
         state.feed(now_ms, Event::Result(format!("note of {step:?}")));
     }
-    for height in [20, 24, 40] {
+    for height in [22, 24, 40] {
         assert_has(&lines(&state, 80, height, false), &Step::ALL.map(Step::title));
     }
     // The latest notes are those that there is room for.
     let shown = lines(&state, 80, 24, false);
-    assert_has(&shown, &["note of Flap", "note of Stop"]);
+    assert_has(&shown, &["note of Attack", "note of Stop"]);
     assert!(!shown.iter().any(|line| line.contains("note of Build")));
     assert_has(&lines(&state, 80, 40, false), &["note of Build"]);
 }
@@ -127,11 +127,6 @@ fn any_size_does_no_harm() {
 }
 
 #[test]
-fn short_forms() {
-    assert_eq!(
-        [0.0, 9_999.0, 12_345.0, 123_456.0, 4.56e6].map(count),
-        ["0", "9999", "12.3k", "123k", "4.56M"]
-    );
-    assert_eq!([2_500.0, 2.5e6, 2.5e8, 3e9].map(duration), ["2us", "2.5ms", "250ms", "3.0s"]);
+fn times_are_short() {
     assert_eq!((seconds(12_345), clock(605_000)), ("12.3s".into(), "10:05".into()));
 }

@@ -1,10 +1,11 @@
-//! The demonstration itself: builds, starts, lets the generator work, kills in the middle.
+//! The demonstration itself: builds, starts, lets the generator and hostile clients work, kills in the middle.
 
-use super::account::{Account, flow};
+use super::account::{Account, Attack, flow, micros};
 use super::event::{Event, Progress};
 use super::run::DemoArgs;
 use super::steps::Step;
-use super::watch::Watch;
+use super::watch::{Watch, grown};
+use crate::attackers::Attackers;
 use crate::node::{Load, Node, NodePlan};
 use crate::quit::Quit;
 use crate::tree::{binary, cargo, output_of, words};
@@ -19,7 +20,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// What the demonstration needs.
-const PACKAGES: [&str; 3] = ["tern-server", "tern-load", "tern-ctl"];
+const PACKAGES: [&str; 4] = ["tern-server", "tern-load", "tern-ctl", "tern-bench"];
 /// Longest wait until phones talk, besides the logins' own time.
 const TALK_WAIT: Duration = Duration::from_secs(60);
 /// Messages for absent phones: some hundreds each, in so far as these are not too many altogether.
@@ -27,6 +28,14 @@ const ABSENT_EACH: u32 = 500;
 const ABSENT_ALL: u32 = 100_000;
 /// Seconds of dropping connections.
 const FLAP_SECONDS: u32 = 4;
+/// How long phones are held before all of them drop, seconds.
+const HOLD_SECONDS: u32 = 1;
+/// Seconds of talk without attackers, and of talk with them.
+const QUIET_SECONDS: u32 = 3;
+const ATTACK_SECONDS: u32 = 5;
+/// What attackers do, all at once: each begins 1,000 connections a second. By these counters the server tells of it.
+const ATTACKS: [&str; 2] = ["garbage", "tickets"];
+const ATTACK_COUNTERS: [&str; 2] = ["protocol_errors", "tickets_refused"];
 
 /// Whom everything is told.
 pub(super) struct Teller {
@@ -87,17 +96,20 @@ pub(super) fn drive(args: &DemoArgs, teller: Teller) -> Result<(Account, String)
     let ready_ms = node.ready_after.as_millis();
     teller.tell(Event::Result(format!("{shards} shards after {ready_ms} ms")));
     teller.say(format!("it serves phones at {} after {ready_ms} ms", node.phone()));
-    let _watch = teller.is_live.then(|| Watch::start(node.admin(), teller.events.clone()));
+    let endpoint = node.endpoint()?;
+    let _watch = teller.is_live.then(|| Watch::start(endpoint, teller.events.clone()));
 
     let (talk, node, restart_ms) = talk(args, node, teller)?;
     let absent = absent(args, &node, teller)?;
     let flap = flap(args, &node, teller)?;
+    let storm = storm(args, &node, teller)?;
+    let attack = attack(args, &node, teller)?;
     let status = output_of(Command::new(binary("tern-ctl")).args(["--admin", node.admin(), "status"]))?;
     teller.tell(Event::Begin(Step::Stop));
     teller.say("SIGTERM: the server drains".into());
     node.drain()?;
     teller.tell(Event::Done);
-    Ok((Account { talk, absent, flap, restart_ms }, status))
+    Ok((Account { talk, absent, flap, storm, attack, restart_ms }, status))
 }
 
 /// One call of cargo for each package, so that a feature of one never reaches the binary of another.
@@ -173,16 +185,19 @@ fn talk(args: &DemoArgs, node: Node, teller: &Teller) -> Result<(Value, Node, u6
     Ok((result, node, restart_ms))
 }
 
-/// Until the first message: the kill should hit phones that talk.
-fn wait_for_talk(args: &DemoArgs, node: &Node, load: &mut Load, teller: &Teller) -> Result<()> {
+/// Until the first message: what comes then should hit phones that talk. The status at that moment.
+fn wait_for_talk(args: &DemoArgs, node: &Node, load: &mut Load, teller: &Teller) -> Result<Value> {
     let started = Instant::now();
+    let silent = node.get("/v1/status")?["totals"]["messages_in"].as_u64();
     loop {
         let status = node.get("/v1/status")?;
         let field = |name: &str| status["totals"][name].as_u64().with_context(|| name.to_string());
-        if field("messages_in")? > 0 {
-            return Ok(());
+        if Some(field("messages_in")?) != silent {
+            return Ok(status);
         }
-        teller.tell(Event::Result(format!("{} of {}", field("sessions_now")?, args.phones)));
+        if silent == Some(0) {
+            teller.tell(Event::Result(format!("{} of {}", field("sessions_now")?, args.phones)));
+        }
         if load.has_ended()? {
             bail!("the generator ended before its phones talked");
         }
@@ -229,9 +244,72 @@ fn flap(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Value> {
     Ok(result)
 }
 
+/// All connections drop at once, without a word, and all phones come back by ticket.
+fn storm(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Value> {
+    teller.tell(Event::Begin(Step::Storm));
+    teller.say(format!("all {} phones drop at once and come back by ticket", args.phones));
+    let options = [("--phones", args.phones), ("--hold", HOLD_SECONDS), ("--patience", 30)];
+    let load = generate_with(node, "idle", &options, &["--storm"], teller)?;
+    let result = finish(load, teller)?;
+    let resumed = &result["resumed"];
+    let back = format!("back after {} s, {} by ticket", resumed["all_back_s"], resumed["by_ticket"]);
+    teller.tell(Event::Result(back));
+    Ok(result)
+}
+
+/// Phones talk at a steady rate, first among themselves, then beside hostile clients.
+fn attack(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Attack> {
+    let rate = (args.phones * 2).min(2_000);
+    teller.tell(Event::Begin(Step::Attack));
+    let talk = |seconds: u32| {
+        let options = [
+            ("--phones", args.phones),
+            ("--rate", rate),
+            ("--duration", seconds),
+            ("--body", 128),
+            ("--patience", 30),
+        ];
+        generate(node, "pairs", &options, teller)
+    };
+    teller.say(format!("{rate} messages/s undisturbed, to compare with"));
+    let quiet = finish(talk(QUIET_SECONDS)?, teller)?;
+    let quiet_p99 = micros(&quiet["latency_us"]["p99"]);
+    teller.tell(Event::Result(format!("p99 {quiet_p99} without them")));
+    let mut load = talk(ATTACK_SECONDS)?;
+    let before = wait_for_talk(args, node, &mut load, teller)?;
+    teller.say("the same beside clients that send garbage and forged tickets, 2,000 connections/s".into());
+    let attackers = ATTACKS.map(|attack| Attackers::start(node, attack, ATTACK_SECONDS, None));
+    let attackers = attackers.into_iter().collect::<Result<Vec<_>>>()?;
+    let attacked = finish(load, teller)?;
+    let mut begun = 0;
+    for crowd in attackers {
+        begun += crowd.finish()?["begun"].as_u64().context("begun")?;
+    }
+    // What a shard counts is told a moment later.
+    teller.quit.sleep(Duration::from_millis(200))?;
+    let after = node.get("/v1/status")?;
+    let refused = ATTACK_COUNTERS.map(|name| (name, grown(&before, &after, name)));
+    if let Some((name, _)) = refused.iter().find(|(_, count)| *count == 0) {
+        bail!("the attackers were there, and the server counted no {name}");
+    }
+    let p99 = micros(&attacked["latency_us"]["p99"]);
+    teller.tell(Event::Result(format!("p99 {p99}, quiet {quiet_p99}")));
+    Ok(Attack { quiet, attacked, begun, refused: refused.into() })
+}
+
 fn generate(node: &Node, mode: &str, options: &[(&str, u32)], teller: &Teller) -> Result<Load> {
-    let options: Vec<String> =
-        options.iter().flat_map(|(name, value)| [(*name).to_string(), value.to_string()]).collect();
+    generate_with(node, mode, options, &[], teller)
+}
+
+fn generate_with(
+    node: &Node,
+    mode: &str,
+    options: &[(&str, u32)],
+    flags: &[&str],
+    teller: &Teller,
+) -> Result<Load> {
+    let options = options.iter().flat_map(|(name, value)| [(*name).to_string(), value.to_string()]);
+    let options: Vec<String> = options.chain(flags.iter().map(|flag| (*flag).to_string())).collect();
     let mut command = Load::command(node, mode, &options);
     if teller.is_live {
         command.args(["--progress", "0.2"]);
@@ -252,4 +330,29 @@ fn finish(load: Load, teller: &Teller) -> Result<Value> {
     }
     teller.tell(Event::Report(result.clone()));
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// What becomes of a generator that says this and ends so.
+    fn end_of(lost: u32, code: u32) -> Result<Value> {
+        let (events, _told) = channel();
+        let teller = Teller::new(events, Quit::default(), false);
+        let said = format!(r#"{{"sent":5,"ticked":5,"delivered":4,"lost":{lost}}}"#);
+        let mut generator = Command::new("sh");
+        generator.args(["-c", &format!("echo '{said}'; exit {code}")]);
+        finish(Load::spawn(None, &mut generator)?, &teller)
+    }
+
+    #[test]
+    fn a_part_that_lost_a_message_ends_the_demonstration() {
+        assert_eq!(end_of(0, 0).unwrap()["sent"], 5);
+        let error = end_of(1, 1).unwrap_err().to_string();
+        assert!(error.contains("5 sent, 5 ticked, 4 delivered, 1 lost"), "{error}");
+        // Nor is one that could not do all of its work a success.
+        assert!(end_of(0, 3).is_err());
+    }
 }

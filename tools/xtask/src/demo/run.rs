@@ -20,7 +20,7 @@ const LINES_TOLD: usize = 30;
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Phones: an even number, since they talk in pairs.
-    #[arg(long, default_value_t = 200, value_parser = even)]
+    #[arg(long, default_value_t = 2_000, value_parser = even)]
     pub(super) phones: u32,
     /// Seconds of talk; the server is killed in the middle.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=3600))]

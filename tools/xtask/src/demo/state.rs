@@ -3,9 +3,9 @@
 use super::event::{Event, Progress};
 use super::steps::{Step, Steps};
 use super::watch::{Counters, Sample};
-use crate::buckets::{gained, quantile};
 use serde_json::Value;
 use std::collections::VecDeque;
+use tern_admin::{gained, quantile};
 
 /// Columns of history that are kept: more than any terminal has.
 const HISTORY_COUNT: usize = 512;

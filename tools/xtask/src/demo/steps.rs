@@ -12,12 +12,14 @@ pub(super) enum Step {
     Store,
     Drain,
     Flap,
+    Storm,
+    Attack,
     Stop,
 }
 
 impl Step {
     /// All, in order.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Build,
         Self::Start,
         Self::LogIn,
@@ -27,6 +29,8 @@ impl Step {
         Self::Store,
         Self::Drain,
         Self::Flap,
+        Self::Storm,
+        Self::Attack,
         Self::Stop,
     ];
 
@@ -42,6 +46,8 @@ impl Step {
             Self::Store => "mail for phones that are away",
             Self::Drain => "these come for their mail",
             Self::Flap => "connections drop all the time",
+            Self::Storm => "all drop at once and come back",
+            Self::Attack => "hostile clients beside them",
             Self::Stop => "SIGTERM: drain and end",
         }
     }
@@ -131,6 +137,7 @@ mod tests {
         );
         steps.end(500);
         assert_eq!(steps.each().nth(1), Some((Step::Start, Stand::Done { took_ms: 150 }, "")));
+        assert!(Step::ALL.iter().all(|step| step.title().len() <= 32), "the screen has no more columns");
         assert!(Step::ALL.iter().enumerate().all(|(index, step)| *step as usize == index));
     }
 }

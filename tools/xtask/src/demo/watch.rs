@@ -1,7 +1,6 @@
 //! Asks the server how it is, a few times a second, from a thread of its own.
 
 use super::event::Event;
-use crate::node::{agent, get};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tern_admin::Admin;
 
 /// Between two questions. The server's own counts are at most 50 ms old.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -49,6 +49,12 @@ impl Sample {
     }
 }
 
+/// What a counter of all shards gained between two answers of `/v1/status`.
+pub(super) fn grown(before: &Value, after: &Value, name: &str) -> u64 {
+    let of = |status: &Value| status["totals"][name].as_u64().unwrap_or(0);
+    of(after).saturating_sub(of(before))
+}
+
 /// Asks until it is dropped.
 pub(super) struct Watch {
     over: Arc<AtomicBool>,
@@ -57,13 +63,12 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins to ask.
-    pub(super) fn start(admin: &str, tell: Sender<Event>) -> Self {
+    pub(super) fn start(admin: Admin, tell: Sender<Event>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (theirs, admin) = (Arc::clone(&over), admin.to_string());
+        let (theirs, admin) = (Arc::clone(&over), admin.within(TIMEOUT));
         let thread = std::thread::spawn(move || {
-            let agent = agent(TIMEOUT);
             while !theirs.load(Ordering::Relaxed) {
-                let sample = get(&agent, &admin, "/v1/status").ok().and_then(Sample::of);
+                let sample = admin.get("/v1/status").ok().and_then(Sample::of);
                 if tell.send(sample.map_or(Event::Silence, Event::Sample)).is_err() {
                     return;
                 }

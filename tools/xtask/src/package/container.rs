@@ -2,6 +2,7 @@
 //! says why it does not. Where there is no runtime that works, that is said.
 
 use super::image::{Store, TAG};
+use super::skips::Skips;
 use crate::tree::{binary, output_of, root as tree, works};
 use anyhow::{Context, Result, bail};
 use std::fs::read_to_string;
@@ -19,11 +20,11 @@ const ADMIN: &str = "127.0.0.1:7323";
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Runs the image.
-pub(super) fn under_runtime(store: &Store) -> Result<()> {
+pub(super) fn under_runtime(store: &Store, skips: &Skips) -> Result<()> {
     let runtime = match Runtime::find(store)? {
         Ok(runtime) => runtime,
         Err(why) => {
-            println!("package: the image under a runtime: SKIPPED, {why}");
+            skips.forbidden("the image under a runtime", why);
             return Ok(());
         }
     };

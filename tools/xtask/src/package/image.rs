@@ -4,6 +4,7 @@
 use super::container;
 use super::root::Root;
 use super::serving::Serving;
+use super::skips::Skips;
 use crate::tree::{binary, output_of, root as tree, run, works};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -19,9 +20,9 @@ const USER: &str = "7322:7322";
 pub(super) const TAG: &str = "localhost/tern:latest";
 
 /// Makes the image beside the package and tries it. Where there is no podman, that is said.
-pub(super) fn image(package: &Path) -> Result<()> {
+pub(super) fn image(package: &Path, skips: &Skips) -> Result<()> {
     if !works(Command::new("podman").arg("--version")) {
-        println!("package: the image: SKIPPED, podman is not here (Debian package podman)");
+        skips.for_want("the image", "podman is not here (Debian package podman)");
         return Ok(());
     }
     let context = package.with_file_name("image");
@@ -32,7 +33,7 @@ pub(super) fn image(package: &Path) -> Result<()> {
     run(build.args(["--tag", TAG, "--file"]).args([&file, &context]))?;
     check_settings(&store)?;
     serve_from(&store)?;
-    container::under_runtime(&store)?;
+    container::under_runtime(&store, skips)?;
     let archive = package.with_file_name("tern-image.tar");
     if archive.exists() {
         fs::remove_file(&archive)?;

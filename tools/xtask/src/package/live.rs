@@ -1,6 +1,7 @@
 //! The package under a systemd that runs: one of its own, in namespaces of its own, over this system's files, of which it
 //! sees a copy that is gone afterwards. Needs root; where that or anything else is not to be had, that is said.
 
+use super::skips::Skips;
 use crate::tree::works;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
@@ -22,13 +23,19 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 const LIMIT_S: &str = "180";
 /// The exit code of `boot.sh` where the world could not be made.
 const NO_WORLD: i32 = 125;
+/// What this is the trial of.
+const PART: &str = "under a live systemd";
 /// Joins the control group, then goes on as what follows.
 const JOIN: &str = "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"";
 
 /// Lives through an installation under systemd.
-pub(super) fn live(package: &Path) -> Result<()> {
+pub(super) fn live(package: &Path, skips: &Skips) -> Result<()> {
+    if !geteuid().is_root() {
+        skips.forbidden(PART, "it needs root");
+        return Ok(());
+    }
     if let Some(reason) = missing() {
-        println!("package: under a live systemd: SKIPPED, {reason}");
+        skips.for_want(PART, reason);
         return Ok(());
     }
     let started = Instant::now();
@@ -38,7 +45,7 @@ pub(super) fn live(package: &Path) -> Result<()> {
     }
     fs::copy(package, share.path().join("tern.deb"))?;
     let Some(group) = Group::new() else {
-        println!("package: under a live systemd: SKIPPED, no control group of version 2 can be made here");
+        skips.forbidden(PART, "no control group of version 2 can be made here");
         return Ok(());
     };
     let mut command = Command::new("sh");
@@ -59,7 +66,7 @@ pub(super) fn live(package: &Path) -> Result<()> {
     let said = fs::read_to_string(share.path().join("said")).unwrap_or_default();
     if output.status.code() == Some(NO_WORLD) && said.is_empty() {
         let why = String::from_utf8_lossy(&output.stderr);
-        println!("package: under a live systemd: SKIPPED, {}", why.lines().last().unwrap_or("no namespaces"));
+        skips.forbidden(PART, why.lines().last().unwrap_or("no namespaces"));
         return Ok(());
     }
     if said.lines().last() != Some("passed") {
@@ -74,9 +81,6 @@ pub(super) fn live(package: &Path) -> Result<()> {
 
 /// What a trial needs and this system has not.
 fn missing() -> Option<String> {
-    if !geteuid().is_root() {
-        return Some("it needs root".into());
-    }
     if !Path::new(SYSTEMD).exists() {
         return Some(format!("{SYSTEMD} is not here"));
     }

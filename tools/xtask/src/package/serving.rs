@@ -3,15 +3,14 @@
 use super::root::Root;
 use crate::tree::{output_of, works};
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
+use tern_admin::{Access, Admin};
+use tern_node::Node;
 
-/// Longest wait for a start or a drain.
+/// Longest wait for an answer.
 const WAIT: Duration = Duration::from_secs(30);
 /// Phones of the small load.
 const PHONES: &str = "8";
@@ -19,9 +18,8 @@ const PHONES: &str = "8";
 /// A running server; killed when dropped.
 pub(super) struct Serving<'r> {
     root: &'r Root,
-    child: Child,
-    /// The server's own process; the child may be strace.
-    pid: Pid,
+    /// Perhaps strace, which runs it.
+    node: Node,
     phone: String,
     admin: String,
     /// Where strace writes, if it works here.
@@ -38,25 +36,14 @@ impl<'r> Serving<'r> {
             Some(place) => traced(&inner, place.path().join("calls")),
             None => inner,
         };
-        let mut child = command.stdout(Stdio::piped()).spawn().context("the server")?;
-        let mut line = String::new();
-        let read = BufReader::new(child.stdout.take().context("its standard output")?).read_line(&mut line);
-        let field =
-            |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(String::from);
-        let (Some(phone), Some(admin), Some(pid)) = (field("phone="), field("admin="), field("pid=")) else {
-            let _ = child.kill();
-            bail!("the installed server did not get ready ({}): {line:?} {read:?}", child.wait()?);
-        };
-        let pid = Pid::from_raw(pid.parse().context("pid")?);
-        Ok(Self { root, child, pid, phone, admin, trace })
+        let node = Node::start(&mut command).context("the installed server")?;
+        let (phone, admin) = (node.ready().phone.to_string(), node.ready().admin.to_string());
+        Ok(Self { root, node, phone, admin, trace })
     }
 
     /// Whether the admin endpoint says that it serves.
     pub(super) fn is_healthy(&self) -> Result<()> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().proxy(None).timeout_global(Some(WAIT)).build().into();
-        let mut response = agent.get(format!("http://{}/healthz", self.admin)).call().context("healthz")?;
-        let text = response.body_mut().read_to_string()?;
+        let text = Admin::new(&self.admin, &Access::default())?.within(WAIT).get_text("/healthz")?;
         if text.trim() == "ok" { Ok(()) } else { bail!("healthz says {text:?}") }
     }
 
@@ -93,33 +80,13 @@ impl<'r> Serving<'r> {
     }
 
     /// SIGTERM as systemd sends it; the system calls that were made, where they could be watched.
-    pub(super) fn stop(mut self) -> Result<Option<String>> {
-        kill(self.pid, Signal::SIGTERM).context("SIGTERM")?;
-        let deadline = Instant::now() + WAIT;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > deadline {
-                bail!("the server did not drain within {} s", WAIT.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
+    pub(super) fn stop(self) -> Result<Option<String>> {
+        let status = self.node.drain()?.status;
         if !status.success() {
             bail!("the server did not drain: {status}");
         }
         let read = |place: &TempDir| std::fs::read_to_string(place.path().join("calls"));
         self.trace.as_ref().map(read).transpose().context("the list of system calls")
-    }
-}
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            let _ = kill(self.pid, Signal::SIGKILL);
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The installed systemd unit: what it starts, and whether systemd understands it.
 
 use super::root::Root;
+use super::skips::Skips;
 use crate::tree::{output_of, works};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -30,9 +31,9 @@ impl Unit {
     }
 
     /// Lets systemd look for what it would warn of. Where there is no systemd, that is said.
-    pub(super) fn verify(&self, root: &Root) -> Result<()> {
+    pub(super) fn verify(&self, root: &Root, skips: &Skips) -> Result<()> {
         if !works(Command::new("systemd-analyze").arg("--version")) {
-            println!("package: the unit: SKIPPED, there is no systemd-analyze here");
+            skips.for_want("the unit", "there is no systemd-analyze here (Debian package systemd)");
             return Ok(());
         }
         // The program is looked for where it is installed. The name of the file is the name of the unit.
@@ -59,10 +60,10 @@ impl Unit {
     }
 
     /// Lets systemd weigh what the unit leaves open; what it would have closed too is shown when that is too much.
-    pub(super) fn is_tight(&self) -> Result<()> {
+    pub(super) fn is_tight(&self, skips: &Skips) -> Result<()> {
         let help = Command::new("systemd-analyze").arg("--help").output();
         if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--threshold")) {
-            println!("package: the unit's exposure: SKIPPED, there is no systemd-analyze 250 or newer here");
+            skips.for_want("the unit's exposure", "there is no systemd-analyze 250 or newer here");
             return Ok(());
         }
         let mut weigh = Command::new("systemd-analyze");
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn the_shipped_unit_is_tight() {
         let unit = Unit::read(&root().join("deploy/tern.service")).unwrap();
-        unit.is_tight().unwrap();
+        unit.is_tight(&Skips::default()).unwrap();
         let allowed = unit.allowed_calls().unwrap();
         let has = |name: &str| allowed.as_ref().is_none_or(|allowed| allowed.contains(name));
         for name in ["io_uring_setup", "io_uring_enter", "set_mempolicy", "sched_setaffinity", "prlimit64"] {
@@ -142,7 +143,7 @@ mod tests {
         let open = tempfile::tempdir().unwrap();
         let file = open.path().join("open.service");
         std::fs::write(&file, "[Service]\nExecStart=/bin/true\n").unwrap();
-        let told = Unit::read(&file).unwrap().is_tight();
+        let told = Unit::read(&file).unwrap().is_tight(&Skips::default());
         let can_tell = Command::new("systemd-analyze")
             .arg("--help")
             .output()

@@ -1,0 +1,75 @@
+//! Where an endpoint is, and what it and its clients want of each other.
+
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// Where the token may be, instead of in a file.
+const TOKEN_VARIABLE: &str = "TERN_ADMIN_TOKEN";
+
+/// What the endpoint wants of its clients, and they of it.
+#[derive(clap::Args, Clone, Default, Debug)]
+pub struct Access {
+    /// The file with the endpoint's token; without it the token is what the environment's TERN_ADMIN_TOKEN says.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the certificate that the endpoint's is signed by, or its own; the endpoint is asked by TLS then.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub ca: Option<PathBuf>,
+}
+
+impl Access {
+    /// The token, if there is one.
+    ///
+    /// # Errors
+    /// Its file cannot be read.
+    pub(crate) fn token(&self) -> Result<Option<String>> {
+        match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .with_context(|| format!("--token-file {}", file.display()))?;
+                Ok(Some(text.trim().to_string()))
+            }
+            None => Ok(std::env::var(TOKEN_VARIABLE).ok().map(|text| text.trim().to_string())),
+        }
+    }
+}
+
+/// Host and port, as they stand in a URL. Whether there is such a host is found out later.
+///
+/// # Errors
+/// The text is something else: what is allowed.
+pub fn parse_address(text: &str) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@', '?', '#']));
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(_) => Ok(text.into()),
+        None => Err("allowed: HOST:PORT, as 127.0.0.1:7323, [::1]:7323 or chat.example.org:7323".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_host_and_port() {
+        for right in ["127.0.0.1:7323", "[::1]:1", "chat.example.org:65535"] {
+            assert_eq!(parse_address(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1"] {
+            assert!(parse_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_the_text_of_its_file() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("token");
+        let access = Access { token_file: Some(file.clone()), ..Access::default() };
+        let error = format!("{:#}", access.token().unwrap_err());
+        assert!(error.starts_with("--token-file ") && error.contains("token: No such file"), "{error}");
+        std::fs::write(&file, "secret\n").unwrap();
+        assert_eq!(access.token().unwrap().as_deref(), Some("secret"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The endpoint's client: blocking HTTP, JSON.
+
+use crate::access::Access;
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Making a batch of accounts waits for its group commits.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// An account to make, as the endpoint takes it.
+#[derive(Clone, Serialize, Debug)]
+pub struct NewAccount {
+    /// Its name.
+    pub name: String,
+    /// The public key of its one device, 64 hex digits.
+    pub device_keys: [String; 1],
+}
+
+/// What became of it.
+#[derive(Deserialize, Debug)]
+pub struct Made {
+    /// Its name.
+    pub name: String,
+    /// `created`, `existing`, `taken`, `bad_name`, `bad_keys` or `full`.
+    pub result: String,
+    /// Its id, where there is one.
+    pub id: Option<String>,
+}
+
+/// A node's admin endpoint. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    agent: ureq::Agent,
+    /// `http://` or `https://`, and host and port.
+    base: String,
+    token: Option<String>,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// A file of `access` cannot be read or is not what it should be.
+    pub fn new(address: &str, access: &Access) -> Result<Self> {
+        let config = ureq::Agent::config_builder()
+            // The answer's text says what is wrong.
+            .http_status_as_error(false)
+            // A node on this machine is never behind a proxy, whatever the environment says.
+            .proxy(None)
+            // A kept connection dies with the node, and the next request with it.
+            .max_idle_connections(0);
+        let scheme = "http";
+        #[cfg(feature = "tls")]
+        let (scheme, config) = match &access.ca {
+            Some(file) => {
+                let tls = crate::tls::trusting(file).with_context(|| format!("--ca {}", file.display()))?;
+                ("https", config.tls_config(tls))
+            }
+            None => (scheme, config),
+        };
+        Ok(Self {
+            agent: config.build().into(),
+            base: format!("{scheme}://{address}"),
+            token: access.token()?,
+            timeout: TIMEOUT,
+        })
+    }
+
+    /// One that waits no longer than this for an answer.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// The endpoint does not answer, refuses (its reason), or answers with something that is no JSON.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.answer(self.prepared(self.agent.get(self.url(path))).call())
+    }
+
+    /// `GET path`, where the answer is plain text.
+    ///
+    /// # Errors
+    /// As for [`Admin::get`], but that it need not be JSON.
+    pub fn get_text(&self, path: &str) -> Result<String> {
+        let (status, text) = self.text(self.prepared(self.agent.get(self.url(path))).call())?;
+        if status.is_success() { Ok(text) } else { bail!("{status}: {text:.200}") }
+    }
+
+    /// `DELETE path`.
+    ///
+    /// # Errors
+    /// As for [`Admin::get`].
+    pub fn delete(&self, path: &str) -> Result<Value> {
+        self.answer(self.prepared(self.agent.delete(self.url(path))).call())
+    }
+
+    /// `POST /v1/accounts`: makes them, or finds them with the same keys. Up to 50,000 in one request; the answers are
+    /// in the same order.
+    ///
+    /// # Errors
+    /// As for [`Admin::get`]; what became of each account is no error.
+    pub fn create(&self, accounts: &[NewAccount]) -> Result<Vec<Made>> {
+        let request = self.prepared(self.agent.post(self.url("/v1/accounts")));
+        let request = request.header("content-type", "application/json");
+        let mut answer = self.answer(request.send(json!({ "accounts": accounts }).to_string()))?;
+        let results: Vec<Made> = serde_json::from_value(answer["results"].take()).context("results")?;
+        if results.len() != accounts.len() {
+            bail!("{} accounts were sent, {} answered", accounts.len(), results.len());
+        }
+        Ok(results)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn prepared<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        let request = request.config().timeout_global(Some(self.timeout)).build();
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn text(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(ureq::http::StatusCode, String)> {
+        let mut response = answer.with_context(|| {
+            format!(
+                "{} does not answer: is tern running, and is this what its `ready` line calls admin?",
+                self.base
+            )
+        })?;
+        // A page of 10,000 accounts is below 2 MiB; the library's own limit is 10.
+        let text = response.body_mut().read_to_string().context("the endpoint's answer")?;
+        Ok((response.status(), text))
+    }
+
+    fn answer(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
+        let (status, text) = self.text(answer)?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|_| anyhow!("{status}, and the answer is no JSON: {text:.200}"))?;
+        match (status.is_success(), value["error"].as_str()) {
+            (true, _) => Ok(value),
+            (false, Some(error)) => bail!("{error}"),
+            (false, None) => bail!("{status}"),
+        }
+    }
+}
