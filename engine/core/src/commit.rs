@@ -6,8 +6,10 @@
 use crate::account::{Account, AccountIndex, Accounts, Floor, Revoking, stored};
 use crate::dedup::{Dedup, IdHash};
 use crate::io::{FatalError, Now, Output, Outputs};
+use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
-use crate::writer::{Carried, Item, Waiter, Writer};
+use crate::writer::{Carried, GoneRange, IdsRecord, Item, Waiter, Writer};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
@@ -16,18 +18,24 @@ use tern_storage::log::{Commit, LogEvent, NoRoom, Position, Record};
 use tern_storage::mailbox::{DEVICES_MAX, Entry, EntryKind};
 
 /// What looking up items needs.
-struct Sources<'a> {
-    accounts: &'a mut Accounts,
-    cache: &'a Cache,
+pub(crate) struct Sources<'a> {
+    pub(crate) accounts: &'a mut Accounts,
+    pub(crate) cache: &'a Cache,
     dedup: &'a Dedup,
+    pub(crate) ids_live: &'a VecDeque<IdsRecord>,
     epoch: u32,
-    scratch: &'a mut Vec<u8>,
+    pub(crate) scratch: &'a mut Vec<u8>,
     avoided_count: u64,
 }
 
 impl Sources<'_> {
     /// Puts an item into the commit: where it went; `None` when it has become needless.
-    fn put(&mut self, commit: &mut Commit<'_>, item: &Item) -> Result<Option<Carrying>, NoRoom> {
+    fn put(
+        &mut self,
+        commit: &mut Commit<'_>,
+        item: &Item,
+        carried: &mut Vec<Carried>,
+    ) -> Result<Option<Carrying>, NoRoom> {
         match item {
             &Item::Mail { account, seq } => self.put_mail(commit, account, seq),
             &Item::Floor { account, device } => self.put_floor(commit, account, device),
@@ -47,6 +55,10 @@ impl Sources<'_> {
             Item::Ids { hour, hashes, .. } => {
                 commit.push(&Record::Ids { hour: *hour, hashes }).map(Carrying::plain)
             }
+            &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
+            &Item::RewrittenFloor { account, device } => self.put_floor_again(commit, account, device),
+            &Item::RewrittenIds(old) => self.put_ids_again(commit, old),
+            &Item::RewrittenGone(range) => put_gone_again(commit, range),
         }
     }
 
@@ -78,7 +90,7 @@ impl Sources<'_> {
 
     /// Puts the floors of devices that have acknowledged mail already whose record the commit has just taken: an older
     /// record of such a floor may be in a segment that is free by now, and a crash would hand the mail out again.
-    fn put_floors_behind(
+    pub(crate) fn put_floors_behind(
         &mut self,
         commit: &mut Commit<'_>,
         index: AccountIndex,
@@ -114,16 +126,17 @@ impl Sources<'_> {
     }
 }
 
-struct Carrying {
-    position: Position,
-    id: Option<(u32, IdHash)>,
-    floor: Seq,
+/// An item in a commit.
+pub(crate) struct Carrying {
+    pub(crate) position: Position,
+    pub(crate) id: Option<(u32, IdHash)>,
+    pub(crate) floor: Seq,
 }
 
 impl Carrying {
     // The callers map over it, beside lookups that may find nothing to carry.
     #[allow(clippy::unnecessary_wraps)]
-    const fn plain(position: Position) -> Option<Self> {
+    pub(crate) const fn plain(position: Position) -> Option<Self> {
         Some(Self { position, id: None, floor: Seq(0) })
     }
 }
@@ -139,7 +152,7 @@ pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, I
     (Dedup::hour(made_s), hash)
 }
 
-fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
+pub(crate) fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
     if device == DeviceId::TICKS {
         return Some((account.mailbox.left_up_to()?, account.ticks_floor()));
     }
@@ -157,6 +170,9 @@ fn floor_mut(accounts: &mut Accounts, index: AccountIndex, device: DeviceId) -> 
     account.device_mut(place).map(|device| &mut device.log_floor)
 }
 
+/// Bytes of copies in one commit, the last one not counted: they go along with traffic and must not make it wait.
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
+
 impl Shard {
     /// Starts a commit if one may start and something is due.
     pub(crate) fn try_commit(&mut self, now: Now, out: &mut Outputs) {
@@ -165,18 +181,34 @@ impl Shard {
         if self.writer.next_deadline().is_none_or(|due_ns| due_ns > now.mono_ns) {
             return;
         }
-        let Writer { log, urgent, lazy, floors, carried, ops, scratch, urgent_taken, .. } = &mut self.writer;
+        // Without room for more than copies nothing else is begun: what waits for it must not use their room.
+        let mut has_room = self.writer.log.has_room();
+        let Writer {
+            log,
+            urgent,
+            lazy,
+            floors,
+            carried,
+            ops,
+            scratch,
+            urgent_taken,
+            ids_live,
+            rewrites,
+            rewrites_are_due,
+            ..
+        } = &mut self.writer;
         let mut sources = Sources {
             accounts: &mut self.accounts,
             cache: &self.cache,
             dedup: &self.dedup,
+            ids_live,
             epoch: self.epoch,
             scratch,
             avoided_count: 0,
         };
         let mut commit = log.begin(&mut out.arena);
         let mut take = |item: Item, is_lazy: bool| -> Result<(), Item> {
-            let put = sources.put(&mut commit, &item);
+            let put = sources.put(&mut commit, &item, carried);
             if is_lazy && put.is_ok() {
                 sources.leaves_lazy_queue(&item);
             }
@@ -194,7 +226,6 @@ impl Shard {
                 Err(NoRoom) => Err(item),
             }
         };
-        let mut has_room = true;
         while has_room && let Some(item) = urgent.pop_front() {
             match take(item, false) {
                 Ok(()) => *urgent_taken += 1,
@@ -218,10 +249,31 @@ impl Shard {
                 has_room = false;
             }
         }
+        let bytes_before = commit.bytes();
+        while *rewrites_are_due
+            && commit.bytes() < bytes_before + BATCH_BYTES
+            && let Some(item) = rewrites.pop_front()
+        {
+            match sources.put(&mut commit, &item, carried) {
+                Ok(Some(Carrying { position, id, floor })) => {
+                    carried.push(Carried { item, position, id, floor });
+                }
+                Ok(None) => {}
+                Err(NoRoom) => {
+                    rewrites.push_front(item);
+                    break;
+                }
+            }
+        }
+        *rewrites_are_due &= !rewrites.is_empty();
+        self.counters.log_rewritten_bytes += (commit.bytes() - bytes_before) as u64;
         let started = commit.finish(ops);
         self.counters.writes_avoided += sources.avoided_count;
         self.writer.emit(out);
         self.writer.started_ns = now.mono_ns;
+        if started.is_none() && self.writer.rewrites_are_due {
+            self.give_up_rewriting();
+        }
         if started.is_none() {
             // Everything that was due had become needless.
             self.committed(now, out);
@@ -288,9 +340,10 @@ impl Shard {
                         old.into_iter().for_each(|old| self.writer.log.dead(old));
                     }
                 }
-                // Kept for good: the id must never be given out again, and older records must stay dead.
-                Item::Gone(_, record) => {
-                    self.writer.log.live(position);
+                // Kept for good, with its neighbours' in the end: the id must never be given out again, and older
+                // records must stay dead.
+                Item::Gone(account, record) => {
+                    self.writer.gone_is_live(GoneRange { first: account, last: account }, position);
                     record.into_iter().for_each(|record| self.writer.log.dead(record));
                 }
                 Item::Epoch => {
@@ -299,13 +352,18 @@ impl Shard {
                         self.writer.log.dead(old);
                     }
                 }
-                Item::Ids { hour, unpin, .. } => {
-                    self.writer.log.live(position);
-                    self.writer.ids_live.push_back((hour, position));
+                Item::Ids { hour, hashes, unpin } => {
+                    self.writer.ids_are_live(hour, hashes, position);
                     if let Some(unpin) = unpin {
                         self.writer.log.dead(unpin);
                     }
                 }
+                Item::RewrittenMail { account, seq } => self.mail_is_rewritten(account, seq, position),
+                Item::RewrittenFloor { account, device } => {
+                    self.floor_is_durable(account, device, floor, position);
+                }
+                Item::RewrittenIds(old) => self.writer.ids_are_rewritten(old, position),
+                Item::RewrittenGone(range) => self.writer.gone_is_live(range, position),
             }
         }
         self.writer.carried = carried;

@@ -175,6 +175,10 @@ define_counters! {
     log_commits,
     /// Bytes written to the log, padding included.
     log_bytes_written as log_written_bytes,
+    /// Bytes written to the log again, among those: what still lived in segments where little does.
+    log_rewritten_bytes,
+    /// Log segments given back because what lived in them was written elsewhere.
+    log_segments_rewritten,
     /// Log segments free for use now.
     segments_free_now as log_segments { state = "free" },
     /// Log segments in use now.

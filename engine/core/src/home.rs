@@ -435,20 +435,38 @@ impl Shard {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let Some(entry) = account.mailbox.set_durable(seq, position) else {
             // All over already, but the record is there: only a floor keeps it from coming back.
-            self.queue_floors(index);
+            self.floors_go_behind(index, seq);
             self.queue_floor(index, DeviceId::TICKS);
             return;
         };
         self.writer.log.live(position);
         let origin = entry.mail.map_or(0, |mail| self.origin_of(mail));
         self.is_safe(now, index, seq, origin);
+        self.floors_go_behind(index, seq);
+    }
+
+    /// Mail is written elsewhere: where it was before it is dead.
+    pub(crate) fn mail_is_rewritten(&mut self, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        // A floor that was written before this record may be freed before it: it must be written again behind it.
+        let old = account.mailbox.find(seq).and_then(|entry| entry.position);
+        if account.mailbox.set_durable(seq, position).is_some() {
+            self.writer.log.live(position);
+            old.into_iter().for_each(|old| self.writer.log.dead(old));
+        } else {
+            self.queue_floor(index, DeviceId::TICKS);
+        }
+        self.floors_go_behind(index, seq);
+    }
+
+    /// A record of mail has just been written. A floor that was written before it may be freed before it: it must be
+    /// written again behind it. Devices may also have acknowledged while the commit was under way: their floors matter
+    /// only now.
+    fn floors_go_behind(&mut self, index: AccountIndex, seq: Seq) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
         let below = Seq(seq.0 - 1);
         for device in account.devices_mut().filter(|device| device.floor >= seq) {
             device.log_floor.persisted = device.log_floor.persisted.min(below);
         }
-        // Devices may have acknowledged while the commit was under way: their floors matter only now.
         self.queue_floors(index);
     }
 

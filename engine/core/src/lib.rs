@@ -49,6 +49,7 @@ mod recovery;
 mod refusal;
 mod rest;
 mod resume;
+mod rewrite;
 mod router;
 mod session;
 pub mod shard;

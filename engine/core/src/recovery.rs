@@ -6,9 +6,10 @@ use crate::dedup::IdHash;
 use crate::home::{entry_kind, waiting_for};
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
-use crate::writer::{Item, SegmentIds, Waiter};
+use crate::writer::{GoneRange, Item, SegmentIds, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use hashbrown::HashSet;
 use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -26,6 +27,7 @@ const SPARE_COUNT: u32 = 2;
 struct Mail {
     mailbox: AccountId,
     seq: Seq,
+    lsn: u64,
     position: Position,
     mail: CacheRef,
 }
@@ -42,7 +44,7 @@ struct FoundFloor {
 struct Found {
     cache: Cache,
     accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
-    gone: Vec<(AccountId, Position)>,
+    gone: Vec<(GoneRange, Position)>,
     mail: Vec<Mail>,
     floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
     epoch: Option<(u32, Position)>,
@@ -57,7 +59,7 @@ impl Found {
                 if Envelope::parse(envelope).is_ok()
                     && let Some(mail) = self.cache.insert(envelope)
                 {
-                    self.mail.push(Mail { mailbox, seq, position, mail });
+                    self.mail.push(Mail { mailbox, seq, lsn, position, mail });
                 }
             }
             Record::Floor { mailbox, device, up_to } => {
@@ -78,7 +80,10 @@ impl Found {
                     *found = (lsn, position, payload.to_vec());
                 }
             }
-            Record::AccountGone(account) => self.gone.push((account, position)),
+            Record::AccountGone(account) => {
+                self.gone.push((GoneRange { first: account, last: account }, position));
+            }
+            Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
             Record::Ids { hour, hashes } => {
                 let hashes =
                     hashes.chunks_exact(8).filter_map(|h| Some(u64::from_le_bytes(h.try_into().ok()?)));
@@ -139,7 +144,7 @@ impl ShardRecovery {
         let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
         shard.cache = cache;
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
-        let accounts_since = shard.restore_accounts(accounts, &gone);
+        let accounts_since = shard.restore_accounts(accounts, gone);
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
@@ -161,17 +166,21 @@ impl Shard {
     fn restore_accounts(
         &mut self,
         accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
-        gone: &[(AccountId, Position)],
+        mut gone: Vec<(GoneRange, Position)>,
     ) -> Option<Seq> {
-        for &(id, position) in gone {
-            self.accounts.note_id(id);
-            self.writer.log.live(position);
+        // A record may be there with those that it was made from: the widest one counts.
+        gone.sort_by_key(|&(range, _)| (range.first, Reverse(range.last)));
+        let mut reached = None;
+        for (range, position) in gone {
+            if reached < Some(range.last) {
+                reached = Some(range.last);
+                self.accounts.note_id(range.last);
+                self.writer.gone_was_found(range, position);
+            }
         }
-        let mut removed = HashSet::with_hasher(SeededHash(1, 2));
-        removed.extend(gone.iter().map(|gone| gone.0));
         let mut since = None;
         for (id, (_, position, payload)) in accounts {
-            if removed.contains(&id) {
+            if self.writer.is_gone(id) {
                 continue;
             }
             let Some(mut account) = stored::decode(id, &payload) else { continue };
@@ -211,8 +220,8 @@ impl Shard {
             if hour < horizon_hour {
                 continue;
             }
-            self.writer.log.live(position);
-            self.writer.ids_live.push_back((hour, position));
+            let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+            self.writer.ids_are_live(hour, bytes, position);
             for hash in hashes {
                 known.insert(hash);
                 if !forgets {
@@ -220,7 +229,20 @@ impl Shard {
                 }
             }
         }
-        mail.sort_unstable_by_key(|mail| (mail.mailbox, mail.seq));
+        // A crash may have left mail twice. Its envelope is the same in both, or has been dropped from the later one
+        // because all its devices had it: the fuller one says more, should their floors have rotted.
+        mail.sort_unstable_by_key(|mail| {
+            let bytes = self.cache.get(mail.mail).len();
+            (mail.mailbox, mail.seq, Reverse((bytes, mail.lsn)))
+        });
+        let cache = &mut self.cache;
+        mail.dedup_by(|again, first| {
+            let is_twice = (again.mailbox, again.seq) == (first.mailbox, first.seq);
+            if is_twice {
+                cache.remove(again.mail);
+            }
+            is_twice
+        });
         // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
         let mut by_segment: BTreeMap<SegmentId, SegmentIds> = BTreeMap::new();
         for found in mail {
@@ -247,7 +269,7 @@ impl Shard {
 
     /// Puts one message back into its mailbox, if anything about it is still open.
     fn restore_one(&mut self, now: Now, found: Mail) -> Entry {
-        let Mail { mailbox, seq, position, mail } = found;
+        let Mail { mailbox, seq, position, mail, .. } = found;
         let envelope = Envelope::parse(self.cache.get(mail)).expect("parsed when it was found");
         let kind = entry_kind(envelope.kind());
         let mut entry = Entry {

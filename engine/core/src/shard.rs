@@ -19,6 +19,7 @@ use crate::presence::Watches;
 use crate::ready_keys::ReadyKeys;
 use crate::refusal::Refusal;
 use crate::rest::Stirred;
+use crate::rewrite::Rewriting;
 use crate::router::Router;
 use crate::session::Sessions;
 use crate::wheel::Wheel;
@@ -127,6 +128,8 @@ pub struct Shard {
 
     pub(crate) cache: Cache,
     pub(crate) writer: Writer,
+    /// What is under way of writing live records of thin segments elsewhere.
+    pub(crate) rewriting: Option<Rewriting>,
     pub(crate) epoch: u32,
     pub(crate) next_seq: Seq,
 
@@ -187,7 +190,8 @@ impl Shard {
             leaving: VecDeque::new(),
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
-            writer: Writer::new(log, limits.commit_bytes),
+            writer: Writer::new(log, limits.commit_bytes, limits.dedup_count),
+            rewriting: None,
             epoch: 0,
             next_seq: Seq(1),
             serving: false,
@@ -237,10 +241,19 @@ impl Shard {
         let owed = self.owed.front().map(|owed| owed.0);
         let commit = self.writer.next_deadline();
         let watches = self.watches.next_deadline();
-        [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores, watches]
-            .into_iter()
-            .flatten()
-            .min()
+        let rewriting = self.rewriting.as_ref().map(Rewriting::due_ns);
+        [
+            self.wheel.next_deadline(),
+            self.hand_overs.next_deadline(),
+            owed,
+            commit,
+            chores,
+            watches,
+            rewriting,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What the shard has counted.
@@ -298,6 +311,7 @@ impl Shard {
             self.next_chores_ns = now.mono_ns + CHORES_NS;
             self.do_chores(now, out);
         }
+        self.go_on_rewriting(now);
         self.tell_changes(now);
         self.work_through_loopback(now);
         self.try_commit(now, out);
@@ -324,6 +338,7 @@ impl Shard {
         self.give_up_revoking();
         let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
         self.writer.drop_ids_before(first_hour);
+        self.begin_rewriting(now);
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
         self.let_accounts_rest(now);

@@ -4,7 +4,8 @@ use crate::account::AccountIndex;
 use crate::dedup::IdHash;
 use crate::devices::{Asker, Revocation};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
-use alloc::collections::VecDeque;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::{DiskOp, SegmentId};
@@ -32,6 +33,36 @@ pub(crate) enum Item {
         hashes: Vec<u8>,
         unpin: Option<Position>,
     },
+    /// Mail that is in the log already, in a segment that is being left.
+    RewrittenMail {
+        account: AccountIndex,
+        seq: Seq,
+    },
+    /// Likewise the last floor of a device or of the ticks.
+    RewrittenFloor {
+        account: AccountIndex,
+        device: DeviceId,
+    },
+    /// Likewise the ids in the record that was here.
+    RewrittenIds(Position),
+    /// Likewise removed accounts, all that were removed side by side in one record.
+    RewrittenGone(GoneRange),
+}
+
+/// Accounts of one partition that were removed, and all between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GoneRange {
+    pub(crate) first: AccountId,
+    pub(crate) last: AccountId,
+}
+
+/// A record of ids in the log.
+#[derive(Debug)]
+pub(crate) struct IdsRecord {
+    pub(crate) hour: u32,
+    pub(crate) position: Position,
+    /// What it holds, to write it elsewhere; `None` where memory was short: it keeps its segment until its hour is over.
+    pub(crate) hashes: Option<Box<[u8]>>,
 }
 
 /// Who waits for a table change to be durable.
@@ -99,7 +130,16 @@ pub(crate) struct Writer {
     pub(crate) urgent_done: u64,
     pub(crate) waiters: VecDeque<(u64, Waiter)>,
     pub(crate) segment_ids: SegmentIds,
-    pub(crate) ids_live: VecDeque<(u32, Position)>,
+    pub(crate) ids_live: VecDeque<IdsRecord>,
+    /// Ids whose hashes are kept to write them elsewhere, and how many may be.
+    ids_kept_count: usize,
+    ids_kept_max: usize,
+    /// Removed accounts, by the first id of each record of them: the last one, and where the record is.
+    pub(crate) gone: BTreeMap<AccountId, (AccountId, Position)>,
+    /// Live records of thin segments: written when nothing else has to be, or along with it.
+    pub(crate) rewrites: VecDeque<Item>,
+    /// Whether there are enough of them, or no more will come.
+    pub(crate) rewrites_are_due: bool,
     pub(crate) ids_per_record: usize,
     pub(crate) epoch_position: Option<Position>,
     /// How often each segment was freed: tells whether a floor's position still means anything.
@@ -112,8 +152,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer of commits of at most `commit_bytes`.
-    pub(crate) fn new(log: Log, commit_bytes: usize) -> Self {
+    /// A writer of commits of at most `commit_bytes`, which keeps at most so many ids to write them again.
+    pub(crate) fn new(log: Log, commit_bytes: usize, ids_kept_max: usize) -> Self {
         let ids_fit = commit_bytes.saturating_sub(IDS_MARGIN_BYTES) / size_of::<u64>();
         Self {
             ids_per_record: ids_fit.clamp(1, IDS_PER_RECORD_MAX),
@@ -128,6 +168,11 @@ impl Writer {
             waiters: VecDeque::new(),
             segment_ids: SegmentIds::default(),
             ids_live: VecDeque::new(),
+            ids_kept_count: 0,
+            ids_kept_max,
+            gone: BTreeMap::new(),
+            rewrites: VecDeque::new(),
+            rewrites_are_due: false,
             epoch_position: None,
             uses: Vec::new(),
             scratch: Vec::new(),
@@ -165,6 +210,9 @@ impl Writer {
 
     /// When something is due; `None` when nothing waits or a commit is under way.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
+        if self.rewrites_are_due && self.log.can_rewrite() {
+            return Some(0);
+        }
         if !self.log.can_commit() {
             return None;
         }
@@ -210,6 +258,7 @@ impl Writer {
 
     /// Gives back memory that only large commits need. A part of the chores: what is in use stays.
     pub(crate) fn shrink(&mut self) {
+        self.rewrites.shrink_to(KEPT_COUNT);
         self.urgent.shrink_to(KEPT_COUNT);
         self.lazy.shrink_to(KEPT_COUNT);
         self.floors.shrink_to(KEPT_COUNT);
@@ -250,15 +299,57 @@ impl Writer {
         }
     }
 
+    /// A record of ids is in the log.
+    pub(crate) fn ids_are_live(&mut self, hour: u32, hashes: Vec<u8>, position: Position) {
+        self.log.live(position);
+        let count = hashes.len() / size_of::<u64>();
+        let is_kept = self.ids_kept_count + count <= self.ids_kept_max;
+        self.ids_kept_count += if is_kept { count } else { 0 };
+        let hashes = is_kept.then(|| hashes.into_boxed_slice());
+        self.ids_live.push_back(IdsRecord { hour, position, hashes });
+    }
+
+    /// A record of ids is somewhere else now, unless its hour has left the horizon meanwhile.
+    pub(crate) fn ids_are_rewritten(&mut self, old: Position, position: Position) {
+        if let Some(record) = self.ids_live.iter_mut().find(|record| record.position == old) {
+            record.position = position;
+            self.log.live(position);
+            self.log.dead(old);
+        }
+    }
+
     /// Forgets records of ids whose hour has left the horizon.
     pub(crate) fn drop_ids_before(&mut self, first_hour: u32) {
-        let log = &mut self.log;
-        self.ids_live.retain(|&(hour, position)| {
-            if hour < first_hour {
-                log.dead(position);
+        let (log, kept_count) = (&mut self.log, &mut self.ids_kept_count);
+        self.ids_live.retain(|record| {
+            if record.hour < first_hour {
+                log.dead(record.position);
+                *kept_count -= record.hashes.as_ref().map_or(0, |hashes| hashes.len() / size_of::<u64>());
             }
-            hour >= first_hour
+            record.hour >= first_hour
         });
+    }
+
+    /// Recovery found a record of removed accounts that no other one includes, in the order of their first ids.
+    pub(crate) fn gone_was_found(&mut self, range: GoneRange, position: Position) {
+        self.log.live(position);
+        self.gone.insert(range.first, (range.last, position));
+    }
+
+    /// Whether a record says that an account was removed.
+    pub(crate) fn is_gone(&self, account: AccountId) -> bool {
+        self.gone.range(..=account).next_back().is_some_and(|(_, &(last, _))| account <= last)
+    }
+
+    /// A record of removed accounts is in the log: those that it includes are not needed any more.
+    pub(crate) fn gone_is_live(&mut self, range: GoneRange, position: Position) {
+        self.log.live(position);
+        while let Some((&first, &(last, old))) = self.gone.range(range.first..=range.last).next() {
+            assert!(last <= range.last, "ranges of removed accounts grow");
+            self.log.dead(old);
+            self.gone.remove(&first);
+        }
+        self.gone.insert(range.first, (range.last, position));
     }
 
     /// Performs the log's own wishes: segments to have ready.

@@ -183,6 +183,12 @@ impl<'a> Commit<'a> {
         self.parts.iter().all(Option::is_none)
     }
 
+    /// Bytes that it has so far, headers included, padding not.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Appends a record and says where it will be.
     ///
     /// # Errors
@@ -325,6 +331,7 @@ impl<'a> Commit<'a> {
         });
         let end_bytes = part.write_offset + bytes as u32;
         let open = Open { segment: part.segment, seal: part.seal, end_bytes };
+        let record_bytes = header.length_bytes.get() - COMMIT_HEADER_BYTES as u32;
         let before = self.log.heads[head.index()].replace(open);
         if part.rolled {
             self.log.usage.open(part.segment, head, part.seal.generation);
@@ -332,6 +339,7 @@ impl<'a> Commit<'a> {
                 self.log.usage.seal(before.segment);
             }
         }
+        self.log.usage.put(part.segment, part.record_count, record_bytes);
     }
 
     /// Writes of the log's own: zeros over torn tails, and over the header of one freed segment.

@@ -52,6 +52,7 @@
 //! | 4 account | account (8), bytes of the account's home |
 //! | 5 account gone | account (8) |
 //! | 6 ids | hour of Unix time (4), count (4), keyed hashes (8 each) |
+//! | 7 accounts gone | first account (8), last account (8) |
 //!
 //! Sound records of another kind or version are skipped and counted.
 //!
@@ -77,10 +78,18 @@
 //! floor is in it; the oldest mail segment also when only floors are, because those speak of mail in it or in older
 //! ones. A freed segment's header is zeroed with the next commit, one segment at a time and in the order of freeing:
 //! so mail never comes back without the floor that had covered it. Then the file is used again.
+//!
+//! # Rewriting
+//!
+//! A segment in which little lives is *thin*: the caller copies its live records to where its heads write now, and when
+//! the copies are durable the old places die and the segment is free as above. A crash in between leaves some records
+//! twice, which say the same: of mail with the same place either will do, of the rest the last one wins. See
+//! [`Log::begin_leaving`].
 
 mod commit;
 mod record;
 mod recovery;
+mod rewriting;
 mod segment;
 mod stream;
 mod usage;

@@ -48,6 +48,14 @@ struct FloorPart {
     up_to: U64,
 }
 
+/// A record of several removed accounts.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct GonePart {
+    first: U64,
+    last: U64,
+}
+
 /// The fixed part of an ids record's payload; `count` hashes of 8 bytes follow.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -91,6 +99,13 @@ pub enum Record<'a> {
     },
     /// An account was removed. It must stay live as long as older records of the account may be in the log.
     AccountGone(AccountId),
+    /// All accounts of a partition from one id to another were removed: many records of the kind above in one.
+    AccountsGone {
+        /// The lowest id.
+        first: AccountId,
+        /// The highest.
+        last: AccountId,
+    },
     /// Message ids that were accepted in an hour, as keyed hashes.
     Ids {
         /// Hours of Unix time.
@@ -106,7 +121,11 @@ impl Record<'_> {
     pub const fn head(&self) -> Head {
         match self {
             Self::Mail { .. } | Self::Floor { .. } => Head::Mail,
-            Self::Epoch(_) | Self::Account { .. } | Self::AccountGone(_) | Self::Ids { .. } => Head::Tables,
+            Self::Epoch(_)
+            | Self::Account { .. }
+            | Self::AccountGone(_)
+            | Self::AccountsGone { .. }
+            | Self::Ids { .. } => Head::Tables,
         }
     }
 
@@ -120,6 +139,7 @@ impl Record<'_> {
                 Self::Epoch(_) => 4,
                 Self::Account { payload, .. } => 8 + payload.len(),
                 Self::AccountGone(_) => 8,
+                Self::AccountsGone { .. } => size_of::<GonePart>(),
                 Self::Ids { hashes, .. } => size_of::<IdsPart>() + hashes.len(),
             }
     }
@@ -131,7 +151,8 @@ impl Record<'_> {
             Self::Mail { mailbox: account, .. }
             | Self::Floor { mailbox: account, .. }
             | Self::Account { account, .. }
-            | Self::AccountGone(account) => account.partition(),
+            | Self::AccountGone(account)
+            | Self::AccountsGone { first: account, .. } => account.partition(),
             Self::Epoch(_) | Self::Ids { .. } => PartitionId(0),
         }
     }
@@ -144,6 +165,7 @@ impl Record<'_> {
             Self::Account { .. } => 4,
             Self::AccountGone(_) => 5,
             Self::Ids { .. } => 6,
+            Self::AccountsGone { .. } => 7,
         }
     }
 
@@ -185,6 +207,10 @@ impl Record<'_> {
                 out.extend_from_slice(payload);
             }
             Self::AccountGone(account) => out.extend_from_slice(&account.0.to_le_bytes()),
+            Self::AccountsGone { first, last } => {
+                let part = GonePart { first: U64::new(first.0), last: U64::new(last.0) };
+                out.extend_from_slice(part.as_bytes());
+            }
             Self::Ids { hour, hashes } => {
                 assert!(hashes.len().is_multiple_of(8), "hashes have 8 bytes each");
                 let part = IdsPart { hour: U32::new(hour), count: U32::new((hashes.len() / 8) as u32) };
@@ -276,6 +302,10 @@ impl<'a> StoredRecord<'a> {
                     return None;
                 }
                 Record::Ids { hour: part.hour.get(), hashes }
+            }
+            7 => {
+                let part = GonePart::ref_from_bytes(payload).ok()?;
+                Record::AccountsGone { first: AccountId(part.first.get()), last: AccountId(part.last.get()) }
             }
             _ => return None,
         })

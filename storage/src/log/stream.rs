@@ -68,6 +68,10 @@ pub(super) struct InFlight {
     pub(super) zeroing: Option<SegmentId>,
 }
 
+/// Spares that only copies may use when there will be no more: what is thin can then always be written elsewhere, and
+/// its segment is given back.
+const RESERVE_COUNT: u32 = 1;
+
 /// One log stream. Made by [`super::Recovery::finish`], also when there is nothing to recover.
 ///
 /// The caller's duties: call [`Log::live`] or [`Log::floor_live`] for what it keeps of a commit before it begins
@@ -92,6 +96,8 @@ pub struct Log {
     drive_full: bool,
     /// The last segment that was asked for could not be made.
     short_of_space: bool,
+    /// Thin segments whose live records are being written elsewhere.
+    pub(super) leaving: Vec<SegmentId>,
 }
 
 impl Log {
@@ -111,6 +117,7 @@ impl Log {
             failed: false,
             drive_full: false,
             short_of_space: false,
+            leaving: Vec::new(),
         }
     }
 
@@ -123,6 +130,12 @@ impl Log {
             return false;
         }
         self.has_room() || self.usage.next_to_zero().is_some()
+    }
+
+    /// Whether a commit may start now that carries nothing but copies: it may use the last spare.
+    #[must_use]
+    pub fn can_rewrite(&self) -> bool {
+        self.in_flight.is_none() && !self.failed && self.has_rewriting_room()
     }
 
     /// Gives back memory that only large commits need, but for so many bytes.
@@ -160,16 +173,23 @@ impl Log {
     /// Whether there is no room for more, and none is on its way.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let at_most = self.usage.file_count() >= self.config.segment_count_max;
-        !self.has_room() && !self.usage.expects_spares() && (self.drive_full || at_most)
+        !self.has_room() && !self.usage.expects_spares() && (self.drive_full || self.has_all_files())
+    }
+
+    fn has_all_files(&self) -> bool {
+        self.usage.file_count() >= self.config.segment_count_max
     }
 
     /// Whether the rest of the drive must be kept for what gives space back: floors, ticks and their confirmations.
     /// New mail and new accounts are to be refused then; otherwise a full drive could never be emptied.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        let at_most = self.usage.file_count() >= self.config.segment_count_max;
-        (self.short_of_space || at_most) && self.usage.usable_count() <= 1
+        self.is_short() && self.usage.usable_count() <= 1 + RESERVE_COUNT
+    }
+
+    /// Whether there will be no more files than there are.
+    fn is_short(&self) -> bool {
+        self.short_of_space || self.has_all_files()
     }
 
     /// A live record (mail, account, ids, epoch) is at `p`.
@@ -238,12 +258,24 @@ impl Log {
         Seal::new(generation, salt ^ salt >> 31)
     }
 
-    /// Whether each head can take a whole commit, in its open segment or in a spare.
-    fn has_room(&self) -> bool {
+    /// Whether each head can take a whole commit, in its open segment or in a spare that is not kept for copies.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let lacking = self.lacking_count();
+        // The first commit makes the epoch durable: without it there would be nobody to write copies.
+        let kept = if self.is_short() && self.stats.commits > 0 { RESERVE_COUNT } else { 0 };
+        lacking == 0 || self.usage.spare_count() >= lacking + kept
+    }
+
+    /// Whether one head at least can take a whole commit, if need be in the last spare.
+    fn has_rewriting_room(&self) -> bool {
+        self.lacking_count() < HEAD_COUNT as u32 || self.usage.spare_count() > 0
+    }
+
+    /// Heads whose open segment has no room for a whole commit.
+    fn lacking_count(&self) -> u32 {
         let need = self.config.commit_bytes_max.next_multiple_of(BLOCK_BYTES as usize);
-        let lacking =
-            self.heads.iter().filter(|head| head.is_none_or(|open| self.room(&open) < need)).count();
-        self.usage.spare_count() as usize >= lacking
+        self.heads.iter().filter(|head| head.is_none_or(|open| self.room(&open) < need)).count() as u32
     }
 
     fn create_spares(&mut self, ops: &mut Vec<DiskOp>) {

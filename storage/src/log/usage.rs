@@ -27,12 +27,42 @@ struct Slot {
     generation: u64,
     live_count: u32,
     floor_count: u32,
+    /// What its commits hold, whether it still lives or not, padding left out.
+    record_count: u32,
+    record_bytes: u32,
+    /// While its live records are to be written elsewhere: the bytes of those that were found so far.
+    leaving_bytes: Option<u32>,
+    /// It was looked through and is not worth it before less than half of so many records are live.
+    passed_count: u32,
     /// Whether the file is as long as new segments are; another one is made anew before it is used again.
     right_length: bool,
 }
 
-const ABSENT: Slot =
-    Slot { state: State::Absent, generation: 0, live_count: 0, floor_count: 0, right_length: true };
+const ABSENT: Slot = Slot {
+    state: State::Absent,
+    generation: 0,
+    live_count: 0,
+    floor_count: 0,
+    record_count: 0,
+    record_bytes: 0,
+    leaving_bytes: None,
+    passed_count: u32::MAX,
+    right_length: true,
+};
+
+impl Slot {
+    const fn held_count(&self) -> u32 {
+        self.live_count.saturating_add(self.floor_count)
+    }
+
+    /// What lives in it, as if all its records were as long as they are on average.
+    const fn live_bytes(&self) -> u64 {
+        if self.record_count == 0 {
+            return 0;
+        }
+        self.record_bytes as u64 * self.held_count() as u64 / self.record_count as u64
+    }
+}
 
 /// The table of a stream's files.
 #[derive(Debug)]
@@ -188,6 +218,60 @@ impl Usage {
         self.free_oldest_mail();
     }
 
+    /// So many records more are in a segment.
+    pub(super) fn put(&mut self, segment: SegmentId, record_count: u32, record_bytes: u32) {
+        let slot = self.slot(segment);
+        slot.record_count = slot.record_count.saturating_add(record_count);
+        slot.record_bytes = slot.record_bytes.saturating_add(record_bytes);
+    }
+
+    // Thin segments.
+
+    /// Sealed segments of which no more than half may be live, the thinnest first, with the estimate.
+    pub(super) fn thin(&self, segment_bytes: u32) -> Vec<(SegmentId, u64)> {
+        let mut thin: Vec<_> = self
+            .slots
+            .iter()
+            .zip(0..)
+            .filter(|(slot, _)| matches!(slot.state, State::Used { sealed: true, .. }))
+            .filter(|(slot, _)| slot.held_count() <= slot.passed_count / 2)
+            .map(|(slot, index)| (SegmentId(index), slot.live_bytes()))
+            .filter(|&(_, live_bytes)| live_bytes <= u64::from(segment_bytes / 2))
+            .collect();
+        thin.sort_unstable_by_key(|&(segment, live_bytes)| (live_bytes, segment));
+        thin
+    }
+
+    /// Begins to look for what lives in a segment.
+    pub(super) fn begin_leaving(&mut self, segment: SegmentId) {
+        self.slot(segment).leaving_bytes = Some(0);
+    }
+
+    /// Adds to what was found in a segment that is being left.
+    pub(super) fn weigh(&mut self, segment: SegmentId, bytes: u32) {
+        if let Some(leaving_bytes) = &mut self.slot(segment).leaving_bytes {
+            *leaving_bytes = leaving_bytes.saturating_add(bytes);
+        }
+    }
+
+    /// What was found in a segment that is being left; `None` for any other.
+    pub(super) fn leaving_bytes(&self, segment: SegmentId) -> Option<u32> {
+        self.slots.get(segment.0 as usize)?.leaving_bytes
+    }
+
+    /// A segment is not left any more, whatever still lives in it.
+    pub(super) fn end_leaving(&mut self, segment: SegmentId, tried: bool) {
+        let slot = self.slot(segment);
+        if slot.leaving_bytes.take().is_some() && tried {
+            slot.passed_count = slot.held_count();
+        }
+    }
+
+    /// Whether it is the oldest mail segment, which no floor holds.
+    pub(super) fn is_oldest_mail(&self, segment: SegmentId) -> bool {
+        self.mail_order.front() == Some(&segment)
+    }
+
     // What points at records.
 
     fn used(&mut self, p: Position) -> &mut Slot {
@@ -247,9 +331,7 @@ impl Usage {
 
     fn free(&mut self, segment: SegmentId) {
         let slot = self.slot(segment);
-        slot.state = State::Freed;
-        slot.live_count = 0;
-        slot.floor_count = 0;
+        *slot = Slot { state: State::Freed, right_length: slot.right_length, ..ABSENT };
         self.used_count -= 1;
         self.freed.push_back(segment);
         self.untold.push(segment);

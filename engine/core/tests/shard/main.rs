@@ -15,6 +15,7 @@ mod rest;
 mod resume;
 mod revoked;
 mod revoking;
+mod rewriting;
 mod rot;
 mod several;
 mod storms;

@@ -145,12 +145,13 @@ fn full_until_something_dies() {
     assert!(world.log.is_full());
     assert_eq!(world.disk.files.len(), 4);
     let first = mails[0].segment;
+    assert!(mails.iter().any(|p| p.segment != first), "one is sealed");
     let dead: Vec<_> = mails.iter().copied().filter(|p| p.segment == first).collect();
     kill(&mut world, &dead);
     assert!(!world.log.is_full(), "space is on its way");
     assert!(world.log.can_commit(), "to give back the space");
     world.commit(&[mail(2, 7000)]);
-    assert_eq!(world.kept.last().unwrap().0.segment, first);
+    assert_eq!(world.disk.files.len(), 4);
     let kept = world.kept.clone();
     world.restart(LogConfig { segment_count_max: 4, ..CONFIG });
     assert_eq!(world.kept, kept);
@@ -158,7 +159,7 @@ fn full_until_something_dies() {
 
 #[test]
 fn a_log_is_low_no_longer_than_its_segments_are_needed() {
-    let mut world = World::with(LogConfig { segment_count_max: 4, ..CONFIG });
+    let mut world = World::with(LogConfig { segment_count_max: 6, ..CONFIG });
     world.commit(&[Owned::Epoch(1)]);
     let mut mails = Vec::new();
     while world.log.can_commit() {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod freeing;
+mod rewriting;
 mod rot;
 mod writing;
 
@@ -31,6 +32,7 @@ pub(super) enum Owned {
     Epoch(u32),
     Account(u64, Vec<u8>),
     Gone(u64),
+    GoneRange(u64, u64),
     Ids(u32, Vec<u8>),
 }
 
@@ -46,6 +48,9 @@ impl Owned {
             Self::Epoch(epoch) => Record::Epoch(*epoch),
             Self::Account(account, payload) => Record::Account { account: AccountId(*account), payload },
             Self::Gone(account) => Record::AccountGone(AccountId(*account)),
+            Self::GoneRange(first, last) => {
+                Record::AccountsGone { first: AccountId(*first), last: AccountId(*last) }
+            }
             Self::Ids(hour, hashes) => Record::Ids { hour: *hour, hashes },
         }
     }
@@ -57,6 +62,7 @@ impl Owned {
             Record::Epoch(epoch) => Self::Epoch(epoch),
             Record::Account { account, payload } => Self::Account(account.0, payload.to_vec()),
             Record::AccountGone(account) => Self::Gone(account.0),
+            Record::AccountsGone { first, last } => Self::GoneRange(first.0, last.0),
             Record::Ids { hour, hashes } => Self::Ids(hour, hashes.to_vec()),
         }
     }
@@ -172,7 +178,7 @@ impl World {
 
     /// Puts as many of `records` into one commit as it takes; does not write it.
     pub(super) fn assemble(&mut self, records: &[Owned]) -> (Vec<u8>, Vec<DiskOp>, Vec<Found>) {
-        assert!(self.log.can_commit());
+        assert!(self.log.can_commit() || self.log.can_rewrite());
         let (mut arena, mut ops, mut placed) = (vec![0xaa; 3], Vec::new(), Vec::new());
         let first_lsn = self.log.next_lsn;
         let mut commit = self.log.begin(&mut arena);

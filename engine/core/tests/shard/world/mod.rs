@@ -51,6 +51,11 @@ impl World {
         Self::one_of(1, limits)
     }
 
+    /// With segments of another length.
+    pub(crate) fn in_segments(segment_bytes: u32, limits: Limits) -> Self {
+        Self::made(&[], 1, limits, segment_bytes)
+    }
+
     /// Shard 0 of so many; the others are not there.
     pub(crate) fn one_of(shard_count: u16, limits: Limits) -> Self {
         Self::behind(&[], shard_count, limits)
@@ -58,6 +63,10 @@ impl World {
 
     /// Likewise, behind balancers in these networks.
     pub(crate) fn behind(proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
+        Self::made(proxies, shard_count, limits, 4 << 20)
+    }
+
+    fn made(proxies: &[&str], shard_count: u16, limits: Limits, segment_bytes: u32) -> Self {
         limits.validate().expect("the test's limits hold");
         let config = ShardConfig {
             shard: ShardId(0),
@@ -70,7 +79,7 @@ impl World {
             open_registration: true,
             seed: [9; 32],
             dedup_key: [3; 16],
-            segment_bytes: 4 << 20,
+            segment_bytes,
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
         };

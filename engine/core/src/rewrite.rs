@@ -1,0 +1,339 @@
+//! Thin segments of the log are left: what still lives in them is written elsewhere, a little at a time, and they are
+//! given back.
+//!
+//! A round goes through everything that the shard keeps, twice: it weighs what lies in the segments that the log has
+//! chosen, and then queues what lies in those that are worth it. The copies are commits like others and go after all
+//! else; the old places die when the copies are durable. The log is never read: all that lives is in memory.
+
+use crate::account::{Account, AccountIndex, Accounts, stored};
+use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_of};
+use crate::io::Now;
+use crate::shard::Shard;
+use crate::writer::{Carried, GoneRange, Item, Writer};
+use alloc::vec::Vec;
+use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
+use tern_storage::cache::Cache;
+use tern_storage::log::{Commit, NoRoom, Position, Record};
+use tern_storage::mailbox::{Entry, EntryKind};
+
+/// Accounts and mail that one step looks at: about 100 microseconds.
+const LOOKS_PER_STEP: usize = 1024;
+/// Time between two steps, and the same while the log is short of space.
+const STEP_NS: u64 = 20_000_000;
+const SHORT_STEP_NS: u64 = 2_000_000;
+/// Removed accounts that one record takes the place of at most: as many as one step looks at.
+const RANGE_RECORDS_MAX: usize = LOOKS_PER_STEP;
+
+/// Where a round is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pass {
+    Weigh,
+    Queue,
+    /// All is queued.
+    Wait,
+}
+
+/// A round that is under way.
+#[derive(Debug)]
+pub(crate) struct Rewriting {
+    pass: Pass,
+    next_account: u32,
+    /// The first record of removed accounts that was not looked at.
+    next_gone: AccountId,
+    /// When it goes on, monotonic nanoseconds.
+    due_ns: u64,
+}
+
+impl Rewriting {
+    pub(crate) const fn due_ns(&self) -> u64 {
+        self.due_ns
+    }
+
+    fn starts_over(&mut self, pass: Pass) {
+        (self.pass, self.next_account, self.next_gone) = (pass, 0, AccountId(0));
+    }
+}
+
+impl Shard {
+    /// A part of the chores: begins a round if one pays.
+    pub(crate) fn begin_rewriting(&mut self, now: Now) {
+        if self.rewriting.is_none() && self.serving && self.writer.log.begin_leaving() {
+            let start = AccountId(0);
+            self.rewriting =
+                Some(Rewriting { pass: Pass::Weigh, next_account: 0, next_gone: start, due_ns: now.mono_ns });
+        }
+    }
+
+    /// One step of the round that is under way, when it is due.
+    pub(crate) fn go_on_rewriting(&mut self, now: Now) {
+        let Some(mut round) = self.rewriting.take_if(|round| round.due_ns <= now.mono_ns) else { return };
+        let step_ns = if self.writer.log.is_low() { SHORT_STEP_NS } else { STEP_NS };
+        round.due_ns = now.mono_ns + step_ns;
+        let waits_for_commit = !self.writer.rewrites.is_empty() && self.writer.rewrites_are_due;
+        if round.pass == Pass::Wait {
+            if self.writer.rewrites.is_empty() && self.writer.carried.is_empty() {
+                self.counters.log_segments_rewritten += u64::from(self.writer.log.end_leaving(true));
+                return;
+            }
+        } else if !waits_for_commit && self.look_further(&mut round) {
+            match round.pass {
+                Pass::Weigh => {
+                    if !self.writer.log.drop_dense() {
+                        return;
+                    }
+                    round.starts_over(Pass::Queue);
+                }
+                Pass::Queue | Pass::Wait => {
+                    self.writer.rewrites_are_due = true;
+                    round.pass = Pass::Wait;
+                }
+            }
+        }
+        self.rewriting = Some(round);
+    }
+
+    /// There is no room even for copies: a later round tries again.
+    pub(crate) fn give_up_rewriting(&mut self) {
+        self.writer.rewrites.clear();
+        self.writer.rewrites_are_due = false;
+        self.writer.log.end_leaving(false);
+        self.rewriting = None;
+    }
+
+    /// Looks at some more of what the shard keeps; true when it has seen all.
+    fn look_further(&mut self, round: &mut Rewriting) -> bool {
+        let Self { accounts, writer, cache, .. } = self;
+        let mut found = Finds { writer, cache, queues: round.pass == Pass::Queue, queued_bytes: 0 };
+        let mut looks = 0;
+        while looks < LOOKS_PER_STEP && found.queued_bytes < BATCH_BYTES {
+            if round.next_account as usize >= accounts.table_len() {
+                let is_all = found.look_at_gone(round);
+                if is_all {
+                    found.look_at_tables();
+                }
+                found.note_queued();
+                return is_all;
+            }
+            looks += 1 + found.look_at(accounts, AccountIndex(round.next_account));
+            round.next_account += 1;
+        }
+        found.note_queued();
+        false
+    }
+}
+
+/// What a step finds.
+struct Finds<'a> {
+    writer: &'a mut Writer,
+    cache: &'a Cache,
+    /// The second time: what is found is queued.
+    queues: bool,
+    queued_bytes: usize,
+}
+
+impl Finds<'_> {
+    fn take(&mut self, at: Position, bytes: usize, item: Item) {
+        if self.queues {
+            self.queued_bytes += bytes;
+            self.writer.rewrites.push_back(item);
+        } else {
+            self.writer.log.weigh(at, u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Enough for a commit is queued: it need not wait for the rest. A few copies alone would fill their blocks badly.
+    fn note_queued(&mut self) {
+        let held_bytes = self.writer.rewrites.len() * FLOOR_BYTES;
+        self.writer.rewrites_are_due |= self.queued_bytes.max(held_bytes) >= BATCH_BYTES;
+    }
+
+    /// Returns how many entries its mailbox has.
+    fn look_at(&mut self, accounts: &Accounts, index: AccountIndex) -> usize {
+        let Some(account) = accounts.get(index) else { return 0 };
+        if let Some(position) = account.position.filter(|&position| self.writer.log.is_leaving(position)) {
+            self.writer.scratch.clear();
+            stored::encode(account, &mut self.writer.scratch);
+            let payload = &self.writer.scratch;
+            let bytes = Record::Account { account: account.id, payload }.encoded_bytes();
+            self.take(position, bytes, Item::Account(index));
+        }
+        let count = account.mailbox.len();
+        for entry in (0..count).filter_map(|at| account.mailbox.at(at)) {
+            let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
+            if let Some(position) = position {
+                let floor_count = account.devices().filter(|device| device.floor >= entry.seq).count();
+                let envelope_bytes = entry.mail.map_or(HEADER_BYTES, |mail| self.cache.get(mail).len());
+                let bytes = MAIL_BYTES + envelope_bytes + floor_count * FLOOR_BYTES;
+                self.take(position, bytes, Item::RewrittenMail { account: index, seq: entry.seq });
+            }
+        }
+        let floors = account.devices().map(|device| (device.id, device.log_floor));
+        for (device, floor) in floors.chain([(DeviceId::TICKS, account.ticks_floor())]) {
+            if let Some((position, used)) = floor.position()
+                && self.writer.use_of(position.segment) == used
+                && self.writer.log.is_floor_leaving(position)
+            {
+                self.take(position, FLOOR_BYTES, Item::RewrittenFloor { account: index, device });
+            }
+        }
+        count
+    }
+
+    /// Looks at records of removed accounts; true when it has seen all. Neighbours become one record, so that these
+    /// records are never more than there are accounts between them.
+    fn look_at_gone(&mut self, round: &mut Rewriting) -> bool {
+        for _ in 0..LOOKS_PER_STEP {
+            let next = self.writer.gone.range(round.next_gone..).next();
+            let Some((&first, &(mut last, position))) = next else { return true };
+            let mut is_leaving = self.writer.log.is_leaving(position);
+            if !self.queues {
+                round.next_gone = AccountId(last.0 + 1);
+                if is_leaving {
+                    self.writer.log.weigh(position, GONE_BYTES as u32);
+                }
+                continue;
+            }
+            let mut beside = self.writer.gone.range(AccountId(last.0 + 1)..).take(RANGE_RECORDS_MAX);
+            while let Some((&next, &(next_last, position))) = beside.next()
+                && next.0 == last.0 + 1
+            {
+                last = next_last;
+                is_leaving |= self.writer.log.is_leaving(position);
+            }
+            round.next_gone = AccountId(last.0 + 1);
+            if is_leaving {
+                self.queued_bytes += GONE_BYTES;
+                self.writer.rewrites.push_back(Item::RewrittenGone(GoneRange { first, last }));
+            }
+        }
+        false
+    }
+
+    /// Looks at what there is few of: the epoch, remembered ids, and the segment whose ids are still to be written.
+    fn look_at_tables(&mut self) {
+        let leaving = |writer: &Writer, position| writer.log.is_leaving(position);
+        if let Some(position) = self.writer.epoch_position.filter(|&position| leaving(self.writer, position))
+        {
+            self.take(position, Record::Epoch(0).encoded_bytes(), Item::Epoch);
+        }
+        for at in 0..self.writer.ids_live.len() {
+            let record = &self.writer.ids_live[at];
+            let (position, hashes) = (record.position, record.hashes.as_deref());
+            if !leaving(self.writer, position) {
+                continue;
+            }
+            let bytes = hashes.map_or(usize::MAX, |hashes| Record::Ids { hour: 0, hashes }.encoded_bytes());
+            self.take(position, bytes, Item::RewrittenIds(position));
+        }
+        let pinned = self.writer.segment_ids.pinned.filter(|&position| leaving(self.writer, position));
+        if self.queues && pinned.is_some() {
+            self.writer.segment_ids.pinned = None;
+            let mut ids = core::mem::take(&mut self.writer.segment_ids.ids);
+            self.writer.push_ids(&mut ids, pinned);
+        }
+    }
+}
+
+const MAIL_BYTES: usize = Record::Mail { mailbox: AccountId(0), seq: Seq(0), envelope: &[] }.encoded_bytes();
+const FLOOR_BYTES: usize =
+    Record::Floor { mailbox: AccountId(0), device: DeviceId(0), up_to: Seq(0) }.encoded_bytes();
+const GONE_BYTES: usize = Record::AccountsGone { first: AccountId(0), last: AccountId(0) }.encoded_bytes();
+
+impl Sources<'_> {
+    /// Puts mail into the commit once more. What all devices have, and what only waits for its tick or for its turn to
+    /// leave, goes without its body; its floors then go before it, for it must not come back without them.
+    pub(crate) fn put_mail_again(
+        &mut self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        seq: Seq,
+        carried: &mut Vec<Carried>,
+    ) -> Result<Option<Carrying>, NoRoom> {
+        let Some(account) = self.accounts.get(index) else { return Ok(None) };
+        let Some(entry) = account.mailbox.find(seq) else { return Ok(None) };
+        let (mailbox, mail) = (account.id, entry.mail);
+        if mail.is_none() {
+            self.scratch.clear();
+            without_body(account, entry, self.scratch);
+        }
+        let floor_count = account.devices().filter(|device| device.floor >= seq).count();
+        let before = carried.len();
+        if mail.is_none() {
+            self.put_floors_behind(commit, index, seq, carried);
+            if carried.len() < before + floor_count {
+                return Err(NoRoom);
+            }
+        }
+        let envelope = mail.map_or(&**self.scratch, |mail| self.cache.get(mail));
+        let position = commit.push(&Record::Mail { mailbox, seq, envelope })?;
+        if mail.is_some() {
+            self.put_floors_behind(commit, index, seq, carried);
+        }
+        Ok(Some(Carrying { position, id: None, floor: seq }))
+    }
+
+    /// Puts a floor into the commit once more, as it is by now.
+    pub(crate) fn put_floor_again(
+        &self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        device: DeviceId,
+    ) -> Result<Option<Carrying>, NoRoom> {
+        let Some(account) = self.accounts.get(index) else { return Ok(None) };
+        let up_to = match floor_of(account, device) {
+            Some((up_to, log_floor)) => up_to.max(log_floor.persisted),
+            // A mailbox at rest has forgotten what it was; the log has not.
+            None if device == DeviceId::TICKS => account.ticks_floor().persisted,
+            None => return Ok(None),
+        };
+        let position = commit.push(&Record::Floor { mailbox: account.id, device, up_to })?;
+        Ok(Some(Carrying { position, id: None, floor: up_to }))
+    }
+
+    /// Puts remembered ids into the commit once more.
+    pub(crate) fn put_ids_again(
+        &self,
+        commit: &mut Commit<'_>,
+        old: Position,
+    ) -> Result<Option<Carrying>, NoRoom> {
+        let found = self.ids_live.iter().find(|record| record.position == old);
+        let Some((hour, hashes)) = found.and_then(|record| Some((record.hour, record.hashes.as_deref()?)))
+        else {
+            return Ok(None);
+        };
+        commit.push(&Record::Ids { hour, hashes }).map(Carrying::plain)
+    }
+}
+
+/// Puts removed accounts into the commit once more, in one record.
+pub(crate) fn put_gone_again(
+    commit: &mut Commit<'_>,
+    GoneRange { first, last }: GoneRange,
+) -> Result<Option<Carrying>, NoRoom> {
+    let record =
+        if first == last { Record::AccountGone(first) } else { Record::AccountsGone { first, last } };
+    commit.push(&record).map(Carrying::plain)
+}
+
+/// Appends an entry as an envelope that nobody will read any more.
+fn without_body(account: &Account, entry: &Entry, out: &mut Vec<u8>) {
+    let parts = Parts {
+        kind: match entry.kind {
+            EntryKind::Message => Kind::Message,
+            EntryKind::Delivered => Kind::Delivered,
+            EntryKind::Read => Kind::Read,
+            EntryKind::Copy => Kind::Copy,
+        },
+        flags: 0,
+        to: account.id,
+        from: entry.from,
+        from_device: entry.from_device,
+        id: entry.id,
+        time_ms: u64::from(entry.time_s) * 1000,
+        seq: 0,
+        from_name: "",
+        body: &[],
+    };
+    parts.encode(out);
+}

@@ -1,0 +1,186 @@
+//! The log does not fill up for good: what lives in thin segments is written elsewhere, and nothing is lost by it.
+
+use crate::stuck::create;
+use crate::world::World;
+use crate::world::phone::{Heard, Phone};
+use tern_core::control::{ControlReply, ControlRequest, Created};
+use tern_core::io::{Input, Output};
+use tern_core::limits::Limits;
+use tern_protocol::ids::AccountId;
+
+const NOW_S: u64 = 1_800_000_000;
+const SEGMENT_BYTES: u32 = 64 << 10;
+/// Segments that may be thin without a round, the open ones, and what grows while a round is under way.
+const IDLE_COUNT: u64 = 12;
+
+fn id(low: u64) -> u64 {
+    NOW_S << 32 | low
+}
+
+fn limits() -> Limits {
+    Limits { body_bytes: 1000, commit_bytes: 1000 + 8192, floor_delay_ms: 0, ..Limits::default() }
+}
+
+/// Comes back by ticket so many times; each time writes a record of its own.
+fn churn(world: &mut World, phone: Phone, count: u32) -> Phone {
+    let mut phone = phone;
+    for _ in 0..count {
+        let ticket = phone.ticket.expect("every session begins with a ticket");
+        phone.leave(world);
+        phone = Phone::resume(world, 50, ticket);
+        assert_eq!(phone.heard, [Heard::Drained]);
+        world.pass_ms(20);
+    }
+    phone
+}
+
+#[test]
+fn logins_by_ticket_do_not_fill_the_log() {
+    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut ann = Phone::connect(&mut world, 50, "ann", 1);
+    // A dormant account in every segment.
+    for n in 0..40 {
+        create(&mut world, n, &format!("dormant{n}"), &[7]);
+        ann = churn(&mut world, ann, 12);
+    }
+    let counters = world.shard.counters();
+    assert!(counters.log_bytes_written > 30 * u64::from(SEGMENT_BYTES), "{}", counters.log_bytes_written);
+    assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
+    assert!(counters.log_segments_rewritten > 20 && counters.log_rewritten_bytes > 0);
+    let (rewritten, written) = (counters.log_rewritten_bytes, counters.log_bytes_written);
+    assert!(rewritten < written / 2, "{rewritten} bytes of {written} are copies");
+    let ticket = ann.ticket.unwrap();
+    let mut world = world.kill();
+    assert_eq!(world.shard.counters().accounts_now, 41);
+    assert_eq!(Phone::resume(&mut world, 50, ticket).heard, [Heard::Drained]);
+    let dormant = Phone::connect(&mut world, 3, "dormant0", 7);
+    assert_eq!(dormant.heard, [Heard::Drained]);
+}
+
+/// Fills segments with mail for the absent `sink`, which then takes all of it.
+fn rush(world: &mut World, from: &mut Phone, sink_key: u8, first: u64, count: u64) {
+    let mut sink = Phone::connect(world, 40, "sink", sink_key);
+    sink.leave(world);
+    for low in first..first + count {
+        from.send(world, &sink, id(low), &[9; 1000]);
+        assert_eq!(from.heard.pop(), Some(Heard::Sent(id(low))));
+    }
+    sink = Phone::connect(world, 40, "sink", sink_key);
+    while let Some(number) = sink.heard.drain(..).filter_map(|heard| number_of(&heard)).max() {
+        sink.ack(world, number);
+    }
+    sink.leave(world);
+    world.pass_ms(50);
+    from.hear(world);
+    let ticks = from.heard.drain(..).filter_map(|heard| match heard {
+        Heard::Delivered { number, .. } => Some(number),
+        _ => None,
+    });
+    let last = ticks.max();
+    last.into_iter().for_each(|number| from.ack(world, number));
+}
+
+fn number_of(heard: &Heard) -> Option<u32> {
+    match heard {
+        Heard::Message { number, .. } => Some(*number),
+        _ => None,
+    }
+}
+
+#[test]
+fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
+    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    for n in 0..12 {
+        ann.send(&mut world, &quick, id(10_000 + n), &[n as u8; 10]);
+        world.pass_ms(60);
+        quick.hear(&mut world);
+        quick.heard.clear();
+        quick.ack(&mut world, n as u32 + 1);
+        ann.hear(&mut world);
+        rush(&mut world, &mut ann, 9, 100 * n + 1, 40);
+    }
+    quick.leave(&mut world);
+    world.pass_ms(3_000);
+    let counters = *world.shard.counters();
+    assert!(
+        counters.log_segments_rewritten > 0 && counters.log_bytes_written > 40 * u64::from(SEGMENT_BYTES)
+    );
+    assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
+    let mut world = world.kill();
+    let quick = Phone::connect(&mut world, 2, "bob", 2);
+    assert_eq!(quick.heard, [Heard::Drained], "what it acknowledged does not come again");
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    let bodies: Vec<Vec<u8>> = slow
+        .heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Message { body, .. } => Some(body.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(bodies, (0..12).map(|n| vec![n; 10]).collect::<Vec<_>>());
+}
+
+fn created(world: &World) -> Option<AccountId> {
+    world.gone_out.iter().rev().find_map(|output| match output {
+        Output::Reply { reply: ControlReply::Created(created), .. } => match created[..] {
+            [Created::New(id)] => Some(id),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn making_and_removing_accounts_does_not_fill_the_log_and_no_id_comes_back() {
+    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    create(&mut world, 0, "stays", &[7]);
+    let mut last = AccountId(0);
+    for life in 1..=3 {
+        for n in 0..400 {
+            create(&mut world, n, "passes", &[8]);
+            let id = created(&world).expect("made");
+            assert!(id > last, "an id came back");
+            last = id;
+            let request = ControlRequest::RemoveAccount { name: "passes".into() };
+            world.step(Input::Control { token: 1_000, request });
+            world.turn();
+            world.gone_out.clear();
+            world.pass_ms(5);
+        }
+        world.pass_ms(3_000);
+        let counters = world.shard.counters();
+        assert!(counters.log_bytes_written > 40 * u64::from(SEGMENT_BYTES));
+        assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
+        // Far fewer bytes than a record for each: neighbours share one.
+        let live_bytes = counters.log_rewritten_bytes;
+        assert!(live_bytes < 60_000, "{live_bytes} bytes copied in life {life}");
+        world = world.kill();
+        assert_eq!(world.shard.counters().accounts_now, 1);
+    }
+}
+
+#[test]
+fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
+    let limits = Limits { segment_count: 8, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, limits);
+    let mut made = 0;
+    // Faster than any round: a second does not pass.
+    while world.shard.counters().drive_full == 0 {
+        create(&mut world, made, &format!("dormant{made}"), &[7]);
+        made += 1;
+        assert!(made < 1_000, "the log never filled up");
+    }
+    made -= 1;
+    let full = *world.shard.counters();
+    assert!(full.segments_used_now >= 5, "{} segments", full.segments_used_now);
+    world.pass_ms(10_000);
+    assert!(world.shard.counters().segments_used_now <= 4, "{}", world.shard.counters().segments_used_now);
+    create(&mut world, made, &format!("dormant{made}"), &[7]);
+    assert_eq!(world.shard.counters().drive_full, full.drive_full, "there is room again");
+    let world = world.kill();
+    assert_eq!(world.shard.counters().accounts_now, made + 1);
+}
