@@ -124,6 +124,95 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
     assert_eq!(bodies, (0..12).map(|n| vec![n; 10]).collect::<Vec<_>>());
 }
 
+/// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
+fn half_read_message_moves(limits: Limits) -> World {
+    let mut world = World::in_segments(SEGMENT_BYTES, limits);
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    ann.send(&mut world, &quick, id(10_000), b"for both");
+    world.pass_ms(60);
+    quick.hear(&mut world);
+    quick.ack(&mut world, 1);
+    quick.leave(&mut world);
+    // Its floor is written.
+    world.pass_ms(2_000);
+    ann.hear(&mut world);
+    ann.heard.clear();
+    let mut absent = Phone::connect(&mut world, 5, "absent", 4);
+    absent.leave(&mut world);
+    for n in 0.. {
+        // What nobody fetches makes more segments thin.
+        ann.send(&mut world, &absent, id(20_000 + n), b"later");
+        ann.heard.clear();
+        rush(&mut world, &mut ann, 9, 100 * n + 1, 40);
+        if world.shard.counters().log_segments_rewritten > 0 {
+            break;
+        }
+        assert!(n < 20, "no round");
+    }
+    assert!(world.shard.counters().log_rewritten_bytes > 0);
+    world
+}
+
+#[test]
+fn a_message_that_a_crash_leaves_in_both_places_is_handed_out_once() {
+    // Freed segments are overwritten one with each commit: right after the round all of them are still there.
+    let mut world = half_read_message_moves(limits()).kill();
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    let message = Heard::Message { number: 1, id: id(10_000), body: b"for both".to_vec() };
+    assert_eq!(slow.heard, [message, Heard::Drained]);
+}
+
+#[test]
+fn floors_go_with_the_message_that_they_speak_of() {
+    let mut world = half_read_message_moves(Limits { floor_delay_ms: 1_500, ..limits() });
+    for n in 0..12 {
+        create(&mut world, n, &format!("commit{n}"), &[7]);
+    }
+    let mut world = world.kill();
+    let quick = Phone::connect(&mut world, 2, "bob", 2);
+    assert_eq!(quick.heard, [Heard::Drained], "it had acknowledged, and that was on disk");
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    assert_eq!(slow.heard.len(), 2, "{:?}", slow.heard);
+}
+
+#[test]
+fn floors_of_accounts_at_rest_do_not_hold_segments() {
+    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let absent = Phone::connect(&mut world, 1, "absent", 4);
+    let mut absent = absent;
+    absent.leave(&mut world);
+    // The oldest segment is full of mail that nobody fetches: what is written behind it is not the oldest.
+    for low in 0..40 {
+        ann.send(&mut world, &absent, id(20_000 + low), &[5; 1000]);
+    }
+    ann.heard.clear();
+    for n in 0..30 {
+        let mut once = Phone::connect(&mut world, 10, &format!("once{n}"), 5);
+        for round in 0..10 {
+            ann.send(&mut world, &once, id(100 * n + round + 1), &[3; 1000]);
+            world.pass_ms(60);
+            once.hear(&mut world);
+            once.ack(&mut world, round as u32 + 1);
+            ann.hear(&mut world);
+            world.pass_ms(20);
+        }
+        once.leave(&mut world);
+        let ticks = ann.heard.drain(..).filter_map(|heard| match heard {
+            Heard::Delivered { number, .. } => Some(number),
+            _ => None,
+        });
+        let last = ticks.max();
+        last.into_iter().for_each(|number| ann.ack(&mut world, number));
+    }
+    world.pass_ms(3_000);
+    let counters = world.shard.counters();
+    assert!(counters.log_bytes_written > 40 * u64::from(SEGMENT_BYTES), "{}", counters.log_bytes_written);
+    assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
+}
+
 fn created(world: &World) -> Option<AccountId> {
     world.gone_out.iter().rev().find_map(|output| match output {
         Output::Reply { reply: ControlReply::Created(created), .. } => match created[..] {
