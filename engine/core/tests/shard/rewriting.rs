@@ -6,7 +6,8 @@ use crate::world::phone::{Heard, Phone};
 use tern_core::control::{ControlReply, ControlRequest, Created};
 use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
-use tern_protocol::ids::AccountId;
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
 
 const NOW_S: u64 = 1_800_000_000;
 const SEGMENT_BYTES: u32 = 64 << 10;
@@ -36,7 +37,7 @@ fn churn(world: &mut World, phone: Phone, count: u32) -> Phone {
 
 #[test]
 fn logins_by_ticket_do_not_fill_the_log() {
-    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
     let mut ann = Phone::connect(&mut world, 50, "ann", 1);
     // A dormant account in every segment.
     for n in 0..40 {
@@ -89,7 +90,7 @@ fn number_of(heard: &Heard) -> Option<u32> {
 
 #[test]
 fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
-    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
     create(&mut world, 1, "bob", &[2, 3]);
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);
     let mut quick = Phone::connect(&mut world, 2, "bob", 2);
@@ -126,7 +127,7 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
 
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
 fn half_read_message_moves(limits: Limits) -> World {
-    let mut world = World::in_segments(SEGMENT_BYTES, limits);
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
     create(&mut world, 1, "bob", &[2, 3]);
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);
     let mut quick = Phone::connect(&mut world, 2, "bob", 2);
@@ -179,7 +180,7 @@ fn floors_go_with_the_message_that_they_speak_of() {
 
 #[test]
 fn floors_of_accounts_at_rest_do_not_hold_segments() {
-    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);
     let absent = Phone::connect(&mut world, 1, "absent", 4);
     let mut absent = absent;
@@ -213,6 +214,52 @@ fn floors_of_accounts_at_rest_do_not_hold_segments() {
     assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
 }
 
+/// A name whose home is shard 0 of two.
+fn here() -> String {
+    let here = (0..).map(|n| format!("bob{n}")).find(|name| PartitionId::of_name(name, 64).0 < 32);
+    here.expect("half of all names are here")
+}
+
+#[test]
+fn ticks_that_nobody_confirms_hold_no_bodies_and_are_still_owed_after_a_crash() {
+    const COUNT: u64 = 150;
+    let mut world = World::in_segments(SEGMENT_BYTES, 2, limits());
+    let mut bob = Phone::connect(&mut world, 0, &here(), 2);
+    let from = AccountId::new(PartitionId(40), 1);
+    for low in 1..=COUNT {
+        let parts = Parts {
+            kind: Kind::Message,
+            flags: 0,
+            to: bob.account.expect("logged in"),
+            from,
+            from_device: DeviceId(1),
+            id: MessageId(id(low)),
+            time_ms: world.now.wall_ms,
+            seq: 0,
+            from_name: "far",
+            body: &[4; 1000],
+        };
+        let mut envelope = Vec::new();
+        parts.encode(&mut envelope);
+        world.step(Input::Mesh { from: ShardId(1), envelopes: &envelope });
+        world.pass_ms(10);
+        bob.hear(&mut world);
+        bob.ack(&mut world, low as u32);
+    }
+    bob.leave(&mut world);
+    world.pass_ms(5_000);
+    let counters = *world.shard.counters();
+    assert!(counters.log_bytes_written > 10 * u64::from(SEGMENT_BYTES));
+    assert_eq!(counters.mail_count_now, COUNT, "each owes its tick");
+    assert!(counters.segments_used_now <= 8, "{} segments", counters.segments_used_now);
+    // Two records of a message with its body and its floor would not fit so few bytes.
+    assert!(counters.log_rewritten_bytes < COUNT * 1_000, "{}", counters.log_rewritten_bytes);
+    let mut world = world.kill();
+    assert_eq!(world.shard.counters().mail_count_now, COUNT, "and still does");
+    let bob = Phone::connect(&mut world, 0, &here(), 2);
+    assert_eq!(bob.heard, [Heard::Drained]);
+}
+
 fn created(world: &World) -> Option<AccountId> {
     world.gone_out.iter().rev().find_map(|output| match output {
         Output::Reply { reply: ControlReply::Created(created), .. } => match created[..] {
@@ -225,7 +272,7 @@ fn created(world: &World) -> Option<AccountId> {
 
 #[test]
 fn making_and_removing_accounts_does_not_fill_the_log_and_no_id_comes_back() {
-    let mut world = World::in_segments(SEGMENT_BYTES, limits());
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
     create(&mut world, 0, "stays", &[7]);
     let mut last = AccountId(0);
     for life in 1..=3 {
@@ -255,7 +302,7 @@ fn making_and_removing_accounts_does_not_fill_the_log_and_no_id_comes_back() {
 #[test]
 fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
     let limits = Limits { segment_count: 8, ..limits() };
-    let mut world = World::in_segments(SEGMENT_BYTES, limits);
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
     let mut made = 0;
     // Faster than any round: a second does not pass.
     while world.shard.counters().drive_full == 0 {

@@ -51,9 +51,9 @@ impl World {
         Self::one_of(1, limits)
     }
 
-    /// With segments of another length.
-    pub(crate) fn in_segments(segment_bytes: u32, limits: Limits) -> Self {
-        Self::made(&[], 1, limits, segment_bytes)
+    /// Shard 0 of so many, with segments of another length.
+    pub(crate) fn in_segments(segment_bytes: u32, shard_count: u16, limits: Limits) -> Self {
+        Self::made(&[], shard_count, limits, segment_bytes)
     }
 
     /// Shard 0 of so many; the others are not there.
