@@ -24,6 +24,10 @@ pub struct Bugs {
     pub key_untold: bool,
     /// A device that is to be revoked is let go of when somebody asks, not when that is on stable storage.
     pub revoked_too_early: bool,
+    /// A segment whose live records are being written elsewhere is overwritten along with the copies, not behind them.
+    pub rewritten_too_early: bool,
+    /// Recovery takes mail that was written elsewhere twice.
+    pub rewritten_counts_twice: bool,
     /// Who asks to revoke a device is answered at once.
     pub revoking_told_early: bool,
 }

@@ -143,7 +143,7 @@ define_counters! {
     mailbox_full as limit_hits { limit = "mailbox_count" },
     /// Messages refused because the shard's memory for mail was full.
     memory_full as limit_hits { limit = "mail_bytes" },
-    /// Messages and accounts refused because the log had no segment left.
+    /// Messages and accounts refused because the log had no segment left but what gives back space needs.
     drive_full as limit_hits { limit = "segment_count" },
     /// Messages refused because a lane to another shard was full.
     lane_full as limit_hits { limit = "lane_bytes" },

@@ -25,7 +25,8 @@
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 4 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
 //! | accounts | `account_count` | told to come back |
-//! | the log | `segment_count` | `busy` |
+//! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
+//! | the log | `segment_count` | thin segments are rewritten; `busy` |
 //!
 //! Handshake records are at most 512 bytes and there are at most two of them, so what an edge says before its login
 //! needs no limit of its own.

@@ -141,6 +141,10 @@ impl ShardRecovery {
     pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
         let (log, report) = self.log.finish();
         let mut shard = Shard::new(self.config, now, log);
+        #[cfg(feature = "bugs")]
+        {
+            shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
+        }
         let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
         shard.cache = cache;
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
@@ -235,9 +239,10 @@ impl Shard {
             let bytes = self.cache.get(mail.mail).len();
             (mail.mailbox, mail.seq, Reverse((bytes, mail.lsn)))
         });
+        let counts_twice = bug!(self, rewritten_counts_twice);
         let cache = &mut self.cache;
         mail.dedup_by(|again, first| {
-            let is_twice = (again.mailbox, again.seq) == (first.mailbox, first.seq);
+            let is_twice = (again.mailbox, again.seq) == (first.mailbox, first.seq) && !counts_twice;
             if is_twice {
                 cache.remove(again.mail);
             }

@@ -345,6 +345,10 @@ impl<'a> Commit<'a> {
     /// Writes of the log's own: zeros over torn tails, and over the header of one freed segment.
     fn finish_chores(&mut self, ops: &mut Vec<DiskOp>) -> Option<SegmentId> {
         let zeroing = self.log.usage.next_to_zero();
+        #[cfg(feature = "bugs")]
+        if let Some(&segment) = self.log.leaving.first().filter(|_| self.log.frees_too_early) {
+            self.log.cuts.push(Position { segment, offset: 0 });
+        }
         if zeroing.is_none() && self.log.cuts.is_empty() {
             return None;
         }

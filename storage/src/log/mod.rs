@@ -84,7 +84,7 @@
 //! A segment in which little lives is *thin*: the caller copies its live records to where its heads write now, and when
 //! the copies are durable the old places die and the segment is free as above. A crash in between leaves some records
 //! twice, which say the same: of mail with the same place either will do, of the rest the last one wins. See
-//! [`Log::begin_leaving`].
+//! [`Log::begin_leaving`]. While there will be no more files, one spare is kept for copies.
 
 mod commit;
 mod record;

@@ -98,6 +98,9 @@ pub struct Log {
     short_of_space: bool,
     /// Thin segments whose live records are being written elsewhere.
     pub(super) leaving: Vec<SegmentId>,
+    /// The deliberate bug: the first of them is overwritten while its records are being copied.
+    #[cfg(feature = "bugs")]
+    pub frees_too_early: bool,
 }
 
 impl Log {
@@ -118,6 +121,8 @@ impl Log {
             drive_full: false,
             short_of_space: false,
             leaving: Vec::new(),
+            #[cfg(feature = "bugs")]
+            frees_too_early: false,
         }
     }
 
@@ -279,9 +284,13 @@ impl Log {
     }
 
     fn create_spares(&mut self, ops: &mut Vec<DiskOp>) {
+        let wanted = self.config.spare_count.max(HEAD_COUNT as u32);
+        // While the last one could not be made one more is tried: without it the spares may be too few for a commit, and
+        // yet enough.
+        let wanted = wanted + if self.short_of_space { RESERVE_COUNT } else { 0 };
         while !self.drive_full
             && !self.failed
-            && self.usage.coming_count() < self.config.spare_count.max(HEAD_COUNT as u32)
+            && self.usage.coming_count() < wanted
             && self.usage.file_count() < self.config.segment_count_max
         {
             let segment = self.usage.start_create();

@@ -65,6 +65,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "replay_replaces" => &mut bugs.replay_replaces,
         "key_untold" => &mut bugs.key_untold,
         "revoked_too_early" => &mut bugs.revoked_too_early,
+        "rewritten_too_early" => &mut bugs.rewritten_too_early,
+        "rewritten_counts_twice" => &mut bugs.rewritten_counts_twice,
         "revoking_told_early" => &mut bugs.revoking_told_early,
         _ => return None,
     };

@@ -37,7 +37,8 @@ impl LogBooks {
         Self { config, mail: BTreeMap::new(), places: BTreeMap::new(), floors: BTreeMap::new() }
     }
 
-    /// Reads the stable image after a stop and enters what is new. `files` are the segments.
+    /// Reads the stable image after a stop and enters what is new. `files` are the segments. Whether the shard wrote mail
+    /// again since the last time: then a place may be seen for the first time behind higher ones.
     ///
     /// # Errors
     /// Names the broken invariant: rot where none was made, a place used twice or going back, a message stored twice,
@@ -45,6 +46,7 @@ impl LogBooks {
     pub fn read<'a>(
         &mut self,
         files: impl Iterator<Item = (SegmentId, &'a [u8])>,
+        has_rewritten: bool,
         oracle: &mut Oracle,
     ) -> Result<(), String> {
         let mut files: Vec<_> = files
@@ -69,7 +71,7 @@ impl LogBooks {
             return Err(format!("a stop left what reads as rot: {report:?}"));
         }
         mail.sort_by_key(|&(lsn, ..)| lsn);
-        self.enter(&mail, oracle)?;
+        self.enter(&mail, has_rewritten, oracle)?;
         self.apply_floors(oracle)
     }
 
@@ -86,7 +88,12 @@ impl LogBooks {
         text
     }
 
-    fn enter(&mut self, mail: &[(u64, AccountId, Seq, Vec<u8>)], oracle: &mut Oracle) -> Result<(), String> {
+    fn enter(
+        &mut self,
+        mail: &[(u64, AccountId, Seq, Vec<u8>)],
+        has_rewritten: bool,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
         let mut last: BTreeMap<AccountId, Seq> = BTreeMap::new();
         for &(mailbox, seq) in self.mail.keys() {
             last.insert(mailbox, seq);
@@ -102,7 +109,7 @@ impl LogBooks {
                 None => {}
             }
             let before = last.insert(mailbox, seq);
-            if before.is_some_and(|before| before >= seq) {
+            if !has_rewritten && before.is_some_and(|before| before >= seq) {
                 return Err(format!("{mailbox:?} got {seq:?} after {before:?}"));
             }
             self.mail.insert((mailbox, seq), what);

@@ -61,8 +61,13 @@ fn play_one(seed: u64, bugs: Bugs, tells: bool) -> (u64, u64) {
     report(&played);
     if let Ok(outcome) = &played.result {
         println!(
-            "trace {:016x}: {} messages, {} links, {} starts, {} ms of virtual time",
-            outcome.trace, outcome.message_count, outcome.link_count, outcome.boot_count, outcome.virtual_ms
+            "trace {:016x}: {} messages, {} links, {} starts, {} segments rewritten, {} ms of virtual time",
+            outcome.trace,
+            outcome.message_count,
+            outcome.link_count,
+            outcome.boot_count,
+            outcome.segments_rewritten,
+            outcome.virtual_ms
         );
     }
     let failed = u64::from(played.failure().is_some());

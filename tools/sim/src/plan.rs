@@ -59,10 +59,14 @@ pub enum Fault {
     RevokeDevice(usize, usize, usize, bool),
     /// The node stops soon after a phone has asked to add or to revoke a device: within the first time, for the second.
     CrashOnChange(Crash, u64, u64),
+    /// The node stops while a shard writes elsewhere what lives in thin segments, or soon after, for so long.
+    CrashOnRewriting(Crash, u64),
 }
 
 /// Chance for changes of devices is drawn apart from the rest: runs without them are what they are.
 const APART: u64 = 0x7265_766f_6b65_0001;
+/// Likewise for phones that come back again and again, whose tickets fill the log.
+const CHURN: u64 = 0x6368_7572_6e00_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -128,6 +132,7 @@ impl Plan {
         plan.add_traffic(random);
         plan.add_faults(random);
         plan.change_devices(&mut Random::new(seed ^ APART));
+        plan.churn(&mut Random::new(seed ^ CHURN));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }
@@ -178,6 +183,24 @@ impl Plan {
             for _ in 0..random.pick(&[0, 1, 1, 2, 3]) {
                 self.revoke_one(account, random);
             }
+        }
+    }
+
+    /// In every third run some phones lose their connections all the time: each ticket is a record. The node may stop
+    /// while the log is being rewritten for it.
+    fn churn(&mut self, random: &mut Random) {
+        if random.below(3) != 0 {
+            return;
+        }
+        for phone in 0..self.phone_count() {
+            for _ in 0..random.pick(&[0, 20, 60, 120]) {
+                self.add(random, Fault::Cut(phone));
+            }
+        }
+        for _ in 0..random.pick(&[0, 1, 1, 2]) {
+            let crash = random.pick(&[Crash::Kill, Crash::Power]);
+            let down_ns = random.range(1, 600) * MS;
+            self.add(random, Fault::CrashOnRewriting(crash, down_ns));
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Scene {
     pub crash_on_tick: Option<Fault>,
     /// A crash that waits until a phone asks to change devices.
     pub crash_on_change: Option<Fault>,
+    /// A crash that waits until a shard writes elsewhere what lives in thin segments.
+    pub crash_on_rewriting: Option<Fault>,
     /// Faults are over.
     pub is_calm: bool,
 }
@@ -93,6 +95,7 @@ impl Scene {
             exists: BTreeSet::new(),
             crash_on_tick: None,
             crash_on_change: None,
+            crash_on_rewriting: None,
             is_calm: false,
         }
     }

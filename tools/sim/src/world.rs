@@ -19,6 +19,9 @@ const LOOK_NS: u64 = 50 * MS;
 const REST_NS: u64 = 150 * SECOND;
 /// After everybody left the node's books must be even within this time, nanoseconds.
 const EVEN_NS: u64 = 20 * SECOND;
+/// Most segments of a log with a few accounts and no mail: the open ones, and those that are thin while a round does not
+/// pay.
+const IDLE_SEGMENTS_MAX: u64 = 12;
 /// A polite stop must end within this time, nanoseconds.
 const DRAIN_NS: u64 = 30 * SECOND;
 
@@ -37,6 +40,8 @@ pub struct Outcome {
     pub link_count: usize,
     /// Times that the node started.
     pub boot_count: u32,
+    /// Segments of the log given back because what lived in them was written elsewhere.
+    pub segments_rewritten: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
 }
@@ -65,6 +70,7 @@ pub fn run(seed: u64, bugs: Bugs, tells: bool) -> Outcome {
         message_count: world.scene.oracle.messages.len(),
         link_count: world.scene.network.link_count(),
         boot_count: world.boot_count,
+        segments_rewritten: world.node.segments_rewritten,
         virtual_ms: world.scene.now_ns() / MS,
     }
 }
@@ -293,6 +299,9 @@ impl World {
             }
             Fault::AddDevice(..) | Fault::RevokeDevice(..) => self.change_devices(fault),
             Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
+            Fault::CrashOnRewriting(crash, down_ns) => {
+                scene.crash_on_rewriting = Some(Fault::Crash(crash, down_ns));
+            }
             Fault::Attack => {
                 let attacker = Attacker::new(self.attackers.len(), scene);
                 self.attackers.push(attacker);
@@ -339,6 +348,7 @@ impl World {
         scene.is_calm = true;
         scene.crash_on_tick = None;
         scene.crash_on_change = None;
+        scene.crash_on_rewriting = None;
         scene.network.pace = Pace { delay_ns_max: MS, split_percent: 30 };
         for shard in 0..scene.plan.shard_count {
             let mood = self.node.mood(shard);
@@ -426,6 +436,10 @@ impl World {
             ("bytes of mail", counters.mail_bytes_now),
             ("slots", self.node.used_slots() as u64),
         ];
+        let used = self.node.segments_used_max();
+        if used > IDLE_SEGMENTS_MAX {
+            return Some(format!("a log uses {used} segments for next to nothing"));
+        }
         held.iter()
             .find(|(_, count)| *count > 0)
             .map(|(name, count)| format!("the node holds {count} {name}"))

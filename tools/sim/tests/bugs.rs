@@ -82,6 +82,19 @@ fn a_revoking_that_is_answered_before_it_is_stable_is_found() {
 }
 
 #[test]
+fn a_segment_that_is_overwritten_before_its_records_are_safe_elsewhere_is_found() {
+    is_found(
+        "rewritten_too_early",
+        &["UnknownAccount", "never reached", "is not made", "are both", "stored twice"],
+    );
+}
+
+#[test]
+fn mail_that_recovery_takes_twice_is_found() {
+    is_found("rewritten_counts_twice", &["mailbox places must grow"]);
+}
+
+#[test]
 fn a_changed_key_that_is_not_told_is_found() {
     is_found("key_untold", &["was not told the server's present key"]);
 }

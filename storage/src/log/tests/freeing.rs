@@ -185,7 +185,9 @@ fn a_full_drive_is_said_and_tried_again() {
     assert_eq!(log.disk_done(fail(&ops[1], DiskError::Full), &mut more), Some(LogEvent::Full));
     assert!(log.is_full() && !log.can_commit() && more.is_empty());
     log.want_spares(&mut more);
-    assert_eq!(more, [ops[1].clone()], "the same file again");
+    assert_eq!(more[0], ops[1], "the same file again");
+    // With one more, the spares are enough for both heads beside the one that is kept for copies.
+    assert_eq!(more.len(), 2);
     assert_eq!(log.disk_done(done(&more[0]), &mut Vec::new()), Some(LogEvent::SpaceBack));
     assert!(log.can_commit() && !log.is_full());
 }

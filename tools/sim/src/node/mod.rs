@@ -88,6 +88,8 @@ struct Driven {
     tick_due: bool,
     is_serving: bool,
     is_drained: bool,
+    /// What it had written again at its last turn, bytes.
+    rewritten_bytes: u64,
 }
 
 /// The node: its drives outlive its processes.
@@ -111,6 +113,8 @@ pub struct Node {
     mono_start_ns: u64,
     /// Answers of the control plane.
     pub replies: Vec<(u64, ControlReply)>,
+    /// Segments given back because what lived in them was written elsewhere, in all former lives.
+    pub segments_rewritten: u64,
     /// A shard stopped the node.
     pub fatal: Option<FatalError>,
     /// Which deliberate bugs are on.
@@ -149,6 +153,7 @@ impl Node {
             moves_fail_until_ns: 0,
             mono_start_ns: 0,
             replies: Vec::new(),
+            segments_rewritten: 0,
             fatal: None,
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
@@ -181,6 +186,13 @@ impl Node {
             sum.add(driven.shard.counters());
         }
         sum
+    }
+
+    /// Segments in use by the shard that uses most.
+    #[must_use]
+    pub fn segments_used_max(&self) -> u64 {
+        let used = self.driven.iter().map(|driven| driven.shard.counters().segments_used_now);
+        used.max().unwrap_or(0)
     }
 
     /// Everything that the shards hold, to follow a seed.
@@ -221,6 +233,9 @@ impl Node {
     pub fn crash(&mut self, scene: &mut Scene, crash: Crash) {
         self.check_counters(scene);
         self.boot += 1;
+        self.segments_rewritten += self.counters().log_segments_rewritten;
+        let have_rewritten: Vec<bool> =
+            self.driven.iter().map(|driven| driven.shard.counters().log_rewritten_bytes > 0).collect();
         self.driven.clear();
         self.fatal = None;
         self.lanes = empty_lanes(&scene.plan);
@@ -233,9 +248,9 @@ impl Node {
                 scene.reset(link);
             }
         }
-        for (disk, books) in self.disks.iter_mut().zip(&mut self.books) {
+        for ((disk, books), has_rewritten) in self.disks.iter_mut().zip(&mut self.books).zip(have_rewritten) {
             disk.crash(crash);
-            let verdict = books.read(disk.files(), &mut scene.oracle);
+            let verdict = books.read(disk.files(), has_rewritten, &mut scene.oracle);
             if let Err(invariant) = verdict {
                 scene.schedule.fail(invariant);
             }
@@ -339,6 +354,7 @@ impl Node {
             tick_due: false,
             is_serving: false,
             is_drained: false,
+            rewritten_bytes: 0,
         })
     }
 

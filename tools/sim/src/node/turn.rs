@@ -1,7 +1,7 @@
 //! A shard's turn: completions, mesh, flush, outputs, sleep.
 
 use super::{Completion, Node, NodeEvent};
-use crate::scene::Scene;
+use crate::scene::{Event, Scene};
 use crate::schedule::US;
 use tern_core::io::{Input, Lane};
 use tern_protocol::ids::ShardId;
@@ -61,7 +61,21 @@ impl Node {
         }
         self.step(scene, shard, Input::Flush, &[2], &[]);
         self.perform(scene, shard);
+        self.note_rewriting(scene, shard);
         self.plan_next_turn(scene, shard);
+    }
+
+    /// A crash may wait for copies: then the node stops while they are being written, or soon after.
+    fn note_rewriting(&mut self, scene: &mut Scene, shard: u16) {
+        let Some(driven) = self.driven.get_mut(usize::from(shard)) else { return };
+        let rewritten_bytes = driven.shard.counters().log_rewritten_bytes;
+        if std::mem::replace(&mut driven.rewritten_bytes, rewritten_bytes) != rewritten_bytes
+            && let Some(fault) = scene.crash_on_rewriting.take()
+        {
+            let longest_ns = 2 * scene.plan.disk_ns_max;
+            let delay_ns = scene.random().below(longest_ns);
+            scene.schedule.after(delay_ns, Event::Crash(fault));
+        }
     }
 
     fn plan_next_turn(&mut self, scene: &mut Scene, shard: u16) {
