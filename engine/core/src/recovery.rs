@@ -10,6 +10,7 @@ use crate::writer::{GoneRange, Item, SegmentIds, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::hash::BuildHasher;
 use hashbrown::HashSet;
 use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -220,8 +221,10 @@ impl Shard {
         let horizon_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
+        let mut seen = HashSet::with_hasher(SeededHash(5, 6));
         for (hour, position, hashes) in ids {
-            if hour < horizon_hour {
+            // A crash may have left a record twice, too.
+            if hour < horizon_hour || !seen.insert((hour, SeededHash(7, 8).hash_one(&hashes))) {
                 continue;
             }
             let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();

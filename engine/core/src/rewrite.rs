@@ -58,7 +58,8 @@ impl Rewriting {
 impl Shard {
     /// A part of the chores: begins a round if one pays.
     pub(crate) fn begin_rewriting(&mut self, now: Now) {
-        if self.rewriting.is_none() && self.serving && self.writer.log.begin_leaving() {
+        let may_begin = self.serving && !self.draining && self.rewriting.is_none();
+        if may_begin && self.writer.log.begin_leaving() {
             let start = AccountId(0);
             self.rewriting =
                 Some(Rewriting { pass: Pass::Weigh, next_account: 0, next_gone: start, due_ns: now.mono_ns });
@@ -68,6 +69,10 @@ impl Shard {
     /// One step of the round that is under way, when it is due.
     pub(crate) fn go_on_rewriting(&mut self, now: Now) {
         let Some(mut round) = self.rewriting.take_if(|round| round.due_ns <= now.mono_ns) else { return };
+        if self.draining {
+            self.give_up_rewriting();
+            return;
+        }
         let step_ns = if self.writer.log.is_low() { SHORT_STEP_NS } else { STEP_NS };
         round.due_ns = now.mono_ns + step_ns;
         let waits_for_commit = !self.writer.rewrites.is_empty() && self.writer.rewrites_are_due;
@@ -93,7 +98,7 @@ impl Shard {
         self.rewriting = Some(round);
     }
 
-    /// There is no room even for copies: a later round tries again.
+    /// There is no room even for copies, or no time any more: a later round tries again.
     pub(crate) fn give_up_rewriting(&mut self) {
         self.writer.rewrites.clear();
         self.writer.rewrites_are_due = false;
@@ -151,7 +156,9 @@ impl Finds<'_> {
     /// Returns how many entries its mailbox has.
     fn look_at(&mut self, accounts: &Accounts, index: AccountIndex) -> usize {
         let Some(account) = accounts.get(index) else { return 0 };
-        if let Some(position) = account.position.filter(|&position| self.writer.log.is_leaving(position)) {
+        // Of an account that loses a device another record is on its way; before it is its turn, none may say so.
+        let position = account.position.filter(|_| !account.is_revoking());
+        if let Some(position) = position.filter(|&position| self.writer.log.is_leaving(position)) {
             self.writer.scratch.clear();
             stored::encode(account, &mut self.writer.scratch);
             let payload = &self.writer.scratch;

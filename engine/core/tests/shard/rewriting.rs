@@ -125,6 +125,31 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
     assert_eq!(bodies, (0..12).map(|n| vec![n; 10]).collect::<Vec<_>>());
 }
 
+#[test]
+fn remembered_ids_do_not_hold_segments_and_are_known_after_a_crash() {
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut eve = Phone::connect(&mut world, 50, "eve", 2);
+    for n in 0..12 {
+        rush(&mut world, &mut ann, 9, 100 * n + 1, 40);
+        eve = churn(&mut world, eve, 15);
+    }
+    world.pass_ms(3_000);
+    let counters = *world.shard.counters();
+    assert!(counters.log_segments_rewritten > 0);
+    assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
+    let mut world = world.kill();
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let sink = Phone::connect(&mut world, 40, "sink", 9);
+    assert_eq!(sink.heard, [Heard::Drained]);
+    ann.heard.clear();
+    for n in 0..12 {
+        ann.send(&mut world, &sink, id(100 * n + 1), &[9; 1000]);
+    }
+    assert_eq!(ann.heard, (0..12).map(|n| Heard::Sent(id(100 * n + 1))).collect::<Vec<_>>());
+    assert_eq!(world.shard.counters().duplicates, 12);
+}
+
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
 fn half_read_message_moves(limits: Limits) -> World {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
