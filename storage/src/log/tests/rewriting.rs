@@ -24,6 +24,7 @@ fn leave(world: &mut World) -> u32 {
     while !records.is_empty() {
         assert!(world.log.can_rewrite());
         let (arena, ops, placed) = world.assemble(&records);
+        assert!(!placed.is_empty(), "no room for copies");
         world.perform(ops, &arena);
         placed.iter().for_each(|placed| world.log.live(placed.0));
         records.drain(..placed.len());
@@ -85,7 +86,8 @@ fn the_last_spare_is_for_copies_and_gives_back_room_for_all() {
     let mut n = 0;
     while world.log.can_commit() {
         n += 1;
-        world.commit(&[account(n)]);
+        // Together they need more than what is left of the open segment.
+        world.commit(&[Owned::Account(1 << 48 | n, vec![7; 1000])]);
     }
     assert!(world.log.is_full() && world.log.is_low() && world.log.can_rewrite());
     let kept: Vec<Owned> = world.kept.iter().map(|kept| kept.2.clone()).collect();
