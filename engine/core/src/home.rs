@@ -445,23 +445,10 @@ impl Shard {
         self.floors_go_behind(index, seq);
     }
 
-    /// Mail is written elsewhere: where it was before it is dead.
-    pub(crate) fn mail_is_rewritten(&mut self, index: AccountIndex, seq: Seq, position: Position) {
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let old = account.mailbox.find(seq).and_then(|entry| entry.position);
-        if account.mailbox.set_durable(seq, position).is_some() {
-            self.writer.log.live(position);
-            old.into_iter().for_each(|old| self.writer.log.dead(old));
-        } else {
-            self.queue_floor(index, DeviceId::TICKS);
-        }
-        self.floors_go_behind(index, seq);
-    }
-
     /// A record of mail has just been written. A floor that was written before it may be freed before it: it must be
     /// written again behind it. Devices may also have acknowledged while the commit was under way: their floors matter
     /// only now.
-    fn floors_go_behind(&mut self, index: AccountIndex, seq: Seq) {
+    pub(crate) fn floors_go_behind(&mut self, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let below = Seq(seq.0 - 1);
         for device in account.devices_mut().filter(|device| device.floor >= seq) {

@@ -106,6 +106,19 @@ impl Shard {
         self.rewriting = None;
     }
 
+    /// Mail is written elsewhere: where it was before it is dead.
+    pub(crate) fn mail_is_rewritten(&mut self, index: AccountIndex, seq: Seq, position: Position) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        let old = account.mailbox.find(seq).and_then(|entry| entry.position);
+        if account.mailbox.set_durable(seq, position).is_some() {
+            self.writer.log.live(position);
+            old.into_iter().for_each(|old| self.writer.log.dead(old));
+        } else {
+            self.queue_floor(index, DeviceId::TICKS);
+        }
+        self.floors_go_behind(index, seq);
+    }
+
     /// Looks at some more of what the shard keeps; true when it has seen all.
     fn look_further(&mut self, round: &mut Rewriting) -> bool {
         let Self { accounts, writer, cache, .. } = self;
