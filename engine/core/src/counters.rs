@@ -159,6 +159,10 @@ define_counters! {
     refused_unknown,
     /// Messages that expired unfetched.
     expired,
+    /// Times that the machine's wall clock stepped by more than two minutes, at the start against the newest message.
+    clock_steps,
+    /// Shards that do not believe the machine's wall clock now, and go on by their own.
+    clock_doubted_now as clock_doubted_shards,
     /// Ticks of kind sent.
     ticks_sent as ticks { kind = "sent" },
     /// Ticks of kind delivered, confirmed by the sender's home.

@@ -53,6 +53,8 @@ pub(crate) struct Dedup {
     dropped_hour: u32,
     /// When the last rotation was, seconds of Unix time.
     present_s: u32,
+    /// The latest second that a phone may have been told to be now.
+    told_s: u32,
     /// Ids of hours that are yet to come: from a log that was written by a clock that was ahead. Counted at rotations.
     ahead_count: usize,
     /// Times that an hour was dropped or a message refused for want of memory.
@@ -71,6 +73,7 @@ impl Dedup {
             horizon_s: u32::try_from(horizon_ms / 1000).unwrap_or(u32::MAX),
             dropped_hour: 0,
             present_s: 0,
+            told_s: 0,
             ahead_count: 0,
             hit_count: 0,
         }
@@ -99,7 +102,9 @@ impl Dedup {
 
     /// What is known of an id made at `made_s`.
     pub(crate) fn age(&self, made_s: u32, now_s: u32) -> Age {
-        if made_s > now_s.saturating_add(AHEAD_S) {
+        // A phone that was welcomed before the clock went back may go by the old time, while there is room for it.
+        let is_told = made_s <= self.told_s.saturating_add(AHEAD_S) && self.count < self.count_max;
+        if made_s > now_s.saturating_add(AHEAD_S) && !is_told {
             Age::Ahead
         } else if now_s.saturating_sub(made_s) <= self.horizon_s && Self::hour(made_s) > self.dropped_hour {
             Age::Known
@@ -140,16 +145,20 @@ impl Dedup {
         self.keep_to_limit();
     }
 
-    /// Drops the hours that have left the horizon; returns the first hour that is kept.
-    pub(crate) fn rotate(&mut self, now_s: u32) -> u32 {
-        let first = Self::hour(now_s.saturating_sub(self.horizon_s));
+    /// Drops the hours before `oldest_s`, which is where the horizon ends if the clock has not stepped, and earlier if
+    /// it has; returns the first hour that is kept. `told_s` is the latest second that a phone may take for now.
+    pub(crate) fn rotate(&mut self, now_s: u32, oldest_s: u32, told_s: u32) -> u32 {
+        let first = Self::hour(oldest_s);
         self.present_s = now_s;
+        self.told_s = told_s.max(now_s);
         while self.hours.front().is_some_and(|hour| hour.hour < first) {
-            let gone = self.hours.pop_front().map_or(0, |hour| hour.hashes.len());
-            self.count -= gone;
+            let Some(gone) = self.hours.pop_front() else { break };
+            self.count -= gone.hashes.len();
+            // A clock that goes back must not make them known again.
+            self.dropped_hour = self.dropped_hour.max(gone.hour);
         }
         // An hour that begins soon is the present: its first ids may come from now on.
-        let last = Self::hour(now_s.saturating_add(AHEAD_S));
+        let last = Self::hour(self.told_s.saturating_add(AHEAD_S));
         let ahead = self.hours.iter().rev().take_while(|hour| hour.hour > last);
         self.ahead_count = ahead.map(|hour| hour.hashes.len()).sum();
         self.keep_to_limit();
@@ -195,6 +204,10 @@ mod tests {
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
+    fn rotate(dedup: &mut Dedup, now_s: u32) {
+        dedup.rotate(now_s, now_s - dedup.horizon_s, now_s);
+    }
+
     fn dedup(count_max: usize) -> Dedup {
         Dedup::new([7; 16], 24 * 3_600_000, count_max)
     }
@@ -207,12 +220,35 @@ mod tests {
         assert!(!dedup.has(Dedup::hour(now_s), hash));
         dedup.insert(Dedup::hour(now_s), hash);
         assert!(dedup.has(Dedup::hour(now_s), hash));
-        dedup.rotate(now_s + 23 * HOUR_S);
+        rotate(&mut dedup, now_s + 23 * HOUR_S);
         assert!(dedup.has(Dedup::hour(now_s), hash));
         assert_eq!(dedup.age(now_s, now_s + 25 * HOUR_S), Age::Old);
-        dedup.rotate(now_s + 26 * HOUR_S);
+        rotate(&mut dedup, now_s + 26 * HOUR_S);
         assert!(!dedup.has(Dedup::hour(now_s), hash));
         assert_eq!(dedup.count, 0);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_makes_nothing_known_again() {
+        let mut dedup = dedup(10);
+        let now_s = 1_800_000_000;
+        rotate(&mut dedup, now_s);
+        dedup.insert(Dedup::hour(now_s), IdHash(1));
+        rotate(&mut dedup, now_s + 26 * HOUR_S);
+        rotate(&mut dedup, now_s + 10);
+        assert_eq!(dedup.age(now_s, now_s + 10), Age::Old, "it was dropped");
+    }
+
+    #[test]
+    fn who_was_told_a_later_time_may_go_by_it_while_there_is_room() {
+        let mut dedup = dedup(10);
+        let now_s = 1_800_000_000;
+        dedup.rotate(now_s, now_s - dedup.horizon_s, now_s + 7 * HOUR_S);
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S + AHEAD_S, now_s), Age::Known);
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S + AHEAD_S + 1, now_s), Age::Ahead);
+        (0..10).for_each(|n| dedup.insert(Dedup::hour(now_s + 7 * HOUR_S), IdHash(n)));
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S, now_s), Age::Ahead);
+        assert!(!dedup.is_full());
     }
 
     #[test]
@@ -220,7 +256,7 @@ mod tests {
         let mut dedup = dedup(10);
         let now_s = 1_800_000_000;
         let old_s = now_s - 2 * HOUR_S;
-        dedup.rotate(now_s);
+        rotate(&mut dedup, now_s);
         for n in 0..10 {
             dedup.insert(Dedup::hour(old_s), IdHash(n));
         }
@@ -235,7 +271,7 @@ mod tests {
     fn a_clock_that_is_ahead_does_not_make_the_present_expire() {
         let mut dedup = dedup(10);
         let now_s = 1_800_000_000;
-        dedup.rotate(now_s);
+        rotate(&mut dedup, now_s);
         for n in 0..20 {
             dedup.insert(Dedup::hour(now_s), IdHash(n));
         }
@@ -249,7 +285,7 @@ mod tests {
         // Nobody but a log can put them there, and then they do not take the present's room.
         assert_eq!(dedup.age(now_s + AHEAD_S, now_s), Age::Known);
         assert_eq!(dedup.age(now_s + AHEAD_S + 1, now_s), Age::Ahead);
-        dedup.rotate(now_s + 1);
+        rotate(&mut dedup, now_s + 1);
         assert!(!dedup.is_full());
     }
 
@@ -257,14 +293,14 @@ mod tests {
     fn the_hour_before_goes_when_it_is_quiet_and_memory_is_really_short() {
         let mut dedup = dedup(10);
         let hour_s = 500_000 * HOUR_S;
-        dedup.rotate(hour_s - 1);
+        rotate(&mut dedup, hour_s - 1);
         (0..40).for_each(|n| dedup.insert(499_999, IdHash(n)));
         assert!(dedup.is_full());
-        dedup.rotate(hour_s + LIVE_S - 1);
+        rotate(&mut dedup, hour_s + LIVE_S - 1);
         dedup.insert(500_000, IdHash(100));
         assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S - 1), Age::Known, "still being tried again");
         assert!(dedup.is_full());
-        dedup.rotate(hour_s + LIVE_S);
+        rotate(&mut dedup, hour_s + LIVE_S);
         assert!(!dedup.is_full() && dedup.has(500_000, IdHash(100)));
         assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S), Age::Old);
     }
@@ -280,7 +316,7 @@ mod tests {
             let (mut now_s, mut next, mut taken) = (1_800_000_000, 0, Vec::new());
             for (pause_s, made_s, count) in steps {
                 now_s += pause_s;
-                dedup.rotate(now_s);
+                rotate(&mut dedup, now_s);
                 let made_s = (i64::from(now_s) + made_s) as u32;
                 for _ in 0..count {
                     if dedup.age(made_s, now_s) == Age::Known && !dedup.is_full() {

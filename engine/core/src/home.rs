@@ -521,7 +521,7 @@ impl Shard {
     /// Expires mail of some accounts: a sweep that goes round all of them.
     pub(crate) fn sweep_expired(&mut self, now: Now) {
         let expiry_s = self.config.limits.expiry_ms / 1000;
-        let oldest_s = (now.wall_ms / 1000).saturating_sub(expiry_s) as u32;
+        let oldest_s = self.wall_clock.lived_ago(now, expiry_s);
         // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
         // time. Chores come each second.
         let account_count = self.accounts.table_len() as u32;

@@ -53,5 +53,6 @@ mod router;
 mod session;
 pub mod shard;
 mod share;
+mod wall_clock;
 mod wheel;
 mod writer;

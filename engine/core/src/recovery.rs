@@ -6,8 +6,9 @@ use crate::dedup::IdHash;
 use crate::home::{entry_kind, waiting_for};
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
+use crate::wall_clock::WallClock;
 use crate::writer::{Item, SegmentIds, Waiter};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use hashbrown::HashSet;
 use tern_protocol::envelope::Envelope;
@@ -138,6 +139,7 @@ impl ShardRecovery {
         let mut shard = Shard::new(self.config, now, log);
         let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
         shard.cache = cache;
+        let now = shard.recover_clock(now, &mail);
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
         let accounts_since = shard.restore_accounts(accounts, &gone);
         if !bug!(shard, floor_forgotten) {
@@ -157,6 +159,26 @@ impl ShardRecovery {
 }
 
 impl Shard {
+    /// Sets the wall clock by what the log says of it.
+    fn recover_clock(&mut self, now: Now, mail: &[Mail]) -> Now {
+        let mut days = BTreeSet::new();
+        let (mut newest_s, mut last_day) = (0, 0);
+        for found in mail {
+            let envelope = Envelope::parse(self.cache.get(found.mail)).expect("parsed when it was found");
+            let time_s = (envelope.time_ms() / 1000) as u32;
+            newest_s = newest_s.max(time_s);
+            // Neighbours are of the same day nearly always.
+            let day = WallClock::day(time_s);
+            if core::mem::replace(&mut last_day, day) != day {
+                days.insert(day);
+            }
+        }
+        if !bug!(self, clock_believed) {
+            self.wall_clock.recover(now, &days, newest_s);
+        }
+        self.clocks(now)
+    }
+
     /// Returns the highest place behind which a device begins.
     fn restore_accounts(
         &mut self,
@@ -204,7 +226,7 @@ impl Shard {
     }
 
     fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<(u32, Position, Vec<u64>)>) {
-        let horizon_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
+        let horizon_hour = self.rotate_ids(now);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
         for (hour, position, hashes) in ids {

@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::rest::Stirred;
 use crate::router::Router;
 use crate::session::Sessions;
+use crate::wall_clock::WallClock;
 use crate::wheel::Wheel;
 use crate::writer::Writer;
 use alloc::collections::VecDeque;
@@ -98,6 +99,7 @@ pub struct Shard {
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
     pub(crate) now: Now,
+    pub(crate) wall_clock: WallClock,
     pub(crate) wheel: Wheel,
     pub(crate) rng: ChaCha20Rng,
 
@@ -165,6 +167,7 @@ impl Shard {
             counters: Counters::default(),
             measures: Measures::default(),
             now,
+            wall_clock: WallClock::new(now),
             wheel: Wheel::new(now.mono_ns),
             rng,
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
@@ -204,6 +207,7 @@ impl Shard {
 
     /// Takes one input; appends what is to be done to `out`.
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Outputs) {
+        let now = self.clocks(now);
         self.now = now;
         match self.checked(input) {
             Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
@@ -228,6 +232,11 @@ impl Shard {
             Input::Drain => self.drain(),
         }
         self.work_through_loopback(now);
+    }
+
+    /// The machine's clocks, as far as they are believed.
+    pub(crate) fn clocks(&mut self, now: Now) -> Now {
+        if bug!(self, clock_believed) { now } else { self.wall_clock.tell(now) }
     }
 
     /// When the shard wants a `Tick` although nothing happens, monotonic nanoseconds.
@@ -322,7 +331,7 @@ impl Shard {
     fn do_chores(&mut self, now: Now, out: &mut Outputs) {
         self.writer.want_spares(out);
         self.give_up_revoking();
-        let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
+        let first_hour = self.rotate_ids(now);
         self.writer.drop_ids_before(first_hour);
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
@@ -334,6 +343,12 @@ impl Shard {
         self.loopback.shrink_to(KEPT_BYTES);
         self.router.shrink();
         out.shrink();
+    }
+
+    /// Forgets ids that have left the horizon; returns the first hour that is kept.
+    pub(crate) fn rotate_ids(&mut self, now: Now) -> u32 {
+        let oldest_s = self.wall_clock.lived_ago(now, self.config.limits.dedup_horizon_ms / 1000);
+        self.dedup.rotate((now.wall_ms / 1000) as u32, oldest_s, self.wall_clock.told_s(now))
     }
 
     fn count_now(&mut self) {
@@ -348,6 +363,8 @@ impl Shard {
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
+        self.counters.clock_steps = self.wall_clock.step_count;
+        self.counters.clock_doubted_now = u64::from(self.wall_clock.is_in_doubt());
         self.counters.ids_full = self.dedup.hit_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;

@@ -58,6 +58,11 @@ impl World {
 
     /// Likewise, behind balancers in these networks.
     pub(crate) fn behind(proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
+        Self::at(1_800_000_000_000, proxies, shard_count, limits)
+    }
+
+    /// Likewise, at a time by the wall clock.
+    pub(crate) fn at(wall_ms: u64, proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
         limits.validate().expect("the test's limits hold");
         let config = ShardConfig {
             shard: ShardId(0),
@@ -74,7 +79,7 @@ impl World {
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
         };
-        let now = Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 };
+        let now = Now { mono_ns: 1_000_000_000, wall_ms };
         Self::boot(config, BTreeMap::new(), now, 0, false)
     }
 
@@ -182,6 +187,15 @@ impl World {
         for _ in 0..ms {
             self.now.mono_ns += 1_000_000;
             self.now.wall_ms += 1;
+            self.next_turn();
+        }
+    }
+
+    /// The same in steps of a second, with what the shard does of itself only.
+    pub(crate) fn pass_s(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now.mono_ns += 1_000_000_000;
+            self.now.wall_ms += 1_000;
             self.next_turn();
         }
     }
