@@ -153,7 +153,11 @@ define_counters! {
     refused_expired,
     /// Messages whose id is of a time that is yet to come, by more than five minutes.
     refused_ahead,
-    /// Hours of message ids forgotten early, and messages refused because those of the present take all the memory.
+    /// Message ids that are remembered now.
+    ids_now as message_ids,
+    /// Seconds back to which message ids are known now: the dedup horizon, or less for want of memory.
+    ids_reach_s_now as message_ids_reach_seconds,
+    /// Periods of message ids forgotten early, and messages refused because those of the present take all the memory.
     ids_full as limit_hits { limit = "dedup_count" },
     /// Messages for no account.
     refused_unknown,

@@ -34,6 +34,7 @@ pub mod handover;
 pub mod histogram;
 mod home;
 mod hottest;
+mod id_set;
 pub mod io;
 pub mod lanes;
 pub mod limits;

@@ -6,10 +6,11 @@ use crate::dedup::IdHash;
 use crate::home::{entry_kind, waiting_for};
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
-use crate::wall_clock::WallClock;
+use crate::wall_clock::Stamps;
 use crate::writer::{Item, SegmentIds, Waiter};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use hashbrown::HashSet;
 use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -38,6 +39,14 @@ struct FoundFloor {
     position: Position,
 }
 
+#[derive(Debug)]
+struct FoundIds {
+    from_s: u32,
+    until_s: u32,
+    position: Position,
+    hashes: Vec<u64>,
+}
+
 /// What the scan has gathered.
 #[derive(Debug)]
 struct Found {
@@ -47,7 +56,7 @@ struct Found {
     mail: Vec<Mail>,
     floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
     epoch: Option<(u32, Position)>,
-    ids: Vec<(u32, Position, Vec<u64>)>,
+    ids: Vec<FoundIds>,
 }
 
 impl Found {
@@ -80,10 +89,11 @@ impl Found {
                 }
             }
             Record::AccountGone(account) => self.gone.push((account, position)),
-            Record::Ids { hour, hashes } => {
+            Record::Ids { from_s, span_s, hashes } => {
                 let hashes =
                     hashes.chunks_exact(8).filter_map(|h| Some(u64::from_le_bytes(h.try_into().ok()?)));
-                self.ids.push((hour, position, hashes.collect()));
+                let (until_s, hashes) = (from_s.saturating_add(span_s), hashes.collect());
+                self.ids.push(FoundIds { from_s, until_s, position, hashes });
             }
         }
     }
@@ -161,20 +171,13 @@ impl ShardRecovery {
 impl Shard {
     /// Sets the wall clock by what the log says of it.
     fn recover_clock(&mut self, now: Now, mail: &[Mail]) -> Now {
-        let mut days = BTreeSet::new();
-        let (mut newest_s, mut last_day) = (0, 0);
+        let mut stamps = Stamps::default();
         for found in mail {
             let envelope = Envelope::parse(self.cache.get(found.mail)).expect("parsed when it was found");
-            let time_s = (envelope.time_ms() / 1000) as u32;
-            newest_s = newest_s.max(time_s);
-            // Neighbours are of the same day nearly always.
-            let day = WallClock::day(time_s);
-            if core::mem::replace(&mut last_day, day) != day {
-                days.insert(day);
-            }
+            stamps.note((envelope.time_ms() / 1000) as u32);
         }
         if !bug!(self, clock_believed) {
-            self.wall_clock.recover(now, &days, newest_s);
+            self.wall_clock.recover(now, &stamps);
         }
         self.clocks(now)
     }
@@ -225,20 +228,22 @@ impl Shard {
         }
     }
 
-    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<(u32, Position, Vec<u64>)>) {
-        let horizon_hour = self.rotate_ids(now);
+    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, mut ids: Vec<FoundIds>) {
+        let oldest_s = self.rotate_ids(now);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
-        for (hour, position, hashes) in ids {
-            if hour < horizon_hour {
+        // Those that an older build wrote are by the hour, and come first.
+        ids.sort_by_key(|ids| (Reverse(ids.until_s - ids.from_s), ids.from_s));
+        for FoundIds { from_s, until_s, position, hashes } in ids {
+            if until_s <= oldest_s {
                 continue;
             }
             self.writer.log.live(position);
-            self.writer.ids_live.push_back((hour, position));
+            self.writer.ids_live.push_back((until_s, position));
             for hash in hashes {
                 known.insert(hash);
                 if !forgets {
-                    self.dedup.insert(hour, IdHash(hash));
+                    self.dedup.insert_between(from_s, until_s, IdHash(hash));
                 }
             }
         }
@@ -248,8 +253,8 @@ impl Shard {
         for found in mail {
             let (mailbox, position) = (found.mailbox, found.position);
             let entry = self.restore_one(now, found);
-            let (hour, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
-            if hour < horizon_hour {
+            let (made_s, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
+            if made_s < oldest_s {
                 continue;
             }
             if !forgets {
@@ -258,12 +263,12 @@ impl Shard {
             if !known.contains(&hash.0) {
                 let segment = by_segment.entry(position.segment).or_default();
                 segment.pinned.get_or_insert(position);
-                segment.ids.push((hour, hash));
+                segment.push((made_s, hash), self.writer.ids_per_record);
             }
         }
-        for SegmentIds { pinned, mut ids } in by_segment.into_values() {
-            pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
-            self.writer.push_ids(&mut ids, pinned);
+        for ids in by_segment.into_values() {
+            ids.pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
+            self.writer.push_ids(ids);
         }
     }
 

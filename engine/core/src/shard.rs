@@ -331,8 +331,8 @@ impl Shard {
     fn do_chores(&mut self, now: Now, out: &mut Outputs) {
         self.writer.want_spares(out);
         self.give_up_revoking();
-        let first_hour = self.rotate_ids(now);
-        self.writer.drop_ids_before(first_hour);
+        let oldest_s = self.rotate_ids(now);
+        self.writer.drop_ids_before(oldest_s);
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
         self.let_accounts_rest(now);
@@ -345,10 +345,11 @@ impl Shard {
         out.shrink();
     }
 
-    /// Forgets ids that have left the horizon; returns the first hour that is kept.
+    /// Forgets ids that have left the horizon; returns the first second that is kept.
     pub(crate) fn rotate_ids(&mut self, now: Now) -> u32 {
         let oldest_s = self.wall_clock.lived_ago(now, self.config.limits.dedup_horizon_ms / 1000);
-        self.dedup.rotate((now.wall_ms / 1000) as u32, oldest_s, self.wall_clock.told_s(now))
+        self.dedup.rotate((now.wall_ms / 1000) as u32, oldest_s, self.wall_clock.told_s(now));
+        oldest_s
     }
 
     fn count_now(&mut self) {
@@ -363,6 +364,8 @@ impl Shard {
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
+        self.counters.ids_now = self.dedup.count() as u64;
+        self.counters.ids_reach_s_now = u64::from(self.dedup.reach_s());
         self.counters.clock_steps = self.wall_clock.step_count;
         self.counters.clock_doubted_now = u64::from(self.wall_clock.is_in_doubt());
         self.counters.ids_full = self.dedup.hit_count;

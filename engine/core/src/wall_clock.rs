@@ -11,7 +11,7 @@
 //! have been. Mail may expire late for that, never early.
 
 use crate::io::Now;
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// What the machine's clock may be away from the shard's without being doubted, milliseconds.
@@ -28,6 +28,23 @@ const MS_NS: u64 = 1_000_000;
 struct Gap {
     from_s: u32,
     to_s: u32,
+}
+
+/// When the messages of a log were stamped: of each day the first and the last second.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Stamps(BTreeMap<u32, (u32, u32)>);
+
+impl Stamps {
+    /// Takes the stamp of a message, seconds of Unix time.
+    pub(crate) fn note(&mut self, time_s: u32) {
+        let (first_s, last_s) = self.0.entry(time_s / DAY_S).or_insert((time_s, time_s));
+        *first_s = time_s.min(*first_s);
+        *last_s = time_s.max(*last_s);
+    }
+
+    fn newest_s(&self) -> u32 {
+        self.0.last_key_value().map_or(0, |(_, &(_, last_s))| last_s)
+    }
 }
 
 /// A time that the machine tells and that is not believed yet.
@@ -59,20 +76,21 @@ impl WallClock {
         Self { base: now, doubt: None, told_offset_ms: offset_ms(now), gaps: Vec::new(), step_count: 0 }
     }
 
-    /// What a log tells: the days on which its messages were stamped, and the last of these stamps, seconds.
-    pub(crate) fn recover(&mut self, now: Now, days: &BTreeSet<u32>, newest_s: u32) {
-        let newest_ms = u64::from(newest_s) * 1000;
+    /// Takes in what a log tells.
+    pub(crate) fn recover(&mut self, now: Now, stamps: &Stamps) {
+        let newest_ms = u64::from(stamps.newest_s()) * 1000;
         if newest_ms > now.wall_ms + STEP_MS {
             self.step_count += 1;
             self.doubt = Some(Doubt { since_ns: now.mono_ns, offset_ms: offset_ms(now) });
             self.base = Now { wall_ms: newest_ms, ..now };
             self.told_offset_ms = offset_ms(self.base);
         }
-        let today = Self::day((self.base.wall_ms / 1000) as u32);
-        for (&day, next) in days.iter().zip(days.iter().skip(1).copied().chain([today])) {
-            // What began on one day may have ended on the next one.
+        let now_s = (self.base.wall_ms / 1000) as u32;
+        let now_too = (now_s / DAY_S, (now_s, now_s));
+        let days = || stamps.0.iter().map(|(&day, &span)| (day, span));
+        for ((day, (_, from_s)), (next, (to_s, _))) in days().zip(days().skip(1).chain([now_too])) {
             if next > day + 1 {
-                self.note_gap(Gap { from_s: (day + 1) * DAY_S, to_s: next * DAY_S });
+                self.note_gap(Gap { from_s, to_s });
             }
         }
     }
@@ -111,11 +129,6 @@ impl WallClock {
                 false
             }
         }
-    }
-
-    /// The day of a second, both of Unix time.
-    pub(crate) const fn day(second: u32) -> u32 {
-        second / DAY_S
     }
 
     /// Whether the machine's clock says something else.
@@ -237,31 +250,35 @@ mod tests {
     #[test]
     fn a_log_holds_the_clock_and_leaves_out_days_without_messages() {
         let newest_s = (START.wall_ms / 1000) as u32;
-        let today = newest_s / DAY_S;
-        // Mail from the days of a clock without a battery, and of the right one.
-        let days = BTreeSet::from([18_262, today - 1, today]);
+        // Mail from the first day of a clock without a battery, and from two days of the right one.
+        let dead_s = 1_577_880_000;
+        let mut stamps = Stamps::default();
+        let times = [newest_s - DAY_S, newest_s, newest_s - 9, dead_s - 7, dead_s];
+        times.into_iter().for_each(|time_s| stamps.note(time_s));
         let dead = Now { wall_ms: 1_577_880_000_000, ..START };
         let mut clock = WallClock::new(dead);
-        clock.recover(dead, &days, newest_s);
+        clock.recover(dead, &stamps);
         assert_eq!(clock.tell(dead).wall_ms, START.wall_ms, "not before the newest message");
         assert!(clock.is_in_doubt());
         let now = clock.tell(at(60_000, 0));
         assert_eq!(now.wall_ms, START.wall_ms + 60_000);
         assert!(!clock.is_in_doubt());
-        assert_eq!(clock.lived_ago(now, 30 * u64::from(DAY_S)) / DAY_S, 18_262 - 28);
+        assert_eq!(clock.lived_ago(now, 60 + u64::from(DAY_S)), newest_s - DAY_S);
+        assert_eq!(clock.lived_ago(now, 60 + u64::from(DAY_S) + 5), dead_s - 5);
         // A boot a month late leaves the month out.
         let late = at(31 * DAY_MS, 0);
         let mut clock = WallClock::new(late);
-        clock.recover(late, &days, newest_s);
+        clock.recover(late, &stamps);
         assert!(!clock.is_in_doubt());
-        assert!(clock.lived_ago(late, 2 * u64::from(DAY_S)) <= newest_s);
+        assert_eq!(clock.lived_ago(late, 5), newest_s - 5);
     }
 
     #[test]
     fn gaps_are_few() {
         let mut clock = WallClock::new(START);
-        let days = (0..1000).map(|n| 2 * n).collect();
-        clock.recover(START, &days, 0);
+        let mut stamps = Stamps::default();
+        (0..1000).for_each(|n| stamps.note(2 * n * DAY_S));
+        clock.recover(START, &stamps);
         assert_eq!(clock.gaps.len(), GAP_COUNT_MAX);
     }
 }

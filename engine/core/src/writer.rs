@@ -1,10 +1,10 @@
 //! What waits for the log: in three queues by urgency, with those who wait for it to be durable.
 
 use crate::account::AccountIndex;
-use crate::dedup::IdHash;
+use crate::dedup::{Dedup, IdHash};
 use crate::devices::{Asker, Revocation};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::{DiskOp, SegmentId};
@@ -28,7 +28,8 @@ pub(crate) enum Item {
     Gone(AccountId, Option<Position>),
     Epoch,
     Ids {
-        hour: u32,
+        /// Where their period begins.
+        from_s: u32,
         hashes: Vec<u8>,
         unpin: Option<Position>,
     },
@@ -70,19 +71,34 @@ pub(crate) enum Waiter {
 pub(crate) struct Carried {
     pub(crate) item: Item,
     pub(crate) position: Position,
-    /// Of mail: the hour and hash that dedup knows it by.
+    /// Of mail: the second and hash that dedup knows it by.
     pub(crate) id: Option<(u32, IdHash)>,
     /// Of a floor: where it stands.
     pub(crate) floor: Seq,
 }
 
-/// The ids in the mail segment that is open now. They become a record of their own before the segment can be freed:
-/// dedup must outlive the mail.
+/// The ids in the mail segment that is open now. They become records of their own before the segment can be freed:
+/// dedup must outlive the mail. They are put in order as they come, so that the end of a segment costs next to nothing.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentIds {
     /// The pinned record that keeps the segment until the ids are durable elsewhere.
     pub(crate) pinned: Option<Position>,
-    pub(crate) ids: Vec<(u32, IdHash)>,
+    /// By where their period begins: the hashes' bytes, less than a record takes.
+    open: BTreeMap<u32, Vec<u8>>,
+    /// Likewise, and each is a record.
+    full: Vec<(u32, Vec<u8>)>,
+}
+
+impl SegmentIds {
+    /// Takes an id that was made at `made_s`.
+    pub(crate) fn push(&mut self, (made_s, hash): (u32, IdHash), ids_per_record: usize) {
+        let from_s = Dedup::period(made_s);
+        let hashes = self.open.entry(from_s).or_default();
+        hashes.extend_from_slice(&hash.0.to_le_bytes());
+        if hashes.len() >= ids_per_record * size_of::<u64>() {
+            self.full.push((from_s, core::mem::take(hashes)));
+        }
+    }
 }
 
 /// The log with what waits for it.
@@ -99,6 +115,7 @@ pub(crate) struct Writer {
     pub(crate) urgent_done: u64,
     pub(crate) waiters: VecDeque<(u64, Waiter)>,
     pub(crate) segment_ids: SegmentIds,
+    /// Records of ids: the second at which the time of each ends.
     pub(crate) ids_live: VecDeque<(u32, Position)>,
     pub(crate) ids_per_record: usize,
     pub(crate) epoch_position: Option<Position>,
@@ -225,39 +242,32 @@ impl Writer {
             return;
         }
         self.log.live(position);
-        let unpin = ids.pinned.replace(position);
-        let mut ids = core::mem::take(&mut ids.ids);
-        self.push_ids(&mut ids, unpin);
-        ids.clear();
-        self.segment_ids.ids = ids;
+        let ids = core::mem::replace(ids, SegmentIds { pinned: Some(position), ..SegmentIds::default() });
+        self.push_ids(ids);
     }
 
-    /// Queues records of ids, hour by hour; the last one releases the segment.
-    pub(crate) fn push_ids(&mut self, ids: &mut [(u32, IdHash)], unpin: Option<Position>) {
-        ids.sort_unstable_by_key(|id| id.0);
-        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(self.ids_per_record));
-        let last = chunks().count().saturating_sub(1);
-        for (index, chunk) in chunks().enumerate() {
-            let hashes = chunk.iter().flat_map(|(_, hash)| hash.0.to_le_bytes()).collect();
-            let unpin = if index == last { unpin } else { None };
-            self.urgent.push_back(Item::Ids { hour: chunk[0].0, hashes, unpin });
-            self.urgent_pushed += 1;
+    /// Queues the records of a segment's ids; the last one releases the segment.
+    pub(crate) fn push_ids(&mut self, ids: SegmentIds) {
+        let SegmentIds { mut pinned, open, full } = ids;
+        let open = open.into_iter().filter(|(_, hashes)| !hashes.is_empty());
+        let mut records = full.into_iter().chain(open).peekable();
+        while let Some((from_s, hashes)) = records.next() {
+            let unpin = if records.peek().is_none() { pinned.take() } else { None };
+            self.push_urgent(Item::Ids { from_s, hashes, unpin });
         }
-        if ids.is_empty()
-            && let Some(position) = unpin
-        {
+        if let Some(position) = pinned {
             self.log.dead(position);
         }
     }
 
-    /// Forgets records of ids whose hour has left the horizon.
-    pub(crate) fn drop_ids_before(&mut self, first_hour: u32) {
+    /// Forgets records of ids that have left the horizon.
+    pub(crate) fn drop_ids_before(&mut self, oldest_s: u32) {
         let log = &mut self.log;
-        self.ids_live.retain(|&(hour, position)| {
-            if hour < first_hour {
+        self.ids_live.retain(|&(until_s, position)| {
+            if until_s <= oldest_s {
                 log.dead(position);
             }
-            hour >= first_hour
+            until_s > oldest_s
         });
     }
 

@@ -51,7 +51,8 @@
 //! | 3 epoch | epoch (4) |
 //! | 4 account | account (8), bytes of the account's home |
 //! | 5 account gone | account (8) |
-//! | 6 ids | hour of Unix time (4), count (4), keyed hashes (8 each) |
+//! | 6 ids of an hour, as older builds wrote them | hour of Unix time (4), count (4), keyed hashes (8 each) |
+//! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
 //!
 //! Sound records of another kind or version are skipped and counted.
 //!

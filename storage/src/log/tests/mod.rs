@@ -46,7 +46,7 @@ impl Owned {
             Self::Epoch(epoch) => Record::Epoch(*epoch),
             Self::Account(account, payload) => Record::Account { account: AccountId(*account), payload },
             Self::Gone(account) => Record::AccountGone(AccountId(*account)),
-            Self::Ids(hour, hashes) => Record::Ids { hour: *hour, hashes },
+            Self::Ids(from_s, hashes) => Record::Ids { from_s: *from_s, span_s: 300, hashes },
         }
     }
 
@@ -57,7 +57,7 @@ impl Owned {
             Record::Epoch(epoch) => Self::Epoch(epoch),
             Record::Account { account, payload } => Self::Account(account.0, payload.to_vec()),
             Record::AccountGone(account) => Self::Gone(account.0),
-            Record::Ids { hour, hashes } => Self::Ids(hour, hashes.to_vec()),
+            Record::Ids { from_s, hashes, .. } => Self::Ids(from_s, hashes.to_vec()),
         }
     }
 }
