@@ -177,6 +177,8 @@ define_counters! {
     ticks_retried,
     /// Messages waiting now.
     mail_count_now as mailbox_entries,
+    /// Messages and ticks that are kept in the log although the record of their account is damaged. Counted at the start.
+    orphans_now as mailbox_orphans,
     /// Bytes of waiting mail in memory now.
     mail_bytes_now as mailbox_bytes,
     /// Group commits.

@@ -8,7 +8,7 @@ use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
 use crate::wall_clock::Stamps;
 use crate::writer::{Item, SegmentIds, Waiter};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use hashbrown::HashSet;
@@ -57,16 +57,31 @@ struct Found {
     floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
     epoch: Option<(u32, Position)>,
     ids: Vec<FoundIds>,
+    /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
+    unknown: Option<&'static str>,
 }
 
 impl Found {
+    fn new() -> Self {
+        Self {
+            cache: Cache::new(usize::MAX),
+            accounts: BTreeMap::new(),
+            gone: Vec::new(),
+            mail: Vec::new(),
+            floors: BTreeMap::new(),
+            epoch: None,
+            ids: Vec::new(),
+            unknown: None,
+        }
+    }
+
     fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
         match record {
             Record::Mail { mailbox, seq, envelope } => {
                 // The checksum held: anything that is no envelope was written by another version.
-                if Envelope::parse(envelope).is_ok()
-                    && let Some(mail) = self.cache.insert(envelope)
-                {
+                if Envelope::parse(envelope).is_err() {
+                    self.unknown = Some("an envelope");
+                } else if let Some(mail) = self.cache.insert(envelope) {
                     self.mail.push(Mail { mailbox, seq, position, mail });
                 }
             }
@@ -83,6 +98,9 @@ impl Found {
                 }
             }
             Record::Account { account, payload } => {
+                if stored::decode(account, payload).is_none() {
+                    self.unknown = Some("an account");
+                }
                 let found = self.accounts.entry(account).or_insert((lsn, position, Vec::new()));
                 if found.0 <= lsn {
                     *found = (lsn, position, payload.to_vec());
@@ -120,42 +138,39 @@ impl ShardRecovery {
             segment_count_max: config.limits.segment_count,
             salt_seed,
         });
-        let found = Found {
-            cache: Cache::new(usize::MAX),
-            accounts: BTreeMap::new(),
-            gone: Vec::new(),
-            mail: Vec::new(),
-            floors: BTreeMap::new(),
-            epoch: None,
-            ids: Vec::new(),
-        };
-        Self { config, log, found }
+        Self { config, log, found: Found::new() }
     }
 
     /// Reads one whole segment file. Files come in ascending generation
     /// ([`tern_storage::log::Recovery::generation`]), unformatted ones at any place.
     ///
     /// # Errors
-    /// When the file belongs to another stream or format version.
+    /// When the file belongs to another stream or format version, or holds what only a later build can read.
     pub fn segment(&mut self, segment: SegmentId, bytes: &[u8]) -> Result<(), RecoveryError> {
         let found = &mut self.found;
-        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))
+        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))?;
+        found.unknown.map_or(Ok(()), |what| Err(RecoveryError::Content(what)))
     }
 
     /// Makes the shard. It serves once its new epoch is durable: `Output::Serving` says so.
     #[must_use]
     pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
-        let (log, report) = self.log.finish();
+        let (log, mut report) = self.log.finish();
         let mut shard = Shard::new(self.config, now, log);
-        let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
+        let Found { cache, accounts, gone, mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
         let now = shard.recover_clock(now, &mail);
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
-        let accounts_since = shard.restore_accounts(accounts, &gone);
+        let removed = gone.iter().map(|gone| gone.0).collect();
+        let accounts_since = shard.restore_accounts(accounts, &gone, &removed);
+        // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
+        let seen = mail.iter().map(|mail| mail.mailbox).chain(floors.keys().map(|floor| floor.0));
+        seen.for_each(|id| shard.accounts.note_id(id));
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
         let last_seq = mail.iter().map(|mail| mail.seq).max();
+        report.orphan_count = shard.keep_orphans(&mail, &removed);
         shard.restore_mail(now, mail, ids);
         shard.begin_epoch(epoch, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.writer.log.recovered_done();
@@ -187,25 +202,38 @@ impl Shard {
         &mut self,
         accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
         gone: &[(AccountId, Position)],
+        removed: &BTreeSet<AccountId>,
     ) -> Option<Seq> {
         for &(id, position) in gone {
             self.accounts.note_id(id);
             self.writer.log.live(position);
         }
-        let mut removed = HashSet::with_hasher(SeededHash(1, 2));
-        removed.extend(gone.iter().map(|gone| gone.0));
         let mut since = None;
         for (id, (_, position, payload)) in accounts {
             if removed.contains(&id) {
                 continue;
             }
-            let Some(mut account) = stored::decode(id, &payload) else { continue };
+            let mut account = stored::decode(id, &payload).expect("decoded when it was found");
             account.position = Some(position);
             since = account.devices().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
             self.accounts.add(account);
         }
         since
+    }
+
+    /// Mail whose account has lost its record, and was not removed, stays in the log: somebody may be able to give it
+    /// back. Returns how much of it there is.
+    fn keep_orphans(&mut self, mail: &[Mail], removed: &BTreeSet<AccountId>) -> u64 {
+        let mut count = 0;
+        for found in mail {
+            if self.accounts.by_id(found.mailbox).is_none() && !removed.contains(&found.mailbox) {
+                self.writer.log.live(found.position);
+                count += 1;
+            }
+        }
+        self.counters.orphans_now = count;
+        count
     }
 
     fn restore_floors(&mut self, floors: BTreeMap<(AccountId, DeviceId), FoundFloor>) {
@@ -355,5 +383,26 @@ fn set_waiting(account: &Account, entry: &mut Entry) {
         } else if entry.tick == TickState::NotDue {
             entry.tick = TickState::Owed;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_whole_and_of_no_known_form_is_noticed() {
+        let position = Position { segment: SegmentId(0), offset: 0 };
+        let (account, seq) = (AccountId(1), Seq(1));
+        let future = Record::Account { account, payload: &[99, 0, 0, 0] };
+        let no_envelope = Record::Mail { mailbox: account, seq, envelope: b"of another time" };
+        for (record, what) in [(future, "an account"), (no_envelope, "an envelope")] {
+            let mut found = Found::new();
+            found.take(position, 1, record);
+            assert_eq!(found.unknown, Some(what));
+        }
+        let mut found = Found::new();
+        found.take(position, 1, Record::Epoch(1));
+        assert_eq!(found.unknown, None);
     }
 }

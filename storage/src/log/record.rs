@@ -258,6 +258,11 @@ impl<'a> StoredRecord<'a> {
         self.lsn == 0
     }
 
+    /// What it says that it is.
+    pub(super) const fn kind_and_version(&self) -> (u8, u8) {
+        (self.kind, self.version)
+    }
+
     /// What it means; `None` for a kind or version that this build does not know.
     #[inline]
     pub(super) fn meaning(&self) -> Option<Record<'a>> {
