@@ -16,34 +16,48 @@ fn hash(n: u64) -> u64 {
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Times as many inserts: how long the longest took, and all of them.
-fn fill(set: &mut IdSet, count: u64) -> (Duration, Duration) {
-    let start = Instant::now();
-    let (mut longest, mut before) = (Duration::ZERO, start);
-    for n in 0..count {
-        set.insert_new(hash(n));
+/// How often all is done: of each step the shortest time counts, so that what else the machine does is left out.
+const ROUND_COUNT: usize = 5;
+
+/// The shortest times of the same steps, nanoseconds.
+#[derive(Default)]
+struct Steps(Vec<u32>);
+
+impl Steps {
+    fn note(&mut self, index: usize, since: &mut Instant) {
         let now = Instant::now();
-        longest = longest.max(now - before);
-        before = now;
+        let took_ns = (now - std::mem::replace(since, now)).as_nanos() as u32;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, u32::MAX);
+        }
+        self.0[index] = self.0[index].min(took_ns);
     }
-    (longest, start.elapsed())
+
+    fn longest(&self) -> Duration {
+        Duration::from_nanos(self.0.iter().copied().max().unwrap_or(0).into())
+    }
 }
 
 fn main() {
-    let count = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(4_000_000);
-    for (name, expected) in [("grown from nothing", 0), ("as large as the one before", count as usize)] {
-        let mut set = IdSet::for_count(expected);
-        let (longest, all) = fill(&mut set, count);
-        let each_ns = all.as_nanos() / u128::from(count);
-        println!("{name}: {count} ids, {each_ns} ns each, the longest step {longest:?}");
-        let mut longest = Duration::ZERO;
-        let mut before = Instant::now();
-        for table in set.into_tables() {
-            drop(table);
-            let now = Instant::now();
-            longest = longest.max(now - before);
-            before = now;
+    let count = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(2_000_000);
+    for (name, expected) in [("grown from nothing", 0), ("as large as the one before", count)] {
+        let (mut inserts, mut frees) = (Steps::default(), Steps::default());
+        for _ in 0..ROUND_COUNT {
+            let mut set = IdSet::for_count(expected);
+            let mut since = Instant::now();
+            for n in 0..count {
+                set.insert_new(hash(n as u64));
+                inserts.note(n, &mut since);
+            }
+            let mut since = Instant::now();
+            for (n, table) in set.into_tables().enumerate() {
+                drop(table);
+                frees.note(n, &mut since);
+            }
         }
-        println!("  freed: the longest step {longest:?}");
+        let (insert, free) = (inserts.longest(), frees.longest());
+        println!(
+            "{name}: {count} ids, the longest insert {insert:?}, the longest freeing of a table {free:?}"
+        );
     }
 }

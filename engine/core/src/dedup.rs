@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_load_of_four_limits_an_hour_never_waits() {
+    fn a_steady_load_of_six_limits_a_quarter_of_an_hour_never_waits() {
         // The default keeps 20 million ids: so many as 120,000 a second make in 167 seconds.
         let mut dedup = dedup(20_000);
         let start_s = 500_000 * HOUR_S;

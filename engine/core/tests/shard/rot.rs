@@ -54,11 +54,20 @@ fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
         world.files.iter().find_map(|(&file, bytes)| Some((file, place(bytes)?))).expect("bob's record");
     world.files.get_mut(&file).expect("it is there")[at] ^= 0xff;
     let mut world = world.kill_with_rot(1);
-    for _ in 0..2 {
-        assert_eq!(world.shard.counters().orphans_now, 1);
-        world.pass_s(3);
-        world = world.kill_with_rot(1);
+    assert_eq!(world.shard.counters().orphans_now, 1);
+    // Segment after segment is filled and done with: the one with bob's mail stays.
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let carol = Phone::connect(&mut world, 2, "carol", 4);
+    world.cut(2);
+    (2..300).for_each(|n| ann.send(&mut world, &carol, id(n), &[7; 30_000]));
+    let mut carol = Phone::connect(&mut world, 2, "carol", 4);
+    for number in 1..=298 {
+        carol.ack(&mut world, number);
     }
+    world.pass_s(3);
+    assert!(world.shard.counters().segments_free_now >= 2, "{:?}", world.shard.counters());
+    let mut world = world.kill_with_rot(1);
+    assert_eq!(world.shard.counters().orphans_now, 1);
     let stranger = Phone::connect(&mut world, 1, "bob", 3);
     assert_eq!(stranger.heard, [Heard::Drained], "a stranger gets nothing of it");
     assert_ne!(stranger.account, bob.account);
