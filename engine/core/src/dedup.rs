@@ -30,7 +30,7 @@ const LIVE_FACTOR: usize = 6;
 /// A tick that is said again is looked for so far back, seconds.
 const TICK_AGAIN_S: u32 = 7_200;
 /// Tables that are freed at once, each second.
-const FREED_COUNT: usize = 8;
+const FREED_COUNT: usize = 4;
 
 /// What a home may say of an id by its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
