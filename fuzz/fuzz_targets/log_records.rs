@@ -82,7 +82,7 @@ fn written_files() -> Vec<Vec<u8>> {
             Record::Mail { mailbox, seq: Seq(u64::from(round)), envelope: &[round; 100] },
             Record::Epoch(u32::from(round)),
             Record::Floor { mailbox, device: DeviceId(1), up_to: Seq(1) },
-            Record::Ids { hour: 1, hashes: &[3; 16] },
+            Record::Ids { from_s: 300, span_s: 300, hashes: &[3; 16] },
         ] {
             let _ = commit.push(&record);
         }

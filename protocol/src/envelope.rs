@@ -13,6 +13,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const ENVELOPE_VERSION: u8 = 1;
 /// Set in [`Header::flags`] of a `Delivered` tick whose message never had a `sent` tick of its own.
 pub const FLAG_IMPLIES_SENT: u8 = 1;
+/// Flag of a tick: it may have been said before.
+pub const FLAG_AGAIN: u8 = 2;
 
 /// What an envelope carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,6 +10,8 @@ pub struct Bugs {
     pub sequence_reused: bool,
     /// Recovery does not read floors.
     pub floor_forgotten: bool,
+    /// A step of the machine's clock is taken at its word.
+    pub clock_believed: bool,
     /// Recovery does not remember message ids.
     pub dedup_forgotten: bool,
     /// A hand-over does not carry the bytes that were read too far.

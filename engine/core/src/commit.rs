@@ -4,7 +4,7 @@
 //! written. Mail for an absent account and changes of tables go at once; floors wait longest, for company.
 
 use crate::account::{Account, AccountIndex, Accounts, Floor, Revoking, stored};
-use crate::dedup::{Dedup, IdHash};
+use crate::dedup::{Dedup, IdHash, PERIOD_S};
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
@@ -52,8 +52,9 @@ impl Sources<'_> {
             }
             &Item::Gone(account, _) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
             Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
-            Item::Ids { hour, hashes, .. } => {
-                commit.push(&Record::Ids { hour: *hour, hashes }).map(Carrying::plain)
+            Item::Ids { from_s, hashes, .. } => {
+                let record = Record::Ids { from_s: *from_s, span_s: PERIOD_S, hashes };
+                commit.push(&record).map(Carrying::plain)
             }
             &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
             &Item::RewrittenFloor { account, device } => self.put_floor_again(commit, account, device),
@@ -141,7 +142,7 @@ impl Carrying {
     }
 }
 
-/// The hour and the hash by which dedup knows an entry.
+/// The second and the hash by which dedup knows an entry.
 pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, IdHash) {
     let hash = dedup.hash(mailbox, entry.from, entry.id, entry.kind);
     let made_s = match entry.kind {
@@ -149,7 +150,7 @@ pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, I
         // A tick's id is as old as its message; what matters is when the tick came.
         EntryKind::Delivered | EntryKind::Read => entry.time_s,
     };
-    (Dedup::hour(made_s), hash)
+    (made_s, hash)
 }
 
 pub(crate) fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
@@ -329,7 +330,8 @@ impl Shard {
             match item {
                 Item::Mail { account, seq } => {
                     self.writer.turn_ids(position);
-                    self.writer.segment_ids.ids.extend(id);
+                    let ids_per_record = self.writer.ids_per_record;
+                    id.into_iter().for_each(|id| self.writer.segment_ids.push(id, ids_per_record));
                     self.mail_is_durable(now, account, seq, position);
                 }
                 Item::Floor { account, device } => self.floor_is_durable(account, device, floor, position),
@@ -352,8 +354,9 @@ impl Shard {
                         self.writer.log.dead(old);
                     }
                 }
-                Item::Ids { hour, hashes, unpin } => {
-                    self.writer.ids_are_live(hour, hashes, position);
+                Item::Ids { from_s, hashes, unpin } => {
+                    let until_s = from_s.saturating_add(PERIOD_S);
+                    self.writer.ids_are_live(from_s, until_s, hashes, position);
                     if let Some(unpin) = unpin {
                         self.writer.log.dead(unpin);
                     }

@@ -2,7 +2,7 @@
 //! goes on, so that a `sent` tick means that they are safe as well.
 
 use crate::account::AccountIndex;
-use crate::dedup::{Age, Dedup};
+use crate::dedup::Age;
 use crate::io::Now;
 use crate::shard::Shard;
 use core::mem::take;
@@ -30,9 +30,9 @@ impl Shard {
             from_name: "",
             ..*message
         };
-        let hour = Dedup::hour(copy.id.unix_s());
+        let made_s = copy.id.unix_s();
         let hash = self.dedup.hash(copy.to, copy.from, copy.id, EntryKind::Copy);
-        if self.dedup.has(hour, hash) {
+        if self.dedup.has(made_s, hash) {
             return true;
         }
         if !self.has_room_for(index, EntryKind::Copy) {
@@ -45,7 +45,7 @@ impl Shard {
         let appended = self.append(now, index, envelope);
         self.writer.scratch = bytes;
         if appended {
-            self.dedup.insert_new(hour, hash);
+            self.dedup.insert_new(made_s, hash);
         }
         appended
     }

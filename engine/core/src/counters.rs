@@ -153,12 +153,20 @@ define_counters! {
     refused_expired,
     /// Messages whose id is of a time that is yet to come, by more than five minutes.
     refused_ahead,
-    /// Hours of message ids forgotten early, and messages refused because those of the present take all the memory.
+    /// Message ids that are remembered now.
+    ids_now as message_ids,
+    /// Seconds back to which message ids are known now: the dedup horizon, or less for want of memory.
+    ids_reach_s_now as message_ids_reach_seconds,
+    /// Periods of message ids forgotten early, and messages refused because those of the present take all the memory.
     ids_full as limit_hits { limit = "dedup_count" },
     /// Messages for no account.
     refused_unknown,
     /// Messages that expired unfetched.
     expired,
+    /// Times that the machine's wall clock stepped by more than two minutes, at the start against the newest message.
+    clock_steps,
+    /// Shards that do not believe the machine's wall clock now, and go on by their own.
+    clock_doubted_now as clock_doubted_shards,
     /// Ticks of kind sent.
     ticks_sent as ticks { kind = "sent" },
     /// Ticks of kind delivered, confirmed by the sender's home.
@@ -169,6 +177,8 @@ define_counters! {
     ticks_retried,
     /// Messages waiting now.
     mail_count_now as mailbox_entries,
+    /// Messages and ticks that are kept in the log although the record of their account is damaged. Counted at the start.
+    orphans_now as mailbox_orphans,
     /// Bytes of waiting mail in memory now.
     mail_bytes_now as mailbox_bytes,
     /// Group commits.

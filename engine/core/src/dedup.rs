@@ -1,24 +1,36 @@
-//! Which message ids a home has seen: keyed hashes, by the hour in which the sender made the id.
+//! Which message ids a home has seen: keyed hashes, by the time at which the sender made the id.
 //!
-//! Memory is bounded: an hour is dropped when it leaves the horizon, and earlier when there are too many ids; the
-//! horizon is then shorter, and an older retry is answered `expired`, never taken for new. What is being sent and tried
-//! again now is never dropped: if it alone takes all that there is, new messages are refused as busy until it is older.
-//! Ids from the future are not taken, so that nobody can fill hours that are yet to come.
+//! Memory is bounded: ids are kept in periods of five minutes; a period is dropped when it leaves the horizon, and
+//! earlier when there are too many ids; the horizon is then shorter, and an older retry is answered `expired`, never
+//! taken for new. What is being sent and tried again now is never dropped: if it alone takes all that there is, new
+//! messages are refused as busy until it is older. Ids from the future are not taken, so that nobody can fill periods
+//! that are yet to come.
+//!
+//! No step is long, however many ids there are: sets grow by parts, and the memory of a period that is dropped is given
+//! back table by table.
 
 use crate::account::SeededHash;
+use crate::id_set::IdSet;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::hash::BuildHasher;
 use hashbrown::HashTable;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_storage::mailbox::EntryKind;
 
-const HOUR_S: u32 = 3600;
+/// Length of a period, seconds.
+pub(crate) const PERIOD_S: u32 = 300;
 /// How far ahead of the server's clock an id may be, seconds: a client reads that clock in `Welcome`.
 const AHEAD_S: u32 = 300;
 /// For how long nothing is dropped, seconds: what was sent within it may still be tried again by a live connection.
 const LIVE_S: u32 = 600;
-/// The hours that may not be dropped may take so many times the limit.
-const LIVE_FACTOR: usize = 4;
+/// The periods that may not be dropped may take so many times the limit.
+const LIVE_FACTOR: usize = 6;
+/// A tick that is said again is looked for so far back, seconds.
+const TICK_AGAIN_S: u32 = 7_200;
+/// Tables that are freed at once, each second.
+const FREED_COUNT: usize = 4;
 
 /// What a home may say of an id by its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,27 +47,34 @@ pub(crate) enum Age {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct IdHash(pub(crate) u64);
 
+/// The ids that were made from one second on until another. An older log has them by the hour.
 #[derive(Debug)]
-struct Hour {
-    hour: u32,
-    hashes: HashTable<u64>,
+struct Period {
+    from_s: u32,
+    until_s: u32,
+    ids: IdSet,
 }
 
 /// The ids that a shard remembers.
 #[derive(Debug)]
 pub(crate) struct Dedup {
     key: SeededHash,
-    hours: VecDeque<Hour>,
+    /// In order of time; they do not overlap.
+    periods: VecDeque<Period>,
     count: usize,
     count_max: usize,
     horizon_s: u32,
-    /// Ids of this hour and older ones were dropped for want of memory.
-    dropped_hour: u32,
+    /// Ids that were made before this second may have been dropped.
+    dropped_until_s: u32,
     /// When the last rotation was, seconds of Unix time.
     present_s: u32,
-    /// Ids of hours that are yet to come: from a log that was written by a clock that was ahead. Counted at rotations.
+    /// The latest second that a phone may have been told to be now.
+    told_s: u32,
+    /// Ids of periods that are yet to come: from a log that was written by a clock that was ahead. Counted at rotations.
     ahead_count: usize,
-    /// Times that an hour was dropped or a message refused for want of memory.
+    /// What was dropped and is not freed yet.
+    leaving: Vec<HashTable<u64>>,
+    /// Times that a period was dropped or a message refused for want of memory.
     pub(crate) hit_count: u64,
 }
 
@@ -65,13 +84,15 @@ impl Dedup {
         let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         Self {
             key: SeededHash(word(low), word(high)),
-            hours: VecDeque::new(),
+            periods: VecDeque::new(),
             count: 0,
             count_max,
             horizon_s: u32::try_from(horizon_ms / 1000).unwrap_or(u32::MAX),
-            dropped_hour: 0,
+            dropped_until_s: 0,
             present_s: 0,
+            told_s: 0,
             ahead_count: 0,
+            leaving: Vec::new(),
             hit_count: 0,
         }
     }
@@ -92,20 +113,32 @@ impl Dedup {
         IdHash(self.key.build_hasher().hash(&bytes))
     }
 
-    /// The hour that an id made at `made_s` belongs to.
-    pub(crate) const fn hour(made_s: u32) -> u32 {
-        made_s / HOUR_S
+    /// Where the period of ids made at `made_s` begins.
+    pub(crate) const fn period(made_s: u32) -> u32 {
+        made_s - made_s % PERIOD_S
     }
 
     /// What is known of an id made at `made_s`.
     pub(crate) fn age(&self, made_s: u32, now_s: u32) -> Age {
-        if made_s > now_s.saturating_add(AHEAD_S) {
+        // A phone that was welcomed before the clock went back may go by the old time, while there is room for it.
+        let is_told = made_s <= self.told_s.saturating_add(AHEAD_S) && self.count < self.count_max;
+        if made_s > now_s.saturating_add(AHEAD_S) && !is_told {
             Age::Ahead
-        } else if now_s.saturating_sub(made_s) <= self.horizon_s && Self::hour(made_s) > self.dropped_hour {
+        } else if now_s.saturating_sub(made_s) <= self.horizon_s && made_s >= self.dropped_until_s {
             Age::Known
         } else {
             Age::Old
         }
+    }
+
+    /// How many ids are remembered.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How far back ids are known now, seconds.
+    pub(crate) fn reach_s(&self) -> u32 {
+        self.present_s.saturating_sub(self.dropped_until_s).min(self.horizon_s)
     }
 
     /// Whether no new id may be remembered: those of the present take all the memory that there is.
@@ -114,77 +147,99 @@ impl Dedup {
     }
 
     /// Whether the id was seen.
-    pub(crate) fn has(&self, hour: u32, hash: IdHash) -> bool {
-        self.find(hour).is_ok_and(|index| self.hours[index].hashes.find(hash.0, |h| *h == hash.0).is_some())
+    pub(crate) fn has(&self, made_s: u32, hash: IdHash) -> bool {
+        self.find(made_s).is_ok_and(|index| self.periods[index].ids.has(hash.0))
+    }
+
+    /// Whether a tick came before. It is known by the time at which it came first: `again` looks further back.
+    pub(crate) fn has_tick(&self, made_s: u32, hash: IdHash, again: bool) -> bool {
+        let back_s = if again { TICK_AGAIN_S } else { PERIOD_S };
+        let first_s = made_s.saturating_sub(back_s);
+        let earlier = self.periods.iter().rev().skip_while(|period| period.from_s > made_s);
+        earlier.take_while(|period| period.until_s > first_s).any(|period| period.ids.has(hash.0))
     }
 
     /// Remembers an id, known or not.
-    pub(crate) fn insert(&mut self, hour: u32, hash: IdHash) {
-        if !self.has(hour, hash) {
-            self.insert_new(hour, hash);
+    pub(crate) fn insert(&mut self, made_s: u32, hash: IdHash) {
+        if !self.has(made_s, hash) {
+            self.insert_new(made_s, hash);
         }
     }
 
     /// Remembers an id that [`Self::has`] has just denied: one look-up less.
-    pub(crate) fn insert_new(&mut self, hour: u32, hash: IdHash) {
-        let index = self.find(hour).unwrap_or_else(|index| {
-            // As large as the hour before it: growing copies a table, in one go.
-            let is_now = hour.abs_diff(Self::hour(self.present_s)) <= 1;
-            let before = index.checked_sub(1).filter(|_| is_now).and_then(|before| self.hours.get(before));
-            let count = before.map_or(0, |before| before.hashes.len()).min(self.count_max);
-            self.hours.insert(index, Hour { hour, hashes: HashTable::with_capacity(count) });
+    pub(crate) fn insert_new(&mut self, made_s: u32, hash: IdHash) {
+        let from_s = Self::period(made_s);
+        self.insert_into(from_s, from_s.saturating_add(PERIOD_S), made_s, hash);
+    }
+
+    /// Remembers an id of which only the time from `from_s` until `until_s` is known. These come before others that are
+    /// known better.
+    pub(crate) fn insert_between(&mut self, from_s: u32, until_s: u32, hash: IdHash) {
+        if !self.has(from_s, hash) {
+            self.insert_into(from_s, until_s, from_s, hash);
+        }
+    }
+
+    fn insert_into(&mut self, from_s: u32, until_s: u32, made_s: u32, hash: IdHash) {
+        let index = self.find(made_s).unwrap_or_else(|index| {
+            // As large as the one before it: growing copies tables.
+            let is_now = from_s.abs_diff(self.present_s) <= 2 * PERIOD_S;
+            let before = index.checked_sub(1).filter(|_| is_now).and_then(|before| self.periods.get(before));
+            let count = before.map_or(0, |before| before.ids.len()).min(self.count_max);
+            self.periods.insert(index, Period { from_s, until_s, ids: IdSet::for_count(count) });
             index
         });
-        self.hours[index].hashes.insert_unique(hash.0, hash.0, |h| *h);
+        self.periods[index].ids.insert_new(hash.0);
         self.count += 1;
         self.keep_to_limit();
     }
 
-    /// Drops the hours that have left the horizon; returns the first hour that is kept.
-    pub(crate) fn rotate(&mut self, now_s: u32) -> u32 {
-        let first = Self::hour(now_s.saturating_sub(self.horizon_s));
+    /// Drops the periods before `oldest_s`, which is where the horizon ends if the clock has not stepped, and earlier if
+    /// it has. `told_s` is the latest second that a phone may take for now.
+    pub(crate) fn rotate(&mut self, now_s: u32, oldest_s: u32, told_s: u32) {
         self.present_s = now_s;
-        while self.hours.front().is_some_and(|hour| hour.hour < first) {
-            let gone = self.hours.pop_front().map_or(0, |hour| hour.hashes.len());
-            self.count -= gone;
+        self.told_s = told_s.max(now_s);
+        self.leaving.truncate(self.leaving.len().saturating_sub(FREED_COUNT));
+        while self.periods.front().is_some_and(|period| period.until_s <= oldest_s) {
+            // A clock that goes back must not make them known again.
+            self.drop_oldest();
         }
-        // An hour that begins soon is the present: its first ids may come from now on.
-        let last = Self::hour(now_s.saturating_add(AHEAD_S));
-        let ahead = self.hours.iter().rev().take_while(|hour| hour.hour > last);
-        self.ahead_count = ahead.map(|hour| hour.hashes.len()).sum();
+        // A period that begins soon is the present: its first ids may come from now on.
+        let last_s = self.told_s.saturating_add(AHEAD_S);
+        let ahead = self.periods.iter().rev().take_while(|period| period.from_s > last_s);
+        self.ahead_count = ahead.map(|period| period.ids.len()).sum();
         self.keep_to_limit();
-        first
     }
 
     /// Drops what may be dropped of too many. Also when time has passed: nothing new comes while it is full.
     fn keep_to_limit(&mut self) {
         while self.count > self.count_max && self.may_drop() {
             self.drop_oldest();
-        }
-    }
-
-    /// The present hour is never dropped, and the one before it only if memory is really short and it is over for long
-    /// enough: they hold what is being sent and tried again.
-    fn may_drop(&self) -> bool {
-        let Some(oldest) = self.hours.front() else { return false };
-        let over_s = oldest.hour.saturating_add(1).saturating_mul(HOUR_S);
-        let quiet_s = if self.is_full() { LIVE_S } else { HOUR_S };
-        over_s.saturating_add(quiet_s) <= self.present_s
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(hour) = self.hours.pop_front() {
-            self.count -= hour.hashes.len();
-            self.dropped_hour = self.dropped_hour.max(hour.hour);
             self.hit_count += 1;
         }
     }
 
-    fn find(&self, hour: u32) -> Result<usize, usize> {
-        // The present hour is the last one nearly always.
-        match self.hours.back() {
-            Some(last) if last.hour == hour => Ok(self.hours.len() - 1),
-            _ => self.hours.binary_search_by_key(&hour, |entry| entry.hour),
+    /// What is being sent and tried again is never dropped.
+    fn may_drop(&self) -> bool {
+        self.periods.front().is_some_and(|oldest| oldest.until_s.saturating_add(LIVE_S) <= self.present_s)
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(period) = self.periods.pop_front() else { return };
+        self.count -= period.ids.len();
+        self.dropped_until_s = self.dropped_until_s.max(period.until_s);
+        self.leaving.extend(period.ids.into_tables());
+    }
+
+    fn find(&self, made_s: u32) -> Result<usize, usize> {
+        // The present period is the last one nearly always.
+        match self.periods.back() {
+            Some(last) if (last.from_s..last.until_s).contains(&made_s) => Ok(self.periods.len() - 1),
+            _ => self.periods.binary_search_by(|period| match period {
+                Period { until_s, .. } if *until_s <= made_s => Ordering::Less,
+                Period { from_s, .. } if *from_s > made_s => Ordering::Greater,
+                _ => Ordering::Equal,
+            }),
         }
     }
 }
@@ -192,8 +247,13 @@ impl Dedup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
+
+    const HOUR_S: u32 = 3_600;
+
+    fn rotate(dedup: &mut Dedup, now_s: u32) {
+        dedup.rotate(now_s, now_s - dedup.horizon_s, now_s);
+    }
 
     fn dedup(count_max: usize) -> Dedup {
         Dedup::new([7; 16], 24 * 3_600_000, count_max)
@@ -204,15 +264,40 @@ mod tests {
         let mut dedup = dedup(1000);
         let now_s = 1_800_000_000;
         let hash = dedup.hash(AccountId(1), AccountId(2), MessageId(3), EntryKind::Message);
-        assert!(!dedup.has(Dedup::hour(now_s), hash));
-        dedup.insert(Dedup::hour(now_s), hash);
-        assert!(dedup.has(Dedup::hour(now_s), hash));
-        dedup.rotate(now_s + 23 * HOUR_S);
-        assert!(dedup.has(Dedup::hour(now_s), hash));
+        assert!(!dedup.has(now_s, hash));
+        dedup.insert(now_s, hash);
+        assert!(dedup.has(now_s, hash));
+        rotate(&mut dedup, now_s + 23 * HOUR_S);
+        assert!(dedup.has(now_s, hash));
         assert_eq!(dedup.age(now_s, now_s + 25 * HOUR_S), Age::Old);
-        dedup.rotate(now_s + 26 * HOUR_S);
-        assert!(!dedup.has(Dedup::hour(now_s), hash));
-        assert_eq!(dedup.count, 0);
+        rotate(&mut dedup, now_s + 26 * HOUR_S);
+        assert!(!dedup.has(now_s, hash));
+        assert_eq!((dedup.count, dedup.leaving.len()), (0, 1));
+        rotate(&mut dedup, now_s + 26 * HOUR_S + 1);
+        assert_eq!(dedup.leaving.len(), 0, "its memory is given back");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_makes_nothing_known_again() {
+        let mut dedup = dedup(10);
+        let now_s = 1_800_000_000;
+        rotate(&mut dedup, now_s);
+        dedup.insert(now_s, IdHash(1));
+        rotate(&mut dedup, now_s + 26 * HOUR_S);
+        rotate(&mut dedup, now_s + 10);
+        assert_eq!(dedup.age(now_s, now_s + 10), Age::Old, "it was dropped");
+    }
+
+    #[test]
+    fn who_was_told_a_later_time_may_go_by_it_while_there_is_room() {
+        let mut dedup = dedup(10);
+        let now_s = 1_800_000_000;
+        dedup.rotate(now_s, now_s - dedup.horizon_s, now_s + 7 * HOUR_S);
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S + AHEAD_S, now_s), Age::Known);
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S + AHEAD_S + 1, now_s), Age::Ahead);
+        (0..10).for_each(|n| dedup.insert(now_s + 7 * HOUR_S, IdHash(n)));
+        assert_eq!(dedup.age(now_s + 7 * HOUR_S, now_s), Age::Ahead);
+        assert!(!dedup.is_full());
     }
 
     #[test]
@@ -220,14 +305,14 @@ mod tests {
         let mut dedup = dedup(10);
         let now_s = 1_800_000_000;
         let old_s = now_s - 2 * HOUR_S;
-        dedup.rotate(now_s);
+        rotate(&mut dedup, now_s);
         for n in 0..10 {
-            dedup.insert(Dedup::hour(old_s), IdHash(n));
+            dedup.insert(old_s, IdHash(n));
         }
         assert_eq!(dedup.age(old_s, now_s), Age::Known);
-        dedup.insert(Dedup::hour(now_s), IdHash(99));
+        dedup.insert(now_s, IdHash(99));
         assert_eq!(dedup.age(old_s, now_s), Age::Old, "dropped ids must be refused, not taken for new");
-        assert!(dedup.has(Dedup::hour(now_s), IdHash(99)));
+        assert!(dedup.has(now_s, IdHash(99)));
         assert_eq!(dedup.hit_count, 1);
     }
 
@@ -235,38 +320,90 @@ mod tests {
     fn a_clock_that_is_ahead_does_not_make_the_present_expire() {
         let mut dedup = dedup(10);
         let now_s = 1_800_000_000;
-        dedup.rotate(now_s);
+        rotate(&mut dedup, now_s);
         for n in 0..20 {
-            dedup.insert(Dedup::hour(now_s), IdHash(n));
+            dedup.insert(now_s, IdHash(n));
         }
-        dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(99));
+        dedup.insert(now_s + HOUR_S, IdHash(99));
         assert_eq!(dedup.age(now_s, now_s), Age::Known);
         for n in 100..200 {
-            dedup.insert(Dedup::hour(now_s + HOUR_S), IdHash(n));
+            dedup.insert(now_s + HOUR_S, IdHash(n));
         }
-        assert!(dedup.has(Dedup::hour(now_s), IdHash(7)));
+        assert!(dedup.has(now_s, IdHash(7)));
         assert_eq!(dedup.age(now_s, now_s), Age::Known);
         // Nobody but a log can put them there, and then they do not take the present's room.
         assert_eq!(dedup.age(now_s + AHEAD_S, now_s), Age::Known);
         assert_eq!(dedup.age(now_s + AHEAD_S + 1, now_s), Age::Ahead);
-        dedup.rotate(now_s + 1);
+        rotate(&mut dedup, now_s + 1);
         assert!(!dedup.is_full());
     }
 
     #[test]
-    fn the_hour_before_goes_when_it_is_quiet_and_memory_is_really_short() {
+    fn what_is_older_than_ten_minutes_goes_before_anybody_has_to_wait() {
         let mut dedup = dedup(10);
+        let start_s = 500_000 * HOUR_S;
+        rotate(&mut dedup, start_s);
+        (0..60).for_each(|n| dedup.insert(start_s + 1, IdHash(n)));
+        assert!(dedup.is_full());
+        let over_s = start_s + PERIOD_S + LIVE_S;
+        rotate(&mut dedup, over_s - 1);
+        assert_eq!(dedup.age(start_s + 1, over_s - 1), Age::Known, "still being tried again");
+        assert!(dedup.is_full());
+        rotate(&mut dedup, over_s);
+        assert!(!dedup.is_full());
+        assert_eq!(dedup.age(start_s + 1, over_s), Age::Old);
+        assert_eq!(dedup.age(start_s + PERIOD_S, over_s), Age::Known);
+        assert_eq!(dedup.reach_s(), LIVE_S);
+    }
+
+    #[test]
+    fn a_steady_load_of_six_limits_a_quarter_of_an_hour_never_waits() {
+        // The default keeps 20 million ids: so many as 120,000 a second make in 167 seconds.
+        let mut dedup = dedup(20_000);
+        let start_s = 500_000 * HOUR_S;
+        let mut most = 0;
+        for second in 0..3 * HOUR_S {
+            let now_s = start_s + second;
+            rotate(&mut dedup, now_s);
+            for n in 0..120 {
+                assert!(!dedup.is_full());
+                dedup.insert_new(now_s, IdHash(u64::from(second * 120 + n)));
+            }
+            most = most.max(dedup.count());
+        }
+        assert!(most < 20_000 * LIVE_FACTOR);
+        assert!(dedup.reach_s() >= LIVE_S);
+    }
+
+    #[test]
+    fn what_an_older_log_knows_by_the_hour_is_known_beside_what_is_known_better() {
+        let mut dedup = dedup(1000);
         let hour_s = 500_000 * HOUR_S;
-        dedup.rotate(hour_s - 1);
-        (0..40).for_each(|n| dedup.insert(499_999, IdHash(n)));
-        assert!(dedup.is_full());
-        dedup.rotate(hour_s + LIVE_S - 1);
-        dedup.insert(500_000, IdHash(100));
-        assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S - 1), Age::Known, "still being tried again");
-        assert!(dedup.is_full());
-        dedup.rotate(hour_s + LIVE_S);
-        assert!(!dedup.is_full() && dedup.has(500_000, IdHash(100)));
-        assert_eq!(dedup.age(hour_s - 1, hour_s + LIVE_S), Age::Old);
+        rotate(&mut dedup, hour_s + HOUR_S + 100);
+        dedup.insert_between(hour_s, hour_s + HOUR_S, IdHash(1));
+        dedup.insert(hour_s + 700, IdHash(2));
+        dedup.insert(hour_s + HOUR_S, IdHash(3));
+        assert_eq!(dedup.periods.len(), 2);
+        for made_s in [hour_s, hour_s + 700, hour_s + HOUR_S - 1] {
+            assert!(dedup.has(made_s, IdHash(1)) && dedup.has(made_s, IdHash(2)));
+            assert!(!dedup.has(made_s, IdHash(3)));
+        }
+        assert!(dedup.has(hour_s + HOUR_S, IdHash(3)) && !dedup.has(hour_s - 1, IdHash(1)));
+    }
+
+    #[test]
+    fn a_tick_that_is_said_again_is_looked_for_further_back() {
+        let mut dedup = dedup(1000);
+        let now_s = 500_000 * HOUR_S;
+        dedup.insert(now_s - PERIOD_S, IdHash(1));
+        dedup.insert(now_s - TICK_AGAIN_S, IdHash(2));
+        dedup.insert(now_s - TICK_AGAIN_S - PERIOD_S, IdHash(3));
+        for with_present in [false, true] {
+            let known = |again| [1, 2, 3].map(|n| dedup.has_tick(now_s, IdHash(n), again));
+            let expected = ([true, false, false], [true, true, false]);
+            assert_eq!((known(false), known(true)), expected, "{with_present}");
+            dedup.insert(now_s, IdHash(4));
+        }
     }
 
     proptest! {
@@ -280,19 +417,19 @@ mod tests {
             let (mut now_s, mut next, mut taken) = (1_800_000_000, 0, Vec::new());
             for (pause_s, made_s, count) in steps {
                 now_s += pause_s;
-                dedup.rotate(now_s);
+                rotate(&mut dedup, now_s);
                 let made_s = (i64::from(now_s) + made_s) as u32;
                 for _ in 0..count {
                     if dedup.age(made_s, now_s) == Age::Known && !dedup.is_full() {
                         next += 1;
-                        dedup.insert(Dedup::hour(made_s), IdHash(next));
+                        dedup.insert(made_s, IdHash(next));
                         taken.push((made_s, IdHash(next)));
                     }
                 }
                 prop_assert!(dedup.count <= 10 * LIVE_FACTOR);
                 prop_assert!([0, 1, LIVE_S - 1].iter().all(|ago_s| dedup.age(now_s - ago_s, now_s) == Age::Known));
                 let known = |id: &&(u32, IdHash)| dedup.age(id.0, now_s) == Age::Known;
-                let is_there = |id: &(u32, IdHash)| dedup.has(Dedup::hour(id.0), id.1);
+                let is_there = |id: &(u32, IdHash)| dedup.has(id.0, id.1);
                 prop_assert!(taken.iter().filter(known).all(is_there));
             }
         }

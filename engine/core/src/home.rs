@@ -2,12 +2,12 @@
 
 use crate::account::{Account, AccountIndex};
 use crate::commit::id_of;
-use crate::dedup::{Age, Dedup};
+use crate::dedup::Age;
 use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_AGAIN, FLAG_IMPLIES_SENT, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -139,10 +139,10 @@ impl Shard {
             return;
         }
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
-        let hour = Dedup::hour(id.unix_s());
+        let made_s = id.unix_s();
         let key = (index, envelope.from(), envelope.sender_device());
         let session = envelope.seq().0;
-        if self.dedup.has(hour, hash) {
+        if self.dedup.has(made_s, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
             let waits = self.accounts.get(index).is_some_and(|account| {
@@ -169,7 +169,7 @@ impl Shard {
             self.cast_to(now, Kind::Busy, 0, ends, id, retry_ms);
             return;
         }
-        self.dedup.insert_new(hour, hash);
+        self.dedup.insert_new(made_s, hash);
         if bug!(self, tick_before_commit) {
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
@@ -301,8 +301,10 @@ impl Shard {
             return;
         };
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, kind);
-        let hour = Dedup::hour((envelope.time_ms() / 1000) as u32);
-        if self.dedup.has(hour, hash) || self.dedup.has(hour.wrapping_sub(1), hash) {
+        let made_s = (envelope.time_ms() / 1000) as u32;
+        // Phones say `read` again by themselves.
+        let again = kind == EntryKind::Read || envelope.has(FLAG_AGAIN);
+        if self.dedup.has_tick(made_s, hash, again) {
             let account = self.accounts.get(index);
             if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, kind)) {
                 self.cast_to(now, answer, 0, ends, id, seq);
@@ -312,7 +314,7 @@ impl Shard {
         if self.has_room_for(index, kind) && self.append(now, index, envelope) {
             // Without memory for its id the tick goes on all the same: at worst its sender hears it twice.
             if !self.dedup.is_full() {
-                self.dedup.insert_new(hour, hash);
+                self.dedup.insert_new(made_s, hash);
             }
             self.counters.ticks_read += u64::from(kind == EntryKind::Read);
         }
@@ -376,7 +378,7 @@ impl Shard {
             self.cache.remove(mail);
         }
         if is_first {
-            self.send_tick(now, index, seq);
+            self.send_tick(now, index, seq, false);
         } else {
             self.answer_if_over(now, index, seq);
         }
@@ -396,7 +398,7 @@ impl Shard {
     }
 
     /// Sends the `delivered` tick that an entry owes, and looks again later whether it still does.
-    pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq) {
+    pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq, again: bool) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
         let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.tick == TickState::Owed) else {
@@ -408,6 +410,7 @@ impl Shard {
         let flags = if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
         let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
         let id = entry.id;
+        let flags = if again { flags | FLAG_AGAIN } else { flags };
         self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
         self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
     }
@@ -425,7 +428,7 @@ impl Shard {
             self.owed.pop_front();
             if is_owed {
                 self.counters.ticks_retried += 1;
-                self.send_tick(now, index, seq);
+                self.send_tick(now, index, seq, true);
             }
         }
     }
@@ -526,7 +529,7 @@ impl Shard {
     /// Expires mail of some accounts: a sweep that goes round all of them.
     pub(crate) fn sweep_expired(&mut self, now: Now) {
         let expiry_s = self.config.limits.expiry_ms / 1000;
-        let oldest_s = (now.wall_ms / 1000).saturating_sub(expiry_s) as u32;
+        let oldest_s = self.wall_clock.lived_ago(now, expiry_s);
         // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
         // time. Chores come each second.
         let account_count = self.accounts.table_len() as u32;
@@ -592,9 +595,9 @@ impl Ends {
 }
 
 impl Shard {
-    /// The hour and hash under which recovery remembers an entry.
+    /// The time and hash under which recovery remembers an entry.
     pub(crate) fn remember(&mut self, mailbox: AccountId, entry: &Entry) {
-        let (hour, hash) = id_of(&self.dedup, mailbox, entry);
-        self.dedup.insert(hour, hash);
+        let (made_s, hash) = id_of(&self.dedup, mailbox, entry);
+        self.dedup.insert(made_s, hash);
     }
 }

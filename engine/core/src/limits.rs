@@ -22,7 +22,7 @@
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
 //! | changes of presence | one a second for each account, `step_budget` watchers a turn | told later, the last one always |
 //! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
-//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 4 x `dedup_count` |
+//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 6 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
 //! | accounts | `account_count` | told to come back |
 //! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
@@ -83,8 +83,8 @@ pub struct Limits {
     pub floor_delay_ms: u64,
     /// Milliseconds for which a home remembers message ids.
     pub dedup_horizon_ms: u64,
-    /// Message ids that a shard remembers; past it the horizon shortens, but not below the present hour (and ten minutes
-    /// of the one before). If those alone come to four times as many, messages are refused with `busy`.
+    /// Ids of messages and ticks that a shard remembers, some 14 bytes each; past it the horizon shortens, but not below
+    /// ten to fifteen minutes. If those alone come to six times as many, messages are refused with `busy`.
     pub dedup_count: usize,
     /// Milliseconds after which an unfetched message expires.
     pub expiry_ms: u64,

@@ -6,6 +6,7 @@ use crate::dedup::IdHash;
 use crate::home::{entry_kind, waiting_for};
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
+use crate::wall_clock::Stamps;
 use crate::writer::{GoneRange, Item, SegmentIds, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -40,6 +41,14 @@ struct FoundFloor {
     position: Position,
 }
 
+#[derive(Debug)]
+struct FoundIds {
+    from_s: u32,
+    until_s: u32,
+    position: Position,
+    hashes: Vec<u64>,
+}
+
 /// What the scan has gathered.
 #[derive(Debug)]
 struct Found {
@@ -49,17 +58,32 @@ struct Found {
     mail: Vec<Mail>,
     floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
     epoch: Option<(u32, Position)>,
-    ids: Vec<(u32, Position, Vec<u64>)>,
+    ids: Vec<FoundIds>,
+    /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
+    unknown: Option<&'static str>,
 }
 
 impl Found {
+    fn new() -> Self {
+        Self {
+            cache: Cache::new(usize::MAX),
+            accounts: BTreeMap::new(),
+            gone: Vec::new(),
+            mail: Vec::new(),
+            floors: BTreeMap::new(),
+            epoch: None,
+            ids: Vec::new(),
+            unknown: None,
+        }
+    }
+
     fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
         match record {
             Record::Mail { mailbox, seq, envelope } => {
                 // The checksum held: anything that is no envelope was written by another version.
-                if Envelope::parse(envelope).is_ok()
-                    && let Some(mail) = self.cache.insert(envelope)
-                {
+                if Envelope::parse(envelope).is_err() {
+                    self.unknown = Some("an envelope");
+                } else if let Some(mail) = self.cache.insert(envelope) {
                     self.mail.push(Mail { mailbox, seq, lsn, position, mail });
                 }
             }
@@ -76,6 +100,9 @@ impl Found {
                 }
             }
             Record::Account { account, payload } => {
+                if stored::decode(account, payload).is_none() {
+                    self.unknown = Some("an account");
+                }
                 let found = self.accounts.entry(account).or_insert((lsn, position, Vec::new()));
                 if found.0 <= lsn {
                     *found = (lsn, position, payload.to_vec());
@@ -85,10 +112,11 @@ impl Found {
                 self.gone.push((GoneRange { first: account, last: account }, position));
             }
             Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
-            Record::Ids { hour, hashes } => {
+            Record::Ids { from_s, span_s, hashes } => {
                 let hashes =
                     hashes.chunks_exact(8).filter_map(|h| Some(u64::from_le_bytes(h.try_into().ok()?)));
-                self.ids.push((hour, position, hashes.collect()));
+                let (until_s, hashes) = (from_s.saturating_add(span_s), hashes.collect());
+                self.ids.push(FoundIds { from_s, until_s, position, hashes });
             }
         }
     }
@@ -115,45 +143,42 @@ impl ShardRecovery {
             segment_count_max: config.limits.segment_count,
             salt_seed,
         });
-        let found = Found {
-            cache: Cache::new(usize::MAX),
-            accounts: BTreeMap::new(),
-            gone: Vec::new(),
-            mail: Vec::new(),
-            floors: BTreeMap::new(),
-            epoch: None,
-            ids: Vec::new(),
-        };
-        Self { config, log, found }
+        Self { config, log, found: Found::new() }
     }
 
     /// Reads one whole segment file. Files come in ascending generation
     /// ([`tern_storage::log::Recovery::generation`]), unformatted ones at any place.
     ///
     /// # Errors
-    /// When the file belongs to another stream or format version.
+    /// When the file belongs to another stream or format version, or holds what only a later build can read.
     pub fn segment(&mut self, segment: SegmentId, bytes: &[u8]) -> Result<(), RecoveryError> {
         let found = &mut self.found;
-        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))
+        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))?;
+        found.unknown.map_or(Ok(()), |what| Err(RecoveryError::Content(what)))
     }
 
     /// Makes the shard. It serves once its new epoch is durable: `Output::Serving` says so.
     #[must_use]
     pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
-        let (log, report) = self.log.finish();
+        let (log, mut report) = self.log.finish();
         let mut shard = Shard::new(self.config, now, log);
         #[cfg(feature = "bugs")]
         {
             shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
         }
-        let Found { cache, accounts, gone, mail, floors, epoch, ids } = self.found;
+        let Found { cache, accounts, gone, mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
+        let now = shard.recover_clock(now, &mail);
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
         let accounts_since = shard.restore_accounts(accounts, gone);
+        // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
+        let seen = mail.iter().map(|mail| mail.mailbox).chain(floors.keys().map(|floor| floor.0));
+        seen.for_each(|id| shard.accounts.note_id(id));
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
         let last_seq = mail.iter().map(|mail| mail.seq).max();
+        report.orphan_count = shard.keep_orphans(&mail);
         shard.restore_mail(now, mail, ids);
         shard.begin_epoch(epoch, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.writer.log.recovered_done();
@@ -167,6 +192,19 @@ impl ShardRecovery {
 }
 
 impl Shard {
+    /// Sets the wall clock by what the log says of it.
+    fn recover_clock(&mut self, now: Now, mail: &[Mail]) -> Now {
+        let mut stamps = Stamps::default();
+        for found in mail {
+            let envelope = Envelope::parse(self.cache.get(found.mail)).expect("parsed when it was found");
+            stamps.note((envelope.time_ms() / 1000) as u32);
+        }
+        if !bug!(self, clock_believed) {
+            self.wall_clock.recover(now, &stamps);
+        }
+        self.clocks(now)
+    }
+
     /// Returns the highest place behind which a device begins.
     fn restore_accounts(
         &mut self,
@@ -188,13 +226,27 @@ impl Shard {
             if self.writer.is_gone(id) {
                 continue;
             }
-            let Some(mut account) = stored::decode(id, &payload) else { continue };
+            let mut account = stored::decode(id, &payload).expect("decoded when it was found");
             account.position = Some(position);
             since = account.devices().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
             self.accounts.add(account);
         }
         since
+    }
+
+    /// Mail whose account has lost its record, and was not removed, stays in the log: somebody may be able to give it
+    /// back. Returns how much of it there is.
+    fn keep_orphans(&mut self, mail: &[Mail]) -> u64 {
+        let mut count = 0;
+        for found in mail {
+            if self.accounts.by_id(found.mailbox).is_none() && !self.writer.is_gone(found.mailbox) {
+                self.writer.log.live(found.position);
+                count += 1;
+            }
+        }
+        self.counters.orphans_now = count;
+        count
     }
 
     fn restore_floors(&mut self, floors: BTreeMap<(AccountId, DeviceId), FoundFloor>) {
@@ -217,22 +269,24 @@ impl Shard {
         }
     }
 
-    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<(u32, Position, Vec<u64>)>) {
-        let horizon_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
+    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, mut ids: Vec<FoundIds>) {
+        let oldest_s = self.rotate_ids(now);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
         let mut seen = HashSet::with_hasher(SeededHash(5, 6));
-        for (hour, position, hashes) in ids {
+        // Those that an older build wrote are by the hour, and come first.
+        ids.sort_by_key(|ids| (Reverse(ids.until_s - ids.from_s), ids.from_s));
+        for FoundIds { from_s, until_s, position, hashes } in ids {
             // A crash may have left a record twice, too.
-            if hour < horizon_hour || !seen.insert((hour, SeededHash(7, 8).hash_one(&hashes))) {
+            if until_s <= oldest_s || !seen.insert((from_s, SeededHash(7, 8).hash_one(&hashes))) {
                 continue;
             }
             let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-            self.writer.ids_are_live(hour, bytes, position);
+            self.writer.ids_are_live(from_s, until_s, bytes, position);
             for hash in hashes {
                 known.insert(hash);
                 if !forgets {
-                    self.dedup.insert(hour, IdHash(hash));
+                    self.dedup.insert_between(from_s, until_s, IdHash(hash));
                 }
             }
         }
@@ -256,8 +310,8 @@ impl Shard {
         for found in mail {
             let (mailbox, position) = (found.mailbox, found.position);
             let entry = self.restore_one(now, found);
-            let (hour, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
-            if hour < horizon_hour {
+            let (made_s, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
+            if made_s < oldest_s {
                 continue;
             }
             if !forgets {
@@ -266,12 +320,12 @@ impl Shard {
             if !known.contains(&hash.0) {
                 let segment = by_segment.entry(position.segment).or_default();
                 segment.pinned.get_or_insert(position);
-                segment.ids.push((hour, hash));
+                segment.push((made_s, hash), self.writer.ids_per_record);
             }
         }
-        for SegmentIds { pinned, mut ids } in by_segment.into_values() {
-            pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
-            self.writer.push_ids(&mut ids, pinned);
+        for ids in by_segment.into_values() {
+            ids.pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
+            self.writer.push_ids(ids);
         }
     }
 
@@ -358,5 +412,26 @@ fn set_waiting(account: &Account, entry: &mut Entry) {
         } else if entry.tick == TickState::NotDue {
             entry.tick = TickState::Owed;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_whole_and_of_no_known_form_is_noticed() {
+        let position = Position { segment: SegmentId(0), offset: 0 };
+        let (account, seq) = (AccountId(1), Seq(1));
+        let future = Record::Account { account, payload: &[99, 0, 0, 0] };
+        let no_envelope = Record::Mail { mailbox: account, seq, envelope: b"of another time" };
+        for (record, what) in [(future, "an account"), (no_envelope, "an envelope")] {
+            let mut found = Found::new();
+            found.take(position, 1, record);
+            assert_eq!(found.unknown, Some(what));
+        }
+        let mut found = Found::new();
+        found.take(position, 1, Record::Epoch(1));
+        assert_eq!(found.unknown, None);
     }
 }

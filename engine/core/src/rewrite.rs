@@ -243,14 +243,14 @@ impl Finds<'_> {
             if !leaving(self.writer, position) {
                 continue;
             }
-            let bytes = hashes.map_or(usize::MAX, |hashes| Record::Ids { hour: 0, hashes }.encoded_bytes());
+            let bytes = hashes
+                .map_or(usize::MAX, |hashes| Record::Ids { from_s: 0, span_s: 0, hashes }.encoded_bytes());
             self.take(position, bytes, Item::RewrittenIds(position));
         }
         let pinned = self.writer.segment_ids.pinned.filter(|&position| leaving(self.writer, position));
         if self.queues && pinned.is_some() {
-            self.writer.segment_ids.pinned = None;
-            let mut ids = core::mem::take(&mut self.writer.segment_ids.ids);
-            self.writer.push_ids(&mut ids, pinned);
+            let ids = core::mem::take(&mut self.writer.segment_ids);
+            self.writer.push_ids(ids);
         }
     }
 }
@@ -318,11 +318,12 @@ impl Sources<'_> {
         old: Position,
     ) -> Result<Option<Carrying>, NoRoom> {
         let found = self.ids_live.iter().find(|record| record.position == old);
-        let Some((hour, hashes)) = found.and_then(|record| Some((record.hour, record.hashes.as_deref()?)))
+        let Some((record, hashes)) = found.and_then(|record| Some((record, record.hashes.as_deref()?)))
         else {
             return Ok(None);
         };
-        commit.push(&Record::Ids { hour, hashes }).map(Carrying::plain)
+        let span_s = record.until_s - record.from_s;
+        commit.push(&Record::Ids { from_s: record.from_s, span_s, hashes }).map(Carrying::plain)
     }
 }
 

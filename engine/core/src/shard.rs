@@ -22,6 +22,7 @@ use crate::rest::Stirred;
 use crate::rewrite::Rewriting;
 use crate::router::Router;
 use crate::session::Sessions;
+use crate::wall_clock::WallClock;
 use crate::wheel::Wheel;
 use crate::writer::Writer;
 use alloc::collections::VecDeque;
@@ -99,6 +100,7 @@ pub struct Shard {
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
     pub(crate) now: Now,
+    pub(crate) wall_clock: WallClock,
     pub(crate) wheel: Wheel,
     pub(crate) rng: ChaCha20Rng,
 
@@ -168,6 +170,7 @@ impl Shard {
             counters: Counters::default(),
             measures: Measures::default(),
             now,
+            wall_clock: WallClock::new(now),
             wheel: Wheel::new(now.mono_ns),
             rng,
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
@@ -208,6 +211,7 @@ impl Shard {
 
     /// Takes one input; appends what is to be done to `out`.
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Outputs) {
+        let now = self.clocks(now);
         self.now = now;
         match self.checked(input) {
             Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
@@ -232,6 +236,11 @@ impl Shard {
             Input::Drain => self.drain(),
         }
         self.work_through_loopback(now);
+    }
+
+    /// The machine's clocks, as far as they are believed.
+    pub(crate) fn clocks(&mut self, now: Now) -> Now {
+        if bug!(self, clock_believed) { now } else { self.wall_clock.tell(now) }
     }
 
     /// When the shard wants a `Tick` although nothing happens, monotonic nanoseconds.
@@ -336,8 +345,8 @@ impl Shard {
     fn do_chores(&mut self, now: Now, out: &mut Outputs) {
         self.writer.want_spares(out);
         self.give_up_revoking();
-        let first_hour = self.dedup.rotate((now.wall_ms / 1000) as u32);
-        self.writer.drop_ids_before(first_hour);
+        let oldest_s = self.rotate_ids(now);
+        self.writer.drop_ids_before(oldest_s);
         self.begin_rewriting(now);
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
@@ -349,6 +358,13 @@ impl Shard {
         self.loopback.shrink_to(KEPT_BYTES);
         self.router.shrink();
         out.shrink();
+    }
+
+    /// Forgets ids that have left the horizon; returns the first second that is kept.
+    pub(crate) fn rotate_ids(&mut self, now: Now) -> u32 {
+        let oldest_s = self.wall_clock.lived_ago(now, self.config.limits.dedup_horizon_ms / 1000);
+        self.dedup.rotate((now.wall_ms / 1000) as u32, oldest_s, self.wall_clock.told_s(now));
+        oldest_s
     }
 
     fn count_now(&mut self) {
@@ -363,6 +379,10 @@ impl Shard {
         self.counters.watches_now = self.watches.count as u64;
         self.counters.unanswered_now = self.sessions.unanswered_count as u64;
         self.counters.addresses_forgotten = self.addresses.forgotten_count;
+        self.counters.ids_now = self.dedup.count() as u64;
+        self.counters.ids_reach_s_now = u64::from(self.dedup.reach_s());
+        self.counters.clock_steps = self.wall_clock.step_count;
+        self.counters.clock_doubted_now = u64::from(self.wall_clock.is_in_doubt());
         self.counters.ids_full = self.dedup.hit_count;
         self.counters.mesh_out = self.router.cast_count;
         self.counters.mesh_dropped = self.router.dropped_count;

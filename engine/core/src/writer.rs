@@ -1,7 +1,7 @@
 //! What waits for the log: in three queues by urgency, with those who wait for it to be durable.
 
 use crate::account::AccountIndex;
-use crate::dedup::IdHash;
+use crate::dedup::{Dedup, IdHash};
 use crate::devices::{Asker, Revocation};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
 use alloc::boxed::Box;
@@ -29,7 +29,8 @@ pub(crate) enum Item {
     Gone(AccountId, Option<Position>),
     Epoch,
     Ids {
-        hour: u32,
+        /// Where their period begins.
+        from_s: u32,
         hashes: Vec<u8>,
         unpin: Option<Position>,
     },
@@ -59,9 +60,11 @@ pub(crate) struct GoneRange {
 /// A record of ids in the log.
 #[derive(Debug)]
 pub(crate) struct IdsRecord {
-    pub(crate) hour: u32,
+    /// The seconds of Unix time that its ids were made in: the first, and the one after the last.
+    pub(crate) from_s: u32,
+    pub(crate) until_s: u32,
     pub(crate) position: Position,
-    /// What it holds, to write it elsewhere; `None` where memory was short: it keeps its segment until its hour is over.
+    /// What it holds, to write it elsewhere; `None` where memory was short: it keeps its segment until its time is over.
     pub(crate) hashes: Option<Box<[u8]>>,
 }
 
@@ -101,19 +104,34 @@ pub(crate) enum Waiter {
 pub(crate) struct Carried {
     pub(crate) item: Item,
     pub(crate) position: Position,
-    /// Of mail: the hour and hash that dedup knows it by.
+    /// Of mail: the second and hash that dedup knows it by.
     pub(crate) id: Option<(u32, IdHash)>,
     /// Of a floor: where it stands.
     pub(crate) floor: Seq,
 }
 
-/// The ids in the mail segment that is open now. They become a record of their own before the segment can be freed:
-/// dedup must outlive the mail.
+/// The ids in the mail segment that is open now. They become records of their own before the segment can be freed:
+/// dedup must outlive the mail. They are put in order as they come, so that the end of a segment costs next to nothing.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentIds {
     /// The pinned record that keeps the segment until the ids are durable elsewhere.
     pub(crate) pinned: Option<Position>,
-    pub(crate) ids: Vec<(u32, IdHash)>,
+    /// By where their period begins: the hashes' bytes, less than a record takes.
+    open: BTreeMap<u32, Vec<u8>>,
+    /// Likewise, and each is a record.
+    full: Vec<(u32, Vec<u8>)>,
+}
+
+impl SegmentIds {
+    /// Takes an id that was made at `made_s`.
+    pub(crate) fn push(&mut self, (made_s, hash): (u32, IdHash), ids_per_record: usize) {
+        let from_s = Dedup::period(made_s);
+        let hashes = self.open.entry(from_s).or_default();
+        hashes.extend_from_slice(&hash.0.to_le_bytes());
+        if hashes.len() >= ids_per_record * size_of::<u64>() {
+            self.full.push((from_s, core::mem::take(hashes)));
+        }
+    }
 }
 
 /// The log with what waits for it.
@@ -274,42 +292,35 @@ impl Writer {
             return;
         }
         self.log.live(position);
-        let unpin = ids.pinned.replace(position);
-        let mut ids = core::mem::take(&mut ids.ids);
-        self.push_ids(&mut ids, unpin);
-        ids.clear();
-        self.segment_ids.ids = ids;
+        let ids = core::mem::replace(ids, SegmentIds { pinned: Some(position), ..SegmentIds::default() });
+        self.push_ids(ids);
     }
 
-    /// Queues records of ids, hour by hour; the last one releases the segment.
-    pub(crate) fn push_ids(&mut self, ids: &mut [(u32, IdHash)], unpin: Option<Position>) {
-        ids.sort_unstable_by_key(|id| id.0);
-        let chunks = || ids.chunk_by(|a, b| a.0 == b.0).flat_map(|hour| hour.chunks(self.ids_per_record));
-        let last = chunks().count().saturating_sub(1);
-        for (index, chunk) in chunks().enumerate() {
-            let hashes = chunk.iter().flat_map(|(_, hash)| hash.0.to_le_bytes()).collect();
-            let unpin = if index == last { unpin } else { None };
-            self.urgent.push_back(Item::Ids { hour: chunk[0].0, hashes, unpin });
-            self.urgent_pushed += 1;
+    /// Queues the records of a segment's ids; the last one releases the segment.
+    pub(crate) fn push_ids(&mut self, ids: SegmentIds) {
+        let SegmentIds { mut pinned, open, full } = ids;
+        let open = open.into_iter().filter(|(_, hashes)| !hashes.is_empty());
+        let mut records = full.into_iter().chain(open).peekable();
+        while let Some((from_s, hashes)) = records.next() {
+            let unpin = if records.peek().is_none() { pinned.take() } else { None };
+            self.push_urgent(Item::Ids { from_s, hashes, unpin });
         }
-        if ids.is_empty()
-            && let Some(position) = unpin
-        {
+        if let Some(position) = pinned {
             self.log.dead(position);
         }
     }
 
-    /// A record of ids is in the log.
-    pub(crate) fn ids_are_live(&mut self, hour: u32, hashes: Vec<u8>, position: Position) {
+    /// A record of ids made from one second until another is in the log.
+    pub(crate) fn ids_are_live(&mut self, from_s: u32, until_s: u32, hashes: Vec<u8>, position: Position) {
         self.log.live(position);
         let count = hashes.len() / size_of::<u64>();
         let is_kept = self.ids_kept_count + count <= self.ids_kept_max;
         self.ids_kept_count += if is_kept { count } else { 0 };
         let hashes = is_kept.then(|| hashes.into_boxed_slice());
-        self.ids_live.push_back(IdsRecord { hour, position, hashes });
+        self.ids_live.push_back(IdsRecord { from_s, until_s, position, hashes });
     }
 
-    /// A record of ids is somewhere else now, unless its hour has left the horizon meanwhile.
+    /// A record of ids is somewhere else now, unless its time has left the horizon meanwhile.
     pub(crate) fn ids_are_rewritten(&mut self, old: Position, position: Position) {
         if let Some(record) = self.ids_live.iter_mut().find(|record| record.position == old) {
             record.position = position;
@@ -318,15 +329,16 @@ impl Writer {
         }
     }
 
-    /// Forgets records of ids whose hour has left the horizon.
-    pub(crate) fn drop_ids_before(&mut self, first_hour: u32) {
+    /// Forgets records of ids that have left the horizon.
+    pub(crate) fn drop_ids_before(&mut self, oldest_s: u32) {
         let (log, kept_count) = (&mut self.log, &mut self.ids_kept_count);
         self.ids_live.retain(|record| {
-            if record.hour < first_hour {
+            let is_kept = record.until_s > oldest_s;
+            if !is_kept {
                 log.dead(record.position);
                 *kept_count -= record.hashes.as_ref().map_or(0, |hashes| hashes.len() / size_of::<u64>());
             }
-            record.hour >= first_hour
+            is_kept
         });
     }
 

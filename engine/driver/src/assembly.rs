@@ -262,7 +262,7 @@ impl Setup {
         });
         let peers = peers.collect();
 
-        let mut clock = Clock::new(self.start);
+        let clock = Clock::new(self.start);
         let mut out = Outputs::default();
         let (shard, report) = recovery.finish(clock.now(), &mut out);
         let progress = self.progress;

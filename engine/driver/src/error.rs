@@ -48,6 +48,17 @@ impl fmt::Display for StartError {
             Self::MoreShards(path) => {
                 write!(f, "{} belongs to a shard beyond the configured number", path.display())
             }
+            Self::Recovery(path, RecoveryError::Record(kind, version)) => write!(
+                f,
+                "{} holds records of kind {kind}, version {version}, which this version of tern does not know: start the \
+                 version that wrote them",
+                path.display()
+            ),
+            Self::Recovery(path, RecoveryError::Content(what)) => write!(
+                f,
+                "{} holds {what} in a form that this version of tern does not know: start the version that wrote it",
+                path.display()
+            ),
             Self::Recovery(path, error) => {
                 write!(f, "{} is not a segment of this log: {error:?}", path.display())
             }

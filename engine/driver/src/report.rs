@@ -172,6 +172,11 @@ impl Reporter {
         if slow_readers > 0 {
             warn!(shard, count = slow_readers, "connections ended because their phones do not read");
         }
+        if counters.clock_steps > before.clock_steps {
+            let advice =
+                "the shard goes by its own clock until that one is right again or has stood for ten minutes";
+            warn!(shard, "the wall clock has stepped: {advice}; is time synchronisation running?");
+        }
         let mesh_dropped = counters.mesh_dropped - before.mesh_dropped;
         if mesh_dropped > 0 {
             warn!(shard, count = mesh_dropped, "envelopes to other shards dropped: their backlog is full");

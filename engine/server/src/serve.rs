@@ -175,8 +175,16 @@ fn ending_of_start(error: &StartError) -> Ending {
 /// Rot is an operator's matter at once; a torn tail is what a kill leaves.
 fn tell_recovery(node: &Node) {
     for (shard, report) in node.recovery().iter().enumerate() {
-        if !report.rot.is_empty() || report.unknown_count > 0 {
-            warn!(shard, rot = ?report.rot, unknown = report.unknown_count, "the log is damaged in places: the rest is served");
+        if !report.rot.is_empty() {
+            warn!(shard, rot = ?report.rot, "the log is damaged in places: the rest is served");
+        }
+        if report.orphan_count > 0 {
+            let count = report.orphan_count;
+            warn!(
+                shard,
+                count,
+                "mail of accounts whose record is damaged: it stays in the log, and their ids stay taken"
+            );
         }
         let torn = report.torn.len();
         info!(shard, records = report.record_count, commits = report.commit_count, torn, "recovered");

@@ -51,10 +51,12 @@
 //! | 3 epoch | epoch (4) |
 //! | 4 account | account (8), bytes of the account's home |
 //! | 5 account gone | account (8) |
-//! | 6 ids | hour of Unix time (4), count (4), keyed hashes (8 each) |
-//! | 7 accounts gone | first account (8), last account (8) |
+//! | 6 ids of an hour, as older builds wrote them | hour of Unix time (4), count (4), keyed hashes (8 each) |
+//! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
+//! | 8 accounts gone | first account (8), last account (8) |
 //!
-//! Sound records of another kind or version are skipped and counted.
+//! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
+//! lost. Segments say the version of the format (2; those of 1 are read).
 //!
 //! # What a stop leaves behind
 //!

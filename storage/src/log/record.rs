@@ -60,12 +60,23 @@ struct GonePart {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct IdsPart {
+    from_s: U32,
+    span_s: U32,
+    count: U32,
+}
+
+/// The same of older builds: ids of an hour. Read, and not written any more.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct HourPart {
     hour: U32,
     count: U32,
 }
 
+const HOUR_S: u32 = 3600;
+
 const _: () =
-    assert!(size_of::<MailPart>() == 16 && size_of::<FloorPart>() == 24 && size_of::<IdsPart>() == 8);
+    assert!(size_of::<MailPart>() == 16 && size_of::<FloorPart>() == 24 && size_of::<IdsPart>() == 12);
 
 /// What the log keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,10 +117,12 @@ pub enum Record<'a> {
         /// The highest.
         last: AccountId,
     },
-    /// Message ids that were accepted in an hour, as keyed hashes.
+    /// Message ids that were made in a span of time, as keyed hashes.
     Ids {
-        /// Hours of Unix time.
-        hour: u32,
+        /// Where the span begins, seconds of Unix time.
+        from_s: u32,
+        /// Its length, seconds.
+        span_s: u32,
         /// Hashes of 8 bytes each, little-endian.
         hashes: &'a [u8],
     },
@@ -164,8 +177,8 @@ impl Record<'_> {
             Self::Epoch(_) => 3,
             Self::Account { .. } => 4,
             Self::AccountGone(_) => 5,
-            Self::Ids { .. } => 6,
-            Self::AccountsGone { .. } => 7,
+            Self::Ids { .. } => 7,
+            Self::AccountsGone { .. } => 8,
         }
     }
 
@@ -211,9 +224,10 @@ impl Record<'_> {
                 let part = GonePart { first: U64::new(first.0), last: U64::new(last.0) };
                 out.extend_from_slice(part.as_bytes());
             }
-            Self::Ids { hour, hashes } => {
+            Self::Ids { from_s, span_s, hashes } => {
                 assert!(hashes.len().is_multiple_of(8), "hashes have 8 bytes each");
-                let part = IdsPart { hour: U32::new(hour), count: U32::new((hashes.len() / 8) as u32) };
+                let count = U32::new((hashes.len() / 8) as u32);
+                let part = IdsPart { from_s: U32::new(from_s), span_s: U32::new(span_s), count };
                 out.extend_from_slice(part.as_bytes());
                 out.extend_from_slice(hashes);
             }
@@ -270,6 +284,11 @@ impl<'a> StoredRecord<'a> {
         self.lsn == 0
     }
 
+    /// What it says that it is.
+    pub(super) const fn kind_and_version(&self) -> (u8, u8) {
+        (self.kind, self.version)
+    }
+
     /// What it means; `None` for a kind or version that this build does not know.
     #[inline]
     pub(super) fn meaning(&self) -> Option<Record<'a>> {
@@ -297,17 +316,45 @@ impl<'a> StoredRecord<'a> {
             }
             5 => Record::AccountGone(AccountId(U64::read_from_bytes(payload).ok()?.get())),
             6 => {
-                let (part, hashes) = IdsPart::ref_from_prefix(payload).ok()?;
-                if hashes.len() as u64 != u64::from(part.count.get()) * 8 {
-                    return None;
-                }
-                Record::Ids { hour: part.hour.get(), hashes }
+                let (part, hashes) = HourPart::ref_from_prefix(payload).ok()?;
+                let from_s = part.hour.get().checked_mul(HOUR_S)?;
+                are_whole(hashes, part.count.get()).then_some(())?;
+                Record::Ids { from_s, span_s: HOUR_S, hashes }
             }
             7 => {
+                let (part, hashes) = IdsPart::ref_from_prefix(payload).ok()?;
+                are_whole(hashes, part.count.get()).then_some(())?;
+                Record::Ids { from_s: part.from_s.get(), span_s: part.span_s.get(), hashes }
+            }
+            8 => {
                 let part = GonePart::ref_from_bytes(payload).ok()?;
                 Record::AccountsGone { first: AccountId(part.first.get()), last: AccountId(part.last.get()) }
             }
             _ => return None,
         })
+    }
+}
+
+const fn are_whole(hashes: &[u8], count: u32) -> bool {
+    hashes.len() as u64 == count as u64 * 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_an_older_build_are_read_by_the_hour() {
+        let mut payload = Vec::new();
+        payload.extend_from_slice(&500_000_u32.to_le_bytes());
+        payload.extend_from_slice(&2_u32.to_le_bytes());
+        payload.extend_from_slice(&[7; 16]);
+        let record = |payload| {
+            let (kind, version) = (6, RECORD_VERSION);
+            StoredRecord { valid: true, lsn: 1, commit_low: 1, kind, version, payload, bytes: 48 }
+        };
+        let ids = Record::Ids { from_s: 1_800_000_000, span_s: 3_600, hashes: &[7; 16] };
+        assert_eq!(record(&payload).meaning(), Some(ids));
+        assert_eq!(record(&payload[..20]).meaning(), None);
     }
 }

@@ -19,6 +19,11 @@ pub enum RecoveryError {
     Version(u32),
     /// It belongs to a head that this build does not know.
     Head(u8),
+    /// It holds a sound record of this kind and version, which this build does not know: a later one wrote it. To go on
+    /// without would lose what it says.
+    Record(u8, u8),
+    /// It holds a sound record whose content this build does not know: what it should be.
+    Content(&'static str),
     /// Segments must come in ascending generation, each once.
     Order,
     /// The file is longer than offsets reach.
@@ -28,7 +33,7 @@ pub enum RecoveryError {
 /// What recovery found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct RecoveryReport {
-    /// Records handed out, those of unknown kinds not counted.
+    /// Records handed out.
     pub record_count: u64,
     /// Parts of commits found whole.
     pub commit_count: u64,
@@ -36,8 +41,8 @@ pub struct RecoveryReport {
     pub rot: Vec<(SegmentId, u32)>,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
-    /// Sound records of a kind or version that this build does not know; they were skipped.
-    pub unknown_count: u64,
+    /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
+    pub orphan_count: u64,
 }
 
 /// Where the records go: each with its position and its number in the stream.
@@ -81,6 +86,8 @@ pub struct Recovery {
     scanned: Vec<Scanned>,
     suspects: Vec<Suspect>,
     report: RecoveryReport,
+    /// The kind and version of the first sound record that this build does not know.
+    unknown: Option<(u8, u8)>,
 }
 
 impl Recovery {
@@ -104,6 +111,7 @@ impl Recovery {
             scanned: Vec::new(),
             suspects: Vec::new(),
             report: RecoveryReport::default(),
+            unknown: None,
         }
     }
 
@@ -167,7 +175,7 @@ impl Recovery {
         self.usage.found_used(segment, head, described.seal.generation, right_length);
         self.scan(Place { segment, head, seal: described.seal }, bytes, right_length, sink);
         self.settle_suspects(sink);
-        Ok(())
+        self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
 
     /// Ends recovery. Nothing counts as live until [`Log::live`] says so, and nothing is freed before
@@ -322,7 +330,7 @@ impl Recovery {
                 self.report.record_count += 1;
                 sink(position, record.lsn, meaning);
             }
-            None => self.report.unknown_count += 1,
+            None => self.unknown = self.unknown.or(Some(record.kind_and_version())),
         }
     }
 

@@ -6,8 +6,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"TERNSEG1";
 const END_MAGIC: [u8; 4] = *b"SEG\xff";
-/// The format that this build reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format that this build writes. It goes up with every kind of record, and every form of an account, that builds
+/// before do not know: these refuse the segment.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest one that this build reads.
+const OLDEST_VERSION: u32 = 1;
 
 /// Which of a stream's open segments a record is appended to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -158,7 +161,7 @@ pub(super) fn read_first_block(bytes: &[u8]) -> FirstBlock {
     if !whole {
         return FirstBlock::Rotten { generation, salt };
     }
-    if header.version.get() != FORMAT_VERSION {
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&header.version.get()) {
         return FirstBlock::Version(header.version.get());
     }
     FirstBlock::Formatted(Segment {

@@ -58,6 +58,7 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "tick_before_commit" => &mut bugs.tick_before_commit,
         "sequence_reused" => &mut bugs.sequence_reused,
         "floor_forgotten" => &mut bugs.floor_forgotten,
+        "clock_believed" => &mut bugs.clock_believed,
         "dedup_forgotten" => &mut bugs.dedup_forgotten,
         "leftover_dropped" => &mut bugs.leftover_dropped,
         "busy_breaks_order" => &mut bugs.busy_breaks_order,

@@ -67,7 +67,7 @@ impl LogBooks {
             result.map_err(|error| format!("the books cannot read {segment:?}: {error:?}"))?;
         }
         let (_, report) = recovery.finish();
-        if !report.rot.is_empty() || report.unknown_count > 0 {
+        if !report.rot.is_empty() {
             return Err(format!("a stop left what reads as rot: {report:?}"));
         }
         mail.sort_by_key(|&(lsn, ..)| lsn);

@@ -40,6 +40,8 @@ pub enum Fault {
     ShardSlow(u16, u64),
     /// Sockets cannot be moved for so long.
     MovesFail(u64),
+    /// The node's wall clock is wrong by so many days for so long, or until its next start.
+    ClockWrong(i64, u64),
     /// A phone's link breaks.
     Cut(usize),
     /// A phone's link goes silent.
@@ -67,6 +69,8 @@ pub enum Fault {
 const APART: u64 = 0x7265_766f_6b65_0001;
 /// Likewise for phones that come back again and again, whose tickets fill the log.
 const CHURN: u64 = 0x6368_7572_6e00_0001;
+/// Likewise for wrong clocks.
+const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -133,6 +137,7 @@ impl Plan {
         plan.add_faults(random);
         plan.change_devices(&mut Random::new(seed ^ APART));
         plan.churn(&mut Random::new(seed ^ CHURN));
+        plan.set_clocks_wrong(&mut Random::new(seed ^ APART_CLOCKS));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }
@@ -158,6 +163,18 @@ impl Plan {
     fn add(&mut self, random: &mut Random, fault: Fault) {
         let time_ns = random.below(self.calm_ns);
         self.faults.push((time_ns, fault));
+    }
+
+    /// In every other run the clock goes wrong: by more than the expiry, forward or back, with mail and stops about it.
+    fn set_clocks_wrong(&mut self, random: &mut Random) {
+        if random.chance(50) {
+            return;
+        }
+        for _ in 0..random.range(1, 3) {
+            let days = random.pick(&[31, 31, 2200, -1, -2200]);
+            let long_ns = random.pick(&[MS, SECOND, 4 * SECOND]);
+            self.add(random, Fault::ClockWrong(days, long_ns));
+        }
     }
 
     /// In two of three runs devices come and go, with mail, slow drives and stops about it.

@@ -272,6 +272,10 @@ impl World {
                 self.node.mood(shard).write_fails = true;
             }
             Fault::ShardSlow(shard, long_ns) => self.node.slow(shard, now_ns + long_ns),
+            Fault::ClockWrong(days, long_ns) => {
+                self.node.set_clock_wrong(days);
+                scene.schedule.after(long_ns, Event::Mend(fault));
+            }
             Fault::MovesFail(long_ns) => self.node.fail_moves(now_ns + long_ns),
             Fault::Cut(phone) => {
                 if let Some(link) = self.phones[phone].link() {
@@ -338,6 +342,7 @@ impl World {
         match fault {
             Fault::DiskSlow(shard, _) => self.node.mood(shard).latency_ns_max = self.scene.plan.disk_ns_max,
             Fault::DiskFull(shard, _) => self.node.mood(shard).full = false,
+            Fault::ClockWrong(..) => self.node.set_clock_wrong(0),
             _ => {}
         }
     }
@@ -358,6 +363,7 @@ impl World {
             self.node.slow(shard, 0);
         }
         self.node.fail_moves(0);
+        self.node.set_clock_wrong(0);
         scene.plan.move_ns_max = 500 * US;
         scene.plan.turn_ns_max = 200 * US;
         self.phase = Phase::Calm(scene.now_ns());

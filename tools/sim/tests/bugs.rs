@@ -44,6 +44,11 @@ fn a_floor_forgotten_at_recovery_is_found() {
 }
 
 #[test]
+fn a_clock_that_is_taken_at_its_word_is_found() {
+    is_found("clock_believed", &["Expired", "never reached", "never got"]);
+}
+
+#[test]
 fn dedup_forgotten_at_recovery_is_found() {
     is_found("dedup_forgotten", &["stored twice", "twice within one connection"]);
 }

@@ -61,8 +61,8 @@ fn messages_from_the_future_are_refused_and_nobodys_present_expires() {
     // A clock that is a little ahead is nobody's fault.
     assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 290, 0..5, is_sent), 5);
     // A message that was taken is known, whatever a clock says that was set back since.
+    world.now.wall_ms -= 100_000;
     let mut world = world.kill();
-    world.now.wall_ms -= 3_600_000;
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
     assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 290, 0..6, is_sent), 5);
     assert_eq!((world.shard.counters().duplicates, world.shard.counters().refused_ahead), (5, 1));
@@ -70,8 +70,7 @@ fn messages_from_the_future_are_refused_and_nobodys_present_expires() {
 
 #[test]
 fn ids_that_take_all_memory_make_senders_wait_and_ticks_go_on() {
-    let limits =
-        Limits { dedup_count: 1024, account_messages_per_s: 0, mailbox_count: 10_000, ..Limits::default() };
+    let limits = Limits { dedup_count: 1024, account_messages_per_s: 0, mailbox_count: 10_000, ..patient() };
     let mut world = World::new(limits);
     let mut carol = Phone::connect(&mut world, 8, "carol", 6);
     let mut dora = Phone::connect(&mut world, 7, "dora", 7);
@@ -81,8 +80,8 @@ fn ids_that_take_all_memory_make_senders_wait_and_ticks_go_on() {
     let absent = Phone::connect(&mut world, 6, "absent", 8);
     world.cut(6);
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
-    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 10..4_105, is_sent), 4_095);
-    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 5_000..5_001, is_busy), 1);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 10..6_153, is_sent), 6_143);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 7_000..7_001, is_busy), 1);
     // A new connection starts its stream again from its oldest message without an answer.
     world.cut(9);
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
@@ -94,11 +93,131 @@ fn ids_that_take_all_memory_make_senders_wait_and_ticks_go_on() {
     // Also after a kill, which finds all of them in the log.
     let mut world = world.kill();
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
-    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 5_000..5_001, is_busy), 1);
-    // In the next hour they can go.
-    world.now.wall_ms += 4_200_000;
-    world.now.mono_ns += 61_000_000_000;
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 7_000..7_001, is_busy), 1);
+    // A quarter of an hour later they can go.
+    world.now.wall_ms += 900_000;
+    world.now.mono_ns += 900_000_000_000;
     world.pass_ms(1_010);
-    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 4_200, 5_002..6_000, is_sent), 998);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 900, 7_002..8_000, is_sent), 998);
     assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 10..20, is_expired), 10);
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Phones stay for as long as a test takes.
+fn patient() -> Limits {
+    Limits { idle_ms: 86_400_000, ..Limits::default() }
+}
+
+#[test]
+fn a_clock_that_is_a_month_ahead_for_a_moment_expires_nothing() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    world.now.wall_ms += 31 * DAY_MS;
+    world.pass_s(590);
+    assert_eq!(world.shard.counters().clock_doubted_now, 1);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 590, 5..10, is_sent), 5, "also meanwhile");
+    world.now.wall_ms -= 31 * DAY_MS;
+    world.pass_s(3_600);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 4_190, 10..15, is_sent), 5, "and afterwards");
+    let counters = world.shard.counters();
+    assert_eq!((counters.expired, counters.clock_steps, counters.clock_doubted_now), (0, 1, 0));
+    assert_eq!(counters.mail_count_now, 15);
+}
+
+#[test]
+fn mail_of_a_dead_clock_outlives_the_step_to_the_right_time() {
+    // A box without a battery, in 2020.
+    let mut world = World::at(1_577_880_000_000, &[], 1, patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, 1_577_880_000, 0..5, is_sent), 5);
+    world.now.wall_ms = 1_800_000_000_000;
+    world.pass_s(4_300);
+    assert_eq!((world.shard.counters().clock_doubted_now, world.shard.counters().clock_steps), (0, 1));
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 5..6, is_sent), 1, "the step is believed");
+    let mut world = world.kill();
+    world.pass_s(3_700);
+    assert_eq!((world.shard.counters().expired, world.shard.counters().mail_count_now), (0, 6));
+    // Thirty days later it goes, as any mail does.
+    for _ in 0..30 {
+        world.now.mono_ns += DAY_MS * 1_000_000;
+        world.now.wall_ms += DAY_MS;
+        world.pass_s(2);
+    }
+    world.pass_s(10);
+    assert_eq!((world.shard.counters().expired, world.shard.counters().mail_count_now), (6, 0));
+}
+
+fn world_s(world: &World) -> u64 {
+    world.now.wall_ms / 1000
+}
+
+#[test]
+fn a_retry_is_known_after_a_wrong_clock_was_believed_and_the_node_was_killed() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    // All of it is fetched: only the ids are left.
+    let mut fetching = Phone::connect(&mut world, 6, "absent", 8);
+    fetching.ack(&mut world, 5);
+    world.pass_s(1);
+    world.now.wall_ms += 31 * DAY_MS;
+    world.pass_s(700);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 5..6, is_sent), 1, "it is believed");
+    world.now.wall_ms -= 31 * DAY_MS;
+    world.pass_s(1);
+    world.cut(6);
+    // Started at the right time, the log's newest message is a month ahead.
+    let mut world = world.kill();
+    assert_eq!(world.shard.counters().clock_doubted_now, 1);
+    world.pass_s(700);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    assert_eq!(world.shard.counters().duplicates, 5);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 6..7, is_sent), 1, "its clock is right");
+}
+
+#[test]
+fn who_was_welcomed_before_the_clock_went_back_goes_on() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    world.now.wall_ms -= DAY_MS;
+    world.pass_s(700);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 700, 0..5, is_sent), 5);
+    let mut ann = Phone::connect(&mut world, 8, "ann", 6);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut ann, &absent, now_s, 5..10, is_sent), 5);
+}
+
+#[test]
+fn a_clock_behind_the_log_is_held_at_the_start() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    world.now.wall_ms = 1_577_880_000_000;
+    let mut world = world.kill();
+    world.pass_s(60);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    assert_eq!(world.shard.counters().duplicates, 5, "retries are known");
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 60, 5..6, is_sent), 1);
+    world.now.wall_ms = NOW_S * 1000 + 61_000;
+    world.pass_s(1);
+    let counters = world.shard.counters();
+    assert_eq!((counters.clock_steps, counters.clock_doubted_now, counters.expired), (1, 0, 0));
 }

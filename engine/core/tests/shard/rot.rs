@@ -40,3 +40,35 @@ fn a_drive_that_is_full_still_hands_out_its_mail() {
     let bob = Phone::connect(&mut world, 1, "bob", 2);
     assert_eq!(bob.heard, [Heard::Message { number: 1, id, body: b"waits".to_vec() }, Heard::Drained]);
 }
+
+#[test]
+fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let id = |n: u64| 1_800_000_000_u64 << 32 | n;
+    ann.send(&mut world, &bob, id(1), b"for bob alone");
+    let place = |bytes: &[u8]| bytes.windows(3).position(|three| three == b"bob");
+    let (file, at) =
+        world.files.iter().find_map(|(&file, bytes)| Some((file, place(bytes)?))).expect("bob's record");
+    world.files.get_mut(&file).expect("it is there")[at] ^= 0xff;
+    let mut world = world.kill_with_rot(1);
+    assert_eq!(world.shard.counters().orphans_now, 1);
+    // Segment after segment is filled and done with: the one with bob's mail stays.
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let carol = Phone::connect(&mut world, 2, "carol", 4);
+    world.cut(2);
+    (2..300).for_each(|n| ann.send(&mut world, &carol, id(n), &[7; 30_000]));
+    let mut carol = Phone::connect(&mut world, 2, "carol", 4);
+    for number in 1..=298 {
+        carol.ack(&mut world, number);
+    }
+    world.pass_s(3);
+    assert!(world.shard.counters().segments_free_now >= 2, "{:?}", world.shard.counters());
+    let mut world = world.kill_with_rot(1);
+    assert_eq!(world.shard.counters().orphans_now, 1);
+    let stranger = Phone::connect(&mut world, 1, "bob", 3);
+    assert_eq!(stranger.heard, [Heard::Drained], "a stranger gets nothing of it");
+    assert_ne!(stranger.account, bob.account);
+}

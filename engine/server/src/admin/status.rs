@@ -55,7 +55,7 @@ fn report_to_json(report: &RecoveryReport) -> Value {
     json!({
         "record_count": report.record_count,
         "commit_count": report.commit_count,
-        "unknown_count": report.unknown_count,
+        "orphan_count": report.orphan_count,
         "rot": places(&report.rot),
         "torn": places(&report.torn),
     })

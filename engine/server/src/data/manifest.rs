@@ -6,8 +6,10 @@ use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
 use tern_protocol::hex::{from_hex, to_hex};
 
-/// The version of the directory's layout that this program reads and writes.
-const FORMAT_VERSION: u32 = 1;
+/// The version of the directory's format that this program writes: that of its log's segments.
+const FORMAT_VERSION: u32 = 2;
+/// The oldest one that it reads. A directory keeps the version that it was made with; new segments in it have the new one.
+const OLDEST_VERSION: u32 = 1;
 /// Partitions of a new directory.
 const PARTITION_COUNT: u16 = 4096;
 
@@ -51,9 +53,9 @@ impl Manifest {
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         let damaged = |what: &dyn std::fmt::Display| Failure::damaged(format!("MANIFEST is damaged: {what}"));
         let version = toml::from_str::<VersionOnly>(text).map_err(|error| damaged(&error))?.format_version;
-        if version != FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(Failure::start_up(format!(
-                "MANIFEST: format_version = {version}, this program reads {FORMAT_VERSION}; use the version of tern \
+                "MANIFEST: format_version = {version}, this program reads {OLDEST_VERSION} to {FORMAT_VERSION}; use the version of tern \
                  that made the directory"
             )));
         }
@@ -89,8 +91,15 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_the_version_before_is_read() {
+        let text =
+            Manifest::new(3, 1 << 20).unwrap().to_text().replace("format_version = 2", "format_version = 1");
+        assert_eq!(Manifest::parse(&text).unwrap().shard_count, 3);
+    }
+
+    #[test]
     fn another_version_is_not_damage() {
-        let failure = Manifest::parse("format_version = 2\nnew_field = 1").unwrap_err();
+        let failure = Manifest::parse("format_version = 3\nnew_field = 1").unwrap_err();
         assert_eq!(failure.ending, Ending::StartUp);
     }
 

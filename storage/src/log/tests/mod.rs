@@ -51,7 +51,7 @@ impl Owned {
             Self::GoneRange(first, last) => {
                 Record::AccountsGone { first: AccountId(*first), last: AccountId(*last) }
             }
-            Self::Ids(hour, hashes) => Record::Ids { hour: *hour, hashes },
+            Self::Ids(from_s, hashes) => Record::Ids { from_s: *from_s, span_s: 300, hashes },
         }
     }
 
@@ -63,7 +63,7 @@ impl Owned {
             Record::Account { account, payload } => Self::Account(account.0, payload.to_vec()),
             Record::AccountGone(account) => Self::Gone(account.0),
             Record::AccountsGone { first, last } => Self::GoneRange(first.0, last.0),
-            Record::Ids { hour, hashes } => Self::Ids(hour, hashes.to_vec()),
+            Record::Ids { from_s, hashes, .. } => Self::Ids(from_s, hashes.to_vec()),
         }
     }
 }

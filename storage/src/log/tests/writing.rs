@@ -122,7 +122,7 @@ fn buffers_keep_their_size() {
 }
 
 #[test]
-fn unknown_kinds_and_versions_are_counted_and_skipped() {
+fn unknown_kinds_and_versions_are_refused() {
     for (at, value) in [(8, 200_u8), (9, 77)] {
         let mut world = World::new();
         world.commit(&[mail(1, 50), mail(2, 50), mail(3, 50)]);
@@ -134,10 +134,11 @@ fn unknown_kinds_and_versions_are_counted_and_skipped() {
         let seal = world.log.heads[0].unwrap().seal;
         let crc = crc32c::crc32c_append(seal.seed, &file[start + 4..end]);
         file[start..start + 4].copy_from_slice(&crc.to_le_bytes());
-        let (_, report, found) = world.disk.recover(CONFIG);
-        assert_eq!((report.unknown_count, report.record_count), (1, 2));
-        assert_eq!(found, [world.kept[0].clone(), world.kept[2].clone()]);
-        assert!(report.rot.is_empty());
+        let file = file.clone();
+        let mut recovery = Recovery::new(CONFIG);
+        let (kind, version) = if at == 8 { (200, 1) } else { (1, 77) };
+        let refused = Err(RecoveryError::Record(kind, version));
+        assert_eq!(recovery.segment(segment, &file, &mut |_, _, _| ()), refused);
     }
 }
 
@@ -151,10 +152,14 @@ fn what_is_not_of_this_stream_is_refused() {
     assert_eq!(read(LogConfig { stream: 8, ..CONFIG }, &file), Err(RecoveryError::Stream(7)));
 
     let mut newer = file.clone();
-    newer[8] = 2;
-    let crc = crc32c::crc32c(&newer[..36]);
-    newer[36..40].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(read(CONFIG, &newer), Err(RecoveryError::Version(2)));
+    for (version, result) in
+        [(0, Err(RecoveryError::Version(0))), (1, Ok(())), (3, Err(RecoveryError::Version(3)))]
+    {
+        newer[8] = version;
+        let crc = crc32c::crc32c(&newer[..36]);
+        newer[36..40].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(read(CONFIG, &newer), result);
+    }
 
     let mut cold = file.clone();
     cold[14] = 3;

@@ -28,6 +28,9 @@ use tern_protocol::ids::ShardId;
 use tern_storage::io::DiskDone;
 use tern_storage::log::Recovery;
 
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+
 /// Something that happens inside a node.
 #[derive(Debug)]
 pub enum NodeEvent {
@@ -109,6 +112,8 @@ pub struct Node {
     slow_until_ns: Vec<u64>,
     /// Sockets cannot be moved until then.
     moves_fail_until_ns: u64,
+    /// By so much its wall clock is wrong.
+    clock_wrong_days: i64,
     /// The monotonic clock began so long before this life, nanoseconds.
     mono_start_ns: u64,
     /// Answers of the control plane.
@@ -151,6 +156,7 @@ impl Node {
             books: (0..shard_count).map(|shard| LogBooks::new(shard, segment_bytes)).collect(),
             slow_until_ns: vec![0; usize::from(shard_count)],
             moves_fail_until_ns: 0,
+            clock_wrong_days: 0,
             mono_start_ns: 0,
             replies: Vec::new(),
             segments_rewritten: 0,
@@ -211,6 +217,8 @@ impl Node {
     pub fn boot(&mut self, scene: &mut Scene) {
         self.boot += 1;
         self.mono_start_ns = scene.random().below(1000 * SECOND);
+        // Phones are told the time at each start, and may have messages from before it: it must be the same time.
+        self.set_clock_wrong(0);
         let now = self.now(scene);
         let mut driven = Vec::new();
         for shard in 0..scene.plan.shard_count {
@@ -317,6 +325,11 @@ impl Node {
         self.moves_fail_until_ns = until_ns;
     }
 
+    /// The wall clock is wrong by so many days from now on.
+    pub const fn set_clock_wrong(&mut self, days: i64) {
+        self.clock_wrong_days = days;
+    }
+
     fn recover(&mut self, scene: &mut Scene, now: Now, shard: u16) -> Result<Driven, String> {
         let config = ShardConfig {
             shard: ShardId(shard),
@@ -359,7 +372,9 @@ impl Node {
     }
 
     fn now(&self, scene: &Scene) -> Now {
-        Now { mono_ns: self.mono_start_ns + scene.now_ns(), wall_ms: scene.schedule.wall_ms() }
+        let wrong_ms = self.clock_wrong_days * DAY_MS;
+        let wall_ms = scene.schedule.wall_ms().saturating_add_signed(wrong_ms);
+        Now { mono_ns: self.mono_start_ns + scene.now_ns(), wall_ms }
     }
 
     /// Puts a completion into a shard's queue now.

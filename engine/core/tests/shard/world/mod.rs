@@ -42,6 +42,9 @@ pub(crate) struct World {
     config: ShardConfig,
 }
 
+/// The wall clock's time where a test names none.
+const START_MS: u64 = 1_800_000_000_000;
+
 pub(crate) fn server_keys() -> KeyPair {
     KeyPair::from_seed([42; 32])
 }
@@ -53,7 +56,7 @@ impl World {
 
     /// Shard 0 of so many, with segments of another length.
     pub(crate) fn in_segments(segment_bytes: u32, shard_count: u16, limits: Limits) -> Self {
-        Self::made(&[], shard_count, limits, segment_bytes)
+        Self::made(START_MS, &[], shard_count, limits, segment_bytes)
     }
 
     /// Shard 0 of so many; the others are not there.
@@ -63,10 +66,15 @@ impl World {
 
     /// Likewise, behind balancers in these networks.
     pub(crate) fn behind(proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
-        Self::made(proxies, shard_count, limits, 4 << 20)
+        Self::at(START_MS, proxies, shard_count, limits)
     }
 
-    fn made(proxies: &[&str], shard_count: u16, limits: Limits, segment_bytes: u32) -> Self {
+    /// Likewise, at a time by the wall clock.
+    pub(crate) fn at(wall_ms: u64, proxies: &[&str], shard_count: u16, limits: Limits) -> Self {
+        Self::made(wall_ms, proxies, shard_count, limits, 4 << 20)
+    }
+
+    fn made(wall_ms: u64, proxies: &[&str], shard_count: u16, limits: Limits, segment_bytes: u32) -> Self {
         limits.validate().expect("the test's limits hold");
         let config = ShardConfig {
             shard: ShardId(0),
@@ -83,7 +91,7 @@ impl World {
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
         };
-        let now = Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 };
+        let now = Now { mono_ns: 1_000_000_000, wall_ms };
         Self::boot(config, BTreeMap::new(), now, 0, false)
     }
 
@@ -191,6 +199,15 @@ impl World {
         for _ in 0..ms {
             self.now.mono_ns += 1_000_000;
             self.now.wall_ms += 1;
+            self.next_turn();
+        }
+    }
+
+    /// The same in steps of a second, with what the shard does of itself only.
+    pub(crate) fn pass_s(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now.mono_ns += 1_000_000_000;
+            self.now.wall_ms += 1_000;
             self.next_turn();
         }
     }
