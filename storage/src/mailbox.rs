@@ -215,7 +215,7 @@ impl Mailbox {
         entries.get(index)
     }
 
-    /// Whether the message is here and neither committed nor acknowledged yet. Looks from the end, where uncommitted
+    /// Whether the message is here and a crash could still swallow it or its tick. Looks from the end, where uncommitted
     /// ones are, and no further than the last of them.
     #[must_use]
     pub fn has_uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> bool {
@@ -231,7 +231,7 @@ impl Mailbox {
             .rev()
             .filter(|entry| entry.position.is_none())
             .take(*uncommitted_count as usize)
-            .find(|e| !e.waiting.is_empty() && e.from == from && e.id == id && e.kind == kind)
+            .find(|e| !e.is_over() && e.from == from && e.id == id && e.kind == kind)
             .map(|entry| entry.seq)
     }
 

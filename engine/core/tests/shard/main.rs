@@ -16,6 +16,7 @@ mod resume;
 mod revoked;
 mod revoking;
 mod rot;
+mod safe;
 mod several;
 mod storms;
 mod stuck;
