@@ -23,6 +23,14 @@ pub struct CacheRef {
     class: u16,
 }
 
+impl CacheRef {
+    /// Bytes of memory that the entry takes: its slot.
+    #[must_use]
+    pub const fn slot_bytes(self) -> usize {
+        CLASS_BYTES[self.class as usize]
+    }
+}
+
 const _: () = assert!(size_of::<CacheRef>() == 8 && SLOTS_MAX <= u16::MAX as usize + 1);
 
 /// Slots of one class in one piece of memory.

@@ -284,10 +284,10 @@ impl Account {
     }
 
     /// The place of the copy of a message that it sent, if the copy is not safe yet.
-    pub(crate) fn uncommitted_copy(&self, to: AccountId, id: MessageId) -> Option<Seq> {
+    pub(crate) fn uncommitted_copy(&mut self, to: AccountId, id: MessageId) -> Option<Seq> {
         // Most accounts have one device, and look through nothing.
         self.devices().nth(1)?;
-        self.mailbox.uncommitted(to, id, EntryKind::Copy)
+        self.mailbox.volatile(to, id, EntryKind::Copy)
     }
 
     /// Whether one of its devices is connected.

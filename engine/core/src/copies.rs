@@ -56,9 +56,7 @@ impl Shard {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return false };
         let Some(account) = self.accounts.get_mut(index) else { return false };
         let copy = account.uncommitted_copy(envelope.from(), envelope.id());
-        let Some(entry) = copy.and_then(|seq| account.mailbox.find_mut(seq)) else { return false };
-        entry.answered = true;
-        true
+        copy.and_then(|seq| account.mailbox.change(seq, |entry| entry.answered = true)).is_some()
     }
 
     /// A copy is on stable storage or with all other devices: the ticks that waited for it go on.

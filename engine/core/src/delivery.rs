@@ -28,7 +28,7 @@ impl Shard {
         // Half of what makes a slow reader: delivery alone never does.
         let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(account) = self.accounts.get(session.account) else { return };
+        let Some(account) = self.accounts.get_mut(session.account) else { return };
         let window_count = usize::from(self.config.limits.window_count);
         let mut index = account.mailbox.index_above(session.cursor);
         while session.window_len() < window_count {
@@ -40,9 +40,10 @@ impl Shard {
                 return;
             };
             index += 1;
+            let place = entry.seq;
             let mail = entry.mail.filter(|_| entry.waiting.has(session.place()));
             let Some(mail) = mail else {
-                session.cursor = entry.seq;
+                session.cursor = place;
                 continue;
             };
             let envelope =
@@ -84,8 +85,8 @@ impl Shard {
                 return;
             }
             self.counters.messages_out += u64::from(envelope.kind() == Kind::Message);
-            session.cursor = entry.seq;
-            session.delivers(entry.seq);
+            session.cursor = place;
+            session.delivers(place);
         }
     }
 }

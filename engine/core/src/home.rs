@@ -145,8 +145,8 @@ impl Shard {
         if self.dedup.has(hour, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
-            let waits = self.accounts.get(index).is_some_and(|account| {
-                account.mailbox.has_uncommitted(envelope.from(), id, EntryKind::Message)
+            let waits = self.accounts.get_mut(index).is_some_and(|account| {
+                account.mailbox.volatile(envelope.from(), id, EntryKind::Message).is_some()
             });
             if !waits {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
@@ -303,8 +303,8 @@ impl Shard {
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, kind);
         let hour = Dedup::hour((envelope.time_ms() / 1000) as u32);
         if self.dedup.has(hour, hash) || self.dedup.has(hour.wrapping_sub(1), hash) {
-            let account = self.accounts.get(index);
-            if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, kind)) {
+            let account = self.accounts.get_mut(index);
+            if !account.is_some_and(|a| a.mailbox.volatile(envelope.from(), id, kind).is_some()) {
                 self.cast_to(now, answer, 0, ends, id, seq);
             }
             return;
@@ -323,12 +323,15 @@ impl Shard {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return };
         self.stream_is_done_with((index, envelope.from(), envelope.sender_device()), envelope.id());
         let Some(account) = self.accounts.get_mut(index) else { return };
-        if let Some(entry) = account.mailbox.find_mut(envelope.seq())
-            && entry.tick == TickState::Owed
-            && entry.from == envelope.from()
-            && entry.id == envelope.id()
-        {
-            entry.tick = TickState::Settled;
+        let settles = account.mailbox.change(envelope.seq(), |entry| {
+            let is_it =
+                entry.tick == TickState::Owed && entry.from == envelope.from() && entry.id == envelope.id();
+            if is_it {
+                entry.tick = TickState::Settled;
+            }
+            is_it
+        });
+        if settles == Some(true) {
             self.counters.ticks_delivered += 1;
             self.answer_if_over(now, index, envelope.seq());
             self.drop_over(index);
@@ -354,20 +357,21 @@ impl Shard {
 
     fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(entry) = account.mailbox.at_mut(entry_index) else { return };
-        if !entry.waiting.has(place) {
-            return;
-        }
-        entry.waiting.0 &= !DeviceSet::one(place).0;
-        let seq = entry.seq;
-        let is_first = entry.tick == TickState::NotDue;
-        if is_first {
-            entry.tick = TickState::Owed;
-        }
-        if entry.waiting.is_empty()
-            && let Some(mail) = entry.mail.take()
-        {
-            if entry.kind != EntryKind::Message {
+        let acknowledged = account.mailbox.change_at(entry_index, |entry| {
+            if !entry.waiting.has(place) {
+                return None;
+            }
+            entry.waiting.0 &= !DeviceSet::one(place).0;
+            let is_first = entry.tick == TickState::NotDue;
+            if is_first {
+                entry.tick = TickState::Owed;
+            }
+            let mail = if entry.waiting.is_empty() { entry.mail.take() } else { None };
+            Some((entry.seq, entry.kind, is_first, mail))
+        });
+        let Some((seq, kind, is_first, mail)) = acknowledged.flatten() else { return };
+        if let Some(mail) = mail {
+            if kind != EntryKind::Message {
                 let origin = self.origin_of(mail);
                 self.cache.remove(mail);
                 self.is_safe(now, index, seq, origin);
@@ -387,10 +391,13 @@ impl Shard {
     pub(crate) fn answer_if_over(&mut self, now: Now, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.is_over()) else { return };
-        if entry.kind == EntryKind::Message && !core::mem::replace(&mut entry.answered, true) {
-            let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-            let id = entry.id;
+        let owes_answer = account.mailbox.change(seq, |entry| {
+            let is_over = entry.is_over() && entry.kind == EntryKind::Message;
+            let owes_answer = is_over && !core::mem::replace(&mut entry.answered, true);
+            owes_answer.then_some((entry.from, entry.from_device, entry.id))
+        });
+        if let Some((to, device, id)) = owes_answer.flatten() {
+            let ends = Ends { to, from: mailbox_id, device };
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
     }
@@ -399,15 +406,16 @@ impl Shard {
     pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.tick == TickState::Owed) else {
-            return;
-        };
-        // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
-        let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
-        entry.answered |= implies_sent;
+        let owed = account.mailbox.change(seq, |entry| {
+            // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
+            let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
+            let is_owed = entry.tick == TickState::Owed;
+            entry.answered |= is_owed && implies_sent;
+            is_owed.then_some((implies_sent, entry.from, entry.from_device, entry.id))
+        });
+        let Some((implies_sent, to, device, id)) = owed.flatten() else { return };
         let flags = if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
-        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-        let id = entry.id;
+        let ends = Ends { to, from: mailbox_id, device };
         self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
         self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
     }
@@ -433,14 +441,15 @@ impl Shard {
     /// Mail is on stable storage: its sender's `sent` tick, or the confirmation of a tick, goes out.
     pub(crate) fn mail_is_durable(&mut self, now: Now, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(entry) = account.mailbox.set_durable(seq, position) else {
+        if !account.mailbox.set_durable(seq, position) {
             // All over already, but the record is there: only a floor keeps it from coming back.
             self.queue_floors(index);
             self.queue_floor(index, DeviceId::TICKS);
             return;
-        };
+        }
         self.writer.log.live(position);
-        let origin = entry.mail.map_or(0, |mail| self.origin_of(mail));
+        let mail = account.mailbox.find(seq).and_then(|entry| entry.mail);
+        let origin = mail.map_or(0, |mail| self.origin_of(mail));
         self.is_safe(now, index, seq, origin);
         let Some(account) = self.accounts.get_mut(index) else { return };
         // A floor that was written before this record may be freed before it: it must be written again behind it.
@@ -462,15 +471,18 @@ impl Shard {
     pub(crate) fn is_safe(&mut self, now: Now, index: AccountIndex, seq: Seq, origin: u64) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq) else { return };
-        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-        let (id, kind) = (entry.id, entry.kind);
+        let before = account.mailbox.change(seq, |entry| {
+            let before = *entry;
+            entry.answered = entry.kind != EntryKind::Copy;
+            before
+        });
+        let Some(Entry { from, from_device, id, kind, answered, .. }) = before else { return };
+        let ends = Ends { to: from, from: mailbox_id, device: from_device };
         if kind == EntryKind::Copy {
-            let sent_waits = core::mem::take(&mut entry.answered);
-            self.copy_is_safe(now, index, ends.device, sent_waits.then_some(id));
+            self.copy_is_safe(now, index, ends.device, answered.then_some(id));
             return;
         }
-        if core::mem::replace(&mut entry.answered, true) {
+        if answered {
             return;
         }
         match kind {
@@ -480,15 +492,15 @@ impl Shard {
         };
     }
 
-    /// Takes what is over from the front of a mailbox.
+    /// Takes what is over, and may leave, from a mailbox.
     pub(crate) fn drop_over(&mut self, index: AccountIndex) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mut dropped = 0;
-        while let Some(entry) = account.mailbox.pop_over() {
+        account.mailbox.take_over(|entry| {
             dropped += 1;
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
-        }
+        });
         if dropped > 0 {
             self.counters.mail_count_now -= dropped;
             self.stirred.note(account, index);
@@ -532,12 +544,14 @@ impl Shard {
             let Some(account) = self.accounts.get_mut(index) else { continue };
             let mut last = None;
             let mut entry_index = 0;
-            while let Some(entry) = account.mailbox.at_mut(entry_index).filter(|e| e.time_s < oldest_s) {
-                self.counters.expired += u64::from(!entry.waiting.is_empty());
-                entry.waiting = DeviceSet::default();
-                entry.tick = TickState::Settled;
-                entry.answered = true;
-                last = Some(entry.seq);
+            while account.mailbox.at(entry_index).is_some_and(|entry| entry.time_s < oldest_s) {
+                last = account.mailbox.change_at(entry_index, |entry| {
+                    self.counters.expired += u64::from(!entry.waiting.is_empty());
+                    entry.waiting = DeviceSet::default();
+                    entry.tick = TickState::Settled;
+                    entry.answered = true;
+                    entry.seq
+                });
                 entry_index += 1;
             }
             let Some(last) = last else { continue };
