@@ -35,7 +35,8 @@ impl Shard {
         if self.dedup.has(hour, hash) {
             return true;
         }
-        if !self.has_room_for(index, EntryKind::Copy) {
+        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from) {
+            self.count_no_room(why);
             return false;
         }
         let mut bytes = take(&mut self.writer.scratch);

@@ -141,6 +141,10 @@ define_counters! {
     refused_busy,
     /// Messages refused because the mailbox was full.
     mailbox_full as limit_hits { limit = "mailbox_count" },
+    /// Messages refused because the mailbox held as many bytes as it may.
+    mailbox_bytes_full as limit_hits { limit = "mailbox_bytes" },
+    /// Messages refused because their sender held more of the mailbox than was free.
+    refused_share,
     /// Messages refused because the shard's memory for mail was full.
     memory_full as limit_hits { limit = "mail_bytes" },
     /// Messages and accounts refused because the log had no segment left.

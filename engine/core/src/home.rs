@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind, Parts};
+use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -158,11 +158,10 @@ impl Shard {
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
-        if self.is_out_of_turn(now, key, id, session)
-            || !self.has_room_for(index, EntryKind::Message)
-            || !self.append(now, index, envelope)
-        {
-            self.count_limit(index);
+        let is_out_of_turn = self.is_out_of_turn(now, key, id, session);
+        let no_room = self.no_room_for(index, EntryKind::Message, envelope.from());
+        no_room.into_iter().for_each(|why| self.count_no_room(why));
+        if is_out_of_turn || no_room.is_some() || !self.append(now, index, envelope) {
             self.refuse_stream(now, key, id, session);
             let retry_ms = u64::from(self.busy_ms());
             self.counters.refused_busy += 1;
@@ -186,7 +185,7 @@ impl Shard {
     }
 
     /// The sender has its answer for `id` and will not send it again: its stream waits for it no longer.
-    fn stream_is_done_with(&mut self, key: RefusalKey, id: MessageId) {
+    pub(crate) fn stream_is_done_with(&mut self, key: RefusalKey, id: MessageId) {
         if self.refusals.get_mut(&key).is_some_and(|refusal| refusal.is_over_without(id)) {
             self.refusals.remove(&key);
         }
@@ -210,39 +209,6 @@ impl Shard {
         if self.refusals.len() > self.config.limits.refusal_count as usize / 16 {
             self.refusals.retain(|_, refusal| !refusal.is_stale(now.mono_ns));
         }
-    }
-
-    /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them. They are taken
-    /// during a drain too: what they speak of may never have been written.
-    pub(crate) fn has_room_for(&self, index: AccountIndex, kind: EntryKind) -> bool {
-        let limits = &self.config.limits;
-        let is_tick = kind == EntryKind::Delivered;
-        let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
-        let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
-        !is_full
-            && (is_tick || !self.draining)
-            // Ticks empty mailboxes, and so the drive: they may use the last of it.
-            && (is_tick || !self.writer.log.is_low())
-            && (is_tick || !self.dedup.is_full())
-            && self.cache.bytes_used() < limits.mail_bytes
-    }
-
-    /// Counts which limit keeps a mailbox from taking a message, if it is one.
-    fn count_limit(&mut self, index: AccountIndex) {
-        let limits = &self.config.limits;
-        let held = self.accounts.get(index).map_or(0, |account| account.mailbox.len());
-        let counter = if held >= limits.mailbox_count as usize {
-            &mut self.counters.mailbox_full
-        } else if self.cache.bytes_used() >= limits.mail_bytes {
-            &mut self.counters.memory_full
-        } else if self.writer.log.is_low() {
-            &mut self.counters.drive_full
-        } else if self.dedup.is_full() {
-            &mut self.dedup.hit_count
-        } else {
-            return;
-        };
-        *counter += 1;
     }
 
     /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.
@@ -284,58 +250,6 @@ impl Shard {
             }
         }
         true
-    }
-
-    /// A tick comes home: it is mail for its message's sender.
-    fn take_tick(&mut self, now: Now, envelope: Envelope<'_>) {
-        let kind = entry_kind(envelope.kind());
-        let answer = if kind == EntryKind::Read { Kind::ReadTaken } else { Kind::Confirm };
-        let ends = Ends::back_from(envelope);
-        let (id, seq) = (envelope.id(), envelope.seq().0);
-        let index = self.accounts.by_id(envelope.to());
-        let account = index.and_then(|index| self.accounts.get(index));
-        let is_heard = account.is_some_and(|account| !waiting_for(account, kind, ends.device).is_empty());
-        let Some(index) = index.filter(|_| is_heard) else {
-            // Nobody is left to tell: the other side need not go on owing.
-            self.cast_to(now, answer, 0, ends, id, seq);
-            return;
-        };
-        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, kind);
-        let hour = Dedup::hour((envelope.time_ms() / 1000) as u32);
-        if self.dedup.has(hour, hash) || self.dedup.has(hour.wrapping_sub(1), hash) {
-            let account = self.accounts.get_mut(index);
-            if !account.is_some_and(|a| a.mailbox.volatile(envelope.from(), id, kind).is_some()) {
-                self.cast_to(now, answer, 0, ends, id, seq);
-            }
-            return;
-        }
-        if self.has_room_for(index, kind) && self.append(now, index, envelope) {
-            // Without memory for its id the tick goes on all the same: at worst its sender hears it twice.
-            if !self.dedup.is_full() {
-                self.dedup.insert_new(hour, hash);
-            }
-            self.counters.ticks_read += u64::from(kind == EntryKind::Read);
-        }
-    }
-
-    /// The sender's home has the tick: the entry owes nothing any more.
-    fn tick_is_confirmed(&mut self, now: Now, envelope: Envelope<'_>) {
-        let Some(index) = self.accounts.by_id(envelope.to()) else { return };
-        self.stream_is_done_with((index, envelope.from(), envelope.sender_device()), envelope.id());
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let settles = account.mailbox.change(envelope.seq(), |entry| {
-            let is_it =
-                entry.tick == TickState::Owed && entry.from == envelope.from() && entry.id == envelope.id();
-            if is_it {
-                entry.tick = TickState::Settled;
-            }
-            is_it
-        });
-        if settles == Some(true) {
-            self.counters.ticks_delivered += 1;
-            self.answer_if_over(now, index, envelope.seq());
-            self.drop_over(index);
-        }
     }
 
     /// A device has everything up to `floor`.
@@ -399,42 +313,6 @@ impl Shard {
         if let Some((to, device, id)) = owes_answer.flatten() {
             let ends = Ends { to, from: mailbox_id, device };
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
-        }
-    }
-
-    /// Sends the `delivered` tick that an entry owes, and looks again later whether it still does.
-    pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq) {
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let mailbox_id = account.id;
-        let owed = account.mailbox.change(seq, |entry| {
-            // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
-            let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
-            let is_owed = entry.tick == TickState::Owed;
-            entry.answered |= is_owed && implies_sent;
-            is_owed.then_some((implies_sent, entry.from, entry.from_device, entry.id))
-        });
-        let Some((implies_sent, to, device, id)) = owed.flatten() else { return };
-        let flags = if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
-        let ends = Ends { to, from: mailbox_id, device };
-        self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
-        self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
-    }
-
-    /// Sends ticks again that nobody has confirmed in time. Those that are settled leave the front at once: waiting
-    /// for their time would end a sleep for each, and find their entries cold.
-    pub(crate) fn retry_ticks(&mut self, now: Now) {
-        for _ in 0..self.config.limits.step_budget {
-            let Some(&(due_ns, index, seq)) = self.owed.front() else { break };
-            let entry = self.accounts.get(index).and_then(|account| account.mailbox.find(seq));
-            let is_owed = entry.is_some_and(|entry| entry.tick == TickState::Owed);
-            if is_owed && due_ns > now.mono_ns {
-                break;
-            }
-            self.owed.pop_front();
-            if is_owed {
-                self.counters.ticks_retried += 1;
-                self.send_tick(now, index, seq);
-            }
         }
     }
 
@@ -528,39 +406,6 @@ impl Shard {
             body: envelope.body(),
         };
         self.router.cast(home, Lane::Control, &parts);
-    }
-
-    /// Expires mail of some accounts: a sweep that goes round all of them.
-    pub(crate) fn sweep_expired(&mut self, now: Now) {
-        let expiry_s = self.config.limits.expiry_ms / 1000;
-        let oldest_s = (now.wall_ms / 1000).saturating_sub(expiry_s) as u32;
-        // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
-        // time. Chores come each second.
-        let account_count = self.accounts.table_len() as u32;
-        let round_s = (expiry_s / 16).clamp(1, 3_600) as u32;
-        for _ in 0..account_count.div_ceil(round_s).min(self.config.limits.step_budget) {
-            self.sweep_at = (self.sweep_at + 1) % account_count;
-            let index = AccountIndex(self.sweep_at);
-            let Some(account) = self.accounts.get_mut(index) else { continue };
-            let mut last = None;
-            let mut entry_index = 0;
-            while account.mailbox.at(entry_index).is_some_and(|entry| entry.time_s < oldest_s) {
-                last = account.mailbox.change_at(entry_index, |entry| {
-                    self.counters.expired += u64::from(!entry.waiting.is_empty());
-                    entry.waiting = DeviceSet::default();
-                    entry.tick = TickState::Settled;
-                    entry.answered = true;
-                    entry.seq
-                });
-                entry_index += 1;
-            }
-            let Some(last) = last else { continue };
-            for device in account.devices_mut() {
-                device.floor = device.floor.max(last);
-            }
-            self.drop_over(index);
-            self.queue_floors(index);
-        }
     }
 }
 

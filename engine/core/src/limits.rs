@@ -16,7 +16,8 @@
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
-//! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
+//! | mailboxes | `mailbox_count` and `mailbox_bytes` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
+//! | one sender's part of a mailbox | as much as is free | `busy` for the sender |
 //! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
 //! | refused streams | `refusal_count` | newly refused ones are not kept in order |
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
@@ -48,9 +49,13 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Envelopes that a session may have unacknowledged at its device.
     pub window_count: u16,
-    /// Messages in one mailbox.
+    /// Messages in one mailbox. A sender that holds more of one than is free is told `busy` before that, so that nobody
+    /// closes it for the others. Of `delivered` ticks it takes four times as many.
     pub mailbox_count: u32,
-    /// Bytes of all mailboxes of a shard in memory.
+    /// Bytes of one mailbox in memory, by the sizes of the cache's slots; `delivered` ticks are not held to it.
+    pub mailbox_bytes: u64,
+    /// Bytes of all mailboxes of a shard in memory. The last sixteenth is for copies and ticks, and half of that for
+    /// `delivered` ticks alone.
     pub mail_bytes: usize,
     /// Sockets of a shard, from its ring's descriptor table.
     pub connection_count: u32,
@@ -87,7 +92,7 @@ pub struct Limits {
     pub dedup_count: usize,
     /// Milliseconds after which an unfetched message expires.
     pub expiry_ms: u64,
-    /// Milliseconds after which an owed tick is sent again.
+    /// Milliseconds after which an owed tick is sent again, each further time twice as long, up to 16 times as long.
     pub tick_retry_ms: u64,
     /// Milliseconds that `busy` asks a sender to wait, before jitter; at most so many where a lane to another shard is
     /// full, which asks for as long as it has been full already.
@@ -161,6 +166,7 @@ impl Default for Limits {
             body_bytes: 32 << 10,
             window_count: 64,
             mailbox_count: 100_000,
+            mailbox_bytes: 64 << 20,
             mail_bytes: 4 << 30,
             connection_count: 16_000,
             login_ms: 10_000,
@@ -227,6 +233,7 @@ impl Limits {
             ("body_bytes", (1..=60_000).contains(&self.body_bytes), "1 to 60000"),
             ("window_count", (1..=4096).contains(&self.window_count), "1 to 4096"),
             ("mailbox_count", self.mailbox_count >= u32::from(self.window_count), "at least window_count"),
+            ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
             ("login_ms", self.login_ms >= 100, "at least 100"),

@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::rest::Stirred;
 use crate::router::Router;
 use crate::session::Sessions;
+use crate::ticks::Owed;
 use crate::wheel::Wheel;
 use crate::writer::Writer;
 use alloc::collections::VecDeque;
@@ -116,8 +117,8 @@ pub struct Shard {
     pub(crate) accounts: Accounts,
     pub(crate) dedup: Dedup,
     pub(crate) refusals: HashMap<RefusalKey, Refusal, SeededHash>,
-    /// Ticks that nobody has confirmed: when to look again, whose mailbox, which place.
-    pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
+    /// Ticks that nobody has confirmed.
+    pub(crate) owed: Owed,
     pub(crate) sweep_at: u32,
     pub(crate) watches: Watches,
     /// Accounts that hold memory for their traffic.
@@ -180,7 +181,7 @@ impl Shard {
             accounts: Accounts::new(hash),
             dedup: Dedup::new(config.dedup_key, limits.dedup_horizon_ms, limits.dedup_count),
             refusals: HashMap::with_hasher(hash),
-            owed: VecDeque::new(),
+            owed: Owed::default(),
             sweep_at: 0,
             watches: Watches::default(),
             stirred: Stirred::default(),
@@ -234,7 +235,7 @@ impl Shard {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let chores = Some(self.next_chores_ns);
-        let owed = self.owed.front().map(|owed| owed.0);
+        let owed = self.owed.next_deadline();
         let commit = self.writer.next_deadline();
         let watches = self.watches.next_deadline();
         [self.wheel.next_deadline(), self.hand_overs.next_deadline(), owed, commit, chores, watches]

@@ -35,6 +35,7 @@ limits_table! {
     body_bytes: usize,
     window_count: u16,
     mailbox_count: u32,
+    mailbox_bytes: u64,
     mail_bytes: usize,
     connection_count: u32,
     login_ms: u64,
