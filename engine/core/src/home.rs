@@ -67,7 +67,7 @@ impl Shard {
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         if let Some(session) = device.and_then(|device| device.session) {
-            let took_ns = self.session_is_done_with(now, session, envelope.id());
+            let took_ns = self.session_is_done_with(now, session, envelope.from(), envelope.id());
             let is_sent = envelope.kind() == Kind::Sent;
             took_ns.filter(|_| is_sent).into_iter().for_each(|ns| self.measures.sent.record(ns));
         }

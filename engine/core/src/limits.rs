@@ -154,7 +154,8 @@ pub struct Limits {
     pub edge_bytes: usize,
     /// Active phones whose keys a shard keeps expanded, 1.3 KB each; past it they are expanded for each record.
     pub ready_key_count: u32,
-    /// Messages without a final answer that sessions remember, 32 bytes each. Each session always has its share of a
+    /// Messages without a final answer that sessions remember, 32 bytes each; where a session has more than 64, each
+    /// takes and counts three times as much. Each session always has its share of a
     /// quarter; past the half, one that has more than its share gets the answers that it waits for, takes no further
     /// message, and is then ended (`Goodbye(Busy)`).
     pub unanswered_count: u32,

@@ -386,10 +386,11 @@ impl Shard {
         &mut self,
         now: Now,
         id: SessionId,
+        to: AccountId,
         message: MessageId,
     ) -> Option<u64> {
         let session = self.sessions.get_mut(id)?;
-        let done = session.under_way.as_mut()?.outbound.done(message);
+        let done = session.under_way.as_mut()?.outbound.done(to, message);
         let (from, device) = (session.account_id, session.device);
         self.sessions.recount(id);
         if let Some(to) = done.and_then(|done| done.waiting_home) {

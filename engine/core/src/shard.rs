@@ -31,7 +31,7 @@ use hashbrown::HashMap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tern_protocol::envelope::Envelope;
-use tern_protocol::ids::{MessageId, Seq, ShardId};
+use tern_protocol::ids::{AccountId, MessageId, Seq, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::noise::StaticKey;
@@ -140,8 +140,8 @@ pub struct Shard {
     drained_count: u32,
     next_chores_ns: u64,
     loopback: Vec<u8>,
-    /// Kept for its memory: messages whose `sent` a delivery implied.
-    pub(crate) said_sent: Vec<MessageId>,
+    /// Kept for its memory: messages whose `sent` a delivery implied, and to whom they went.
+    pub(crate) said_sent: Vec<(AccountId, MessageId)>,
 }
 
 /// How often the chores are done: segments, horizons, expiry.

@@ -330,7 +330,7 @@ fn a_session_that_passed_over_a_message_takes_none_behind_it() {
         phone.exchange(world);
         world.shard.counters().messages_appended - before
     };
-    assert!(send(&mut world, &mut carol, 0..150) > 100);
+    assert!(send(&mut world, &mut carol, 0..150) > 60, "the memory of a long list counts for more");
     assert_eq!(send(&mut world, &mut eve, 1000..1100), 5, "a quarter of 400, shared by 20");
     // Now there is room again; but what comes behind a message that was passed over must not overtake it.
     carol.leave(&mut world);
@@ -340,7 +340,7 @@ fn a_session_that_passed_over_a_message_takes_none_behind_it() {
     world.run_disk();
     world.pass_ms(20);
     dora.exchange(&mut world);
-    assert_eq!(send(&mut world, &mut dora, 2000..2100), 100, "another session has the room");
+    assert_eq!(send(&mut world, &mut dora, 2000..2050), 50, "another session has the room");
 }
 
 #[test]
