@@ -229,6 +229,8 @@ define_counters! {
     refused_memory as limit_hits { limit = "edge_bytes" },
     /// Connections ended because they had too many messages without an answer.
     unanswered_full as limit_hits { limit = "unanswered_count" },
+    /// Connections ended because they were given as many envelopes as one may.
+    deliveries_full as limit_hits { limit = "delivery_count" },
     /// Refused streams that are not kept in order because the shard remembers as many as it may.
     refusals_full as limit_hits { limit = "refusal_count" },
     /// Bytes of buffers that edges hold now.

@@ -29,7 +29,8 @@ impl Shard {
         let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(account) = self.accounts.get_mut(session.account) else { return };
-        let window_count = usize::from(self.config.limits.window_count);
+        let left_count = self.config.limits.delivery_count.saturating_sub(session.acknowledged);
+        let window_count = usize::from(self.config.limits.window_count).min(left_count as usize);
         let mut index = account.mailbox.index_above(session.cursor);
         while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {

@@ -16,6 +16,7 @@
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
+//! | deliveries of a connection | `delivery_count` | told to come back, and numbered anew |
 //! | mailboxes | `mailbox_count` and `mailbox_bytes` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
 //! | one sender's part of a mailbox | as much as is free | `busy` for the sender |
 //! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
@@ -49,6 +50,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Envelopes that a session may have unacknowledged at its device.
     pub window_count: u16,
+    /// Envelopes that one connection may be given: their numbers must not wrap. Past it, once all are acknowledged, its
+    /// phone is told to come back (`Goodbye(Busy)`).
+    pub delivery_count: u32,
     /// Messages in one mailbox. A sender that holds more of one than is free is told `busy` before that, so that nobody
     /// closes it for the others. Of `delivered` ticks it takes four times as many.
     pub mailbox_count: u32,
@@ -166,6 +170,7 @@ impl Default for Limits {
         Self {
             body_bytes: 32 << 10,
             window_count: 64,
+            delivery_count: 1 << 31,
             mailbox_count: 100_000,
             mailbox_bytes: 64 << 20,
             mail_bytes: 4 << 30,
@@ -233,6 +238,11 @@ impl Limits {
         let rules = [
             ("body_bytes", (1..=60_000).contains(&self.body_bytes), "1 to 60000"),
             ("window_count", (1..=4096).contains(&self.window_count), "1 to 4096"),
+            (
+                "delivery_count",
+                (u32::from(self.window_count)..=1 << 31).contains(&self.delivery_count),
+                "window_count to 2147483648",
+            ),
             ("mailbox_count", self.mailbox_count >= u32::from(self.window_count), "at least window_count"),
             ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),

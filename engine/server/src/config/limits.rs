@@ -34,6 +34,7 @@ macro_rules! limits_table {
 limits_table! {
     body_bytes: usize,
     window_count: u16,
+    delivery_count: u32,
     mailbox_count: u32,
     mailbox_bytes: u64,
     mail_bytes: usize,
