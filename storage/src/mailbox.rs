@@ -98,7 +98,7 @@ impl Queue {
         self.left_up_to = self.left_up_to.max(entry.seq);
         if let Some(senders) = &mut self.senders {
             senders.remove(entry);
-            if (self.count as usize) < senders.looked_at_count / 2 {
+            if self.count as usize <= senders.looked_at_count / 2 {
                 self.senders = None;
             }
         }
