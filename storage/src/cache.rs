@@ -3,9 +3,23 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use tern_protocol::envelope::{HEADER_BYTES, NAME_BYTES_MAX};
 
+/// Room for what an envelope has beside its body, bytes: bodies are often as large as they may be, or a power of two.
+const HEADER_ROOM_BYTES: usize = 128;
 /// Slot sizes, in bytes.
-const CLASS_BYTES: [usize; 9] = [256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+const CLASS_BYTES: [usize; 9] = [
+    256,
+    512,
+    1024 + HEADER_ROOM_BYTES,
+    2048 + HEADER_ROOM_BYTES,
+    4096 + HEADER_ROOM_BYTES,
+    8192 + HEADER_ROOM_BYTES,
+    16_384 + HEADER_ROOM_BYTES,
+    32_768 + HEADER_ROOM_BYTES,
+    65_536,
+];
+const _: () = assert!(HEADER_BYTES + NAME_BYTES_MAX <= HEADER_ROOM_BYTES);
 const CLASS_COUNT: usize = CLASS_BYTES.len();
 /// Most bytes that one entry may have.
 pub const ENTRY_BYTES_MAX: usize = CLASS_BYTES[CLASS_COUNT - 1];
@@ -21,6 +35,14 @@ pub struct CacheRef {
     chunk: u32,
     slot: u16,
     class: u16,
+}
+
+impl CacheRef {
+    /// Bytes of memory that the entry takes: its slot.
+    #[must_use]
+    pub const fn slot_bytes(self) -> usize {
+        CLASS_BYTES[self.class as usize]
+    }
 }
 
 const _: () = assert!(size_of::<CacheRef>() == 8 && SLOTS_MAX <= u16::MAX as usize + 1);
@@ -222,6 +244,14 @@ mod tests {
         let entries: Vec<_> = (0..5000_u32).map(|n| cache.insert(&n.to_le_bytes()).unwrap()).collect();
         assert_eq!(cache.bytes_held(), 5000_usize.div_ceil(SLOTS_MAX) * CHUNK_BYTES);
         assert!(entries.iter().zip(0_u32..).all(|(&e, n)| cache.get(e) == n.to_le_bytes()));
+    }
+
+    #[test]
+    fn the_largest_body_of_the_default_limits_takes_no_slot_of_twice_its_size() {
+        let mut cache = Cache::new(usize::MAX);
+        let entry = cache.insert(&[7; (32 << 10) + HEADER_BYTES + NAME_BYTES_MAX]).unwrap();
+        assert!(entry.slot_bytes() < 33 << 10);
+        assert_eq!(cache.bytes_used(), entry.slot_bytes());
     }
 
     #[test]

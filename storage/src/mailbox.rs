@@ -1,122 +1,27 @@
 //! One account's mailbox: what its devices have not acknowledged yet, in order, and which ticks it still owes.
 //!
-//! An entry leaves when every device of its frozen set has acknowledged it and its `delivered` tick, if it owes one,
-//! was confirmed. Entries leave from the front only, so that one floor says what is over.
+//! An entry is over when every device of its frozen set has acknowledged it and its `delivered` tick, if it owes one,
+//! was confirmed. What is over leaves from the front, so that one floor says up to where; behind an entry that is not,
+//! it stays until it is as much as what waits, and counts for nothing meanwhile.
 
-use crate::cache::CacheRef;
+mod entry;
+mod senders;
+mod volatile;
+
+pub use self::entry::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
+use self::senders::Senders;
+use self::volatile::{Key, Places, key};
 use crate::log::Position;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
-
-/// The devices of an account by their place in its device list, one bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DeviceSet(pub u16);
-
-/// Most devices of one account: the bits of a [`DeviceSet`].
-pub const DEVICES_MAX: usize = 16;
-
-impl DeviceSet {
-    /// The set of the first `count` places.
-    #[must_use]
-    pub const fn first(count: usize) -> Self {
-        assert!(count <= DEVICES_MAX, "more devices than a set holds");
-        Self(((1_u32 << count) - 1) as u16)
-    }
-
-    /// The set of one place.
-    #[must_use]
-    pub const fn one(place: usize) -> Self {
-        assert!(place < DEVICES_MAX, "no such device place");
-        Self(1 << place)
-    }
-
-    /// Whether `place` is in it.
-    #[must_use]
-    pub const fn has(self, place: usize) -> bool {
-        self.0 >> place & 1 == 1
-    }
-
-    /// Whether nobody is in it.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-/// How far an entry's `delivered` tick is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TickState {
-    /// No device has acknowledged yet.
-    NotDue,
-    /// A device has; the sender's home has not confirmed the tick.
-    Owed,
-    /// Confirmed, or never owed (ticks owe no ticks).
-    Settled,
-}
-
-/// What an entry is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EntryKind {
-    /// A message from someone.
-    Message,
-    /// A tick: a device of the recipient has a message.
-    Delivered,
-    /// A tick: a device of the recipient has read a message.
-    Read,
-    /// A message that one of the account's own devices sent, for the others. `from` is whom it was sent to.
-    Copy,
-}
-
-impl EntryKind {
-    /// Where its own `delivered` tick begins: only messages owe one.
-    #[must_use]
-    pub const fn first_tick_state(self) -> TickState {
-        match self {
-            Self::Message => TickState::NotDue,
-            Self::Delivered | Self::Read | Self::Copy => TickState::Settled,
-        }
-    }
-}
-
-/// One place in a mailbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    /// Its place in the order.
-    pub seq: Seq,
-    /// Who sent it.
-    pub from: AccountId,
-    /// The sender's device, which gets the ticks.
-    pub from_device: DeviceId,
-    /// The message, or the message that a tick speaks of.
-    pub id: MessageId,
-    /// Who has not acknowledged it.
-    pub waiting: DeviceSet,
-    /// What it is.
-    pub kind: EntryKind,
-    /// The state of the tick that this message owes.
-    pub tick: TickState,
-    /// Whether the other home was told that it is safe: the sender's by `sent` or by a tick that implies it; for a
-    /// tick, the recipient's by `Confirm`. Of a copy, whether the message's `sent` has come and waits for it.
-    pub answered: bool,
-    /// When it arrived, seconds of Unix time.
-    pub time_s: u32,
-    /// Its envelope in memory; gone once all have acknowledged.
-    pub mail: Option<CacheRef>,
-    /// Its durable record; `None` while it was not committed.
-    pub position: Option<Position>,
-}
-
-impl Entry {
-    /// Whether nothing keeps it in the mailbox any more.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.tick == TickState::Settled
-    }
-}
+use tern_protocol::ids::{AccountId, MessageId, Seq};
 
 /// Entries that an empty mailbox keeps memory for.
 const KEPT_COUNT: usize = 8;
+/// Entries from the end that are looked through for one; where that does not do, their places are kept in an order.
+const LOOK_COUNT: usize = 64;
+/// Fewer entries than these are not worth an effort for those among them that are over.
+const OVER_COUNT_MIN: usize = 64;
 
 /// The entries of one account, in the order of their places. Most accounts only wait: before the first mail there is
 /// nothing to remember.
@@ -126,17 +31,109 @@ pub struct Mailbox(Option<Box<Queue>>);
 #[derive(Debug)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Entries without a durable record.
-    uncommitted_count: u32,
+    /// Entries that are not over.
+    count: u32,
+    /// Entries that a crash would forget.
+    volatile_count: u32,
+    /// Bytes of the memory that the entries' mail takes.
+    mail_bytes: u64,
     /// The highest place that has a record in the log; zero, which is no entry's place, while there is none.
     written_up_to: Seq,
     /// The highest place that left; likewise.
     left_up_to: Seq,
+    /// The places of the volatile entries, from when they were looked for in vain at the end until there is none.
+    places: Option<Box<Places>>,
+    /// Who holds how much, from when somebody asked until half of it is over.
+    senders: Option<Box<Senders>>,
 }
 
 impl Queue {
-    const EMPTY: Self =
-        Self { entries: VecDeque::new(), uncommitted_count: 0, written_up_to: Seq(0), left_up_to: Seq(0) };
+    const EMPTY: Self = Self {
+        entries: VecDeque::new(),
+        count: 0,
+        volatile_count: 0,
+        mail_bytes: 0,
+        written_up_to: Seq(0),
+        left_up_to: Seq(0),
+        places: None,
+        senders: None,
+    };
+
+    /// Changes one entry, and what is known of all.
+    fn change<T>(&mut self, index: usize, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.entries.get_mut(index)?;
+        let (was_over, was_volatile, bytes_before) =
+            (entry.is_over(), entry.is_volatile(), entry.mail_bytes());
+        let result = change(entry);
+        debug_assert!(!was_over || entry.is_over(), "what is over stays over");
+        self.mail_bytes = self.mail_bytes + entry.mail_bytes() - bytes_before;
+        self.count -= u32::from(entry.is_over() && !was_over);
+        let entry = *entry;
+        if was_volatile && !entry.is_volatile() {
+            self.is_volatile_no_more(&entry);
+        }
+        if let Some(senders) = &mut self.senders {
+            senders.change(&entry, was_over, bytes_before);
+        }
+        Some(result)
+    }
+
+    fn is_volatile_no_more(&mut self, entry: &Entry) {
+        self.volatile_count -= 1;
+        if let Some(places) = &mut self.places {
+            places.remove(entry);
+            if self.volatile_count == 0 {
+                self.places = None;
+            }
+        }
+    }
+
+    /// `entry` is in the list no longer.
+    fn has_left(&mut self, entry: &Entry) {
+        self.mail_bytes -= entry.mail_bytes();
+        self.count -= u32::from(!entry.is_over());
+        if entry.is_volatile() {
+            self.is_volatile_no_more(entry);
+        }
+        self.left_up_to = self.left_up_to.max(entry.seq);
+        if let Some(senders) = &mut self.senders {
+            senders.remove(entry);
+            if self.count as usize <= senders.looked_at_count / 2 {
+                self.senders = None;
+            }
+        }
+    }
+
+    /// Where a volatile entry is, and how many entries were looked at for that.
+    fn look(&mut self, wanted: Key) -> (Option<Seq>, usize) {
+        if let Some(places) = &self.places {
+            return (places.get(wanted), 0);
+        }
+        let mut left_count = self.volatile_count;
+        for (looked_count, entry) in self.entries.iter().rev().enumerate() {
+            if left_count == 0 {
+                return (None, looked_count);
+            }
+            if looked_count == LOOK_COUNT {
+                break;
+            }
+            if entry.is_volatile() {
+                left_count -= 1;
+                if key(entry.from, entry.id, entry.kind) == wanted {
+                    return (Some(entry.seq), looked_count + 1);
+                }
+            }
+        }
+        if left_count == 0 {
+            return (None, self.entries.len());
+        }
+        let places = self.places.insert(Box::new(Places::of(self.entries.iter())));
+        (places.get(wanted), LOOK_COUNT + self.entries.len())
+    }
+
+    fn index_of(&self, seq: Seq) -> Option<usize> {
+        self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()
+    }
 }
 
 /// What a mailbox without a queue looks like.
@@ -151,16 +148,36 @@ impl Mailbox {
         self.0.get_or_insert_with(|| Box::new(Queue::EMPTY))
     }
 
-    /// Entries, those that only owe a tick included.
+    /// Entries that are not over, those that only owe a tick included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queue().entries.len()
+        self.queue().count as usize
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue().entries.is_empty()
+    }
+
+    /// Bytes of memory that its mail takes, by the sizes of the cache's slots.
+    #[must_use]
+    pub fn mail_bytes(&self) -> u64 {
+        self.queue().mail_bytes
+    }
+
+    /// Whether `sender` may have more of a mailbox that holds at most so much: not more than what is free. One sender
+    /// alone gets half, two get a third each, and the more there are, the less each keeps from the next one.
+    pub fn has_share_for(&mut self, sender: AccountId, count_max: usize, bytes_max: u64) -> bool {
+        let Some(queue) = self.0.as_mut() else { return true };
+        let (count, bytes) = (queue.count as usize, queue.mail_bytes);
+        if count * 2 < count_max && bytes * 2 < bytes_max {
+            return true;
+        }
+        let senders = queue.senders.get_or_insert_with(|| Box::new(Senders::of(queue.entries.iter())));
+        let held = senders.held(sender);
+        held.count as usize <= count_max.saturating_sub(count)
+            && held.bytes <= bytes_max.saturating_sub(bytes)
     }
 
     /// Appends at the end.
@@ -174,7 +191,13 @@ impl Mailbox {
         let queue = self.queue_mut();
         assert!(queue.entries.back().is_none_or(|last| last.seq < entry.seq), "mailbox places must grow");
         assert!(queue.left_up_to < entry.seq, "a mailbox place came back");
-        queue.uncommitted_count += u32::from(entry.position.is_none());
+        queue.count += u32::from(!entry.is_over());
+        queue.mail_bytes += entry.mail_bytes();
+        if entry.is_volatile() {
+            queue.volatile_count += 1;
+            queue.places.iter_mut().for_each(|places| places.insert(&entry));
+        }
+        queue.senders.iter_mut().for_each(|senders| senders.add(&entry));
         queue.entries.push_back(entry);
     }
 
@@ -189,77 +212,69 @@ impl Mailbox {
         }
     }
 
-    /// The entry at an index.
+    /// The entry at an index, of all that are in memory.
     #[must_use]
     pub fn at(&self, index: usize) -> Option<&Entry> {
         self.queue().entries.get(index)
     }
 
-    /// The entry at an index, to change it.
-    pub fn at_mut(&mut self, index: usize) -> Option<&mut Entry> {
-        self.0.as_mut()?.entries.get_mut(index)
-    }
-
-    /// The entry with this place.
-    pub fn find_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
-        let entries = &mut self.0.as_mut()?.entries;
-        let index = entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        entries.get_mut(index)
+    /// Changes the entry at an index. What is over cannot become anything else again.
+    pub fn change_at<T>(&mut self, index: usize, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.0.as_mut()?.change(index, change)
     }
 
     /// The entry with this place.
     #[must_use]
     pub fn find(&self, seq: Seq) -> Option<&Entry> {
-        let entries = &self.queue().entries;
-        let index = entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        entries.get(index)
+        let queue = self.queue();
+        queue.entries.get(queue.index_of(seq)?)
     }
 
-    /// Whether the message is here and neither committed nor acknowledged yet. Looks from the end, where uncommitted
-    /// ones are, and no further than the last of them.
-    #[must_use]
-    pub fn has_uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> bool {
-        self.uncommitted(from, id, kind).is_some()
+    /// Changes the entry with this place.
+    pub fn change<T>(&mut self, seq: Seq, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let queue = self.0.as_mut()?;
+        queue.change(queue.index_of(seq)?, change)
     }
 
-    /// The place of such an entry.
-    #[must_use]
-    pub fn uncommitted(&self, from: AccountId, id: MessageId, kind: EntryKind) -> Option<Seq> {
-        let Queue { entries, uncommitted_count, .. } = self.queue();
-        entries
-            .iter()
-            .rev()
-            .filter(|entry| entry.position.is_none())
-            .take(*uncommitted_count as usize)
-            .find(|e| !e.waiting.is_empty() && e.from == from && e.id == id && e.kind == kind)
-            .map(|entry| entry.seq)
+    /// The place of a message, or of what `kind` says of one, if it is here and a crash would forget it. Looks from the
+    /// end, where such entries are, and at few.
+    pub fn volatile(&mut self, from: AccountId, id: MessageId, kind: EntryKind) -> Option<Seq> {
+        self.0.as_mut()?.look(key(from, id, kind)).0
     }
 
-    /// Says where the entry's durable record is; the entry, if it is still here.
-    pub fn set_durable(&mut self, seq: Seq, position: Position) -> Option<&mut Entry> {
+    /// Says where the entry's durable record is; whether the entry is still here.
+    pub fn set_durable(&mut self, seq: Seq, position: Position) -> bool {
         self.note_written(seq);
-        let queue = self.queue_mut();
-        let index = queue.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        let entry = queue.entries.get_mut(index)?;
-        queue.uncommitted_count -= u32::from(entry.position.is_none());
-        entry.position = Some(position);
-        Some(entry)
+        self.change(seq, |entry| entry.position = Some(position)).is_some()
     }
 
-    /// Takes the first entry if it is over.
-    pub fn pop_over(&mut self) -> Option<Entry> {
-        if !self.queue().entries.front()?.is_over() {
-            return None;
+    /// Gives away what is over and may leave: from the front, and all of it once it is as much as what is not.
+    pub fn take_over(&mut self, mut take: impl FnMut(Entry)) {
+        while self.queue().entries.front().is_some_and(Entry::is_over) {
+            self.pop_any().into_iter().for_each(&mut take);
         }
-        self.pop_any()
+        let Some(queue) = self.0.as_mut() else { return };
+        let over_count = queue.entries.len() - queue.count as usize;
+        if over_count < OVER_COUNT_MIN || over_count < queue.count as usize {
+            return;
+        }
+        let mut entries = core::mem::take(&mut queue.entries);
+        entries.retain(|entry| {
+            if entry.is_over() {
+                queue.has_left(entry);
+                take(*entry);
+            }
+            !entry.is_over()
+        });
+        entries.shrink_to(entries.len() * 2);
+        queue.entries = entries;
     }
 
     /// Takes the first entry whatever its state: the account is removed.
     pub fn pop_any(&mut self) -> Option<Entry> {
         let queue = self.0.as_mut()?;
         let entry = queue.entries.pop_front()?;
-        queue.uncommitted_count -= u32::from(entry.position.is_none());
-        queue.left_up_to = entry.seq;
+        queue.has_left(&entry);
         if queue.entries.is_empty() && queue.entries.capacity() > KEPT_COUNT {
             queue.entries = VecDeque::new();
         }
@@ -283,8 +298,11 @@ impl Mailbox {
     /// Bytes of memory that it takes beside its own.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let entries_bytes = self.queue().entries.capacity() * size_of::<Entry>();
-        self.0.as_ref().map_or(0, |_| size_of::<Queue>() + entries_bytes)
+        let Some(queue) = &self.0 else { return 0 };
+        let entries_bytes = queue.entries.capacity() * size_of::<Entry>();
+        let places_bytes = queue.places.as_ref().map_or(0, |places| places.held_bytes());
+        let senders_bytes = queue.senders.as_ref().map_or(0, |senders| senders.held_bytes());
+        size_of::<Queue>() + entries_bytes + places_bytes + senders_bytes
     }
 
     /// Says that the place has a record in the log.
@@ -299,94 +317,16 @@ impl Mailbox {
         floor > persisted && self.queue().written_up_to > persisted
     }
 
-    /// Up to where everything is over, ticks confirmed: the floor of [`DeviceId::TICKS`].
+    /// Up to where everything is over, ticks confirmed: the floor of
+    /// [`DeviceId::TICKS`](tern_protocol::ids::DeviceId::TICKS).
     #[must_use]
     pub fn left_up_to(&self) -> Option<Seq> {
-        Some(self.queue().left_up_to).filter(|left| left.0 > 0)
+        let Queue { entries, left_up_to, .. } = self.queue();
+        // Some that left were behind the front.
+        let floor = entries.front().map_or(*left_up_to, |front| Seq(front.seq.0 - 1).min(*left_up_to));
+        Some(floor).filter(|floor| floor.0 > 0)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(seq: u64, waiting: u16, tick: TickState) -> Entry {
-        Entry {
-            seq: Seq(seq),
-            from: AccountId(9),
-            from_device: DeviceId(1),
-            id: MessageId(seq * 10),
-            waiting: DeviceSet(waiting),
-            kind: EntryKind::Message,
-            tick,
-            answered: false,
-            time_s: 0,
-            mail: None,
-            position: None,
-        }
-    }
-
-    #[test]
-    fn leaves_from_the_front_only_when_all_is_settled() {
-        let mut mailbox = Mailbox::default();
-        mailbox.push(entry(1, 0, TickState::Owed));
-        mailbox.push(entry(5, 0, TickState::Settled));
-        assert!(mailbox.pop_over().is_none(), "the first one owes a tick");
-        mailbox.find_mut(Seq(1)).unwrap().tick = TickState::Settled;
-        assert_eq!(mailbox.pop_over().unwrap().seq, Seq(1));
-        assert_eq!(mailbox.pop_over().unwrap().seq, Seq(5));
-        assert_eq!(mailbox.left_up_to(), Some(Seq(5)));
-    }
-
-    #[test]
-    #[should_panic(expected = "came back")]
-    fn a_place_never_comes_back() {
-        let mut mailbox = Mailbox::default();
-        mailbox.push(entry(7, 0, TickState::Settled));
-        mailbox.pop_over();
-        mailbox.push(entry(7, 1, TickState::NotDue));
-    }
-
-    #[test]
-    fn a_floor_matters_only_over_written_records() {
-        let mut mailbox = Mailbox::default();
-        assert!(!mailbox.floor_matters(Seq(0), Seq(9)), "nothing was ever written");
-        mailbox.note_written(Seq(4));
-        assert!(mailbox.floor_matters(Seq(0), Seq(9)));
-        assert!(!mailbox.floor_matters(Seq(4), Seq(9)), "the record at 4 is covered already");
-    }
-
-    #[test]
-    fn an_empty_mailbox_forgets_what_no_floor_can_matter_for_and_no_more() {
-        let mut mailbox = Mailbox::default();
-        mailbox.push(entry(3, 0, TickState::Settled));
-        mailbox.push(entry(4, 1, TickState::Settled));
-        mailbox.note_written(Seq(4));
-        mailbox.pop_over();
-        let held_bytes = mailbox.held_bytes();
-        assert!(!mailbox.let_rest(Seq(9)) && mailbox.held_bytes() == held_bytes && mailbox.len() == 1);
-        mailbox.find_mut(Seq(4)).unwrap().waiting = DeviceSet::default();
-        mailbox.pop_over();
-        assert!(!mailbox.let_rest(Seq(3)), "a floor at 3 does not cover the record at 4");
-        assert!(mailbox.floor_matters(Seq(3), Seq(9)) && mailbox.left_up_to() == Some(Seq(4)));
-        assert!((1..100).contains(&mailbox.held_bytes()), "but there are no entries to keep memory for");
-        assert!(mailbox.let_rest(Seq(4)));
-        assert!(!mailbox.floor_matters(Seq(4), Seq(9)) && mailbox.held_bytes() == 0);
-        mailbox.push(entry(5, 1, TickState::NotDue));
-        assert_eq!(mailbox.len(), 1);
-    }
-
-    #[test]
-    fn reading_position_is_found() {
-        let mut mailbox = Mailbox::default();
-        for seq in [2, 4, 6] {
-            mailbox.push(entry(seq, 1, TickState::NotDue));
-        }
-        assert_eq!(mailbox.index_above(Seq(0)), 0);
-        assert_eq!(mailbox.index_above(Seq(4)), 2);
-        assert_eq!(mailbox.index_above(Seq(6)), 3);
-        assert!(mailbox.has_uncommitted(AccountId(9), MessageId(40), EntryKind::Message));
-        mailbox.set_durable(Seq(4), Position { segment: crate::io::SegmentId(0), offset: 0 });
-        assert!(!mailbox.has_uncommitted(AccountId(9), MessageId(40), EntryKind::Message));
-    }
-}
+mod tests;

@@ -35,7 +35,8 @@ impl Shard {
         if self.dedup.has(made_s, hash) {
             return true;
         }
-        if !self.has_room_for(index, EntryKind::Copy) {
+        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from) {
+            self.count_no_room(why);
             return false;
         }
         let mut bytes = take(&mut self.writer.scratch);
@@ -56,9 +57,7 @@ impl Shard {
         let Some(index) = self.accounts.by_id(envelope.to()) else { return false };
         let Some(account) = self.accounts.get_mut(index) else { return false };
         let copy = account.uncommitted_copy(envelope.from(), envelope.id());
-        let Some(entry) = copy.and_then(|seq| account.mailbox.find_mut(seq)) else { return false };
-        entry.answered = true;
-        true
+        copy.and_then(|seq| account.mailbox.change(seq, |entry| entry.answered = true)).is_some()
     }
 
     /// A copy is on stable storage or with all other devices: the ticks that waited for it go on.

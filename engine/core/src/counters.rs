@@ -141,6 +141,10 @@ define_counters! {
     refused_busy,
     /// Messages refused because the mailbox was full.
     mailbox_full as limit_hits { limit = "mailbox_count" },
+    /// Messages refused because the mailbox held as many bytes as it may.
+    mailbox_bytes_full as limit_hits { limit = "mailbox_bytes" },
+    /// Messages refused because their sender held more of the mailbox than was free.
+    refused_share,
     /// Messages refused because the shard's memory for mail was full.
     memory_full as limit_hits { limit = "mail_bytes" },
     /// Messages and accounts refused because the log had no segment left but what gives back space needs.
@@ -239,6 +243,8 @@ define_counters! {
     refused_memory as limit_hits { limit = "edge_bytes" },
     /// Connections ended because they had too many messages without an answer.
     unanswered_full as limit_hits { limit = "unanswered_count" },
+    /// Connections ended because they were given as many envelopes as one may.
+    deliveries_full as limit_hits { limit = "delivery_count" },
     /// Refused streams that are not kept in order because the shard remembers as many as it may.
     refusals_full as limit_hits { limit = "refusal_count" },
     /// Bytes of buffers that edges hold now.

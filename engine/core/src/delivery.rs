@@ -5,7 +5,7 @@ use crate::session::SessionId;
 use crate::shard::Shard;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind};
-use tern_protocol::ids::MessageId;
+use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::frame::ServerFrame;
 
 /// Bytes of frames behind which a session waits for its edge's last send.
@@ -16,20 +16,21 @@ impl Shard {
     pub(crate) fn deliver(&mut self, now: Now, id: SessionId) {
         let mut said_sent = core::mem::take(&mut self.said_sent);
         self.fill_window(id, &mut said_sent);
-        for message in said_sent.drain(..) {
-            let took_ns = self.session_is_done_with(now, id, message);
+        for (to, message) in said_sent.drain(..) {
+            let took_ns = self.session_is_done_with(now, id, to, message);
             took_ns.into_iter().for_each(|ns| self.measures.sent.record(ns));
         }
         self.said_sent = said_sent;
     }
 
     /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.
-    fn fill_window(&mut self, id: SessionId, said_sent: &mut Vec<MessageId>) {
+    fn fill_window(&mut self, id: SessionId, said_sent: &mut Vec<(AccountId, MessageId)>) {
         // Half of what makes a slow reader: delivery alone never does.
         let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(account) = self.accounts.get(session.account) else { return };
-        let window_count = usize::from(self.config.limits.window_count);
+        let Some(account) = self.accounts.get_mut(session.account) else { return };
+        let left_count = self.config.limits.delivery_count.saturating_sub(session.acknowledged);
+        let window_count = usize::from(self.config.limits.window_count).min(left_count as usize);
         let mut index = account.mailbox.index_above(session.cursor);
         while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {
@@ -40,9 +41,10 @@ impl Shard {
                 return;
             };
             index += 1;
+            let place = entry.seq;
             let mail = entry.mail.filter(|_| entry.waiting.has(session.place()));
             let Some(mail) = mail else {
-                session.cursor = entry.seq;
+                session.cursor = place;
                 continue;
             };
             let envelope =
@@ -60,7 +62,7 @@ impl Shard {
                     let said = self.edges.say(session.conn, &sent, backlog_bytes);
                     self.counters.ticks_sent += u64::from(said);
                     if said && session.waits_for_answers() {
-                        said_sent.push(envelope.id());
+                        said_sent.push((envelope.from(), envelope.id()));
                     }
                     said && self.edges.say(session.conn, &tick, usize::MAX)
                 } else {
@@ -84,8 +86,8 @@ impl Shard {
                 return;
             }
             self.counters.messages_out += u64::from(envelope.kind() == Kind::Message);
-            session.cursor = entry.seq;
-            session.delivers(entry.seq);
+            session.cursor = place;
+            session.delivers(place);
         }
     }
 }

@@ -250,18 +250,20 @@ impl Shard {
     /// earned by then will not come.
     fn stop_waiting(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(entry) = account.mailbox.at_mut(entry_index) else { return };
-        if !entry.waiting.has(place) {
-            return;
-        }
-        entry.waiting.0 &= !DeviceSet::one(place).0;
-        if !entry.waiting.is_empty() {
-            return;
-        }
-        if entry.tick == TickState::NotDue {
-            entry.tick = TickState::Settled;
-        }
-        let (seq, kind, mail) = (entry.seq, entry.kind, entry.mail.take());
+        let left = account.mailbox.change_at(entry_index, |entry| {
+            if !entry.waiting.has(place) {
+                return None;
+            }
+            entry.waiting.0 &= !DeviceSet::one(place).0;
+            if !entry.waiting.is_empty() {
+                return None;
+            }
+            if entry.tick == TickState::NotDue {
+                entry.tick = TickState::Settled;
+            }
+            Some((entry.seq, entry.kind, entry.mail.take()))
+        });
+        let Some((seq, kind, mail)) = left.flatten() else { return };
         let origin = mail.map_or(0, |mail| self.origin_of(mail));
         mail.into_iter().for_each(|mail| self.cache.remove(mail));
         if kind == EntryKind::Message {

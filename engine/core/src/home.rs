@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, FLAG_AGAIN, FLAG_IMPLIES_SENT, Kind, Parts};
+use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -67,7 +67,7 @@ impl Shard {
         let found = self.accounts.find_device(envelope.to(), envelope.sender_device());
         let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
         if let Some(session) = device.and_then(|device| device.session) {
-            let took_ns = self.session_is_done_with(now, session, envelope.id());
+            let took_ns = self.session_is_done_with(now, session, envelope.from(), envelope.id());
             let is_sent = envelope.kind() == Kind::Sent;
             took_ns.filter(|_| is_sent).into_iter().for_each(|ns| self.measures.sent.record(ns));
         }
@@ -145,8 +145,8 @@ impl Shard {
         if self.dedup.has(made_s, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
-            let waits = self.accounts.get(index).is_some_and(|account| {
-                account.mailbox.has_uncommitted(envelope.from(), id, EntryKind::Message)
+            let waits = self.accounts.get_mut(index).is_some_and(|account| {
+                account.mailbox.volatile(envelope.from(), id, EntryKind::Message).is_some()
             });
             if !waits {
                 self.cast_to(now, Kind::Sent, 0, ends, id, 0);
@@ -158,11 +158,10 @@ impl Shard {
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
-        if self.is_out_of_turn(now, key, id, session)
-            || !self.has_room_for(index, EntryKind::Message)
-            || !self.append(now, index, envelope)
-        {
-            self.count_limit(index);
+        let is_out_of_turn = self.is_out_of_turn(now, key, id, session);
+        let no_room = self.no_room_for(index, EntryKind::Message, envelope.from());
+        no_room.into_iter().for_each(|why| self.count_no_room(why));
+        if is_out_of_turn || no_room.is_some() || !self.append(now, index, envelope) {
             self.refuse_stream(now, key, id, session);
             let retry_ms = u64::from(self.busy_ms());
             self.counters.refused_busy += 1;
@@ -186,7 +185,7 @@ impl Shard {
     }
 
     /// The sender has its answer for `id` and will not send it again: its stream waits for it no longer.
-    fn stream_is_done_with(&mut self, key: RefusalKey, id: MessageId) {
+    pub(crate) fn stream_is_done_with(&mut self, key: RefusalKey, id: MessageId) {
         if self.refusals.get_mut(&key).is_some_and(|refusal| refusal.is_over_without(id)) {
             self.refusals.remove(&key);
         }
@@ -210,39 +209,6 @@ impl Shard {
         if self.refusals.len() > self.config.limits.refusal_count as usize / 16 {
             self.refusals.retain(|_, refusal| !refusal.is_stale(now.mono_ns));
         }
-    }
-
-    /// Whether a mailbox may take one more. Ticks have a margin: refusing them only delays them. They are taken
-    /// during a drain too: what they speak of may never have been written.
-    pub(crate) fn has_room_for(&self, index: AccountIndex, kind: EntryKind) -> bool {
-        let limits = &self.config.limits;
-        let is_tick = kind == EntryKind::Delivered;
-        let count_max = limits.mailbox_count as usize * if is_tick { 4 } else { 1 };
-        let is_full = self.accounts.get(index).is_none_or(|account| account.mailbox.len() >= count_max);
-        !is_full
-            && (is_tick || !self.draining)
-            // Ticks empty mailboxes, and so the drive: they may use the last of it.
-            && (is_tick || !self.writer.log.is_low())
-            && (is_tick || !self.dedup.is_full())
-            && self.cache.bytes_used() < limits.mail_bytes
-    }
-
-    /// Counts which limit keeps a mailbox from taking a message, if it is one.
-    fn count_limit(&mut self, index: AccountIndex) {
-        let limits = &self.config.limits;
-        let held = self.accounts.get(index).map_or(0, |account| account.mailbox.len());
-        let counter = if held >= limits.mailbox_count as usize {
-            &mut self.counters.mailbox_full
-        } else if self.cache.bytes_used() >= limits.mail_bytes {
-            &mut self.counters.memory_full
-        } else if self.writer.log.is_low() {
-            &mut self.counters.drive_full
-        } else if self.dedup.is_full() {
-            &mut self.dedup.hit_count
-        } else {
-            return;
-        };
-        *counter += 1;
     }
 
     /// Appends to a mailbox, wakes who is connected, and queues the commit. False if memory is short.
@@ -286,57 +252,6 @@ impl Shard {
         true
     }
 
-    /// A tick comes home: it is mail for its message's sender.
-    fn take_tick(&mut self, now: Now, envelope: Envelope<'_>) {
-        let kind = entry_kind(envelope.kind());
-        let answer = if kind == EntryKind::Read { Kind::ReadTaken } else { Kind::Confirm };
-        let ends = Ends::back_from(envelope);
-        let (id, seq) = (envelope.id(), envelope.seq().0);
-        let index = self.accounts.by_id(envelope.to());
-        let account = index.and_then(|index| self.accounts.get(index));
-        let is_heard = account.is_some_and(|account| !waiting_for(account, kind, ends.device).is_empty());
-        let Some(index) = index.filter(|_| is_heard) else {
-            // Nobody is left to tell: the other side need not go on owing.
-            self.cast_to(now, answer, 0, ends, id, seq);
-            return;
-        };
-        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, kind);
-        let made_s = (envelope.time_ms() / 1000) as u32;
-        // Phones say `read` again by themselves.
-        let again = kind == EntryKind::Read || envelope.has(FLAG_AGAIN);
-        if self.dedup.has_tick(made_s, hash, again) {
-            let account = self.accounts.get(index);
-            if !account.is_some_and(|a| a.mailbox.has_uncommitted(envelope.from(), id, kind)) {
-                self.cast_to(now, answer, 0, ends, id, seq);
-            }
-            return;
-        }
-        if self.has_room_for(index, kind) && self.append(now, index, envelope) {
-            // Without memory for its id the tick goes on all the same: at worst its sender hears it twice.
-            if !self.dedup.is_full() {
-                self.dedup.insert_new(made_s, hash);
-            }
-            self.counters.ticks_read += u64::from(kind == EntryKind::Read);
-        }
-    }
-
-    /// The sender's home has the tick: the entry owes nothing any more.
-    fn tick_is_confirmed(&mut self, now: Now, envelope: Envelope<'_>) {
-        let Some(index) = self.accounts.by_id(envelope.to()) else { return };
-        self.stream_is_done_with((index, envelope.from(), envelope.sender_device()), envelope.id());
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        if let Some(entry) = account.mailbox.find_mut(envelope.seq())
-            && entry.tick == TickState::Owed
-            && entry.from == envelope.from()
-            && entry.id == envelope.id()
-        {
-            entry.tick = TickState::Settled;
-            self.counters.ticks_delivered += 1;
-            self.answer_if_over(now, index, envelope.seq());
-            self.drop_over(index);
-        }
-    }
-
     /// A device has everything up to `floor`.
     pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
@@ -356,20 +271,21 @@ impl Shard {
 
     fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(entry) = account.mailbox.at_mut(entry_index) else { return };
-        if !entry.waiting.has(place) {
-            return;
-        }
-        entry.waiting.0 &= !DeviceSet::one(place).0;
-        let seq = entry.seq;
-        let is_first = entry.tick == TickState::NotDue;
-        if is_first {
-            entry.tick = TickState::Owed;
-        }
-        if entry.waiting.is_empty()
-            && let Some(mail) = entry.mail.take()
-        {
-            if entry.kind != EntryKind::Message {
+        let acknowledged = account.mailbox.change_at(entry_index, |entry| {
+            if !entry.waiting.has(place) {
+                return None;
+            }
+            entry.waiting.0 &= !DeviceSet::one(place).0;
+            let is_first = entry.tick == TickState::NotDue;
+            if is_first {
+                entry.tick = TickState::Owed;
+            }
+            let mail = if entry.waiting.is_empty() { entry.mail.take() } else { None };
+            Some((entry.seq, entry.kind, is_first, mail))
+        });
+        let Some((seq, kind, is_first, mail)) = acknowledged.flatten() else { return };
+        if let Some(mail) = mail {
+            if kind != EntryKind::Message {
                 let origin = self.origin_of(mail);
                 self.cache.remove(mail);
                 self.is_safe(now, index, seq, origin);
@@ -378,7 +294,7 @@ impl Shard {
             self.cache.remove(mail);
         }
         if is_first {
-            self.send_tick(now, index, seq, false);
+            self.send_tick(now, index, seq);
         } else {
             self.answer_if_over(now, index, seq);
         }
@@ -389,61 +305,29 @@ impl Shard {
     pub(crate) fn answer_if_over(&mut self, now: Now, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.is_over()) else { return };
-        if entry.kind == EntryKind::Message && !core::mem::replace(&mut entry.answered, true) {
-            let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-            let id = entry.id;
+        let owes_answer = account.mailbox.change(seq, |entry| {
+            let is_over = entry.is_over() && entry.kind == EntryKind::Message;
+            let owes_answer = is_over && !core::mem::replace(&mut entry.answered, true);
+            owes_answer.then_some((entry.from, entry.from_device, entry.id))
+        });
+        if let Some((to, device, id)) = owes_answer.flatten() {
+            let ends = Ends { to, from: mailbox_id, device };
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
-        }
-    }
-
-    /// Sends the `delivered` tick that an entry owes, and looks again later whether it still does.
-    pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq, again: bool) {
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq).filter(|entry| entry.tick == TickState::Owed) else {
-            return;
-        };
-        // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
-        let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
-        entry.answered |= implies_sent;
-        let flags = if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
-        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-        let id = entry.id;
-        let flags = if again { flags | FLAG_AGAIN } else { flags };
-        self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
-        self.owed.push_back((now.mono_ns + self.config.limits.tick_retry_ms * 1_000_000, index, seq));
-    }
-
-    /// Sends ticks again that nobody has confirmed in time. Those that are settled leave the front at once: waiting
-    /// for their time would end a sleep for each, and find their entries cold.
-    pub(crate) fn retry_ticks(&mut self, now: Now) {
-        for _ in 0..self.config.limits.step_budget {
-            let Some(&(due_ns, index, seq)) = self.owed.front() else { break };
-            let entry = self.accounts.get(index).and_then(|account| account.mailbox.find(seq));
-            let is_owed = entry.is_some_and(|entry| entry.tick == TickState::Owed);
-            if is_owed && due_ns > now.mono_ns {
-                break;
-            }
-            self.owed.pop_front();
-            if is_owed {
-                self.counters.ticks_retried += 1;
-                self.send_tick(now, index, seq, true);
-            }
         }
     }
 
     /// Mail is on stable storage: its sender's `sent` tick, or the confirmation of a tick, goes out.
     pub(crate) fn mail_is_durable(&mut self, now: Now, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(entry) = account.mailbox.set_durable(seq, position) else {
+        if !account.mailbox.set_durable(seq, position) {
             // All over already, but the record is there: only a floor keeps it from coming back.
             self.floors_go_behind(index, seq);
             self.queue_floor(index, DeviceId::TICKS);
             return;
-        };
+        }
         self.writer.log.live(position);
-        let origin = entry.mail.map_or(0, |mail| self.origin_of(mail));
+        let mail = account.mailbox.find(seq).and_then(|entry| entry.mail);
+        let origin = mail.map_or(0, |mail| self.origin_of(mail));
         self.is_safe(now, index, seq, origin);
         self.floors_go_behind(index, seq);
     }
@@ -470,15 +354,18 @@ impl Shard {
     pub(crate) fn is_safe(&mut self, now: Now, index: AccountIndex, seq: Seq, origin: u64) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
-        let Some(entry) = account.mailbox.find_mut(seq) else { return };
-        let ends = Ends { to: entry.from, from: mailbox_id, device: entry.from_device };
-        let (id, kind) = (entry.id, entry.kind);
+        let before = account.mailbox.change(seq, |entry| {
+            let before = *entry;
+            entry.answered = entry.kind != EntryKind::Copy;
+            before
+        });
+        let Some(Entry { from, from_device, id, kind, answered, .. }) = before else { return };
+        let ends = Ends { to: from, from: mailbox_id, device: from_device };
         if kind == EntryKind::Copy {
-            let sent_waits = core::mem::take(&mut entry.answered);
-            self.copy_is_safe(now, index, ends.device, sent_waits.then_some(id));
+            self.copy_is_safe(now, index, ends.device, answered.then_some(id));
             return;
         }
-        if core::mem::replace(&mut entry.answered, true) {
+        if answered {
             return;
         }
         match kind {
@@ -488,15 +375,15 @@ impl Shard {
         };
     }
 
-    /// Takes what is over from the front of a mailbox.
+    /// Takes what is over, and may leave, from a mailbox.
     pub(crate) fn drop_over(&mut self, index: AccountIndex) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mut dropped = 0;
-        while let Some(entry) = account.mailbox.pop_over() {
+        account.mailbox.take_over(|entry| {
             dropped += 1;
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
-        }
+        });
         if dropped > 0 {
             self.counters.mail_count_now -= dropped;
             self.stirred.note(account, index);
@@ -524,37 +411,6 @@ impl Shard {
             body: envelope.body(),
         };
         self.router.cast(home, Lane::Control, &parts);
-    }
-
-    /// Expires mail of some accounts: a sweep that goes round all of them.
-    pub(crate) fn sweep_expired(&mut self, now: Now) {
-        let expiry_s = self.config.limits.expiry_ms / 1000;
-        let oldest_s = self.wall_clock.lived_ago(now, expiry_s);
-        // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
-        // time. Chores come each second.
-        let account_count = self.accounts.table_len() as u32;
-        let round_s = (expiry_s / 16).clamp(1, 3_600) as u32;
-        for _ in 0..account_count.div_ceil(round_s).min(self.config.limits.step_budget) {
-            self.sweep_at = (self.sweep_at + 1) % account_count;
-            let index = AccountIndex(self.sweep_at);
-            let Some(account) = self.accounts.get_mut(index) else { continue };
-            let mut last = None;
-            let mut entry_index = 0;
-            while let Some(entry) = account.mailbox.at_mut(entry_index).filter(|e| e.time_s < oldest_s) {
-                self.counters.expired += u64::from(!entry.waiting.is_empty());
-                entry.waiting = DeviceSet::default();
-                entry.tick = TickState::Settled;
-                entry.answered = true;
-                last = Some(entry.seq);
-                entry_index += 1;
-            }
-            let Some(last) = last else { continue };
-            for device in account.devices_mut() {
-                device.floor = device.floor.max(last);
-            }
-            self.drop_over(index);
-            self.queue_floors(index);
-        }
     }
 }
 

@@ -16,7 +16,9 @@
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
-//! | mailboxes | `mailbox_count` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
+//! | deliveries of a connection | `delivery_count` | told to come back, and numbered anew |
+//! | mailboxes | `mailbox_count` and `mailbox_bytes` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
+//! | one sender's part of a mailbox | as much as is free | `busy` for the sender |
 //! | ticks that a home owes | the mailboxes of their senders, at 4 x `mailbox_count` | the sender must fetch them first |
 //! | refused streams | `refusal_count` | newly refused ones are not kept in order |
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
@@ -49,9 +51,16 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Envelopes that a session may have unacknowledged at its device.
     pub window_count: u16,
-    /// Messages in one mailbox.
+    /// Envelopes that one connection may be given: their numbers must not wrap. Past it, once all are acknowledged, its
+    /// phone is told to come back (`Goodbye(Busy)`).
+    pub delivery_count: u32,
+    /// Messages in one mailbox. A sender that holds more of one than is free is told `busy` before that, so that nobody
+    /// closes it for the others. Of `delivered` ticks it takes four times as many.
     pub mailbox_count: u32,
-    /// Bytes of all mailboxes of a shard in memory.
+    /// Bytes of one mailbox in memory, by the sizes of the cache's slots; `delivered` ticks are not held to it.
+    pub mailbox_bytes: u64,
+    /// Bytes of all mailboxes of a shard in memory. The last sixteenth is for copies and ticks, and half of that for
+    /// `delivered` ticks alone.
     pub mail_bytes: usize,
     /// Sockets of a shard, from its ring's descriptor table.
     pub connection_count: u32,
@@ -88,7 +97,7 @@ pub struct Limits {
     pub dedup_count: usize,
     /// Milliseconds after which an unfetched message expires.
     pub expiry_ms: u64,
-    /// Milliseconds after which an owed tick is sent again.
+    /// Milliseconds after which an owed tick is sent again, each further time twice as long, up to 16 times as long.
     pub tick_retry_ms: u64,
     /// Milliseconds that `busy` asks a sender to wait, before jitter; at most so many where a lane to another shard is
     /// full, which asks for as long as it has been full already.
@@ -150,7 +159,8 @@ pub struct Limits {
     pub edge_bytes: usize,
     /// Active phones whose keys a shard keeps expanded, 1.3 KB each; past it they are expanded for each record.
     pub ready_key_count: u32,
-    /// Messages without a final answer that sessions remember, 32 bytes each. Each session always has its share of a
+    /// Messages without a final answer that sessions remember, 32 bytes each; where a session has more than 64, each
+    /// takes and counts three times as much. Each session always has its share of a
     /// quarter; past the half, one that has more than its share gets the answers that it waits for, takes no further
     /// message, and is then ended (`Goodbye(Busy)`).
     pub unanswered_count: u32,
@@ -161,7 +171,9 @@ impl Default for Limits {
         Self {
             body_bytes: 32 << 10,
             window_count: 64,
+            delivery_count: 1 << 31,
             mailbox_count: 100_000,
+            mailbox_bytes: 64 << 20,
             mail_bytes: 4 << 30,
             connection_count: 16_000,
             login_ms: 10_000,
@@ -227,7 +239,13 @@ impl Limits {
         let rules = [
             ("body_bytes", (1..=60_000).contains(&self.body_bytes), "1 to 60000"),
             ("window_count", (1..=4096).contains(&self.window_count), "1 to 4096"),
+            (
+                "delivery_count",
+                (u32::from(self.window_count)..=1 << 31).contains(&self.delivery_count),
+                "window_count to 2147483648",
+            ),
             ("mailbox_count", self.mailbox_count >= u32::from(self.window_count), "at least window_count"),
+            ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
             ("login_ms", self.login_ms >= 100, "at least 100"),

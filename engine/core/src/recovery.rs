@@ -373,7 +373,7 @@ impl Shard {
         if entry.tick == TickState::Owed
             && let Some(index) = index
         {
-            self.owed.push_back((now.mono_ns, index, seq));
+            self.owed.push_recovered(now.mono_ns, index, seq);
         }
         entry
     }

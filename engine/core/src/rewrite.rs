@@ -110,7 +110,7 @@ impl Shard {
     pub(crate) fn mail_is_rewritten(&mut self, index: AccountIndex, seq: Seq, position: Position) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let old = account.mailbox.find(seq).and_then(|entry| entry.position);
-        if account.mailbox.set_durable(seq, position).is_some() {
+        if account.mailbox.set_durable(seq, position) {
             self.writer.log.live(position);
             old.into_iter().for_each(|old| self.writer.log.dead(old));
         } else {

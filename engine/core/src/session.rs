@@ -386,10 +386,11 @@ impl Shard {
         &mut self,
         now: Now,
         id: SessionId,
+        to: AccountId,
         message: MessageId,
     ) -> Option<u64> {
         let session = self.sessions.get_mut(id)?;
-        let done = session.under_way.as_mut()?.outbound.done(message);
+        let done = session.under_way.as_mut()?.outbound.done(to, message);
         let (from, device) = (session.account_id, session.device);
         self.sessions.recount(id);
         if let Some(to) = done.and_then(|done| done.waiting_home) {
@@ -402,7 +403,7 @@ impl Shard {
     /// The phone has everything up to a delivery number.
     pub(crate) fn session_ack(&mut self, now: Now, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        // Numbers count from 1 on each connection; 2^32 deliveries on one connection are out of reach.
+        // Numbers count from 1 on each connection, which ends long before they do.
         let given = session.acknowledged + session.window_len() as u32;
         if number > given {
             let conn = session.conn;
@@ -416,8 +417,15 @@ impl Shard {
             floor = session.under_way().window.pop_front();
         }
         if let Some(floor) = floor {
-            let (account, place) = (session.account, session.place());
+            let (account, place, conn) = (session.account, session.place(), session.conn);
             self.acknowledge(now, account, place, floor);
+            if number >= self.config.limits.delivery_count {
+                // It has all that it was given, and gets the rest under new numbers.
+                self.counters.deliveries_full += 1;
+                let retry_ms = self.busy_ms();
+                self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
+                return;
+            }
             self.deliver(now, id);
         }
     }

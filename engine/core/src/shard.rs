@@ -22,6 +22,7 @@ use crate::rest::Stirred;
 use crate::rewrite::Rewriting;
 use crate::router::Router;
 use crate::session::Sessions;
+use crate::ticks::Owed;
 use crate::wall_clock::WallClock;
 use crate::wheel::Wheel;
 use crate::writer::Writer;
@@ -32,7 +33,7 @@ use hashbrown::HashMap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tern_protocol::envelope::Envelope;
-use tern_protocol::ids::{MessageId, Seq, ShardId};
+use tern_protocol::ids::{AccountId, MessageId, Seq, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::noise::StaticKey;
@@ -119,8 +120,8 @@ pub struct Shard {
     pub(crate) accounts: Accounts,
     pub(crate) dedup: Dedup,
     pub(crate) refusals: HashMap<RefusalKey, Refusal, SeededHash>,
-    /// Ticks that nobody has confirmed: when to look again, whose mailbox, which place.
-    pub(crate) owed: VecDeque<(u64, crate::account::AccountIndex, Seq)>,
+    /// Ticks that nobody has confirmed.
+    pub(crate) owed: Owed,
     pub(crate) sweep_at: u32,
     pub(crate) watches: Watches,
     /// Accounts that hold memory for their traffic.
@@ -144,8 +145,8 @@ pub struct Shard {
     drained_count: u32,
     next_chores_ns: u64,
     loopback: Vec<u8>,
-    /// Kept for its memory: messages whose `sent` a delivery implied.
-    pub(crate) said_sent: Vec<MessageId>,
+    /// Kept for its memory: messages whose `sent` a delivery implied, and to whom they went.
+    pub(crate) said_sent: Vec<(AccountId, MessageId)>,
 }
 
 /// How often the chores are done: segments, horizons, expiry.
@@ -186,7 +187,7 @@ impl Shard {
             accounts: Accounts::new(hash),
             dedup: Dedup::new(config.dedup_key, limits.dedup_horizon_ms, limits.dedup_count),
             refusals: HashMap::with_hasher(hash),
-            owed: VecDeque::new(),
+            owed: Owed::default(),
             sweep_at: 0,
             watches: Watches::default(),
             stirred: Stirred::default(),
@@ -247,7 +248,7 @@ impl Shard {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let chores = Some(self.next_chores_ns);
-        let owed = self.owed.front().map(|owed| owed.0);
+        let owed = self.owed.next_deadline();
         let commit = self.writer.next_deadline();
         let watches = self.watches.next_deadline();
         let rewriting = self.rewriting.as_ref().map(Rewriting::due_ns);

@@ -339,7 +339,9 @@ fn limits(random: &mut Random) -> Limits {
     let limits = Limits {
         body_bytes,
         window_count,
+        delivery_count: u32::from(window_count).max(30),
         mailbox_count: random.pick(&[4, 8, 40, 1000]).max(u32::from(window_count)),
+        mailbox_bytes: 128 << 10,
         mail_bytes: 1 << 20,
         segment_count: 4096,
         connection_count: random.pick(&[16, 64]),

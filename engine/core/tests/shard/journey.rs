@@ -245,3 +245,32 @@ fn an_account_is_found_only_once_it_is_durable() {
     world.turn();
     assert!(matches!(look_up(&mut world, &mut ann), Some(Heard::Found(Some(_)))));
 }
+
+#[test]
+fn a_connection_whose_numbers_run_out_starts_anew_and_misses_nothing() {
+    let mut world = World::new(Limits { window_count: 4, delivery_count: 10, ..Limits::default() });
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 2, "bob", 2);
+    bob.leave(&mut world);
+    for n in 1..=25 {
+        ann.send(&mut world, &bob, id(n), b"x");
+    }
+    let mut taken = Vec::new();
+    for (slot, wanted) in [(3, 10), (4, 20), (5, 25)] {
+        let mut bob = Phone::connect(&mut world, slot, "bob", 2);
+        while let Some(&Heard::Message { number, .. }) =
+            bob.heard.iter().rfind(|heard| matches!(heard, Heard::Message { .. }))
+        {
+            taken.extend(bob.heard.drain(..).filter_map(|heard| match heard {
+                Heard::Message { id, .. } => Some(id),
+                _ => None,
+            }));
+            bob.ack(&mut world, number);
+        }
+        assert_eq!(taken.len(), wanted);
+        let is_over = bob.heard.last() == Some(&Heard::Goodbye("Busy".into()));
+        assert_eq!(is_over, wanted < 25, "{:?}", bob.heard);
+    }
+    assert_eq!(taken, (1..=25).map(id).collect::<Vec<_>>());
+    assert_eq!(world.shard.counters().deliveries_full, 2);
+}

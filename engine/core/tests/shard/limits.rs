@@ -17,7 +17,7 @@ const NOW_S: u64 = 1_800_000_000;
 /// A limit, the others that are met on the way to it, and the way.
 type Case = (&'static str, &'static [&'static str], fn() -> World);
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 29] = [
     ("connection_count", &[], || {
         let mut world = World::new(Limits { connection_count: 1, ..Limits::default() });
         (0..2).for_each(|slot| _ = world.accept(slot, None));
@@ -121,6 +121,28 @@ const CASES: [Case; 27] = [
     ("mailbox_count", &[], || {
         let limits = Limits { mailbox_count: 1, window_count: 1, ..Limits::default() };
         written_to_the_absent(limits, NOW_S, 2, b"x")
+    }),
+    ("delivery_count", &[], || {
+        let limits = Limits { delivery_count: 1, window_count: 1, ..Limits::default() };
+        let mut world = World::new(limits);
+        let mut bob = Phone::connect(&mut world, 6, "bob", 8);
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        write(&mut world, &mut eve, &bob, NOW_S, 1, b"x");
+        bob.hear(&mut world);
+        bob.ack(&mut world, 1);
+        world
+    }),
+    ("mailbox_bytes", &[], || {
+        // Several senders: one alone gets no more than half.
+        let limits = Limits { mailbox_bytes: 128 << 10, body_bytes: 60_000, ..Limits::default() };
+        let mut world = World::new(limits);
+        let absent = Phone::connect(&mut world, 6, "absent", 8);
+        world.cut(6);
+        for slot in 7..10 {
+            let mut eve = Phone::connect(&mut world, slot, &format!("eve{slot}"), slot as u8);
+            write(&mut world, &mut eve, &absent, NOW_S, 1, &[7; 50_000]);
+        }
+        world
     }),
     ("mail_bytes", &[], || {
         written_to_the_absent(Limits { mail_bytes: 1 << 20, ..Limits::default() }, NOW_S, 50, &[7; 30_000])

@@ -17,6 +17,7 @@ mod revoked;
 mod revoking;
 mod rewriting;
 mod rot;
+mod safe;
 mod several;
 mod storms;
 mod stuck;

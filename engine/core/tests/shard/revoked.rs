@@ -43,7 +43,9 @@ fn mail(world: &mut World, to: AccountId, first: u64, count: u64) {
 /// A world in which `count` messages wait for device 1 of an account and for nobody else: device 2, which is connected
 /// and whose connection is given back, was added behind them.
 fn with_mail_for_device_1(limits: Limits, count: u64) -> (World, String, Phone) {
-    let mut world = World::one_of(2, limits);
+    // One sender gets half of a mailbox.
+    let mailbox_count = limits.mailbox_count.max(2 * count as u32);
+    let mut world = World::one_of(2, Limits { mailbox_count, ..limits });
     let (name, _) = here_and_there();
     let mut old = Phone::connect(&mut world, 1, &name, 1);
     old.leave(&mut world);

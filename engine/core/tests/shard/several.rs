@@ -273,3 +273,32 @@ fn a_sent_tick_from_another_shard_waits_for_the_copy() {
     ann.hear(&mut world);
     assert_eq!(ann.heard[1..], [Heard::Sent(id(1))]);
 }
+
+#[test]
+fn what_is_over_behind_mail_for_a_device_that_never_comes_takes_no_room() {
+    let mut world = World::new(Limits { mailbox_count: 300, write_back_ms: 0, ..Limits::default() });
+    create(&mut world, 1, "ann", &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 3, "bob", 3);
+    bob.send(&mut world, &ann, id(1), b"x");
+    ann.hear(&mut world);
+    // A copy of each waits for the other device; its tick is over at once, behind what waits.
+    for n in 1..=299 {
+        ann.send(&mut world, &bob, id(n), b"y");
+        bob.hear(&mut world);
+        // His message is ticked, too.
+        bob.ack(&mut world, n as u32 + u32::from(n > 1));
+        ann.hear(&mut world);
+        ann.ack(&mut world, n as u32 + 1);
+    }
+    assert!(!ann.heard.iter().any(|heard| matches!(heard, Heard::Busy(_))));
+    let waiting = world.shard.counters().mail_count_now;
+    assert!((300..700).contains(&waiting), "{waiting} are in memory: no more than twice what waits");
+    ann.send(&mut world, &bob, id(300), b"y");
+    assert_eq!(ann.heard.last(), Some(&Heard::Busy(id(300))), "300 wait for the other device");
+    let mut world = world.kill();
+    let tablet = Phone::connect(&mut world, 2, "ann", 2);
+    let is_mail = |heard: &&Heard| matches!(heard, Heard::Copy { .. } | Heard::Message { .. });
+    assert_eq!(tablet.heard.iter().filter(is_mail).count(), 64, "a window of them, in their order");
+    assert!(matches!(tablet.heard[0], Heard::Message { number: 1, .. }));
+}

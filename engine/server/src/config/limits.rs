@@ -34,7 +34,9 @@ macro_rules! limits_table {
 limits_table! {
     body_bytes: usize,
     window_count: u16,
+    delivery_count: u32,
     mailbox_count: u32,
+    mailbox_bytes: u64,
     mail_bytes: usize,
     connection_count: u32,
     login_ms: u64,
