@@ -7,7 +7,7 @@ use crate::admission::{Asking, Rates};
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
-use crate::edge::Edges;
+use crate::edges::Edges;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
 use crate::io::{ConnId, Input, KEPT_BYTES, Now, Output, Outputs};
