@@ -1,6 +1,7 @@
 //! An edge: one client's socket, cryptography and framing. What it decodes it casts to the session; what the session
 //! says waits here as plain frames until the turn ends, then leaves in one record and one send.
 
+use crate::addresses::Address;
 use crate::admission::Meter;
 use crate::buffers::Buffers;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
@@ -60,8 +61,10 @@ pub(crate) struct Opening {
     pub(crate) peer: Option<SocketAddr>,
     /// Bytes to send as they are: handshake records.
     pub(crate) raw_out: Vec<u8>,
-    /// Whether its handshake waits for the next turn.
+    /// Whether its handshake waits: for a later turn, or for its answer in the next one.
     pub(crate) deferred: bool,
+    /// Whether it is for a later turn.
+    pub(crate) in_line: bool,
     /// Whether it has waited, and may go on now although others wait.
     pub(crate) its_turn: bool,
     /// Whether a part of its handshake was answered.
@@ -88,6 +91,8 @@ pub(crate) struct Edge {
     pub(crate) sending: bool,
     /// Whether it stands in the list of edges with something to flush.
     pub(crate) dirty: bool,
+    /// Whether it has not logged in yet.
+    pub(crate) half_open: bool,
     /// The login deadline, then the idle deadline.
     timer: TimerId,
     /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
@@ -112,9 +117,27 @@ impl Edge {
         self.opening.get_or_insert_default()
     }
 
-    /// Whether its handshake waits for the next turn.
+    /// Whether its handshake waits for a turn.
     pub(crate) fn is_deferred(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.deferred)
+    }
+
+    /// It does not wait for its handshake's turn any more. False if it did not.
+    pub(crate) fn leave_line(&mut self) -> bool {
+        self.opening.as_mut().is_some_and(|opening| take(&mut opening.in_line))
+    }
+
+    /// Whether it has not logged in, and nothing but its phone keeps it from that.
+    pub(crate) fn waits_for_phone(&self) -> bool {
+        match self.state {
+            State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => !self.is_deferred(),
+            State::Greeting
+            | State::Starting(_)
+            | State::Adopted(_)
+            | State::Dismissed
+            | State::Moving { .. }
+            | State::Closing { .. } => false,
+        }
     }
 
     /// Whether a record in the clear would be read: it has no keys and no part of an answer, which is followed by nothing
@@ -140,30 +163,36 @@ impl Shard {
     /// A socket was accepted.
     pub(crate) fn accepted(&mut self, now: Now, slot: u32, peer: Option<SocketAddr>, out: &mut Outputs) {
         self.counters.accepted += 1;
-        let is_full = self.edges.open_count() >= self.config.limits.connection_count as usize;
-        if is_full || self.draining {
-            self.counters.refused_draining += u64::from(self.draining);
-            self.counters.refused_connections += u64::from(!self.draining);
-            out.push(Output::CloseSlot(slot));
-            return;
-        }
-        let Some(state) = self.admit_connect(now, peer) else {
+        self.counters.refused_draining += u64::from(self.draining);
+        // An address that is not let in makes nobody go.
+        let admitted = if self.draining { None } else { self.admit_connect(now, peer) };
+        let Some((state, address)) = admitted.filter(|_| self.make_room()) else {
             out.push(Output::CloseSlot(slot));
             return;
         };
-        let conn = self.open_edge(now, slot, state, peer);
+        let conn = self.open_edge(slot, state, peer, now.mono_ns / 1_000_000);
+        self.hold(conn, address);
         out.push(Output::ReceiveOnce(conn));
     }
 
-    /// Opens an edge in a slot, with its login deadline running.
+    /// A connection counts for its address from now on.
+    pub(crate) fn hold(&mut self, conn: ConnId, address: Option<Address>) {
+        if let Some(address) = address {
+            let holder = self.addresses.hold(address);
+            self.edges.set_holder(conn, holder);
+        }
+    }
+
+    /// Opens an edge in a slot, with its login deadline running since it was accepted.
     pub(crate) fn open_edge(
         &mut self,
-        now: Now,
         slot: u32,
         state: State,
         peer: Option<SocketAddr>,
+        accepted_ms: u64,
     ) -> ConnId {
-        let timer = self.wheel.set(now.mono_ns + self.config.limits.login_ms * 1_000_000, 0);
+        let deadline_ms = accepted_ms + self.config.limits.login_ms;
+        let timer = self.wheel.set(deadline_ms * 1_000_000, 0);
         let conn = self.edges.open(
             slot,
             Edge {
@@ -173,8 +202,9 @@ impl Shard {
                 buffers: None,
                 sending: false,
                 dirty: false,
+                half_open: true,
                 timer,
-                heard_ms: now.mono_ns / 1_000_000,
+                heard_ms: accepted_ms,
                 meter: Meter::default(),
             },
         );
@@ -204,24 +234,29 @@ impl Shard {
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
-        let is_deferred = edge.is_deferred();
+        let waits_for_phone = edge.waits_for_phone();
         self.counters.timeouts += 1;
-        self.counters.idle_timeouts += u64::from(is_adopted);
-        self.counters.login_timeouts += u64::from(!is_adopted);
         self.count_unproven(conn);
-        if is_deferred {
-            // Its turn did not come in time, which is not its fault.
-            self.refuse_busy(conn);
-        } else {
+        if is_adopted || waits_for_phone {
+            self.counters.idle_timeouts += u64::from(is_adopted);
+            self.counters.login_timeouts += u64::from(!is_adopted);
             self.goodbye(conn, GoodbyeReason::Idle, 0);
+        } else {
+            // Its turn or its commit did not come in time, which is not its fault.
+            self.counters.logins_unserved += 1;
+            self.refuse_busy(conn);
         }
     }
 
     /// Starts the idle clock instead of the login clock: the edge is adopted.
     pub(crate) fn login_is_over(&mut self, now: Now, conn: ConnId) {
         let idle_ns = self.config.limits.idle_ms * 1_000_000;
+        let holder = self.edges.holder(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             self.wheel.reset(edge.timer, now.mono_ns + idle_ns);
+            if take(&mut edge.half_open) {
+                self.addresses.no_longer_half_open(holder);
+            }
         }
     }
 
@@ -236,9 +271,14 @@ impl Shard {
         }
     }
 
-    /// Ends an edge with an error that says what the client did wrong.
+    /// Ends an edge whose client broke the protocol, with an error that says how.
     pub(crate) fn refuse(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
         self.counters.protocol_errors += 1;
+        self.end_with(conn, code, detail);
+    }
+
+    /// Ends an edge with an error.
+    pub(crate) fn end_with(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
         let can_say = self.edges.get_mut(conn).is_some_and(|edge| edge.transport.is_some());
         if can_say {
             self.edges.say(conn, &ServerFrame::Error { code, detail }, usize::MAX);
@@ -263,7 +303,9 @@ impl Shard {
             return;
         }
         let state = core::mem::replace(&mut edge.state, State::Closing { asked: false });
-        self.wheel.reset(edge.timer, self.now.mono_ns + LAST_WORDS_NS);
+        let timer = edge.timer;
+        self.edges.leave_line(conn);
+        self.wheel.reset(timer, self.now.mono_ns + LAST_WORDS_NS);
         self.edges.mark_dirty(conn);
         if let State::Adopted(session) = state {
             self.end_session(session);
@@ -300,7 +342,12 @@ impl Shard {
         let timer = edge.timer;
         self.hang_up(conn);
         self.wheel.cancel(timer);
+        let holder = self.edges.holder(conn);
         let Some(edge) = self.edges.free(conn) else { return };
+        if edge.half_open {
+            self.addresses.no_longer_half_open(holder);
+        }
+        self.addresses.let_go(holder);
         if edge.transport.is_some_and(|transport| transport.is_expanded()) {
             self.ready_keys.ended();
         }

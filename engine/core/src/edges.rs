@@ -1,5 +1,6 @@
 //! The edges of a shard: a table by slot, the queues of those whose handshakes wait, and the memory of all buffers.
 
+use crate::addresses::Holder;
 use crate::buffers::{Buffers, Pool};
 use crate::chunks::Chunks;
 use crate::edge::{Edge, State};
@@ -15,6 +16,8 @@ use tern_protocol::phone::frame::ServerFrame;
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
+    /// The address that the edge counts for.
+    holder: Holder,
     edge: Option<Edge>,
 }
 
@@ -25,8 +28,14 @@ const _: () = assert!(size_of::<Slot>() <= 160, "an idle phone costs at most 600
 pub(crate) struct Edges {
     slots: Chunks<Slot>,
     pub(crate) dirty: Vec<ConnId>,
-    /// Handshakes that wait for the next turn.
-    pub(crate) deferred: VecDeque<ConnId>,
+    /// Handshakes that wait for a later turn. Connections that have ended stay until they are looked at.
+    deferred: VecDeque<ConnId>,
+    /// Those that have not.
+    deferred_count: usize,
+    /// Connections in the order in which they were accepted. Those that have logged in or ended stay until they are
+    /// looked at: when there are twice as many as were left the last time.
+    half_open: VecDeque<ConnId>,
+    half_open_look_at_count: usize,
     /// Handshakes that are half done: their answer is made in the next turn.
     pub(crate) unanswered: VecDeque<ConnId>,
     /// Empty buffers that edges borrow while they have something to say or half a record.
@@ -37,6 +46,10 @@ pub(crate) struct Edges {
     open_count: usize,
 }
 
+/// Connections in a queue below which nobody looks for those that have ended.
+const LOOK_AT_COUNT_MIN: usize = 1024;
+/// Half-open connections that are looked at for one that may be given up.
+const LOOKS_FOR_ONE: usize = 64;
 /// Frames of presence and typing that may wait for the end of the turn, bytes: the answers to a thousand watches.
 const EPHEMERAL_BYTES_MAX: usize = 32 << 10;
 /// Those that may wait for a send to end, bytes: a phone that does not read is not to cost more.
@@ -48,6 +61,9 @@ impl Edges {
             slots: Chunks::new(),
             dirty: Vec::new(),
             deferred: VecDeque::new(),
+            deferred_count: 0,
+            half_open: VecDeque::new(),
+            half_open_look_at_count: LOOK_AT_COUNT_MIN,
             unanswered: VecDeque::new(),
             pool: Pool::new(limits.edge_bytes / 4),
             counted_bytes: 0,
@@ -110,7 +126,77 @@ impl Edges {
 
     /// Whether the next turn has handshakes to go on with.
     pub(crate) fn has_handshakes(&self) -> bool {
-        !self.deferred.is_empty() || !self.unanswered.is_empty()
+        self.deferred_count > 0 || !self.unanswered.is_empty()
+    }
+
+    /// Handshakes that wait for a later turn.
+    pub(crate) const fn deferred_count(&self) -> usize {
+        self.deferred_count
+    }
+
+    /// A handshake waits for a later turn. False if it does already.
+    pub(crate) fn defer(&mut self, conn: ConnId) -> bool {
+        let Some(opening) = self.get_mut(conn).map(Edge::opening) else { return false };
+        if core::mem::replace(&mut opening.deferred, true) {
+            return false;
+        }
+        opening.in_line = true;
+        self.deferred_count += 1;
+        if self.deferred.len() >= (2 * self.deferred_count).max(LOOK_AT_COUNT_MIN) {
+            let mut line = take(&mut self.deferred);
+            line.retain(|&conn| self.get_mut(conn).is_some_and(|edge| edge.opening().in_line));
+            self.deferred = line;
+        }
+        self.deferred.push_back(conn);
+        true
+    }
+
+    /// The handshake that has waited for longest; its turn has come.
+    pub(crate) fn next_deferred(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.deferred.pop_front() {
+            if self.leave_line(conn) {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// A connection does not wait for its handshake's turn any more. False if it did not.
+    pub(crate) fn leave_line(&mut self, conn: ConnId) -> bool {
+        let waited = self.get_mut(conn).is_some_and(Edge::leave_line);
+        self.deferred_count -= usize::from(waited);
+        waited
+    }
+
+    /// The half-open connection whose phone has kept the shard waiting for longest.
+    pub(crate) fn longest_waited_for(&mut self) -> Option<ConnId> {
+        let mut line = take(&mut self.half_open);
+        while line.front().is_some_and(|&conn| !self.is_half_open(conn)) {
+            line.pop_front();
+        }
+        let waits = |&conn: &ConnId| self.get_mut(conn).is_some_and(|edge| edge.waits_for_phone());
+        let found = line.iter().take(LOOKS_FOR_ONE).copied().find(waits);
+        self.half_open = line;
+        found
+    }
+
+    fn is_half_open(&mut self, conn: ConnId) -> bool {
+        self.get_mut(conn).is_some_and(|edge| edge.half_open && !matches!(edge.state, State::Closing { .. }))
+    }
+
+    /// The address that a connection counts for.
+    pub(crate) fn holder(&mut self, conn: ConnId) -> Holder {
+        let slot = self.slots.get_mut(conn.slot as usize);
+        slot.filter(|slot| slot.generation == conn.generation).map_or(Holder::default(), |slot| slot.holder)
+    }
+
+    /// A connection counts for an address.
+    pub(crate) fn set_holder(&mut self, conn: ConnId, holder: Holder) {
+        if let Some(slot) = self.slots.get_mut(conn.slot as usize)
+            && slot.generation == conn.generation
+        {
+            slot.holder = holder;
+        }
     }
 
     /// Sockets that are open.
@@ -139,9 +225,18 @@ impl Edges {
         let place = self.slots.get_or_grow(slot as usize);
         assert!(place.edge.is_none(), "the driver put a socket into a slot that is in use");
         place.generation = place.generation.wrapping_add(1);
-        place.edge = Some(edge);
+        (place.holder, place.edge) = (Holder::default(), Some(edge));
         self.open_count += 1;
-        ConnId { slot, generation: place.generation }
+        let conn = ConnId { slot, generation: place.generation };
+        if self.half_open.len() >= self.half_open_look_at_count {
+            let mut line = take(&mut self.half_open);
+            line.retain(|&conn| self.is_half_open(conn));
+            self.half_open_look_at_count = (2 * line.len()).max(LOOK_AT_COUNT_MIN);
+            line.shrink_to(self.half_open_look_at_count);
+            self.half_open = line;
+        }
+        self.half_open.push_back(conn);
+        conn
     }
 
     pub(crate) fn free(&mut self, conn: ConnId) -> Option<Edge> {

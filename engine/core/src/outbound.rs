@@ -3,11 +3,10 @@
 //! A message goes on only if none before it to the same recipient is refused. The list knows the order of the phone's
 //! stream, so it does not matter whether a lane or the recipient's home refused, nor which `busy` comes first.
 
+use crate::refusal::PATIENCE_NS;
 use alloc::collections::VecDeque;
 use tern_protocol::ids::{AccountId, MessageId};
 
-/// How long a refused message is waited for before the sender counts as having given it up.
-const PATIENCE_NS: u64 = 60_000_000_000;
 /// Most messages of one session without a final answer.
 const COUNT_MAX: usize = 4096;
 /// Memory for so many is kept when none is left.

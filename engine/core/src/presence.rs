@@ -131,18 +131,7 @@ impl Shard {
     /// Whether it found room; what does not is dropped.
     fn cast_ephemeral(&mut self, now: Now, kind: Kind, ends: Ends, seq: u64) -> bool {
         let Some(home) = self.config.partitions.home_of(ends.to) else { return true };
-        let parts = Parts {
-            kind,
-            flags: 0,
-            to: ends.to,
-            from: ends.from,
-            from_device: ends.device,
-            id: MessageId(0),
-            time_ms: now.wall_ms,
-            seq,
-            from_name: "",
-            body: &[],
-        };
+        let parts = Parts { seq, ..ends.parts(now, kind, MessageId(0)) };
         let is_cast = self.router.cast_ephemeral(home, &parts);
         self.counters.ephemeral_dropped += u64::from(!is_cast);
         is_cast

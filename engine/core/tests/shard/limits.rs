@@ -5,7 +5,7 @@ use crate::stuck::here_and_there;
 use crate::world::World;
 use crate::world::phone::Phone;
 use crate::world::stranger::{address, first_flight};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tern_core::io::{HandOverToken, Input};
 use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
@@ -17,10 +17,20 @@ const NOW_S: u64 = 1_800_000_000;
 /// A limit, the others that are met on the way to it, and the way.
 type Case = (&'static str, &'static [&'static str], fn() -> World);
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 34] = [
     ("connection_count", &[], || {
         let mut world = World::new(Limits { connection_count: 1, ..Limits::default() });
         (0..2).for_each(|slot| _ = world.accept(slot, None));
+        world
+    }),
+    ("address_connections", &[], || {
+        let mut world = World::new(Limits { address_connections: 1, ..Limits::default() });
+        (0..2).for_each(|slot| _ = world.accept(slot, address("203.0.113.9:1")));
+        world
+    }),
+    ("address_half_open", &[], || {
+        let mut world = World::new(Limits { address_half_open: 1, ..Limits::default() });
+        (0..2).for_each(|slot| _ = world.accept(slot, address("203.0.113.9:1")));
         world
     }),
     ("login_ms", &[], || {
@@ -49,6 +59,19 @@ const CASES: [Case; 27] = [
             world.throw(slot, &first_flight("eve", 5, 1));
         }
         world
+    }),
+    ("address_registrations_per_h", &[], || {
+        let limits =
+            Limits { address_registrations_per_h: 1, address_registrations_burst: 1, ..Limits::default() };
+        from_an_address(limits, 2, 0)
+    }),
+    ("address_bytes_per_s", &[], || {
+        let limits = Limits { address_bytes_per_s: 1, address_bytes_burst: 128 << 10, ..Limits::default() };
+        from_an_address(limits, 1, 20_000)
+    }),
+    ("address_frames_per_s", &[], || {
+        let limits = Limits { address_frames_per_s: 1, address_frames_burst: 5, ..Limits::default() };
+        from_an_address(limits, 1, 10)
     }),
     ("address_count", &[], || {
         let limits = Limits { address_connects_per_s: 1, address_count: 64, ..Limits::default() };
@@ -104,6 +127,10 @@ const CASES: [Case; 27] = [
         }
         world
     }),
+    ("account_frames_per_s", &[], || {
+        let limits = Limits { account_frames_per_s: 1, account_frames_burst: 5, ..Limits::default() };
+        pinged(limits, 10)
+    }),
     ("account_messages_per_s", &[], || {
         let limits = Limits { account_messages_per_s: 1, account_messages_burst: 1, ..Limits::default() };
         written_to_the_absent(limits, NOW_S, 2, b"x")
@@ -144,6 +171,15 @@ const CASES: [Case; 27] = [
         let mut eve = Phone::connect(&mut world, 9, "eve", 5);
         world.disk_runs = false;
         write(&mut world, &mut eve, &absent, NOW_S, 300, b"x");
+        world
+    }),
+    ("session_unanswered", &[], || {
+        let mut world = World::new(Limits::default());
+        let absent = Phone::connect(&mut world, 6, "absent", 8);
+        world.cut(6);
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        world.disk_runs = false;
+        write(&mut world, &mut eve, &absent, NOW_S, 4_097, b"x");
         world
     }),
     ("refusal_count", &["mailbox_count"], || {
@@ -250,6 +286,19 @@ fn written_to_the_absent(limits: Limits, made_s: u64, count: u64, body: &[u8]) -
     world
 }
 
+/// Phones of one address, each of which registers and then pings.
+fn from_an_address(limits: Limits, phone_count: u32, ping_count: u32) -> World {
+    let mut world = World::new(limits);
+    for slot in 0..phone_count {
+        world.accept(slot, address("203.0.113.9:1"));
+        let mut phone = Phone::connected(&mut world, slot, &format!("eve{slot}"), 5);
+        if ping_count > 0 {
+            ping(&mut world, &mut phone, ping_count);
+        }
+    }
+    world
+}
+
 /// Every counter of a limit, by the limit's name.
 fn hits(world: &World) -> BTreeMap<&'static str, u64> {
     let mut hits = BTreeMap::new();
@@ -259,6 +308,49 @@ fn hits(world: &World) -> BTreeMap<&'static str, u64> {
         }
     });
     hits
+}
+
+/// What is in [`Limits`] and is nothing that is run into: times and sizes that the shard itself keeps to, and the parts
+/// of a limit whose other part counts.
+const NOT_RUN_INTO: [&str; 24] = [
+    "account_asks_burst",
+    "account_frames_burst",
+    "account_messages_burst",
+    "address_bytes_burst",
+    "address_connects_burst",
+    "address_frames_burst",
+    "address_handshakes_burst",
+    "address_prefix_bits",
+    "address_registrations_burst",
+    "busy_ms",
+    "commit_bytes",
+    "connection_bytes_burst",
+    "connection_frames_burst",
+    "dedup_horizon_ms",
+    "expiry_ms",
+    "floor_delay_ms",
+    "limit_loopback",
+    "ready_key_count",
+    "step_budget",
+    "tick_retry_ms",
+    "ticket_ms",
+    "window_count",
+    "write_back_ms",
+    // Not of the configuration, and in the cases.
+    "session_unanswered",
+];
+
+#[test]
+fn every_limit_of_the_configuration_is_driven_to_its_hit() {
+    let text = format!("{:?}", Limits::default());
+    let fields = text.trim_start_matches("Limits { ").trim_end_matches(" }").split(", ");
+    let fields: BTreeSet<&str> = fields.filter_map(|field| Some(field.split_once(": ")?.0)).collect();
+    let tried: BTreeSet<&str> = CASES.iter().map(|case| case.0).collect();
+    let excused: BTreeSet<&str> = NOT_RUN_INTO.into();
+    let forgotten: Vec<_> = fields.difference(&tried).filter(|name| !excused.contains(*name)).collect();
+    assert!(forgotten.is_empty(), "nobody drives these to their hits, and nothing says why: {forgotten:?}");
+    let gone: Vec<_> = excused.union(&tried).filter(|name| !fields.contains(*name)).collect();
+    assert_eq!(gone, [&"session_unanswered"], "no such limits any more");
 }
 
 #[test]
