@@ -151,6 +151,7 @@ impl Shard {
         }
         match self.edges.longest_waited_for() {
             Some(conn) => {
+                self.count_unproven(conn);
                 self.refuse_busy(conn);
                 true
             }

@@ -65,7 +65,7 @@ macro_rules! define_counters {
 pub const FAMILIES: &[(&str, &str)] = &[
     (
         "limit_hits",
-        "Times that something ran into a limit, by the limit's name in the configuration (`session_unanswered` is fixed).",
+        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches` and `session_unanswered` are fixed).",
     ),
     ("logins_refused", "Logins with a key that were refused, by what was wrong. Nobody broke the protocol."),
     (
@@ -118,8 +118,10 @@ define_counters! {
     ephemeral_dropped as ephemeral_dropped { at = "lane" },
     /// Presence and typing dropped because their phone did not read, or memory for edges was short.
     ephemeral_unread as ephemeral_dropped { at = "edge" },
-    /// Watches refused: an account had as many as it may (1,024), or the shard.
+    /// Watches refused because the shard's accounts are watched by as many as may be.
     refused_watches as limit_hits { limit = "watch_count" },
+    /// Watches refused because their account is watched by 1,024 devices, the most that may watch any.
+    account_watches_full as limit_hits { limit = "account_watches" },
     /// Watches now, ended ones included until they are forgotten.
     watches_now,
     /// Sessions replaced by a newer login of the same device.

@@ -32,7 +32,7 @@ pub(crate) struct Edges {
     deferred: VecDeque<ConnId>,
     /// Those that have not.
     deferred_count: usize,
-    /// Connections in the order in which they were accepted. Those that have logged in or ended stay until they are
+    /// Connections in the order in which they came to this shard. Those that have logged in or ended stay until they are
     /// looked at: when there are twice as many as were left the last time.
     half_open: VecDeque<ConnId>,
     half_open_look_at_count: usize,
@@ -168,7 +168,7 @@ impl Edges {
         waited
     }
 
-    /// The half-open connection whose phone has kept the shard waiting for longest.
+    /// The half-open connection whose phone has kept the shard waiting for longest, among the oldest.
     pub(crate) fn longest_waited_for(&mut self) -> Option<ConnId> {
         let mut line = take(&mut self.half_open);
         while line.front().is_some_and(|&conn| !self.is_half_open(conn)) {

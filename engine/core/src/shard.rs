@@ -1,7 +1,7 @@
 //! One shard: everything that one thread owns, behind one pure step function. This file is the table of contents:
 //! [`Shard::step`] shows where each input's journey begins, and `flush` how a turn ends. In between, what one part of the
 //! shard wants of another it asks for by a call; only what may be for another shard goes by an envelope, and envelopes
-//! for this shard wait in the router until the call that cast them is over.
+//! for this shard wait in the router until the input is done.
 
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;

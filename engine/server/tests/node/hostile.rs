@@ -67,7 +67,7 @@ impl Bystanders {
 
     /// What disturbs them is over: they have not noticed it. The machine may have got busier by other things, so they are
     /// asked once more how long it takes in quiet.
-    pub(crate) fn were_undisturbed(mut self) {
+    pub(crate) fn were_undisturbed(&mut self) {
         let quiet = self.quiet.max(self.talk_in_quiet());
         let disturbed = median(&self.times);
         let allowed = (quiet * FACTOR).max(NOTICED);

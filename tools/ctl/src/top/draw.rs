@@ -14,7 +14,7 @@ const HOTTEST_LINES: u16 = 8;
 const SUMMARY_LINES: u16 = 6;
 
 /// Counters of limits that were hit.
-const LIMITS: [&str; 28] = [
+const LIMITS: [&str; 30] = [
     "mailbox_full",
     "memory_full",
     "drive_full",
@@ -37,6 +37,8 @@ const LIMITS: [&str; 28] = [
     "refused_address_registrations",
     "refused_account_rate",
     "refused_asks",
+    "refused_watches",
+    "account_watches_full",
     "floods",
     "byte_floods",
     "account_floods",
