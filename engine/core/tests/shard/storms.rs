@@ -210,7 +210,7 @@ fn those_who_gave_up_waiting_leave_their_places() {
     let limits = Limits { handshakes_per_turn: 1, deferred_count: 20, ..Limits::default() };
     let mut world = World::new(limits);
     let flight = first_flight("storm", 10, 1);
-    storm(&mut world, 11, &[flight.clone()]);
+    storm(&mut world, 11, std::slice::from_ref(&flight));
     for slot in 100..5_100 {
         world.step(Input::Accepted { slot, peer: None });
         world.step(Input::Received { conn: first_use(slot), bytes: &mut flight.clone() });
