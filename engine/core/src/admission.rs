@@ -2,12 +2,12 @@
 //! token bucket. Whoever is too fast is told when to come back; the others do not notice.
 
 use crate::account::{AccountIndex, SeededHash};
-use crate::addresses::Act;
+use crate::addresses::{Act, Address, TooMany};
 use crate::bucket::{Bucket, Rate};
 use crate::counters::Counters;
 use crate::edge::State;
 use crate::io::{ConnId, Now};
-use crate::limits::Limits;
+use crate::limits::{Limits, OVERLAP_COUNT};
 use crate::receive::Next;
 use crate::shard::Shard;
 use core::net::SocketAddr;
@@ -22,6 +22,7 @@ use tern_protocol::proxy::{self, Header};
 pub(crate) struct Rates {
     frames: Rate,
     bytes: Rate,
+    account_frames: Rate,
     messages: Rate,
 }
 
@@ -30,6 +31,7 @@ impl Rates {
         Self {
             frames: Rate::new(limits.connection_frames_per_s, limits.connection_frames_burst),
             bytes: Rate::new(limits.connection_bytes_per_s, limits.connection_bytes_burst),
+            account_frames: Rate::new(limits.account_frames_per_s, limits.account_frames_burst),
             messages: Rate::new(limits.account_messages_per_s, limits.account_messages_burst),
         }
     }
@@ -54,10 +56,10 @@ impl Meter {
     }
 }
 
-/// What accounts may still ask for beside messages. Few ask at a time, and a bucket that is full again is as good as
+/// What accounts may still do for now, of one kind. Few do it at a time, and a bucket that is full again is as good as
 /// none: idle accounts cost nothing here.
 #[derive(Debug)]
-pub(crate) struct Asking {
+pub(crate) struct Budget {
     buckets: HashMap<AccountIndex, Bucket, SeededHash>,
     rate: Rate,
     /// At so many, full ones are looked for: when they have doubled since the last time.
@@ -67,41 +69,94 @@ pub(crate) struct Asking {
 /// Buckets below which nobody looks for full ones.
 const LOOK_AT_COUNT_MIN: usize = 1024;
 
-impl Asking {
-    pub(crate) fn new(limits: &Limits, hash: SeededHash) -> Self {
-        Self {
-            buckets: HashMap::with_hasher(hash),
-            rate: Rate::new(limits.account_asks_per_s, limits.account_asks_burst),
-            look_at_count: LOOK_AT_COUNT_MIN,
-        }
+impl Budget {
+    const fn new(rate: Rate, hash: SeededHash) -> Self {
+        Self { buckets: HashMap::with_hasher(hash), rate, look_at_count: LOOK_AT_COUNT_MIN }
     }
 
-    /// Counts something that an account asks for. False if it was one too many.
-    pub(crate) fn may(&mut self, account: AccountIndex, now_ns: u64) -> bool {
+    /// What accounts may ask for beside messages.
+    pub(crate) const fn of_asks(limits: &Limits, hash: SeededHash) -> Self {
+        Self::new(Rate::new(limits.account_asks_per_s, limits.account_asks_burst), hash)
+    }
+
+    /// All that accounts may say.
+    pub(crate) const fn of_frames(rates: &Rates, hash: SeededHash) -> Self {
+        Self::new(rates.account_frames, hash)
+    }
+
+    /// Counts what an account does. False if it was one too many.
+    pub(crate) fn may(&mut self, account: AccountIndex, now_ns: u64, count: u64) -> bool {
+        if self.rate.is_none() {
+            return true;
+        }
         if self.buckets.len() >= self.look_at_count {
             self.buckets.retain(|_, bucket| bucket.full_at_ns() > now_ns);
             self.look_at_count = (2 * self.buckets.len()).max(LOOK_AT_COUNT_MIN);
             self.buckets.shrink_to(self.look_at_count);
         }
-        self.buckets.entry(account).or_default().take(self.rate, now_ns, 1)
+        self.buckets.entry(account).or_default().take(self.rate, now_ns, count)
     }
 }
 
 impl Shard {
-    /// A socket was accepted from `peer`: how its edge begins, or none if its address connects too often.
+    /// A socket was accepted from `peer`: how its edge begins and for which address it counts, or none if that connects
+    /// too often or holds too much.
     ///
     /// A balancer passes on the connections of many: not its address counts, but the one that it names.
-    pub(crate) fn admit_connect(&mut self, now: Now, peer: Option<SocketAddr>) -> Option<State> {
+    pub(crate) fn admit_connect(
+        &mut self,
+        now: Now,
+        peer: Option<SocketAddr>,
+    ) -> Option<(State, Option<Address>)> {
         if peer.is_some_and(|peer| self.config.proxies.iter().any(|network| network.contains(peer.ip()))) {
-            return Some(State::Proxy);
+            return Some((State::Proxy, None));
         }
-        self.may_connect(now, peer).then_some(State::Preface)
+        let address = self.limited(peer);
+        self.may_connect(now, address).then_some((State::Preface, address))
     }
 
-    fn may_connect(&mut self, now: Now, peer: Option<SocketAddr>) -> bool {
-        let may = peer.is_none_or(|peer| self.addresses.may(Act::Connect, peer.ip(), now.mono_ns));
+    /// The address that a connection counts for, if it is limited.
+    pub(crate) fn limited(&self, peer: Option<SocketAddr>) -> Option<Address> {
+        peer.and_then(|peer| self.addresses.limited(peer.ip()))
+    }
+
+    fn may_connect(&mut self, now: Now, address: Option<Address>) -> bool {
+        let Some(address) = address else { return true };
+        let may = self.addresses.may(Act::Connect, address, now.mono_ns, 1);
         self.counters.refused_address_connects += u64::from(!may);
-        may
+        may && self.may_hold(address)
+    }
+
+    /// Whether an address may hold one more connection, which has not logged in.
+    pub(crate) fn may_hold(&mut self, address: Address) -> bool {
+        let may = self.addresses.may_hold(address);
+        match may {
+            Ok(()) => {}
+            Err(TooMany::Connections) => self.counters.refused_address_connections += 1,
+            Err(TooMany::HalfOpen) => self.counters.refused_address_half_open += 1,
+        }
+        may.is_ok()
+    }
+
+    /// Makes room for one more connection, if the shard has as many as it may. False if there is none to give up.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let limit = self.config.limits.connection_count as usize;
+        if self.edges.open_count() < limit {
+            return true;
+        }
+        self.counters.refused_connections += 1;
+        // Sockets that were given up before may still be closing.
+        if self.edges.open_count() >= limit + OVERLAP_COUNT as usize {
+            return false;
+        }
+        match self.edges.longest_waited_for() {
+            Some(conn) => {
+                self.count_unproven(conn);
+                self.refuse_busy(conn);
+                true
+            }
+            None => false,
+        }
     }
 
     /// A trusted balancer says whose connection it passes on.
@@ -121,10 +176,12 @@ impl Shard {
         }
         edge.state = State::Preface;
         let peer = edge.opening().peer;
-        if !self.may_connect(now, peer) {
+        let address = self.limited(peer);
+        if !self.may_connect(now, address) {
             self.hang_up(conn);
             return Next::Stop;
         }
+        self.hold(conn, address);
         Next::Used(header_bytes)
     }
 
@@ -139,20 +196,20 @@ impl Shard {
                 return Some(Next::Stop);
             }
         }
-        let edge = self.edges.get_mut(conn)?;
-        let opening = edge.opening();
-        let peer = opening.peer.filter(|_| !core::mem::replace(&mut opening.admitted, true));
-        if peer.is_some_and(|peer| !self.addresses.may(Act::Handshake, peer.ip(), now.mono_ns)) {
+        let opening = self.edges.get_mut(conn)?.opening();
+        let is_new = !core::mem::replace(&mut opening.admitted, true);
+        let holder = self.edges.holder(conn);
+        if is_new && !self.addresses.holder_may(Act::Handshake, holder, now.mono_ns, 1) {
             self.counters.refused_address_handshakes += 1;
             self.refuse_busy(conn);
             return Some(Next::Stop);
         }
         let its_turn = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().its_turn);
         // Whoever comes now comes behind those who wait: under a storm that goes on they would wait for ever otherwise.
-        if self.handshakes_left > 0 && (its_turn || self.edges.deferred.is_empty()) {
+        if self.handshakes_left > 0 && (its_turn || self.edges.deferred_count() == 0) {
             return None;
         }
-        if self.edges.deferred.len() >= self.config.limits.deferred_count as usize {
+        if self.edges.deferred_count() >= self.config.limits.deferred_count as usize {
             self.counters.refused_handshakes += 1;
             self.refuse_busy(conn);
             return Some(Next::Stop);
@@ -162,12 +219,7 @@ impl Shard {
 
     /// The turn has no time for another handshake: this one waits for a later turn, and is not read meanwhile.
     pub(crate) fn defer_handshake(&mut self, conn: ConnId) -> Next {
-        if let Some(edge) = self.edges.get_mut(conn)
-            && !core::mem::replace(&mut edge.opening().deferred, true)
-        {
-            self.counters.deferred_handshakes += 1;
-            self.edges.deferred.push_back(conn);
-        }
+        self.counters.deferred_handshakes += u64::from(self.edges.defer(conn));
         Next::Stop
     }
 
@@ -196,6 +248,31 @@ impl Shard {
         }
     }
 
+    /// Counts what a connection has said in one receive for its account and its address, once for all of it: on the way
+    /// of each frame there is only the bucket of its connection.
+    pub(crate) fn count_frames(&mut self, now: Now, conn: ConnId, count: u32) {
+        let Some(edge) = self.edges.get_mut(conn).filter(|_| count > 0) else { return };
+        if let State::Adopted(session) = edge.state
+            && let Some(account) = self.sessions.get(session).map(|session| session.account)
+            && !self.saying.may(account, now.mono_ns, count.into())
+        {
+            self.end_flood(conn, |counters| &mut counters.account_floods);
+            return;
+        }
+        let holder = self.edges.holder(conn);
+        if !self.addresses.holder_may(Act::SayFrame, holder, now.mono_ns, count.into()) {
+            self.end_flood(conn, |counters| &mut counters.address_floods);
+        }
+    }
+
+    /// Counts an account that an address wants to register. False if it registers too many: it is told to come back.
+    pub(crate) fn may_register(&mut self, now: Now, conn: ConnId) -> bool {
+        let holder = self.edges.holder(conn);
+        let may = self.addresses.holder_may(Act::Register, holder, now.mono_ns, 1);
+        self.counters.refused_address_registrations += u64::from(!may);
+        may
+    }
+
     /// Counts a message or a read tick of an account. False if it sends too many: this one is refused.
     pub(crate) fn may_send(&mut self, now: Now, account: AccountIndex) -> bool {
         let rate = self.rates.messages;
@@ -207,7 +284,7 @@ impl Shard {
 
     /// Counts what an account asks for beside messages. False if it asks too much: this one is refused or dropped.
     pub(crate) fn may_ask(&mut self, now: Now, account: AccountIndex) -> bool {
-        let may = self.asking.may(account, now.mono_ns);
+        let may = self.asking.may(account, now.mono_ns, 1);
         self.counters.refused_asks += u64::from(!may);
         may
     }
@@ -233,13 +310,13 @@ mod tests {
     #[test]
     fn accounts_that_stopped_asking_are_forgotten() {
         let limits = Limits { account_asks_per_s: 10, account_asks_burst: 2, ..Limits::default() };
-        let mut asking = Asking::new(&limits, SeededHash(1, 2));
+        let mut asking = Budget::of_asks(&limits, SeededHash(1, 2));
         for second in 0..20 {
             for n in 0..1_000 {
                 let account = AccountIndex(second * 1_000 + n);
                 let now_ns = u64::from(second) * 1_000_000_000;
-                assert!((0..2).all(|_| asking.may(account, now_ns)));
-                assert!(!asking.may(account, now_ns));
+                assert!((0..2).all(|_| asking.may(account, now_ns, 1)));
+                assert!(!asking.may(account, now_ns, 1));
             }
             assert!(asking.buckets.len() <= 2_000, "{}", asking.buckets.len());
         }

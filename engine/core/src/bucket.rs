@@ -31,12 +31,30 @@ impl Rate {
             return Self { token: 0, burst_ns: 0 };
         }
         // Rounded up, so that rounding never makes the rate higher. At most 2^46 x 2^16: no overflow.
-        let token = (SECOND * shard_count as u64).div_ceil(per_second as u64);
+        Self::with_token((SECOND * shard_count as u64).div_ceil(per_second as u64), burst, shard_count)
+    }
+
+    /// Likewise, so many per hour.
+    pub(crate) fn per_hour(count: u32, burst: u32, shard_count: u16) -> Self {
+        if count == 0 {
+            return Self { token: 0, burst_ns: 0 };
+        }
+        let token = (3600 * u128::from(SECOND) * u128::from(shard_count)).div_ceil(u128::from(count));
+        // One an hour for more than seventy shards is less than can be said: then it is one in 78 hours for each.
+        Self::with_token(u64::try_from(token).unwrap_or(u64::MAX), burst, shard_count)
+    }
+
+    const fn with_token(token: u64, burst: u32, shard_count: u16) -> Self {
         let share = burst.div_ceil(shard_count as u32);
         let share = if shard_count > 1 && share < BURST_MIN { BURST_MIN } else { share };
         let mut rate = Self { token, burst_ns: 0 };
         rate.burst_ns = rate.cost_ns(share as u64);
         rate
+    }
+
+    /// Whether it lets everything pass.
+    pub(crate) const fn is_none(self) -> bool {
+        self.token == 0
     }
 
     /// What so many tokens cost; a cost that cannot be said is more than any burst.
@@ -55,7 +73,7 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// Takes tokens. False if there are not so many; none is taken then.
     pub(crate) fn take(&mut self, rate: Rate, now_ns: u64, count: u64) -> bool {
-        if rate.token == 0 {
+        if rate.is_none() {
             return true;
         }
         let missing_ns = self.full_at_ns.saturating_sub(now_ns);
@@ -109,6 +127,19 @@ mod tests {
         let mut small = Bucket::default();
         let rate = Rate::shared(10, 10, 1000);
         assert_eq!((0..100).filter(|_| small.take(rate, 0, 1)).count(), BURST_MIN as usize);
+    }
+
+    #[test]
+    fn an_hour_is_shared_too() {
+        let rate = Rate::per_hour(60, 10, 2);
+        let mut bucket = Bucket::default();
+        assert_eq!((0..100).filter(|_| bucket.take(rate, 0, 1)).count(), 5);
+        assert_eq!((0..100).filter(|_| bucket.take(rate, 240 * S, 1)).count(), 2, "one in two minutes");
+        // However slow: nothing overflows, and the first passes.
+        let mut bucket = Bucket::default();
+        let slowest = Rate::per_hour(1, 1, u16::MAX);
+        assert!(bucket.take(slowest, 0, 1) && !bucket.take(slowest, 3600 * S, 1));
+        assert!(Bucket::default().take(Rate::per_hour(0, 0, 9), 0, u64::MAX));
     }
 
     proptest! {

@@ -63,7 +63,11 @@ macro_rules! define_counters {
 
 /// Help of the families that several counters share.
 pub const FAMILIES: &[(&str, &str)] = &[
-    ("limit_hits", "Times that something ran into a limit, by the limit's name in the configuration."),
+    (
+        "limit_hits",
+        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches` and `session_unanswered` are fixed).",
+    ),
+    ("logins_refused", "Logins with a key that were refused, by what was wrong. Nobody broke the protocol."),
     (
         "ticks",
         "Ticks by kind: sent to the sender's device, delivered and confirmed by the sender's home, or read.",
@@ -78,7 +82,8 @@ define_counters! {
 
     /// Sockets accepted.
     accepted,
-    /// Sockets refused because the shard has as many as it may.
+    /// Sockets closed because the shard has as many as it may: the one that kept it waiting for its login for longest, or
+    /// else the new one.
     refused_connections as limit_hits { limit = "connection_count" },
     /// Sockets refused because the shard drains.
     refused_draining,
@@ -88,8 +93,16 @@ define_counters! {
     sessions_now,
     /// Logins that reached their first transport frame.
     logins,
-    /// Logins refused: unknown account, wrong key, name taken, registration closed.
-    logins_refused,
+    /// Logins refused because there is no such account.
+    logins_unknown as logins_refused { reason = "unknown_account" },
+    /// Logins refused because the account has no such key.
+    logins_wrong_key as logins_refused { reason = "wrong_key" },
+    /// Registrations refused because the name belongs to other keys.
+    logins_name_taken as logins_refused { reason = "name_taken" },
+    /// Registrations refused because their name is none.
+    logins_bad_name as logins_refused { reason = "bad_name" },
+    /// Registrations refused because only the operator makes accounts.
+    logins_closed as logins_refused { reason = "registration_closed" },
     /// Logins that were welcomed and whose first record never came or did not decrypt: replayed handshakes, or phones
     /// whose connection broke.
     logins_unproven,
@@ -105,8 +118,10 @@ define_counters! {
     ephemeral_dropped as ephemeral_dropped { at = "lane" },
     /// Presence and typing dropped because their phone did not read, or memory for edges was short.
     ephemeral_unread as ephemeral_dropped { at = "edge" },
-    /// Watches refused: an account had as many as it may (1,024), or the shard.
+    /// Watches refused because the shard's accounts are watched by as many as may be.
     refused_watches as limit_hits { limit = "watch_count" },
+    /// Watches refused because their account is watched by 1,024 devices, the most that may watch any.
+    account_watches_full as limit_hits { limit = "account_watches" },
     /// Watches now, ended ones included until they are forgotten.
     watches_now,
     /// Sessions replaced by a newer login of the same device.
@@ -205,20 +220,33 @@ define_counters! {
     mesh_dropped as limit_hits { limit = "lane_backlog_bytes" },
     /// Bytes of envelopes that wait for room in a lane to another shard.
     mesh_backlog_bytes_now,
-    /// Connections ended for a protocol error.
+    /// Connections ended because their client broke the protocol.
     protocol_errors,
     /// Connections ended because a deadline passed.
     timeouts,
-    /// Connections ended because they did not log in in time, among the timeouts.
+    /// Connections ended because their phone did not say in time what a login takes, among the timeouts.
     login_timeouts as limit_hits { limit = "login_ms" },
+    /// Connections told to come back because this node was not done with their login in time, among the timeouts: their
+    /// handshake waited for its turn, or their account for the log.
+    logins_unserved,
     /// Connections ended because their phone was silent for too long, among the timeouts.
     idle_timeouts as limit_hits { limit = "idle_ms" },
     /// Connections ended because their phone did not read.
     slow_readers as limit_hits { limit = "edge_backlog_bytes" },
+    /// Connections closed, or told to come back, because their address holds as many as it may.
+    refused_address_connections as limit_hits { limit = "address_connections" },
+    /// Connections closed, or told to come back, because their address holds as many as it may that have not logged in.
+    refused_address_half_open as limit_hits { limit = "address_half_open" },
     /// Connections closed at once because their address connects too often.
     refused_address_connects as limit_hits { limit = "address_connects_per_s" },
     /// Connections told to come back because their address begins too many handshakes.
     refused_address_handshakes as limit_hits { limit = "address_handshakes_per_s" },
+    /// Registrations told to come back because their address registers too many accounts.
+    refused_address_registrations as limit_hits { limit = "address_registrations_per_h" },
+    /// Connections ended because their address sends too many bytes.
+    address_byte_floods as limit_hits { limit = "address_bytes_per_s" },
+    /// Connections ended because their address sends too many frames.
+    address_floods as limit_hits { limit = "address_frames_per_s" },
     /// Addresses forgiven early because the table of addresses was full.
     addresses_forgotten as limit_hits { limit = "address_count" },
     /// Connections closed because what should be a PROXY header is none.
@@ -235,16 +263,20 @@ define_counters! {
     byte_floods as limit_hits { limit = "connection_bytes_per_s" },
     /// Connections ended because they sent too many frames.
     floods as limit_hits { limit = "connection_frames_per_s" },
+    /// Connections ended because their account, on all its devices, sends too many frames.
+    account_floods as limit_hits { limit = "account_frames_per_s" },
     /// Messages refused with busy, and read ticks passed over, because their account sends too many.
     refused_account_rate as limit_hits { limit = "account_messages_per_s" },
     /// Watches, typing, lookups and changes of devices refused because their account asks too much.
     refused_asks as limit_hits { limit = "account_asks_per_s" },
     /// Connections ended because the shard's memory for edges was used up.
     refused_memory as limit_hits { limit = "edge_bytes" },
-    /// Connections ended because they had too many messages without an answer.
+    /// Connections ended because they had too many messages without an answer for the shard's memory.
     unanswered_full as limit_hits { limit = "unanswered_count" },
     /// Connections ended because they were given as many envelopes as one may.
     deliveries_full as limit_hits { limit = "delivery_count" },
+    /// Connections ended because they had 4,096 messages without an answer, the most that any session may have.
+    session_unanswered_full as limit_hits { limit = "session_unanswered" },
     /// Refused streams that are not kept in order because the shard remembers as many as it may.
     refusals_full as limit_hits { limit = "refusal_count" },
     /// Bytes of buffers that edges hold now.

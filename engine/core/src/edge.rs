@@ -1,17 +1,14 @@
 //! An edge: one client's socket, cryptography and framing. What it decodes it casts to the session; what the session
 //! says waits here as plain frames until the turn ends, then leaves in one record and one send.
 
+use crate::addresses::Address;
 use crate::admission::Meter;
-use crate::buffers::{Buffers, Pool};
-use crate::chunks::Chunks;
+use crate::buffers::Buffers;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
-use crate::limits::Limits;
 use crate::session::SessionId;
 use crate::shard::Shard;
-use crate::share::Share;
 use crate::wheel::TimerId;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem::take;
 use core::net::SocketAddr;
@@ -64,8 +61,10 @@ pub(crate) struct Opening {
     pub(crate) peer: Option<SocketAddr>,
     /// Bytes to send as they are: handshake records.
     pub(crate) raw_out: Vec<u8>,
-    /// Whether its handshake waits for the next turn.
+    /// Whether its handshake waits: for a later turn, or for its answer in the next one.
     pub(crate) deferred: bool,
+    /// Whether it is for a later turn.
+    pub(crate) in_line: bool,
     /// Whether it has waited, and may go on now although others wait.
     pub(crate) its_turn: bool,
     /// Whether a part of its handshake was answered.
@@ -89,9 +88,11 @@ pub(crate) struct Edge {
     /// None while nothing waits in them.
     pub(crate) buffers: Option<Box<Buffers>>,
     /// Whether a send is under way.
-    sending: bool,
+    pub(crate) sending: bool,
     /// Whether it stands in the list of edges with something to flush.
-    dirty: bool,
+    pub(crate) dirty: bool,
+    /// Whether it has not logged in yet.
+    pub(crate) half_open: bool,
     /// The login deadline, then the idle deadline.
     timer: TimerId,
     /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
@@ -116,9 +117,27 @@ impl Edge {
         self.opening.get_or_insert_default()
     }
 
-    /// Whether its handshake waits for the next turn.
+    /// Whether its handshake waits for a turn.
     pub(crate) fn is_deferred(&self) -> bool {
         self.opening.as_ref().is_some_and(|opening| opening.deferred)
+    }
+
+    /// It does not wait for its handshake's turn any more. False if it did not.
+    pub(crate) fn leave_line(&mut self) -> bool {
+        self.opening.as_mut().is_some_and(|opening| take(&mut opening.in_line))
+    }
+
+    /// Whether it has not logged in, and nothing but its phone keeps it from that.
+    pub(crate) fn waits_for_phone(&self) -> bool {
+        match self.state {
+            State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => !self.is_deferred(),
+            State::Greeting
+            | State::Starting(_)
+            | State::Adopted(_)
+            | State::Dismissed
+            | State::Moving { .. }
+            | State::Closing { .. } => false,
+        }
     }
 
     /// Whether a record in the clear would be read: it has no keys and no part of an answer, which is followed by nothing
@@ -137,256 +156,43 @@ impl Edge {
     }
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    edge: Option<Edge>,
-}
-
-const _: () = assert!(size_of::<Slot>() <= 160, "an idle phone costs at most 600 bytes in all");
-
-/// The edges of a shard, by slot.
-#[derive(Debug)]
-pub(crate) struct Edges {
-    slots: Chunks<Slot>,
-    dirty: Vec<ConnId>,
-    /// Handshakes that wait for the next turn.
-    pub(crate) deferred: VecDeque<ConnId>,
-    /// Handshakes that are half done: their answer is made in the next turn.
-    pub(crate) unanswered: VecDeque<ConnId>,
-    /// Empty buffers that edges borrow while they have something to say or half a record.
-    pool: Pool,
-    /// Bytes of the edges' buffers, as they were counted last.
-    counted_bytes: usize,
-    share: Share,
-    open_count: usize,
-}
-
-/// Frames of presence and typing that may wait for the end of the turn, bytes: the answers to a thousand watches.
-const EPHEMERAL_BYTES_MAX: usize = 32 << 10;
-/// Those that may wait for a send to end, bytes: a phone that does not read is not to cost more.
-const EPHEMERAL_BACKLOG_BYTES_MAX: usize = 4 << 10;
 /// How long a closing edge waits for its peer to take what is still under way.
 const LAST_WORDS_NS: u64 = 1_000_000_000;
-
-impl Edges {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            slots: Chunks::new(),
-            dirty: Vec::new(),
-            deferred: VecDeque::new(),
-            unanswered: VecDeque::new(),
-            pool: Pool::new(limits.edge_bytes / 4),
-            counted_bytes: 0,
-            // Buffers grow by doubling: what is reserved is an eighth, so that twice that stays within the limit.
-            share: Share::new(limits.edge_bytes, 8, limits.connection_count as usize),
-            open_count: 0,
-        }
-    }
-
-    /// Bytes of all buffers.
-    pub(crate) const fn buffer_bytes(&self) -> usize {
-        self.counted_bytes + self.pool.held_bytes()
-    }
-
-    /// Counts what an edge holds now.
-    fn recount(&mut self, conn: ConnId) {
-        let Some(buffers) = self.get_mut(conn).and_then(|edge| edge.buffers.as_mut()) else { return };
-        let bytes = buffers.held_bytes();
-        let before = core::mem::replace(&mut buffers.counted_bytes, bytes);
-        self.counted_bytes = self.counted_bytes + bytes - before;
-    }
-
-    /// Counts what an edge holds now. False if memory is short and its half a record is more than its share: frames
-    /// that it is to say leave with the turn, or were asked about when they were said.
-    pub(crate) fn may_keep_tail(&mut self, conn: ConnId) -> bool {
-        self.recount(conn);
-        let tail_bytes = self.get_mut(conn).and_then(Edge::tail).map_or(0, |tail| tail.capacity());
-        self.share.fits(tail_bytes, self.counted_bytes)
-    }
-
-    /// An edge's buffers; one that has none gets used ones, unless memory is so short that their size matters.
-    pub(crate) fn buffers(&mut self, conn: ConnId) -> Option<&mut Buffers> {
-        if self.get_mut(conn)?.buffers.is_none() {
-            let has_plenty = self.share.has_plenty(self.counted_bytes + self.pool.next_bytes());
-            let lent = if has_plenty { self.pool.lend() } else { Box::default() };
-            self.get_mut(conn)?.buffers = Some(lent);
-        }
-        self.get_mut(conn)?.buffers.as_deref_mut()
-    }
-
-    /// Counts what an edge holds now, and takes back what it does not use.
-    pub(crate) fn settle(&mut self, conn: ConnId) {
-        self.recount(conn);
-        let Some(edge) = self.get_mut(conn) else { return };
-        if let Some(buffers) = edge.buffers.take_if(|buffers| buffers.are_empty()) {
-            self.take_back(buffers);
-        }
-    }
-
-    fn take_back(&mut self, mut buffers: Box<Buffers>) {
-        self.counted_bytes -= take(&mut buffers.counted_bytes);
-        self.pool.give_back(buffers);
-    }
-
-    /// The edge of `conn` if it is still the one in its slot.
-    pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
-        let slot = self.slots.get_mut(conn.slot as usize)?;
-        if slot.generation == conn.generation { slot.edge.as_mut() } else { None }
-    }
-
-    /// Whether the next turn has handshakes to go on with.
-    pub(crate) fn has_handshakes(&self) -> bool {
-        !self.deferred.is_empty() || !self.unanswered.is_empty()
-    }
-
-    /// Sockets that are open.
-    pub(crate) const fn open_count(&self) -> usize {
-        self.open_count
-    }
-
-    /// The present owner of a slot. Only the deliberate bug asks for it.
-    #[cfg(feature = "bugs")]
-    pub(crate) fn present(&self, slot: u32) -> Option<ConnId> {
-        let slot_state = self.slots.get(slot as usize)?;
-        slot_state.edge.as_ref()?;
-        Some(ConnId { slot, generation: slot_state.generation })
-    }
-
-    /// All sockets that are open.
-    pub(crate) fn all(&self) -> impl Iterator<Item = ConnId> + '_ {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.edge.is_some())
-            .map(|(index, slot)| ConnId { slot: index as u32, generation: slot.generation })
-    }
-
-    fn open(&mut self, slot: u32, edge: Edge) -> ConnId {
-        let place = self.slots.get_or_grow(slot as usize);
-        assert!(place.edge.is_none(), "the driver put a socket into a slot that is in use");
-        place.generation = place.generation.wrapping_add(1);
-        place.edge = Some(edge);
-        self.open_count += 1;
-        ConnId { slot, generation: place.generation }
-    }
-
-    fn free(&mut self, conn: ConnId) -> Option<Edge> {
-        let slot = self.slots.get_mut(conn.slot as usize)?;
-        if slot.generation != conn.generation {
-            return None;
-        }
-        let edge = slot.edge.take()?;
-        self.open_count -= 1;
-        Some(edge)
-    }
-
-    /// Whether an edge waits to be told why its session ended.
-    pub(crate) fn is_dismissed(&mut self, conn: ConnId) -> bool {
-        self.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Dismissed))
-    }
-
-    pub(crate) fn mark_dirty(&mut self, conn: ConnId) {
-        if let Some(edge) = self.get_mut(conn)
-            && !edge.dirty
-        {
-            edge.dirty = true;
-            self.dirty.push(conn);
-        }
-    }
-
-    /// Keeps received bytes for later.
-    pub(crate) fn keep_tail(&mut self, conn: ConnId, bytes: &[u8]) {
-        if !bytes.is_empty()
-            && let Some(buffers) = self.buffers(conn)
-        {
-            buffers.tail.extend_from_slice(bytes);
-        }
-    }
-
-    /// Puts back what is left of a tail that was taken out to be used.
-    pub(crate) fn put_tail(&mut self, conn: ConnId, tail: Vec<u8>) {
-        let is_empty = tail.is_empty();
-        if (!is_empty || self.get_mut(conn).is_some_and(|edge| edge.buffers.is_some()))
-            && let Some(buffers) = self.buffers(conn)
-        {
-            buffers.tail = tail;
-        }
-        self.settle(conn);
-    }
-
-    /// Appends a frame to what the edge says at the end of the turn. False if there is no such edge, its backlog
-    /// is above `backlog_bytes_max`, or memory is short and it holds more than its share behind a send.
-    pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>, backlog_bytes_max: usize) -> bool {
-        let Some(edge) = self.get_mut(conn) else { return false };
-        let waits = edge.sending;
-        // What may be dropped is never why something else finds no room. Buffers grow by doubling.
-        let (waiting_bytes, held_bytes) = edge.buffers.as_ref().map_or((0, 0), |buffers| {
-            let waiting_bytes = buffers.plain_out.len() - buffers.ephemeral_bytes;
-            (waiting_bytes, buffers.held_bytes().saturating_sub(2 * buffers.ephemeral_bytes))
-        });
-        // What does not wait for a send is gone at the end of the turn.
-        if waiting_bytes > backlog_bytes_max || waits && !self.share.fits(held_bytes, self.counted_bytes) {
-            return false;
-        }
-        self.add_frame(conn, frame).is_some()
-    }
-
-    /// Likewise, what may be dropped. False if as much of it waits as may, or memory is short.
-    pub(crate) fn say_ephemeral(&mut self, conn: ConnId, frame: &ServerFrame<'_>) -> bool {
-        let Some(edge) = self.get_mut(conn) else { return false };
-        let bytes_max = if edge.sending { EPHEMERAL_BACKLOG_BYTES_MAX } else { EPHEMERAL_BYTES_MAX };
-        let waiting_bytes = edge.buffers.as_ref().map_or(0, |buffers| buffers.ephemeral_bytes);
-        if waiting_bytes >= bytes_max || !self.share.has_plenty(self.counted_bytes) {
-            return false;
-        }
-        let added_bytes = self.add_frame(conn, frame);
-        if let Some(buffers) = self.buffers(conn) {
-            buffers.ephemeral_bytes += added_bytes.unwrap_or(0);
-        }
-        added_bytes.is_some()
-    }
-
-    /// Appends a frame; how many bytes it has.
-    fn add_frame(&mut self, conn: ConnId, frame: &ServerFrame<'_>) -> Option<usize> {
-        let buffers = self.buffers(conn)?;
-        let before = buffers.plain_out.len();
-        frame.encode(&mut buffers.plain_out);
-        let bytes = buffers.plain_out.len() - before;
-        self.recount(conn);
-        self.mark_dirty(conn);
-        Some(bytes)
-    }
-}
 
 impl Shard {
     /// A socket was accepted.
     pub(crate) fn accepted(&mut self, now: Now, slot: u32, peer: Option<SocketAddr>, out: &mut Outputs) {
         self.counters.accepted += 1;
-        let is_full = self.edges.open_count() >= self.config.limits.connection_count as usize;
-        if is_full || self.draining {
-            self.counters.refused_draining += u64::from(self.draining);
-            self.counters.refused_connections += u64::from(!self.draining);
-            out.push(Output::CloseSlot(slot));
-            return;
-        }
-        let Some(state) = self.admit_connect(now, peer) else {
+        self.counters.refused_draining += u64::from(self.draining);
+        // An address that is not let in makes nobody go.
+        let admitted = if self.draining { None } else { self.admit_connect(now, peer) };
+        let Some((state, address)) = admitted.filter(|_| self.make_room()) else {
             out.push(Output::CloseSlot(slot));
             return;
         };
-        let conn = self.open_edge(now, slot, state, peer);
+        let conn = self.open_edge(slot, state, peer, now.mono_ns / 1_000_000);
+        self.hold(conn, address);
         out.push(Output::ReceiveOnce(conn));
     }
 
-    /// Opens an edge in a slot, with its login deadline running.
+    /// A connection counts for its address from now on.
+    pub(crate) fn hold(&mut self, conn: ConnId, address: Option<Address>) {
+        if let Some(address) = address {
+            let holder = self.addresses.hold(address);
+            self.edges.set_holder(conn, holder);
+        }
+    }
+
+    /// Opens an edge in a slot, with its login deadline running since it was accepted.
     pub(crate) fn open_edge(
         &mut self,
-        now: Now,
         slot: u32,
         state: State,
         peer: Option<SocketAddr>,
+        accepted_ms: u64,
     ) -> ConnId {
-        let timer = self.wheel.set(now.mono_ns + self.config.limits.login_ms * 1_000_000, 0);
+        let deadline_ms = accepted_ms + self.config.limits.login_ms;
+        let timer = self.wheel.set(deadline_ms * 1_000_000, 0);
         let conn = self.edges.open(
             slot,
             Edge {
@@ -396,8 +202,9 @@ impl Shard {
                 buffers: None,
                 sending: false,
                 dirty: false,
+                half_open: true,
                 timer,
-                heard_ms: now.mono_ns / 1_000_000,
+                heard_ms: accepted_ms,
                 meter: Meter::default(),
             },
         );
@@ -427,24 +234,29 @@ impl Shard {
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
-        let is_deferred = edge.is_deferred();
+        let waits_for_phone = edge.waits_for_phone();
         self.counters.timeouts += 1;
-        self.counters.idle_timeouts += u64::from(is_adopted);
-        self.counters.login_timeouts += u64::from(!is_adopted);
         self.count_unproven(conn);
-        if is_deferred {
-            // Its turn did not come in time, which is not its fault.
-            self.refuse_busy(conn);
-        } else {
+        if is_adopted || waits_for_phone {
+            self.counters.idle_timeouts += u64::from(is_adopted);
+            self.counters.login_timeouts += u64::from(!is_adopted);
             self.goodbye(conn, GoodbyeReason::Idle, 0);
+        } else {
+            // Its turn or its commit did not come in time, which is not its fault.
+            self.counters.logins_unserved += 1;
+            self.refuse_busy(conn);
         }
     }
 
     /// Starts the idle clock instead of the login clock: the edge is adopted.
     pub(crate) fn login_is_over(&mut self, now: Now, conn: ConnId) {
         let idle_ns = self.config.limits.idle_ms * 1_000_000;
+        let holder = self.edges.holder(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             self.wheel.reset(edge.timer, now.mono_ns + idle_ns);
+            if take(&mut edge.half_open) {
+                self.addresses.no_longer_half_open(holder);
+            }
         }
     }
 
@@ -459,9 +271,14 @@ impl Shard {
         }
     }
 
-    /// Ends an edge with an error that says what the client did wrong.
+    /// Ends an edge whose client broke the protocol, with an error that says how.
     pub(crate) fn refuse(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
         self.counters.protocol_errors += 1;
+        self.end_with(conn, code, detail);
+    }
+
+    /// Ends an edge with an error.
+    pub(crate) fn end_with(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
         let can_say = self.edges.get_mut(conn).is_some_and(|edge| edge.transport.is_some());
         if can_say {
             self.edges.say(conn, &ServerFrame::Error { code, detail }, usize::MAX);
@@ -486,7 +303,9 @@ impl Shard {
             return;
         }
         let state = core::mem::replace(&mut edge.state, State::Closing { asked: false });
-        self.wheel.reset(edge.timer, self.now.mono_ns + LAST_WORDS_NS);
+        let timer = edge.timer;
+        self.edges.leave_line(conn);
+        self.wheel.reset(timer, self.now.mono_ns + LAST_WORDS_NS);
         self.edges.mark_dirty(conn);
         if let State::Adopted(session) = state {
             self.end_session(session);
@@ -523,7 +342,12 @@ impl Shard {
         let timer = edge.timer;
         self.hang_up(conn);
         self.wheel.cancel(timer);
+        let holder = self.edges.holder(conn);
         let Some(edge) = self.edges.free(conn) else { return };
+        if edge.half_open {
+            self.addresses.no_longer_half_open(holder);
+        }
+        self.addresses.let_go(holder);
         if edge.transport.is_some_and(|transport| transport.is_expanded()) {
             self.ready_keys.ended();
         }

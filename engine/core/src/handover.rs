@@ -23,6 +23,8 @@ pub struct HandOver {
     pub(crate) leftover: Vec<u8>,
     /// The other end.
     pub(crate) peer: Option<SocketAddr>,
+    /// When it was accepted, monotonic milliseconds of the node: the login deadline runs from there.
+    pub(crate) accepted_ms: u64,
 }
 
 /// The half of a hand-over that came first.

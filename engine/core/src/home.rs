@@ -109,18 +109,7 @@ impl Shard {
         seq: u64,
     ) -> bool {
         let Some(home) = self.config.partitions.home_of(ends.to) else { return false };
-        let parts = Parts {
-            kind,
-            flags,
-            to: ends.to,
-            from: ends.from,
-            from_device: ends.device,
-            id,
-            time_ms: now.wall_ms,
-            seq,
-            from_name: "",
-            body: &[],
-        };
+        let parts = Parts { flags, seq, ..ends.parts(now, kind, id) };
         self.router.cast(home, Lane::Control, &parts)
     }
 
@@ -398,18 +387,9 @@ impl Shard {
         let durable = found.filter(|account| account.position.is_some());
         let account = durable.map_or(0, |account| account.id.0);
         let Some(home) = self.config.partitions.home_of(envelope.from()) else { return };
-        let parts = Parts {
-            kind: Kind::Found,
-            flags: 0,
-            to: envelope.from(),
-            from: AccountId(account),
-            from_device: envelope.sender_device(),
-            id: envelope.id(),
-            time_ms: now.wall_ms,
-            seq: account,
-            from_name: "",
-            body: envelope.body(),
-        };
+        let ends = Ends { to: envelope.from(), from: AccountId(account), device: envelope.sender_device() };
+        let found = ends.parts(now, Kind::Found, envelope.id());
+        let parts = Parts { seq: account, body: envelope.body(), ..found };
         self.router.cast(home, Lane::Control, &parts);
     }
 }
@@ -420,6 +400,24 @@ pub(crate) struct Ends {
     pub(crate) to: AccountId,
     pub(crate) from: AccountId,
     pub(crate) device: DeviceId,
+}
+
+impl Ends {
+    /// An envelope between them that says nothing more: no flags, no number, no name, no body.
+    pub(crate) const fn parts(self, now: Now, kind: Kind, id: MessageId) -> Parts<'static> {
+        Parts {
+            kind,
+            flags: 0,
+            to: self.to,
+            from: self.from,
+            from_device: self.device,
+            id,
+            time_ms: now.wall_ms,
+            seq: 0,
+            from_name: "",
+            body: &[],
+        }
+    }
 }
 
 /// What an envelope becomes in a mailbox.

@@ -30,6 +30,7 @@ mod dedup;
 mod delivery;
 mod devices;
 mod edge;
+mod edges;
 mod expiry;
 pub mod handover;
 pub mod histogram;

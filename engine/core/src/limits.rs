@@ -4,12 +4,16 @@
 //!
 //! | what | limit | past it |
 //! | --- | --- | --- |
-//! | sockets | `connection_count` | closed at once, counted |
+//! | sockets | `connection_count` | the one that has kept the shard waiting for its login for longest goes, else the new one |
+//! | connections of an address | `address_connections`, `address_half_open` | closed at once |
 //! | connects and handshakes of an address | `address_connects_*`, `address_handshakes_*` | closed at once; told to come back |
+//! | frames and bytes of an address | `address_frames_*`, `address_bytes_*` | told to come back |
+//! | accounts that an address registers | `address_registrations_*` | told to come back |
 //! | the table of addresses | `address_count` | the quietest is forgiven |
 //! | handshakes that wait for a turn | `deferred_count` | told to come back |
 //! | halves of hand-overs | `hand_over_count`, `hand_over_ms` | the half is given up |
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
+//! | frames of an account | `account_frames_*` | told to come back |
 //! | half a record, frames behind a send | `edge_backlog_bytes` each, `edge_bytes` in all | ended |
 //! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
 //! | messages and read ticks of an account | `account_messages_*` | `busy` for the message; the tick comes again |
@@ -38,6 +42,9 @@ const EDGE_SHARE_BYTES: usize = 4096;
 /// And two of the largest records beside: half of the memory is for whoever comes first, and a phone whose record never
 /// finds room would come back with it for ever.
 const RECORDS_BYTES: usize = 128 << 10;
+/// Connections that a shard may have beyond [`Limits::connection_count`] for a moment: half-open ones that were given up
+/// are still closing while others have come in their place. A driver's table of sockets must have more spare places.
+pub const OVERLAP_COUNT: u32 = 32;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -62,9 +69,10 @@ pub struct Limits {
     /// Bytes of all mailboxes of a shard in memory. The last sixteenth is for copies and ticks, and half of that for
     /// `delivered` ticks alone.
     pub mail_bytes: usize,
-    /// Sockets of a shard, from its ring's descriptor table.
+    /// Sockets of a shard, from its ring's descriptor table. Past it the shard gives up the one that has kept it waiting
+    /// for its login for longest; where none has, the new one is closed at once.
     pub connection_count: u32,
-    /// Milliseconds from accept to the first transport frame.
+    /// Milliseconds from accept to the first transport frame, on whichever shard.
     pub login_ms: u64,
     /// Milliseconds without a whole record from the phone before it is given up; phones are told to ping after four
     /// fifths of it, and after 240 s at most.
@@ -73,7 +81,9 @@ pub struct Limits {
     pub hand_over_ms: u64,
     /// Bytes of plaintext that may wait for one socket to take its last send.
     pub edge_backlog_bytes: usize,
-    /// Messages and handshakes that one step may work through before it asks to continue.
+    /// Pieces of housekeeping that one step does before it lets others go first: mailbox entries that lose a revoked
+    /// device, watchers that are told of a change, accounts that expire or take up a change. What phones and other shards
+    /// say is not counted here: it is limited by what a turn takes from sockets and lanes.
     pub step_budget: u32,
     /// Handshakes that are begun per turn; further ones wait for the next. Each is answered in the turn behind it.
     pub handshakes_per_turn: u32,
@@ -116,6 +126,11 @@ pub struct Limits {
     pub connection_bytes_per_s: u32,
     /// Bytes from one connection at once.
     pub connection_bytes_burst: u32,
+    /// Frames of any kind per second from one account, all its devices together; 0 for any number. Past it the device
+    /// that said the last one is told to come back later, as for its connection.
+    pub account_frames_per_s: u32,
+    /// Frames from one account at once.
+    pub account_frames_burst: u32,
     /// Messages and read ticks per second from one account, all its devices together; 0 for any number. Past it a message
     /// is refused with `busy`, and its stream goes on from there; a read tick is passed over, and its phone says it again
     /// after a minute without an answer.
@@ -127,6 +142,11 @@ pub struct Limits {
     pub account_asks_per_s: u32,
     /// The same from one account at once.
     pub account_asks_burst: u32,
+    /// Connections that one address holds, for the whole node (each shard has its share, and at least four); 0 for any
+    /// number. Past it a connection is closed at once, or told to come back where it comes from another shard.
+    pub address_connections: u32,
+    /// Those among them that have not logged in, likewise.
+    pub address_half_open: u32,
     /// Connects per second from one address, for the whole node (each shard has its share, since the kernel spreads
     /// connections over them); 0 for any number. Past it a connection is closed before anything is kept of it.
     pub address_connects_per_s: u32,
@@ -137,9 +157,23 @@ pub struct Limits {
     pub address_handshakes_per_s: u32,
     /// Handshakes from one address at once, for the whole node.
     pub address_handshakes_burst: u32,
+    /// Accounts per hour that phones of one address register, for the whole node; 0 for any number. Past it a phone is
+    /// told to come back later, and nothing is made.
+    pub address_registrations_per_h: u32,
+    /// Accounts from one address at once, for the whole node.
+    pub address_registrations_burst: u32,
+    /// Bytes per second from one address, for the whole node; 0 for any number. Past it the connection that brought the
+    /// last ones is told to come back later.
+    pub address_bytes_per_s: u32,
+    /// Bytes from one address at once, for the whole node.
+    pub address_bytes_burst: u32,
+    /// Frames per second from one address, for the whole node; 0 for any number. Past it as for bytes.
+    pub address_frames_per_s: u32,
+    /// Frames from one address at once, for the whole node.
+    pub address_frames_burst: u32,
     /// Leading bits of an IPv6 address that count as one address. IPv4 addresses count whole.
     pub address_prefix_bits: u8,
-    /// Addresses whose rates a shard keeps, 24 bytes each; past it those that were quiet for longest are forgiven.
+    /// Addresses whose rates a shard keeps, 48 bytes each; past it those that were quiet for longest are forgiven.
     pub address_count: u32,
     /// Whether the limits on addresses hold for loopback too. Off, because load generators and local balancers
     /// without the PROXY protocol live there.
@@ -199,14 +233,25 @@ impl Default for Limits {
             connection_frames_burst: 50_000,
             connection_bytes_per_s: 8 << 20,
             connection_bytes_burst: 64 << 20,
+            account_frames_per_s: 20_000,
+            account_frames_burst: 100_000,
             account_messages_per_s: 2_000,
             account_messages_burst: 20_000,
             account_asks_per_s: 500,
             account_asks_burst: 5_000,
+            address_connections: 8_000,
+            address_half_open: 2_000,
             address_connects_per_s: 200,
             address_connects_burst: 4_000,
             address_handshakes_per_s: 100,
             address_handshakes_burst: 2_000,
+            address_registrations_per_h: 1_000,
+            address_registrations_burst: 1_000,
+            // Shares of these are what one connection may have, up to forty shards.
+            address_bytes_per_s: 320 << 20,
+            address_bytes_burst: 2_560 << 20,
+            address_frames_per_s: 400_000,
+            address_frames_burst: 2_000_000,
             address_prefix_bits: 64,
             address_count: 8_192,
             limit_loopback: false,
@@ -307,18 +352,28 @@ impl Limits {
     fn check_rates(&self) -> Result<(), LimitError> {
         let rates = [
             ("connection_frames_burst", self.connection_frames_per_s, self.connection_frames_burst),
+            ("account_frames_burst", self.account_frames_per_s, self.account_frames_burst),
             ("account_messages_burst", self.account_messages_per_s, self.account_messages_burst),
             ("account_asks_burst", self.account_asks_per_s, self.account_asks_burst),
             ("address_connects_burst", self.address_connects_per_s, self.address_connects_burst),
             ("address_handshakes_burst", self.address_handshakes_per_s, self.address_handshakes_burst),
+            (
+                "address_registrations_burst",
+                self.address_registrations_per_h,
+                self.address_registrations_burst,
+            ),
+            ("address_frames_burst", self.address_frames_per_s, self.address_frames_burst),
         ];
         if let Some(&(name, ..)) = rates.iter().find(|rate| rate.1 > 0 && rate.2 < 1) {
             return Err(LimitError { name, allowed: "at least 1, or the rate 0" });
         }
-        if self.connection_bytes_per_s > 0 && self.connection_bytes_burst < RECEIVED_BYTES_MAX {
-            let allowed = "at least 131072, or the rate 0";
-            return Err(LimitError { name: "connection_bytes_burst", allowed });
+        let rates = [
+            ("connection_bytes_burst", self.connection_bytes_per_s, self.connection_bytes_burst),
+            ("address_bytes_burst", self.address_bytes_per_s, self.address_bytes_burst),
+        ];
+        match rates.iter().find(|rate| rate.1 > 0 && rate.2 < RECEIVED_BYTES_MAX) {
+            Some(&(name, ..)) => Err(LimitError { name, allowed: "at least 131072, or the rate 0" }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

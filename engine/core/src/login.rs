@@ -35,7 +35,7 @@ impl Shard {
             return;
         }
         let Some(index) = self.accounts.by_name(&login.name) else {
-            self.register(conn, login);
+            self.register(now, conn, login);
             return;
         };
         let account = self.accounts.get(index);
@@ -47,9 +47,8 @@ impl Shard {
             return;
         }
         let Some((id, device)) = device else {
-            self.counters.logins_refused += 1;
             let code = if login.register { ErrorCode::NameTaken } else { ErrorCode::WrongKey };
-            self.refuse(conn, code, "another key");
+            self.refuse_login(conn, code, "another key");
             return;
         };
         let is_known = account.and_then(|account| account.device(place?)).is_some_and(|found| found.is_known);
@@ -62,17 +61,37 @@ impl Shard {
         self.greet(now, conn, id, device, None, login.by_previous_key);
     }
 
-    fn register(&mut self, conn: ConnId, login: &KeyLogin) {
+    /// Ends the edge of a client that keeps to the protocol, and may not come in as who it says it is.
+    fn refuse_login(&mut self, conn: ConnId, code: ErrorCode, detail: &str) {
+        let counters = &mut self.counters;
+        let counter = match code {
+            ErrorCode::UnknownAccount => &mut counters.logins_unknown,
+            ErrorCode::WrongKey => &mut counters.logins_wrong_key,
+            ErrorCode::NameTaken => &mut counters.logins_name_taken,
+            ErrorCode::BadName => &mut counters.logins_bad_name,
+            ErrorCode::RegistrationClosed => &mut counters.logins_closed,
+            _ => &mut counters.protocol_errors,
+        };
+        *counter += 1;
+        self.end_with(conn, code, detail);
+    }
+
+    fn register(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
         let refusal = if !login.register {
             Some((ErrorCode::UnknownAccount, "no such account"))
         } else if !self.config.open_registration {
             Some((ErrorCode::RegistrationClosed, "ask the operator for an account"))
+        } else if !valid_name(&login.name) {
+            Some((ErrorCode::BadName, "not a name"))
         } else {
             None
         };
         if let Some((code, detail)) = refusal {
-            self.counters.logins_refused += 1;
-            self.refuse(conn, code, detail);
+            self.refuse_login(conn, code, detail);
+            return;
+        }
+        if !self.may_register(now, conn) {
+            self.refuse_busy(conn);
             return;
         }
         let account = NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() };
@@ -81,9 +100,9 @@ impl Shard {
                 let (device, needs_key) = (DeviceId(1), login.by_previous_key);
                 self.writer.wait(Waiter::Welcome { conn, account: id, device, needs_key });
             }
-            Created::BadName => self.refuse(conn, ErrorCode::BadName, "not a name"),
-            Created::Taken => self.refuse(conn, ErrorCode::NameTaken, "another key"),
-            Created::BadKeys => self.refuse(conn, ErrorCode::Malformed, "key"),
+            Created::BadName => self.refuse_login(conn, ErrorCode::BadName, "not a name"),
+            Created::Taken => self.refuse_login(conn, ErrorCode::NameTaken, "another key"),
+            Created::BadKeys => self.refuse_login(conn, ErrorCode::Malformed, "key"),
             Created::Full => self.refuse_busy(conn),
         }
     }

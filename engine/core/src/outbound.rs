@@ -6,12 +6,11 @@
 mod many;
 
 use self::many::Many;
+use crate::refusal::PATIENCE_NS;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use tern_protocol::ids::{AccountId, MessageId};
 
-/// How long a refused message is waited for before the sender counts as having given it up.
-const PATIENCE_NS: u64 = 60_000_000_000;
 /// Most messages of one session without a final answer.
 const COUNT_MAX: usize = 4096;
 

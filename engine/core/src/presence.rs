@@ -131,18 +131,7 @@ impl Shard {
     /// Whether it found room; what does not is dropped.
     fn cast_ephemeral(&mut self, now: Now, kind: Kind, ends: Ends, seq: u64) -> bool {
         let Some(home) = self.config.partitions.home_of(ends.to) else { return true };
-        let parts = Parts {
-            kind,
-            flags: 0,
-            to: ends.to,
-            from: ends.from,
-            from_device: ends.device,
-            id: MessageId(0),
-            time_ms: now.wall_ms,
-            seq,
-            from_name: "",
-            body: &[],
-        };
+        let parts = Parts { seq, ..ends.parts(now, kind, MessageId(0)) };
         let is_cast = self.router.cast_ephemeral(home, &parts);
         self.counters.ephemeral_dropped += u64::from(!is_cast);
         is_cast
@@ -161,11 +150,14 @@ impl Shard {
             knows: Some(state),
         };
         let seen_s = account.seen_s;
-        let has_room = self.has_room_for_watch(index, watcher, now_s);
-        let refused = if has_room { 0 } else { REFUSED };
+        let count = self.other_watches_of(index, watcher, now_s);
+        let account_is_full = count >= WATCHER_COUNT_MAX;
+        let is_full = account_is_full || self.watches.count >= self.config.limits.watch_count as usize;
+        let refused = if is_full { REFUSED } else { 0 };
         let is_told = self.cast_presence(now, envelope.to(), watcher, state, seen_s, refused);
-        if !has_room {
-            self.counters.refused_watches += 1;
+        if is_full {
+            self.counters.account_watches_full += u64::from(account_is_full);
+            self.counters.refused_watches += u64::from(!account_is_full);
             return;
         }
         watcher.knows = watcher.knows.filter(|_| is_told);
@@ -182,8 +174,8 @@ impl Shard {
         }
     }
 
-    /// Forgets an earlier watch of the same device, and those that have ended. Whether there is room for one more.
-    fn has_room_for_watch(&mut self, index: AccountIndex, watcher: Watcher, now_s: u32) -> bool {
+    /// Forgets an earlier watch of the same device, and those that have ended. How many are left.
+    fn other_watches_of(&mut self, index: AccountIndex, watcher: Watcher, now_s: u32) -> usize {
         let watched = self.accounts.get_mut(index).and_then(|account| account.presence.watched.as_mut());
         let mut count = 0;
         if let Some(watched) = watched {
@@ -194,7 +186,7 @@ impl Shard {
             count = watched.by.len();
             self.watches.count -= before - count;
         }
-        count < WATCHER_COUNT_MAX && self.watches.count < self.config.limits.watch_count as usize
+        count
     }
 
     /// Forgets watches that have ended, of some of the accounts that are due. The rest follows at the next chores.

@@ -3,7 +3,8 @@
 //! Expanding a key costs more than encrypting a short message with it, and expanded keys take more memory than all the
 //! rest of a phone. So an active phone keeps them, and one that fell silent gives them back within a minute or so.
 
-use crate::edge::{Edges, State};
+use crate::edge::State;
+use crate::edges::Edges;
 use crate::io::{ConnId, Now};
 use crate::limits::Limits;
 use crate::shard::Shard;

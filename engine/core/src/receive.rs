@@ -1,9 +1,10 @@
 //! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
 
+use crate::addresses::Act;
 use crate::edge::{Edge, Opening, State};
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
-use crate::resume::{PROLOGUE_BYTES, Shown};
+use crate::resume::PROLOGUE_BYTES;
 use crate::shard::{Shard, bug};
 use alloc::boxed::Box;
 use core::mem::take;
@@ -34,6 +35,13 @@ impl Shard {
             self.end_flood(conn, |counters| &mut counters.byte_floods);
             return;
         }
+        let holder = self.edges.holder(conn);
+        if !self.addresses.holder_may(Act::ReceiveByte, holder, now.mono_ns, bytes.len() as u64) {
+            self.end_flood(conn, |counters| &mut counters.address_byte_floods);
+            return;
+        }
+        self.heard_frame_count = 0;
+        let Some(edge) = self.edges.get_mut(conn) else { return };
         if let Some(tail) = edge.tail() {
             tail.extend_from_slice(bytes);
             self.use_tail(now, conn, out);
@@ -41,6 +49,7 @@ impl Shard {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
         }
+        self.count_frames(now, conn, self.heard_frame_count);
         self.read_on(conn, out);
     }
 
@@ -75,7 +84,7 @@ impl Shard {
     pub(crate) fn use_deferred(&mut self, now: Now, out: &mut Outputs) {
         self.answer_handshakes(now, out);
         while self.handshakes_left > 0 {
-            let Some(conn) = self.edges.deferred.pop_front() else { break };
+            let Some(conn) = self.edges.next_deferred() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             (edge.opening().deferred, edge.opening().its_turn) = (false, true);
             self.use_tail(now, conn, out);
@@ -156,21 +165,25 @@ impl Shard {
         out: &mut Outputs,
     ) -> Next {
         let Some(prologue) = bytes.first_chunk::<PROLOGUE_BYTES>() else { return Next::Wait };
+        let opened = self.open_ticket(prologue);
+        // Its home counts its handshake and keeps it waiting, nobody else.
+        if let Some(home) = opened.as_ref().and_then(|opened| self.is_elsewhere(opened))
+            && !came_by_hint
+        {
+            self.start_move(conn, home, None, out);
+            return Next::Stop;
+        }
         if let Some(next) = self.admit_handshake(now, conn, &bytes[PROLOGUE_BYTES..]) {
             return next;
         }
-        match self.look_at_ticket(now, prologue) {
-            Shown::Good(handshake) => {
+        match opened.and_then(|opened| self.begin_with_ticket(now, prologue, opened)) {
+            Some(handshake) => {
                 if let Some(edge) = self.edges.get_mut(conn) {
                     edge.state = State::Shaking(Box::new(handshake));
                 }
                 Next::Used(PROLOGUE_BYTES)
             }
-            Shown::Elsewhere(home) if !came_by_hint => {
-                self.start_move(conn, home, None, out);
-                Next::Stop
-            }
-            Shown::Elsewhere(_) | Shown::Bad => {
+            None => {
                 self.refuse_ticket(conn);
                 Next::Stop
             }
@@ -297,6 +310,8 @@ impl Shard {
         let retry_ms = self.busy_ms();
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let Opening { token, peer, .. } = *edge.opening();
+        // Nothing was heard of it since: no record is read before a login is at home.
+        let accepted_ms = edge.heard_ms;
         let (State::Moving { to, login, .. }, Some(token)) = (&mut edge.state, token) else { return };
         if moved {
             let to = *to;
@@ -306,7 +321,7 @@ impl Shard {
                 leftover.clear();
             }
             let unsent = take(&mut edge.opening().raw_out);
-            let state = Box::new(HandOver { token, login, unsent, leftover, peer });
+            let state = Box::new(HandOver { token, login, unsent, leftover, peer, accepted_ms });
             self.counters.handed_over += 1;
             out.push(Output::MoveState { to, state });
             edge.state = State::Closing { asked: true };
@@ -323,8 +338,11 @@ impl Shard {
 
     /// An edge came from another shard, whole.
     pub(crate) fn adopt(&mut self, now: Now, slot: u32, state: HandOver, out: &mut Outputs) {
-        let HandOver { login, unsent, leftover, peer, .. } = state;
-        let conn = self.open_edge(now, slot, State::Preface, peer);
+        let HandOver { login, unsent, leftover, peer, accepted_ms, .. } = state;
+        let address = self.limited(peer);
+        let may_stay = address.is_none_or(|address| self.may_hold(address)) && self.make_room();
+        let conn = self.open_edge(slot, State::Preface, peer, accepted_ms);
+        self.hold(conn, address);
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let opening = edge.opening();
         (opening.raw_out, opening.moved) = (unsent, true);
@@ -335,7 +353,13 @@ impl Shard {
                 edge.transport = Some(transport);
                 edge.state = State::Greeting;
             }
-            self.authenticated(now, conn, login, out);
+            if may_stay {
+                self.authenticated(now, conn, login, out);
+            }
+        }
+        if !may_stay {
+            // Whoever has no room here for long has room for its last words: the driver lets nobody come otherwise.
+            self.refuse_busy(conn);
         }
         self.welcomed(now, conn, out);
     }
@@ -393,6 +417,7 @@ impl Shard {
         frame: ClientFrame<'_>,
         out: &mut Outputs,
     ) -> bool {
+        self.heard_frame_count += 1;
         let Some(edge) = self.edges.get_mut(conn) else { return false };
         if !edge.meter.may_say_one_more(&self.rates, now) {
             self.end_flood(conn, |counters| &mut counters.floods);

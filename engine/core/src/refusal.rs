@@ -2,8 +2,8 @@
 
 use tern_protocol::ids::MessageId;
 
-/// How long a refused stream waits for its message before the sender counts as having given it up.
-const PATIENCE_NS: u64 = 60_000_000_000;
+/// How long a refused stream waits for its message, at both ends, before the sender counts as having given it up.
+pub(crate) const PATIENCE_NS: u64 = 60_000_000_000;
 
 /// One refused stream.
 #[derive(Clone, Copy, Debug)]

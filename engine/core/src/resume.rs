@@ -17,29 +17,33 @@ use tern_protocol::phone::ticket::{KeyMark, TICKET_BYTES, TicketClaims};
 /// Bytes of a preface with the id of a ticket.
 pub(crate) const PROLOGUE_BYTES: usize = PREFACE_BYTES + TICKET_BYTES;
 
-/// What becomes of a connection that shows a ticket.
-pub(crate) enum Shown {
-    /// The handshake may begin.
-    Good(Handshake),
-    /// Its home is there.
-    Elsewhere(ShardId),
-    /// Forged, used up, or too old.
-    Bad,
-}
+/// What a genuine ticket says, and the key that its holder must prove to have.
+pub(crate) type Opened = (TicketClaims, [u8; 32]);
 
 impl Shard {
-    /// Looks at a shown ticket, before any Diffie-Hellman.
-    pub(crate) fn look_at_ticket(&mut self, now: Now, prologue: &[u8; PROLOGUE_BYTES]) -> Shown {
-        let id = prologue.last_chunk::<TICKET_BYTES>().expect("a prologue ends with the id");
-        let Some((claims, psk)) = self.ticket_keys.open(id) else { return Shown::Bad };
-        match self.config.partitions.home_of(claims.account) {
-            Some(home) if home != self.config.shard => Shown::Elsewhere(home),
-            Some(_) if self.is_good(now, &claims) => {
-                let seed = self.random_seed();
-                Shown::Good(Handshake::with_ticket(prologue, claims, &psk, seed))
-            }
-            _ => Shown::Bad,
+    /// Opens a shown ticket, before any Diffie-Hellman. None if it is forged.
+    pub(crate) fn open_ticket(&self, prologue: &[u8; PROLOGUE_BYTES]) -> Option<Opened> {
+        self.ticket_keys.open(prologue.last_chunk::<TICKET_BYTES>().expect("a prologue ends with the id"))
+    }
+
+    /// The home of a ticket's account, if it is another shard.
+    pub(crate) fn is_elsewhere(&self, (claims, _): &Opened) -> Option<ShardId> {
+        self.config.partitions.home_of(claims.account).filter(|&home| home != self.config.shard)
+    }
+
+    /// The handshake of a ticket. None if it does not work here and now: it is another shard's, used up, or too old.
+    pub(crate) fn begin_with_ticket(
+        &mut self,
+        now: Now,
+        prologue: &[u8; PROLOGUE_BYTES],
+        (claims, psk): Opened,
+    ) -> Option<Handshake> {
+        let home = self.config.partitions.home_of(claims.account);
+        if home != Some(self.config.shard) || !self.is_good(now, &claims) {
+            return None;
         }
+        let seed = self.random_seed();
+        Some(Handshake::with_ticket(prologue, claims, &psk, seed))
     }
 
     /// Tells a connection that its ticket does not work.

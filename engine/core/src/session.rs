@@ -262,7 +262,7 @@ impl Shard {
         body: &[u8],
     ) {
         let Some(session) = self.sessions.get(id) else { return };
-        let (conn, from, from_device, account) =
+        let (conn, from, device, account) =
             (session.conn, session.account_id, session.device, session.account);
         self.counters.messages_in += 1;
         if body.len() > self.config.limits.body_bytes {
@@ -285,7 +285,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let greeting = session.greeting;
         let Some(turn) = session.turn(to, message, now_ns, has_room) else {
-            self.pass_over(id);
+            self.pass_over(id, has_room);
             return;
         };
         self.sessions.recount(id);
@@ -299,18 +299,8 @@ impl Shard {
             self.refuse_message(id, (to, home), message, Refuser::Limit);
             return;
         }
-        let mut parts = Parts {
-            kind: Kind::Message,
-            flags: 0,
-            to,
-            from,
-            from_device,
-            id: message,
-            time_ms: now.wall_ms,
-            seq: greeting,
-            from_name: "",
-            body,
-        };
+        let ends = Ends { to, from, device };
+        let mut parts = Parts { seq: greeting, body, ..ends.parts(now, Kind::Message, message) };
         let has_copy = self.append_copy(now, account, &parts);
         let Some(account) = self.accounts.get(account) else { return };
         parts.from_name = &account.name;
@@ -322,12 +312,14 @@ impl Shard {
         }
     }
 
-    /// A message would have to be remembered, and there is no memory: it and all behind it are passed over, which keeps
+    /// A message would have to be remembered, and there is no memory (or, if there is, the session has as many as any may
+    /// have): it and all behind it are passed over, which keeps
     /// their order. A phone with so much under way starts again, once it has its answers: else it would get nowhere.
-    fn pass_over(&mut self, id: SessionId) {
+    fn pass_over(&mut self, id: SessionId, has_room: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !core::mem::replace(&mut session.is_full, true) {
-            self.counters.unanswered_full += 1;
+            self.counters.unanswered_full += u64::from(!has_room);
+            self.counters.session_unanswered_full += u64::from(has_room);
         }
         self.send_away_if_full(id);
     }
@@ -444,7 +436,7 @@ impl Shard {
     /// The phone asks which account a name is.
     pub(crate) fn session_lookup(&mut self, now: Now, id: SessionId, name: &str) {
         let Some(session) = self.sessions.get(id) else { return };
-        let (conn, from, from_device) = (session.conn, session.account_id, session.device);
+        let (conn, from, device) = (session.conn, session.account_id, session.device);
         let account = session.account;
         if !self.may_ask(now, account) {
             return;
@@ -454,19 +446,9 @@ impl Shard {
             return;
         }
         let partition = PartitionId::of_name(name, self.config.partitions.partition_count());
-        let parts = Parts {
-            kind: Kind::Lookup,
-            flags: 0,
-            // Only the partition matters: the name is resolved at its home.
-            to: AccountId(u64::from(partition.0) << 48),
-            from,
-            from_device,
-            id: MessageId(0),
-            time_ms: now.wall_ms,
-            seq: 0,
-            from_name: "",
-            body: name.as_bytes(),
-        };
+        // Only the partition matters: the name is resolved at its home.
+        let ends = Ends { to: AccountId(u64::from(partition.0) << 48), from, device };
+        let parts = Parts { body: name.as_bytes(), ..ends.parts(now, Kind::Lookup, MessageId(0)) };
         self.router.cast(self.config.partitions.shard_of(partition), Lane::Control, &parts);
     }
 }

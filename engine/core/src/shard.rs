@@ -1,13 +1,15 @@
 //! One shard: everything that one thread owns, behind one pure step function. This file is the table of contents:
-//! [`Shard::step`] shows the whole journey as calls that go down and never back up.
+//! [`Shard::step`] shows where each input's journey begins, and `flush` how a turn ends. In between, what one part of the
+//! shard wants of another it asks for by a call; only what may be for another shard goes by an envelope, and envelopes
+//! for this shard wait in the router until the input is done.
 
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
-use crate::admission::{Asking, Rates};
+use crate::admission::{Budget, Rates};
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
-use crate::edge::Edges;
+use crate::edges::Edges;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
 use crate::io::{ConnId, Input, KEPT_BYTES, Now, Output, Outputs};
@@ -29,6 +31,7 @@ use crate::writer::Writer;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::replace;
 use hashbrown::HashMap;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -107,7 +110,11 @@ pub struct Shard {
 
     pub(crate) addresses: Addresses,
     pub(crate) rates: Rates,
-    pub(crate) asking: Asking,
+    /// What accounts may still ask for, and what they may still say in all.
+    pub(crate) asking: Budget,
+    pub(crate) saying: Budget,
+    /// Frames of the receive that is being read.
+    pub(crate) heard_frame_count: u32,
     pub(crate) edges: Edges,
     pub(crate) ready_keys: ReadyKeys,
     pub(crate) hand_overs: HandOvers,
@@ -162,6 +169,7 @@ impl Shard {
         let mut rng = ChaCha20Rng::from_seed(config.seed);
         let hash = SeededHash(rng.next_u64(), rng.next_u64());
         let limits = config.limits;
+        let rates = Rates::new(&limits);
         let partitions = &config.partitions;
         let router = Router::new(config.shard, partitions.shard_count(), &limits);
         Self {
@@ -175,8 +183,10 @@ impl Shard {
             wheel: Wheel::new(now.mono_ns),
             rng,
             addresses: Addresses::new(&limits, partitions.shard_count(), hash),
-            rates: Rates::new(&limits),
-            asking: Asking::new(&limits, hash),
+            rates,
+            asking: Budget::of_asks(&limits, hash),
+            saying: Budget::of_frames(&rates, hash),
+            heard_frame_count: 0,
             edges: Edges::new(&limits),
             ready_keys: ReadyKeys::new(&limits),
             hand_overs: HandOvers::default(),
@@ -373,7 +383,7 @@ impl Shard {
         self.counters.sessions_now = self.sessions.count() as u64;
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
-        self.counters.deferred_now = self.edges.deferred.len() as u64;
+        self.counters.deferred_now = self.edges.deferred_count() as u64;
         self.counters.ready_keys_now = self.ready_keys.count() as u64;
         self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;
         self.counters.stirred_now = self.stirred.count() as u64;
@@ -413,9 +423,11 @@ impl Shard {
         }
     }
 
-    /// Stops politely: phones are sent away, everything accepted is committed at once.
+    /// Stops politely: phones are sent away, everything accepted is committed at once. Asked again, it goes on.
     fn drain(&mut self) {
-        self.draining = true;
+        if replace(&mut self.draining, true) {
+            return;
+        }
         self.drain_until_ns = self.now.mono_ns + DRAIN_NS;
         self.writer.hurry();
         let all: Vec<ConnId> = self.edges.all().collect();

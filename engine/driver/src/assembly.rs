@@ -23,6 +23,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use tern_core::io::Outputs;
 use tern_core::lanes;
+use tern_core::limits::OVERLAP_COUNT;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{RecoveryReport, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
@@ -30,6 +31,7 @@ use tern_ring::{BoundAddress, Config, Ring, RingHandle, Waker, probe};
 
 /// Slots beyond the limit on connections, so that those above it can be refused by the core.
 pub(crate) const SPARE_SLOTS: u32 = 64;
+const _: () = assert!(SPARE_SLOTS >= 2 * OVERLAP_COUNT, "some are for those above it, some for hand-overs");
 
 /// What a shard's thread tells the starting thread.
 enum Progress {

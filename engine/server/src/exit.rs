@@ -18,6 +18,8 @@ pub(crate) enum Ending {
     Damaged = 5,
     /// 6: a shard panicked: a bug. What was ticked is in the log.
     ShardPanic = 6,
+    /// 7: a second SIGTERM or SIGINT cut the drain off. What was ticked is in the log.
+    CutOff = 7,
 }
 
 impl From<Ending> for ExitCode {

@@ -132,11 +132,17 @@ async fn control_loop(
     let exited = plane.exited();
     let mut tells = tokio::time::interval(log::TELL_EVERY);
     let exit = loop {
-        tokio::select! {
+        let asked = tokio::select! {
             exit = exited.recv_async() => break exit,
-            _ = terminate.recv() => plane.drain(),
-            _ = interrupt.recv() => plane.drain(),
-            _ = tells.tick() => log::tell_suppressed(),
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            _ = tells.tick() => {
+                log::tell_suppressed();
+                false
+            }
+        };
+        if asked && !plane.drain() {
+            cut_off();
         }
     };
     log::tell_last_suppressed();
@@ -146,6 +152,14 @@ async fn control_loop(
         // Every shard dropped its end without a word: none is left to keep the promise.
         Err(flume::RecvError::Disconnected) => ending(&Exit::Panicked("the shards are gone".into())),
     })
+}
+
+/// Ends the process without waiting for anything: a drive that does not answer would hold up the shards' threads as it
+/// holds up their drain. It costs what SIGKILL costs, which is nothing that was ticked.
+fn cut_off() -> ! {
+    warn!("asked twice to stop: the drain is cut off");
+    log::tell_last_suppressed();
+    std::process::exit(Ending::CutOff as i32)
 }
 
 /// The contract's one line on standard output. Whoever started the process may have closed the pipe; that is no

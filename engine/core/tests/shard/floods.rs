@@ -10,6 +10,7 @@ use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
 use tern_protocol::ids::{DeviceId, MessageId, ShardId};
 use tern_protocol::phone::frame::ClientFrame;
+use tern_protocol::phone::noise::KeyPair;
 
 const NOW_S: u64 = 1_800_000_000;
 
@@ -63,6 +64,90 @@ fn a_flood_of_bytes_is_sent_away_for_a_while() {
         (5, 1, 0),
         "four bodies of 30,000 bytes are below 128 KiB"
     );
+}
+
+/// Every frame counts, from all devices together, and coming back brings no new burst.
+#[test]
+fn an_account_that_says_too_much_on_several_devices_is_sent_away() {
+    let limits = Limits { account_frames_per_s: 20, account_frames_burst: 60, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let key = KeyPair::from_seed([6; 32]).public;
+    eve.say(&mut world, &ClientFrame::AddDevice { key });
+    world.pass_ms(5_000);
+    let mut pocket = Phone::connect(&mut world, 10, "eve", 6);
+    let ping = |world: &mut World, phone: &mut Phone, count| {
+        (0..count).for_each(|token| phone.client.send(&ClientFrame::Ping { token }));
+        phone.exchange(world);
+    };
+    ping(&mut world, &mut eve, 30);
+    ping(&mut world, &mut pocket, 25);
+    assert_eq!((world.shard.counters().account_floods, world.closed.len()), (0, 0), "a burst is allowed");
+    ping(&mut world, &mut pocket, 25);
+    assert_eq!(pocket.heard.last(), Some(&Heard::Goodbye("Busy".into())));
+    let counters = world.shard.counters();
+    assert_eq!((counters.account_floods, counters.floods, world.closed.pop()), (1, 0, Some(10)));
+    let mut again = Phone::connect(&mut world, 10, "eve", 6);
+    ping(&mut world, &mut again, 25);
+    assert_eq!(again.heard.last(), Some(&Heard::Goodbye("Busy".into())));
+    bystanders.talk(&mut world);
+    world.pass_ms(3_000);
+    ping(&mut world, &mut eve, 30);
+    assert!(eve.heard.iter().all(|heard| !matches!(heard, Heard::Goodbye(_))), "its other device may go on");
+}
+
+/// Phones of one address share what it may send; others have their own.
+#[test]
+fn an_address_that_says_too_much_on_several_accounts_is_sent_away() {
+    let frames = Limits { address_frames_per_s: 20, address_frames_burst: 60, ..Limits::default() };
+    let bytes = Limits { address_bytes_per_s: 20, address_bytes_burst: 128 << 10, ..Limits::default() };
+    for (limits, ping_count, expected) in [(frames, 20, (1, 0)), (bytes, 6_000, (0, 1))] {
+        let mut world = World::new(limits);
+        let mut bystanders = Bystanders::arrive(&mut world);
+        let mut phones =
+            [(9, "eve", "203.0.113.9:1"), (10, "mallory", "203.0.113.9:2"), (11, "carol", "203.0.113.7:1")]
+                .map(|(slot, name, from)| {
+                    assert!(world.accept(slot, address(from)));
+                    Phone::connected(&mut world, slot, name, slot as u8)
+                });
+        for n in [0, 1, 1, 2, 2] {
+            (0..ping_count).for_each(|token| phones[n].client.send(&ClientFrame::Ping { token }));
+            phones[n].exchange(&mut world);
+        }
+        let counters = world.shard.counters();
+        assert_eq!((counters.address_floods, counters.address_byte_floods), expected);
+        assert_eq!((counters.floods, counters.byte_floods, counters.account_floods), (0, 0, 0));
+        assert_eq!(phones[1].heard.last(), Some(&Heard::Goodbye("Busy".into())));
+        assert_eq!(world.closed, [10]);
+        bystanders.talk(&mut world);
+    }
+}
+
+#[test]
+fn an_address_registers_so_many_accounts_and_may_always_log_in() {
+    let limits =
+        Limits { address_registrations_per_h: 60, address_registrations_burst: 3, ..Limits::default() };
+    let mut world = World::new(limits);
+    let come = |world: &mut World, slot: u32, name: &str, from: &str| {
+        assert!(world.accept(slot, address(from)));
+        Phone::connected(world, slot, name, name.len() as u8).heard
+    };
+    let names = ["a", "bb", "ccc", "dddd", "eeeee"];
+    for (slot, name) in (10..).zip(names) {
+        let is_made = name.len() <= 3;
+        let expected = if is_made { Heard::Drained } else { Heard::Goodbye("Busy".into()) };
+        assert_eq!(come(&mut world, slot, name, "203.0.113.9:1"), [expected], "{name}");
+    }
+    let counters = world.shard.counters();
+    assert_eq!((counters.refused_address_registrations, counters.accounts_created), (2, 3));
+    // Whoever has an account comes in, a neighbour registers, and a minute brings one more.
+    assert!(come(&mut world, 20, "bb", "203.0.113.9:1").contains(&Heard::Drained));
+    assert_eq!(come(&mut world, 21, "dddd", "203.0.113.8:1"), [Heard::Drained]);
+    world.now.mono_ns += 60_000_000_000;
+    world.next_turn();
+    assert_eq!(come(&mut world, 22, "eeeee", "203.0.113.9:1"), [Heard::Drained]);
+    assert_eq!(world.shard.counters().refused_address_registrations, 2);
 }
 
 #[test]
@@ -198,11 +283,18 @@ fn too_many_handshakes_from_an_address_are_told_to_come_back() {
 fn descriptors_that_are_used_up_come_back() {
     let mut world = World::new(Limits { connection_count: 20, ..Limits::default() });
     let mut bystanders = Bystanders::arrive(&mut world);
-    let let_in = (2..40).filter(|&slot| world.accept(slot, address("203.0.113.9:1"))).count();
+    let phones = |world: &mut World, slots: std::ops::Range<u32>| {
+        let log_in = |slot: &u32| {
+            world.accept(*slot, address("203.0.113.9:1"))
+                && !Phone::connected(world, *slot, &format!("eve{slot}"), *slot as u8).heard.is_empty()
+        };
+        slots.filter(log_in).count()
+    };
+    let let_in = phones(&mut world, 2..40);
     assert_eq!((let_in, world.shard.counters().refused_connections), (18, 20));
     bystanders.talk(&mut world);
     world.cut(5);
-    assert!(!Phone::connect(&mut world, 5, "carol", 6).heard.is_empty(), "there is room for one again");
+    assert_eq!(phones(&mut world, 5..6), 1, "there is room for one again");
     assert!(!world.accept(40, None));
     bystanders.talk(&mut world);
 }

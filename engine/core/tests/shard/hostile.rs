@@ -253,10 +253,42 @@ fn another_accounts_device_gets_in_nowhere_else() {
         let mut thief = Phone::connect(&mut world, 9, "bob", 1);
         assert_eq!(thief.heard.pop(), Some(Heard::Refused("NameTaken".into())));
         assert_eq!(world.closed.pop(), Some(9));
-        assert_eq!(world.shard.counters().logins_refused, count);
+        assert_eq!(world.shard.counters().logins_name_taken, count);
         bystanders.talk(&mut world);
     }
-    assert_eq!(world.shard.counters().sessions_replaced, 0);
+    let counters = world.shard.counters();
+    assert_eq!((counters.sessions_replaced, counters.protocol_errors), (0, 0), "it keeps to the protocol");
+}
+
+#[test]
+fn a_refused_login_is_counted_by_its_reason_and_is_no_protocol_error() {
+    let mut world = World::new(Limits::default());
+    let _ann = Phone::connect(&mut world, 0, "ann", 1);
+    let come = |world: &mut World, name: &str, key: u8, register: bool| {
+        let mut phone = Phone::new(9, name, key);
+        phone.client = Client::new(ClientConfig {
+            name: name.into(),
+            keys: KeyPair::from_seed([key; 32]),
+            server_key: Some(server_keys().public),
+            ticket: None,
+            register,
+            partition_hint: None,
+            seed: [key; 32],
+        });
+        world.accept(9, None);
+        phone.log_in(world);
+        phone.heard
+    };
+    let refused = |code: &str| [Heard::Refused(code.into())];
+    assert_eq!(come(&mut world, "nobody", 2, false), refused("UnknownAccount"));
+    assert_eq!(come(&mut world, "ann", 2, false), refused("WrongKey"));
+    assert_eq!(come(&mut world, "ann", 2, true), refused("NameTaken"));
+    let counters = *world.shard.counters();
+    assert_eq!((counters.logins_unknown, counters.logins_wrong_key, counters.logins_name_taken), (1, 1, 1));
+    let mut world = world.kill_and_close_registration();
+    assert_eq!(come(&mut world, "nobody", 2, true), refused("RegistrationClosed"));
+    assert_eq!(world.shard.counters().logins_closed, 1);
+    assert_eq!((counters.protocol_errors, world.shard.counters().protocol_errors), (0, 0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::stuck::here_and_there;
 use crate::world::World;
 use crate::world::phone::Phone;
 use crate::world::stranger::{address, first_flight};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tern_core::io::{HandOverToken, Input};
 use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
@@ -17,10 +17,20 @@ const NOW_S: u64 = 1_800_000_000;
 /// A limit, the others that are met on the way to it, and the way.
 type Case = (&'static str, &'static [&'static str], fn() -> World);
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 37] = [
     ("connection_count", &[], || {
         let mut world = World::new(Limits { connection_count: 1, ..Limits::default() });
         (0..2).for_each(|slot| _ = world.accept(slot, None));
+        world
+    }),
+    ("address_connections", &[], || {
+        let mut world = World::new(Limits { address_connections: 1, ..Limits::default() });
+        (0..2).for_each(|slot| _ = world.accept(slot, address("203.0.113.9:1")));
+        world
+    }),
+    ("address_half_open", &[], || {
+        let mut world = World::new(Limits { address_half_open: 1, ..Limits::default() });
+        (0..2).for_each(|slot| _ = world.accept(slot, address("203.0.113.9:1")));
         world
     }),
     ("login_ms", &[], || {
@@ -49,6 +59,19 @@ const CASES: [Case; 29] = [
             world.throw(slot, &first_flight("eve", 5, 1));
         }
         world
+    }),
+    ("address_registrations_per_h", &[], || {
+        let limits =
+            Limits { address_registrations_per_h: 1, address_registrations_burst: 1, ..Limits::default() };
+        from_an_address(limits, 2, 0)
+    }),
+    ("address_bytes_per_s", &[], || {
+        let limits = Limits { address_bytes_per_s: 1, address_bytes_burst: 128 << 10, ..Limits::default() };
+        from_an_address(limits, 1, 20_000)
+    }),
+    ("address_frames_per_s", &[], || {
+        let limits = Limits { address_frames_per_s: 1, address_frames_burst: 5, ..Limits::default() };
+        from_an_address(limits, 1, 10)
     }),
     ("address_count", &[], || {
         let limits = Limits { address_connects_per_s: 1, address_count: 64, ..Limits::default() };
@@ -103,6 +126,10 @@ const CASES: [Case; 29] = [
             world.throw(slot, &half_a_record);
         }
         world
+    }),
+    ("account_frames_per_s", &[], || {
+        let limits = Limits { account_frames_per_s: 1, account_frames_burst: 5, ..Limits::default() };
+        pinged(limits, 10)
     }),
     ("account_messages_per_s", &[], || {
         let limits = Limits { account_messages_per_s: 1, account_messages_burst: 1, ..Limits::default() };
@@ -168,6 +195,15 @@ const CASES: [Case; 29] = [
         write(&mut world, &mut eve, &absent, NOW_S, 300, b"x");
         world
     }),
+    ("session_unanswered", &[], || {
+        let mut world = World::new(Limits::default());
+        let absent = Phone::connect(&mut world, 6, "absent", 8);
+        world.cut(6);
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        world.disk_runs = false;
+        write(&mut world, &mut eve, &absent, NOW_S, 4_097, b"x");
+        world
+    }),
     ("refusal_count", &["mailbox_count"], || {
         let limits = Limits { refusal_count: 1024, mailbox_count: 1, window_count: 1, ..Limits::default() };
         let mut world = World::one_of(2, limits);
@@ -195,6 +231,16 @@ const CASES: [Case; 29] = [
         world
     }),
     ("watch_count", &[], || {
+        let mut world = World::one_of(2, Limits { watch_count: 4_096, ..Limits::default() });
+        let names = (0..).map(|n| format!("ann{n}"));
+        let here = names.filter(|name| PartitionId::of_name(name, 64).0 < 32).take(5);
+        for (slot, name) in here.enumerate() {
+            let ann = Phone::connect(&mut world, slot as u32, &name, 1);
+            watched_from_afar(&mut world, ann.account.unwrap(), 1_000);
+        }
+        world
+    }),
+    ("account_watches", &[], || {
         let mut world = World::one_of(2, Limits::default());
         let ann = Phone::connect(&mut world, 1, &here_and_there().0, 1);
         watched_from_afar(&mut world, ann.account.unwrap(), 1_025);
@@ -272,6 +318,19 @@ fn written_to_the_absent(limits: Limits, made_s: u64, count: u64, body: &[u8]) -
     world
 }
 
+/// Phones of one address, each of which registers and then pings.
+fn from_an_address(limits: Limits, phone_count: u32, ping_count: u32) -> World {
+    let mut world = World::new(limits);
+    for slot in 0..phone_count {
+        world.accept(slot, address("203.0.113.9:1"));
+        let mut phone = Phone::connected(&mut world, slot, &format!("eve{slot}"), 5);
+        if ping_count > 0 {
+            ping(&mut world, &mut phone, ping_count);
+        }
+    }
+    world
+}
+
 /// Every counter of a limit, by the limit's name.
 fn hits(world: &World) -> BTreeMap<&'static str, u64> {
     let mut hits = BTreeMap::new();
@@ -281,6 +340,51 @@ fn hits(world: &World) -> BTreeMap<&'static str, u64> {
         }
     });
     hits
+}
+
+/// What is in [`Limits`] and is nothing that is run into: times and sizes that the shard itself keeps to, and the parts
+/// of a limit whose other part counts.
+const NOT_RUN_INTO: [&str; 23] = [
+    "account_asks_burst",
+    "account_frames_burst",
+    "account_messages_burst",
+    "address_bytes_burst",
+    "address_connects_burst",
+    "address_frames_burst",
+    "address_handshakes_burst",
+    "address_prefix_bits",
+    "address_registrations_burst",
+    "busy_ms",
+    "commit_bytes",
+    "connection_bytes_burst",
+    "connection_frames_burst",
+    "dedup_horizon_ms",
+    "expiry_ms",
+    "floor_delay_ms",
+    "limit_loopback",
+    "ready_key_count",
+    "step_budget",
+    "tick_retry_ms",
+    "ticket_ms",
+    "window_count",
+    "write_back_ms",
+];
+
+#[test]
+fn every_limit_of_the_configuration_is_driven_to_its_hit() {
+    let text = format!("{:?}", Limits::default());
+    let fields = text.trim_start_matches("Limits { ").trim_end_matches(" }").split(", ");
+    let fields: BTreeSet<&str> = fields.filter_map(|field| Some(field.split_once(": ")?.0)).collect();
+    let tried: BTreeSet<&str> = CASES.iter().map(|case| case.0).collect();
+    let excused: BTreeSet<&str> = NOT_RUN_INTO.into();
+    let forgotten: Vec<_> = fields.difference(&tried).filter(|name| !excused.contains(*name)).collect();
+    assert!(forgotten.is_empty(), "nobody drives these to their hits, and nothing says why: {forgotten:?}");
+    let gone: Vec<_> = excused.union(&tried).filter(|name| !fields.contains(*name)).collect();
+    assert_eq!(
+        gone,
+        [&"account_watches", &"session_unanswered"],
+        "these are fixed, and all others are of the struct"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use crate::world::bystanders::Bystanders;
-use crate::world::phone::Phone;
+use crate::world::phone::{Heard, Phone};
 use crate::world::stranger::{busy_record_ms, first_flight};
 use tern_core::io::{ConnId, HandOverToken, Input, Lane, Output};
 use tern_core::limits::Limits;
@@ -131,7 +131,9 @@ fn whose_turn_does_not_come_in_time_is_told_to_come_back() {
         .skip(1)
         .filter(|slot| world.sent.get(slot).is_some_and(|sent| busy_record_ms(sent).is_some()));
     assert_eq!(told.count(), 19);
-    assert_eq!(world.shard.counters().timeouts, 20, "the one that was answered has not gone on either");
+    let counters = world.shard.counters();
+    assert_eq!(counters.timeouts, 20, "the one whose turn it was has no answer either");
+    assert_eq!((counters.login_timeouts, counters.logins_unserved), (0, 20), "they have done their part");
     assert_eq!(world.closed.len(), 20);
 }
 
@@ -195,10 +197,42 @@ fn those_who_gave_up_waiting_cost_no_turn() {
     assert_eq!(world.shard.counters().deferred_now, 19);
     (11..29).for_each(|slot| world.step(Input::Ended { conn: first_use(slot) }));
     world.turn();
+    assert_eq!(world.shard.counters().deferred_now, 1, "who is gone waits for nothing");
     world.next_turn();
     assert_eq!(world.shard.counters().deferred_now, 0);
     world.next_turn();
     assert!(world.sent.contains_key(&29), "the one who stayed has its turn");
+}
+
+/// Whoever comes and goes while the queue is full of others does not keep it full, nor make it grow.
+#[test]
+fn those_who_gave_up_waiting_leave_their_places() {
+    let limits = Limits { handshakes_per_turn: 1, deferred_count: 20, ..Limits::default() };
+    let mut world = World::new(limits);
+    let flight = first_flight("storm", 10, 1);
+    storm(&mut world, 11, std::slice::from_ref(&flight));
+    for slot in 100..5_100 {
+        world.step(Input::Accepted { slot, peer: None });
+        world.step(Input::Received { conn: first_use(slot), bytes: &mut flight.clone() });
+        world.step(Input::Ended { conn: first_use(slot) });
+    }
+    world.turn();
+    let counters = world.shard.counters();
+    assert_eq!((counters.deferred_now, counters.refused_handshakes), (10, 0));
+}
+
+/// An account that the log has not taken in time is no fault of its phone.
+#[test]
+fn a_login_that_waits_for_the_log_for_too_long_is_told_to_come_back() {
+    let mut world = World::new(Limits { login_ms: 1_000, ..Limits::default() });
+    world.disk_runs = false;
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    assert_eq!(ann.account, None);
+    world.pass_ms(1_010);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard, [Heard::Goodbye("Busy".into())]);
+    let counters = world.shard.counters();
+    assert_eq!((counters.logins_unserved, counters.login_timeouts), (1, 0));
 }
 
 #[test]

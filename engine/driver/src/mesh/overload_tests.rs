@@ -110,7 +110,7 @@ fn ticks_pass_a_saturated_shard_within_a_turn() {
     let mut end = ends.pop().expect("the first");
     let turn = AtomicU64::new(0);
     let mut arrived: Vec<Vec<u64>> = vec![vec![]; usize::from(SHARDS)];
-    let (mut full_turns, mut misplaced) = (0, 0);
+    let (mut tick_turns, mut full_tick_turns, mut misplaced) = (0, 0, 0);
     let published = thread::scope(|scope| {
         let turn = &turn;
         let sending: Vec<_> = senders
@@ -135,16 +135,18 @@ fn ticks_pass_a_saturated_shard_within_a_turn() {
         while arrived[1..].iter().any(|ticks| ticks.len() < TICKS) {
             let this = turn.fetch_add(1, Ordering::SeqCst) + 1;
             fence(Ordering::SeqCst);
-            let mut turn_bytes = 0;
+            let (mut turn_bytes, mut has_ticks) = (0, false);
             for (from, is_control, bytes) in take(&mut end) {
                 if is_control {
+                    has_ticks = true;
                     // Told at the end: the others wait for this thread's turns.
                     misplaced += usize::from(turn_bytes > 0);
                     arrived[from].extend((0..bytes / 64).map(|_| this));
                 }
                 turn_bytes += if is_control { 0 } else { bytes };
             }
-            full_turns += usize::from(turn_bytes >= BULK_BYTES);
+            tick_turns += usize::from(has_ticks);
+            full_tick_turns += usize::from(has_ticks && turn_bytes >= BULK_BYTES);
             thread::yield_now();
         }
         // The last ones wait for a turn after theirs.
@@ -157,5 +159,9 @@ fn ticks_pass_a_saturated_shard_within_a_turn() {
         }
     }
     assert_eq!(misplaced, 0, "control behind bulk");
-    assert!(full_turns > 0, "it was never saturated");
+    // Not of all turns: while the system lets none of the three run, their lanes run empty.
+    assert!(
+        2 * full_tick_turns >= tick_turns,
+        "{full_tick_turns} of {tick_turns} turns with ticks were full"
+    );
 }

@@ -123,12 +123,14 @@ impl Plane {
         self.control.shard_of_name(name)
     }
 
-    /// Starts to drain; again is harmless.
-    pub(crate) fn drain(&self) {
-        if !self.draining.swap(true, Ordering::Relaxed) {
+    /// Starts to drain. False if it does already.
+    pub(crate) fn drain(&self) -> bool {
+        let starts = !self.draining.swap(true, Ordering::Relaxed);
+        if starts {
             tracing::info!("draining");
             self.node.drain();
         }
+        starts
     }
 
     /// Whether the node drains.

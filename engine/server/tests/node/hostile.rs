@@ -22,11 +22,29 @@ fn header(source: [u8; 4]) -> Vec<u8> {
     bytes
 }
 
-/// Two phones who only want to talk.
+/// Talks of a quiet phase, of which the median is compared.
+const QUIET_TALKS: usize = 15;
+/// So much longer may a talk take while others attack, the median again. On a machine with a core for each process it is
+/// at most twice as long, which `cargo xtask bench hostile` measures; here the tests themselves are on those cores.
+const FACTOR: u32 = 10;
+/// And less than this is no disturbance, whatever a quiet talk takes.
+const NOTICED: Duration = Duration::from_millis(40);
+
+/// Two phones who only want to talk, and how long it takes them.
 pub(crate) struct Bystanders {
     pub(crate) ann: Phone,
     bob: Phone,
     count: u32,
+    /// The median before anybody disturbed them.
+    quiet: Duration,
+    /// Since then.
+    times: Vec<Duration>,
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 impl Bystanders {
@@ -36,11 +54,29 @@ impl Bystanders {
             assert_eq!(phone.next(), Heard::Drained);
             phone
         });
-        Self { ann, bob, count: 0 }
+        let mut both = Self { ann, bob, count: 0, quiet: Duration::ZERO, times: Vec::new() };
+        both.quiet = both.talk_in_quiet();
+        both
+    }
+
+    fn talk_in_quiet(&mut self) -> Duration {
+        let before = self.times.len();
+        (0..QUIET_TALKS).for_each(|_| self.talk());
+        median(&self.times.split_off(before))
+    }
+
+    /// What disturbs them is over: they have not noticed it. The machine may have got busier by other things, so they are
+    /// asked once more how long it takes in quiet.
+    pub(crate) fn were_undisturbed(&mut self) {
+        let quiet = self.quiet.max(self.talk_in_quiet());
+        let disturbed = median(&self.times);
+        let allowed = (quiet * FACTOR).max(NOTICED);
+        assert!(disturbed <= allowed, "{disturbed:?} a talk, {quiet:?} in quiet: {:?}", self.times);
     }
 
     /// Ann writes to Bob; he has it, she has both ticks.
     pub(crate) fn talk(&mut self) {
+        let start = Instant::now();
         self.count += 1;
         let id = id(self.count);
         self.ann.send(self.bob.account, id, b"undisturbed");
@@ -51,6 +87,7 @@ impl Bystanders {
         ticks.sort_by_key(|tick| matches!(tick, Heard::Delivered { .. }));
         assert_eq!(ticks, [Heard::Sent(id), Heard::Delivered { number, id }]);
         self.ann.ack(number);
+        self.times.push(start.elapsed());
     }
 }
 
@@ -106,6 +143,7 @@ fn an_address_that_connects_too_often_is_shut_out_and_its_neighbours_are_not() {
     let way = Way { header: header([203, 0, 113, 10]), ..Way::default() };
     let _neighbour = Phone::log_in(node.phone, "carol", 3, &way);
     assert_eq!(node.metric("tern_proxy_errors_total"), 0);
+    bystanders.were_undisturbed();
 }
 
 #[test]
@@ -145,14 +183,16 @@ fn descriptors_that_are_used_up_come_back() {
         (0..60).map(|_| TcpStream::connect(node.phone).expect("the system accepts")).collect();
     node.wait_for("tern_refused_connections_total", 42);
     wait_closed(&mut sockets, 42);
-    bystanders.talk();
+    for _ in 0..5 {
+        bystanders.talk();
+    }
     drop(sockets);
     let deadline = Instant::now() + Duration::from_secs(10);
     while node.metric("tern_connections_now") > 2 {
         assert!(Instant::now() < deadline, "connections are left over");
     }
     let _carol = Phone::log_in(node.phone, "carol", 3, &Way::default());
-    bystanders.talk();
+    bystanders.were_undisturbed();
 }
 
 #[test]
@@ -170,7 +210,7 @@ fn a_byte_now_and_then_meets_the_login_deadline() {
     }
     wait_closed(&mut sockets, 100);
     node.wait_for("tern_timeouts_total", 100);
-    bystanders.talk();
+    bystanders.were_undisturbed();
 }
 
 #[test]
@@ -184,10 +224,12 @@ fn a_flood_of_frames_is_sent_away_and_an_account_that_floods_is_slowed_down() {
     for n in 0..100 {
         eve.send(bystanders.bob.account, id(1000 + n), b"flood");
     }
-    node.wait_for("tern_refused_account_rate_total", 1);
-    let busy = |heard: &&Heard| matches!(heard, Heard::Busy(_));
-    let heard = eve.listen(Duration::from_millis(300));
-    assert!(heard.iter().filter(busy).count() > 20, "{heard:?}");
+    // What she says while the first one is refused is refused as well, and costs no token.
+    node.wait_for("tern_refused_busy_total", 40);
+    assert!(node.metric("tern_refused_account_rate_total") >= 1);
+    for _ in 0..40 {
+        while !matches!(eve.next(), Heard::Busy(_)) {}
+    }
     (0..1000).for_each(|token| eve.say(&ClientFrame::Ping { token }));
     node.wait_for("tern_floods_total", 1);
     let heard = eve.listen(Duration::from_secs(5));
@@ -213,7 +255,7 @@ fn half_records_that_fill_the_memory_end_those_who_hold_them() {
     }
     node.wait_for("tern_refused_memory_total", 8);
     assert!(node.metric("tern_edge_bytes_now") <= 212_992);
-    bystanders.talk();
+    bystanders.were_undisturbed();
 }
 
 #[test]

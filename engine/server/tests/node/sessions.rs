@@ -116,6 +116,36 @@ fn mail_waits_through_kill_and_drain() {
 }
 
 #[test]
+fn a_second_signal_cuts_a_drain_off_and_loses_nothing_that_was_ticked() {
+    const COUNT: u32 = 800;
+    let limits = "[limits]\nwindow_count = 1000\nedge_backlog_bytes = 1000000\n";
+    let mut node = Node::start(Setup { config: limits.into(), ..Setup::shards(1) });
+    // He reads nothing, and a drain waits a second for what is under way to him.
+    let bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
+    assert_eq!(ann.next(), Heard::Drained);
+    let ids: Vec<u64> = (0..COUNT).map(id).collect();
+    for id in &ids {
+        ann.send(bob.account, *id, &[7; 30_000]);
+    }
+    for id in &ids {
+        assert_eq!(ann.next(), Heard::Sent(*id));
+    }
+    // Both are there before the node takes up either.
+    for signal in ["STOP", "TERM", "INT", "CONT"] {
+        node.signal(signal);
+    }
+    assert_eq!(node.wait_for_the_end().code(), Some(7));
+    node.start_again();
+    let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
+    for expected in ids {
+        let Heard::Message { number, id, .. } = bob.next() else { panic!("mail was promised") };
+        assert_eq!(id, expected);
+        bob.ack(number);
+    }
+}
+
+#[test]
 fn a_device_replaces_its_own_session_and_nobody_elses() {
     let node = Node::start(Setup::shards(2));
     let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());

@@ -91,6 +91,7 @@ fn all_come_back_by_ticket_at_once_and_who_stayed_keeps_its_ticks() {
         talk_count += 1;
     }
     assert!(talk_count > 1, "they talked while the others came");
+    bystanders.were_undisturbed();
     // Each got in once, and each refusal was told to the one whom it met.
     let mut told_ms: Vec<u32> = guests.iter().flat_map(|guest| guest.told_ms.iter().copied()).collect();
     node.wait_for("tern_logins_by_ticket_total", GUEST_COUNT as u64);

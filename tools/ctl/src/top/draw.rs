@@ -14,7 +14,7 @@ const HOTTEST_LINES: u16 = 8;
 const SUMMARY_LINES: u16 = 6;
 
 /// Counters of limits that were hit.
-const LIMITS: [&str; 21] = [
+const LIMITS: [&str; 30] = [
     "mailbox_full",
     "memory_full",
     "drive_full",
@@ -24,6 +24,7 @@ const LIMITS: [&str; 21] = [
     "refused_connections",
     "refused_memory",
     "unanswered_full",
+    "session_unanswered_full",
     "accounts_full",
     "ids_full",
     "hand_overs_full",
@@ -31,10 +32,18 @@ const LIMITS: [&str; 21] = [
     "refused_handshakes",
     "refused_address_connects",
     "refused_address_handshakes",
+    "refused_address_connections",
+    "refused_address_half_open",
+    "refused_address_registrations",
     "refused_account_rate",
     "refused_asks",
+    "refused_watches",
+    "account_watches_full",
     "floods",
     "byte_floods",
+    "account_floods",
+    "address_floods",
+    "address_byte_floods",
     "ephemeral_dropped",
 ];
 

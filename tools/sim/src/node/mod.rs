@@ -454,9 +454,8 @@ impl Node {
     /// Checks what must hold of the counters at any time.
     pub fn check_counters(&self, scene: &mut Scene) {
         if !scene.plan.has_attackers() {
-            // A key may open nothing yet, or nothing any more: the phones know when that may be.
-            let counters = self.counters();
-            let errors = counters.protocol_errors - counters.logins_refused;
+            // A key that opens nothing yet, or nothing any more, is none: the phones know when that may be.
+            let errors = self.counters().protocol_errors;
             scene
                 .schedule
                 .check(errors == 0, || format!("{errors} protocol errors, and every phone is honest"));

@@ -149,6 +149,12 @@ impl World {
         self.kill_with_rot(0)
     }
 
+    /// Likewise, and from now on only the operator makes accounts.
+    pub(crate) fn kill_and_close_registration(mut self) -> Self {
+        self.config.open_registration = false;
+        self.kill()
+    }
+
     /// Likewise, and there is no room on the drive for another file.
     pub(crate) fn kill_on_a_full_drive(self) -> Self {
         let Self { mut config, mut files, now, .. } = self;

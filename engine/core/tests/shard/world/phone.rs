@@ -49,7 +49,12 @@ impl Phone {
 
     /// Comes back with a ticket.
     pub(crate) fn resume(world: &mut World, slot: u32, ticket: Ticket) -> Self {
-        Self::with(slot, "", 0, Some(ticket)).come(world)
+        Self::with_ticket(slot, ticket).come(world)
+    }
+
+    /// A phone with a ticket that has not connected yet.
+    pub(crate) fn with_ticket(slot: u32, ticket: Ticket) -> Self {
+        Self::with(slot, "", 0, Some(ticket))
     }
 
     fn come(mut self, world: &mut World) -> Self {
@@ -58,6 +63,13 @@ impl Phone {
         world.turn();
         self.log_in(world);
         self
+    }
+
+    /// A phone whose connection was accepted.
+    pub(crate) fn connected(world: &mut World, slot: u32, name: &str, key: u8) -> Self {
+        let mut phone = Self::new(slot, name, key);
+        phone.log_in(world);
+        phone
     }
 
     /// A phone that has not connected yet.
