@@ -8,6 +8,7 @@ use tern_core::io::FatalError;
 use tern_core::limits::LimitError;
 use tern_core::shard::RecoveryError;
 use tern_ring::probe::Missing;
+use tern_storage::io::DiskError;
 
 /// Why [`crate::Node::start`] failed. Nothing of the node is left when it is returned.
 #[derive(Debug)]
@@ -49,12 +50,9 @@ impl fmt::Display for StartError {
                 write!(f, "{} belongs to a shard beyond the configured number", path.display())
             }
             Self::Recovery(path, error) => {
-                write!(f, "{} is not a segment of this log: {error:?}", path.display())
+                write!(f, "{} is not a segment of this log: {}", path.display(), recovery_text(*error))
             }
-            Self::Fatal(FatalError::LogFullAtBoot) => {
-                f.write_str("the drive is full: no boot epoch can be written")
-            }
-            Self::Fatal(FatalError::LogWrite(error)) => write!(f, "the log cannot be written: {error:?}"),
+            Self::Fatal(error) => f.write_str(&fatal_text(*error)),
             Self::System(error) => write!(f, "a shard could not be set up: {error}"),
             Self::Panicked(text) => write!(f, "a shard panicked while it started: {text}"),
         }
@@ -62,3 +60,54 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// What an operator reads of the error that ends a node.
+pub(crate) fn fatal_text(error: FatalError) -> String {
+    match error {
+        FatalError::LogFullAtBoot => "the drive is full: not even the boot epoch can be written".into(),
+        FatalError::LogWrite(DiskError::Full) => {
+            "a write to the log failed: no space is left on the drive".into()
+        }
+        FatalError::LogWrite(DiskError::Io(number)) => {
+            format!("a write to the log failed: {}", io::Error::from_raw_os_error(number))
+        }
+    }
+}
+
+fn recovery_text(error: RecoveryError) -> String {
+    match error {
+        RecoveryError::Stream(shard) => format!("it belongs to shard {shard}"),
+        RecoveryError::Version(version) => {
+            format!("it has version {version} of the format, which this program does not know")
+        }
+        RecoveryError::Head(head) => format!("it belongs to head {head}, which this program does not know"),
+        RecoveryError::Order => "its generation is another segment's, too".into(),
+        RecoveryError::Length => "it is longer than 4 GiB".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_reads_has_no_names_of_the_program() {
+        let path = PathBuf::from("/data/shard-000/seg-00000007.log");
+        let texts = [
+            StartError::Recovery(path.clone(), RecoveryError::Stream(3)),
+            StartError::Recovery(path, RecoveryError::Version(9)),
+            StartError::Fatal(FatalError::LogWrite(DiskError::Io(5))),
+            StartError::Fatal(FatalError::LogWrite(DiskError::Full)),
+            StartError::Fatal(FatalError::LogFullAtBoot),
+        ]
+        .map(|error| error.to_string());
+        assert!(texts[0].ends_with("seg-00000007.log is not a segment of this log: it belongs to shard 3"));
+        assert!(texts[1].contains("version 9"), "{}", texts[1]);
+        assert!(texts[2].contains("Input/output error"), "{}", texts[2]);
+        for text in &texts {
+            for word in ["Io(", "Full", "LogWrite", "Stream", "Version"] {
+                assert!(!text.contains(word), "{text}");
+            }
+        }
+    }
+}

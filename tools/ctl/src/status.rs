@@ -23,7 +23,7 @@ fn render(status: &Value) -> Option<String> {
         text("version")?,
         status["pid"].as_u64()?,
         status["uptime_s"].as_u64()?,
-        if status["draining"].as_bool()? { ", draining" } else { "" },
+        status["trouble"].as_str().map_or(String::new(), |trouble| format!(", {trouble}")),
         text("phone")?,
         text("admin")?,
         text("server_key")?,
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn shows_what_counted_and_nothing_else() {
         let status = json!({
-            "version": "1", "pid": 7, "uptime_s": 9, "draining": true, "phone": "p", "admin": "a", "server_key": "k",
+            "version": "1", "pid": 7, "uptime_s": 9, "trouble": "draining", "phone": "p", "admin": "a", "server_key": "k",
             "latency_bounds_ns": [1_000_000, 2_000_000],
             "totals": { "logins": 5, "expired": 0 },
             "shards": [{

@@ -11,32 +11,7 @@ use tern_admin::{bytes, count, duration};
 /// Lines for mailboxes, their heading included.
 const HOTTEST_LINES: u16 = 8;
 /// Lines of the summary.
-const SUMMARY_LINES: u16 = 6;
-
-/// Counters of limits that were hit.
-const LIMITS: [&str; 21] = [
-    "mailbox_full",
-    "memory_full",
-    "drive_full",
-    "lane_full",
-    "slow_readers",
-    "mesh_dropped",
-    "refused_connections",
-    "refused_memory",
-    "unanswered_full",
-    "accounts_full",
-    "ids_full",
-    "hand_overs_full",
-    "refusals_full",
-    "refused_handshakes",
-    "refused_address_connects",
-    "refused_address_handshakes",
-    "refused_account_rate",
-    "refused_asks",
-    "floods",
-    "byte_floods",
-    "ephemeral_dropped",
-];
+const SUMMARY_LINES: u16 = 7;
 
 /// What is on the screen beside the view.
 #[derive(Clone, Default, Debug)]
@@ -73,8 +48,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
 fn summary_of(view: &View) -> Vec<Line<'static>> {
     let rate = |name: &str| count(view.rates.of(name));
     let level = |name: &str| count(view.level(name) as f64);
-    let state = if view.draining { " DRAINING" } else { "" };
-    let limits: f64 = LIMITS.iter().map(|name| view.rates.of(name)).sum();
+    let state = view.trouble.as_ref().map_or(String::new(), |trouble| format!(" {}", trouble.to_uppercase()));
+    let (limits, most) = view.limits.sum_and_most();
     vec![
         Line::from(vec![
             Span::from(format!("tern {}", view.version)).bold(),
@@ -112,6 +87,12 @@ fn summary_of(view: &View) -> Vec<Line<'static>> {
             ("errors/s", rate("protocol_errors")),
             ("timeouts/s", rate("timeouts")),
         ]),
+        most.map_or_else(Line::default, |(name, per_s)| {
+            Line::from(vec![
+                Span::from(format!("{:<12}", "most hit")).dim(),
+                Span::from(format!("{name} {}/s", count(per_s))).red(),
+            ])
+        }),
     ]
 }
 
@@ -242,6 +223,8 @@ mod tests {
                 "sessions 1000 connections 1003 accounts 2000",
                 "in/s 25.0k out/s 24.0k sent/s 25.0k delivered/s 25.0k",
                 "log/s 2.00MiB",
+                "limits/s 60",
+                "most hit mail_bytes 50/s",
                 "to sent p50 1.5ms p99 2.0ms",
                 "shard sessions in/s out/s busy sent p50 p99 turn p99 waiting mesh",
                 "0 600 15.0k 14.0k 50% 1.5ms 2.0ms",
