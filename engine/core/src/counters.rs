@@ -169,6 +169,8 @@ define_counters! {
     ticks_retried,
     /// Messages waiting now.
     mail_count_now as mailbox_entries,
+    /// Mailboxes that hold something now.
+    mailboxes_filled_now,
     /// Bytes of waiting mail in memory now.
     mail_bytes_now as mailbox_bytes,
     /// Group commits.

@@ -39,9 +39,12 @@ fn render(status: &Value) -> Option<String> {
             );
         }
     }
-    for (kind, name) in
-        [("sent", "message to its sent tick"), ("commit", "group commit"), ("turn", "a shard's turn")]
-    {
+    for (kind, name) in [
+        ("sent", "message to its sent tick"),
+        ("delivery", "message to its device"),
+        ("commit", "group commit"),
+        ("turn", "a shard's turn"),
+    ] {
         if let Some(Percentiles { p50_ns: Some(p50), p99_ns }) = since_start(status, shards, kind) {
             out += &format!("{name}: p50 {} p99 {} since the start\n", duration(Some(p50)), duration(p99_ns));
         }
@@ -63,7 +66,7 @@ fn since_start(status: &Value, shards: &[Value], kind: &str) -> Option<Percentil
     let bounds_ns = numbers(&status["latency_bounds_ns"])?;
     let mut sum = vec![0; bounds_ns.len() + 1];
     for shard in shards {
-        let counts = numbers(&shard["latency"][kind])?;
+        let counts = numbers(&shard["latency"][kind]).unwrap_or_default();
         sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     Some(Percentiles::of(&bounds_ns, &sum))

@@ -14,7 +14,8 @@ use axum::response::IntoResponse;
 use std::sync::Arc;
 use std::time::Duration;
 use tern_core::counters::{FAMILIES, Metric};
-use tern_core::measures::ByKind;
+use tern_core::io::Lane;
+use tern_core::measures::{ByKind, lane_of};
 use tern_driver::{RecoveryReport, ShardReport};
 use tern_protocol::envelope;
 
@@ -110,7 +111,7 @@ fn shards(page: &mut Page, reports: &[ShardReport]) {
     counters(page, reports, |report, visit| report.driver.each(visit));
     envelopes(page, reports);
     type Pick = fn(&ShardReport) -> &tern_core::histogram::Histogram;
-    let histograms: [(&str, &str, Pick); 3] = [
+    let histograms: [(&str, &str, Pick); 4] = [
         ("tern_commit_duration_seconds", "From the start of a group commit until it is durable.", |report| {
             &report.measures.commit
         }),
@@ -118,6 +119,11 @@ fn shards(page: &mut Page, reports: &[ShardReport]) {
             "tern_sent_duration_seconds",
             "From a message's arrival until its sent tick, which says that it is safe, leaves for the sender.",
             |report| &report.measures.sent,
+        ),
+        (
+            "tern_delivery_duration_seconds",
+            "From a message's arrival until it is on its way to a device that had all before it, in whole milliseconds, rounded up.",
+            |report| &report.measures.delivery,
         ),
         ("tern_turn_duration_seconds", "How long a shard's turn took, its wait not counted.", |report| {
             &report.turn
@@ -177,28 +183,36 @@ fn envelopes(page: &mut Page, reports: &[ShardReport]) {
         let casts = &report.measures.out;
         for (to, lanes) in [("own", &casts.own), ("mesh", &casts.mesh)] {
             for (lane, kinds) in ["control", "bulk"].into_iter().zip(lanes) {
-                by_kind(kinds, |kind, count| {
+                by_kind(kinds, |kind, _, count| {
                     let labels: Labels<'_> = &[("shard", &shard), ("to", to), ("lane", lane), ("kind", kind)];
                     out.sample(labels, count);
                 });
             }
         }
     }
-    let mut mesh_in =
-        page.family("tern_envelopes_in", Kind::Counter, "Envelopes that came from other shards, by kind.");
+    let mut mesh_in = page.family(
+        "tern_envelopes_in",
+        Kind::Counter,
+        "Envelopes that came from other shards, by kind and lane.",
+    );
     for (shard, report) in reports.iter().enumerate() {
         let shard = shard.to_string();
-        by_kind(&report.measures.mesh_in, |kind, count| {
-            mesh_in.sample(&[("shard", &shard), ("kind", kind)], count);
+        by_kind(&report.measures.mesh_in, |kind, lane, count| {
+            let labels: Labels<'_> = &[("shard", &shard), ("lane", lane), ("kind", kind)];
+            mesh_in.sample(labels, count);
         });
     }
 }
 
-/// Each kind that there is.
-fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, u64)) {
+/// Each kind that there is, and its lane.
+fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, &str, u64)) {
     for (value, &count) in (0_u8..).zip(counts) {
         if let Some(kind) = envelope::Kind::from_wire(value) {
-            visit(&format!("{kind:?}").to_lowercase(), count);
+            let lane = match lane_of(kind) {
+                Lane::Control => "control",
+                Lane::Bulk => "bulk",
+            };
+            visit(&format!("{kind:?}").to_lowercase(), lane, count);
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | `GET /v1/accounts?after=&limit=` | a page of accounts, by id |
 //! | `POST /v1/accounts` | makes accounts, many at once |
 //! | `DELETE /v1/accounts/{name}` | removes one |
-//! | `GET /v1/top?count=` | of each shard the mailboxes that hold most |
+//! | `GET /v1/top?count=` | of each shard the mailboxes that hold most, and the accounts that get most |
 //! | `GET /metrics` | every counter of every shard, as Prometheus text |
 //!
 //! It answers from before the recovery. While that lasts, `/v1/status` tells how far it is and has no shards, `/metrics` has

@@ -77,6 +77,7 @@ fn latency_to_json(report: &ShardReport) -> Value {
     json!({
         "commit": counts(&report.measures.commit),
         "sent": counts(&report.measures.sent),
+        "delivery": counts(&report.measures.delivery),
         "turn": counts(&report.turn),
         "turn_sum_ns": report.turn.sum_ns(),
     })

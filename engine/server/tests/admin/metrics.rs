@@ -64,6 +64,8 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_mesh_turn_depth_bytes_count",
         "tern_commit_duration_seconds_count",
         "tern_sent_duration_seconds_count",
+        "tern_delivery_duration_seconds_count",
+        "tern_mailboxes_filled",
         "tern_turn_duration_seconds_count",
     ] {
         for shard in 0..2 {
@@ -76,7 +78,7 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_ticks_total{shard=\"0\",kind=\"delivered\"}",
         "tern_log_segments{shard=\"0\",state=\"free\"}",
         "tern_envelopes_out_total{shard=\"0\",to=\"mesh\",lane=\"bulk\",kind=\"message\"}",
-        "tern_envelopes_in_total{shard=\"1\",kind=\"delivered\"}",
+        "tern_envelopes_in_total{shard=\"1\",lane=\"control\",kind=\"delivered\"}",
         "tern_limit_hits_total{shard=\"0\",limit=\"mailbox_count\"}",
         "tern_log_suppressed_lines_total ",
         "process_resident_memory_bytes ",

@@ -35,7 +35,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     if let Some(view) = &screen.view {
         frame.render_widget(Paragraph::new(summary_of(view)), summary);
         draw_shards(frame, shards, view, screen.first_shard);
-        draw_hottest(frame, hottest, view);
+        let [fullest, busiest] =
+            Layout::horizontal([Constraint::Min(40), Constraint::Length(34)]).spacing(2).areas(hottest);
+        draw_fullest(frame, fullest, view);
+        draw_busiest(frame, busiest, view);
     }
     let line = match &screen.trouble {
         Some(trouble) => Line::from(trouble.as_str()).red(),
@@ -130,9 +133,8 @@ fn draw_shards(frame: &mut Frame<'_>, area: Rect, view: &View, first: usize) {
     frame.render_widget(Table::new(rows, widths).header(heading).column_spacing(1), area);
 }
 
-fn draw_hottest(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let title =
-        if view.hottest_complete { "fullest mailboxes" } else { "fullest mailboxes (of those looked at)" };
+fn draw_fullest(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let title = if view.hottest_complete { "fullest mailboxes" } else { "fullest (in part)" };
     let heading = [title, "shard", "entries", "bytes", "phone"];
     let rows = view.hottest.iter().map(|mailbox| {
         Row::new([
@@ -144,17 +146,28 @@ fn draw_hottest(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ])
     });
     let widths = [
-        Constraint::Min(20),
+        Constraint::Min(14),
         Constraint::Length(5),
-        Constraint::Length(8),
-        Constraint::Length(8),
+        Constraint::Length(7),
+        Constraint::Length(7),
         Constraint::Length(6),
     ];
-    let heading = heading
-        .into_iter()
-        .enumerate()
-        .map(|(index, name)| if index == 0 { Cell::from(name) } else { right(name.into()) });
-    frame.render_widget(Table::new(rows, widths).header(Row::new(heading).bold()).column_spacing(1), area);
+    frame.render_widget(Table::new(rows, widths).header(headed(heading)).column_spacing(1), area);
+}
+
+fn draw_busiest(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let rows = view.busiest.iter().map(|(name, shard, messages_per_s)| {
+        let rate = right(count(*messages_per_s as f64));
+        Row::new([Cell::from(name.clone()), right(shard.to_string()), rate])
+    });
+    let widths = [Constraint::Min(14), Constraint::Length(5), Constraint::Length(7)];
+    let heading = headed(["gets most", "shard", "in/s"]);
+    frame.render_widget(Table::new(rows, widths).header(heading).column_spacing(1), area);
+}
+
+fn headed<const N: usize>(names: [&'static str; N]) -> Row<'static> {
+    let cells = names.into_iter().enumerate();
+    Row::new(cells.map(|(index, name)| if index == 0 { Cell::from(name) } else { right(name.into()) })).bold()
 }
 
 fn right(text: String) -> Cell<'static> {
@@ -230,6 +243,8 @@ mod tests {
                 "0 600 15.0k 14.0k 50% 1.5ms 2.0ms",
                 "1 400 10.0k 10.0k 95%",
                 "ann 0 7000 1.21MiB away",
+                "gets most shard in/s",
+                "carol 1 9500",
                 "bob 1 12 2.11KiB online",
                 "q quits",
             ],

@@ -77,6 +77,15 @@ pub(super) struct Hottest {
     pub(super) shard: u16,
     pub(super) complete: bool,
     pub(super) mailboxes: Vec<Mailbox>,
+    #[serde(default)]
+    pub(super) busiest: Vec<Busy>,
+}
+
+/// An account that gets much.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Busy {
+    pub(super) name: String,
+    pub(super) messages_per_s: u64,
 }
 
 /// One of them.

@@ -24,7 +24,9 @@ pub(super) struct View {
     pub(super) shards: Vec<ShardView>,
     /// The fullest mailboxes of the node.
     pub(super) hottest: Vec<HotView>,
-    /// Whether all accounts were looked at for them.
+    /// The accounts that get most: name, shard, messages a second.
+    pub(super) busiest: Vec<(String, u16, u64)>,
+    /// Whether all accounts were looked at for the fullest.
     pub(super) hottest_complete: bool,
 }
 
@@ -118,6 +120,7 @@ impl View {
             commit: all(|latency| &latency.commit),
             shards,
             hottest: fullest(&after.hottest),
+            busiest: busiest(&after.hottest),
             hottest_complete: after.hottest.iter().all(|shard| shard.complete),
         }
     }
@@ -148,6 +151,17 @@ fn shard_view(before: Option<&Sample>, after: &Sample, index: usize, seconds: f6
 /// What the buckets gained; nothing without an earlier sample.
 fn gained(before: Option<&Vec<u64>>, after: &[u64]) -> Vec<u64> {
     tern_admin::gained(before.map_or(after, Vec::as_slice), after)
+}
+
+fn busiest(shards: &[Hottest]) -> Vec<(String, u16, u64)> {
+    let of = |shard: &Hottest| {
+        let number = shard.shard;
+        let busiest = shard.busiest.clone().into_iter();
+        busiest.map(move |busy| (busy.name, number, busy.messages_per_s)).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = shards.iter().flat_map(of).collect();
+    all.sort_by_key(|(.., messages_per_s)| std::cmp::Reverse(*messages_per_s));
+    all
 }
 
 fn fullest(shards: &[Hottest]) -> Vec<HotView> {
