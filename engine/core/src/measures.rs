@@ -53,9 +53,19 @@ pub struct EnvelopesOut {
 
 impl EnvelopesOut {
     pub(crate) fn count(&mut self, to_own: bool, lane: Lane, kind: Kind) {
-        debug_assert_eq!(lane, lane_of(kind), "{kind:?}: those that come are counted by it");
         let way = if to_own { &mut self.own } else { &mut self.mesh };
         way[lane as usize][place(kind)] += 1;
+    }
+
+    /// Whether each kind that was cast travels in the lane that [`lane_of`] says.
+    pub(crate) fn keep_their_lanes(&self) -> bool {
+        [&self.own, &self.mesh]
+            .into_iter()
+            .flat_map(|lanes| [Lane::Control, Lane::Bulk].into_iter().zip(lanes))
+            .all(|(lane, kinds)| {
+                let kinds = (0_u8..).zip(kinds).filter(|(_, count)| **count > 0);
+                kinds.filter_map(|(kind, _)| Kind::from_wire(kind)).all(|kind| lane_of(kind) == lane)
+            })
     }
 }
 

@@ -261,6 +261,7 @@ impl Shard {
     /// What the shard has measured.
     #[must_use]
     pub fn measures(&self) -> Measures {
+        debug_assert!(self.router.counts.keep_their_lanes(), "those that come are counted by their lanes");
         Measures { out: self.router.counts, ..self.measures }
     }
 
