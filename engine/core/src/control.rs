@@ -37,6 +37,11 @@ pub enum ControlRequest {
         /// At most so many.
         count: u16,
     },
+    /// List the accounts that get most messages.
+    ListBusiest {
+        /// At most so many.
+        count: u16,
+    },
 }
 
 /// How far a search through the accounts has come.
@@ -67,6 +72,22 @@ pub struct Hot {
     pub entry_count: u32,
     /// Bytes of their envelopes in memory.
     pub bytes: u64,
+    /// Whether a device of the account is connected.
+    pub is_online: bool,
+}
+
+/// An account that gets much.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Busy {
+    /// Its id.
+    pub id: AccountId,
+    /// Its name.
+    pub name: String,
+    /// Messages that came for it, those included that were refused, a second, about: the mean of the last seconds, of
+    /// a sample.
+    pub messages_per_s: u32,
+    /// Entries of its mailbox.
+    pub entry_count: u32,
     /// Whether a device of the account is connected.
     pub is_online: bool,
 }
@@ -128,6 +149,8 @@ pub enum ControlReply {
     Removed(bool),
     /// One step of a search.
     Looked(Looked),
+    /// The busiest first.
+    Busiest(Vec<Busy>),
     /// The shard is draining or its drive is full.
     Refused,
 }

@@ -198,6 +198,8 @@ define_counters! {
     mail_count_now as mailbox_entries,
     /// Messages and ticks that are kept in the log although the record of their account is damaged. Counted at the start.
     orphans_now as mailbox_orphans,
+    /// Mailboxes that hold something now.
+    mailboxes_filled_now,
     /// Bytes of waiting mail in memory now.
     mail_bytes_now as mailbox_bytes,
     /// Group commits.

@@ -15,7 +15,7 @@ impl Shard {
     /// Fills a session's window from its mailbox.
     pub(crate) fn deliver(&mut self, now: Now, id: SessionId) {
         let mut said_sent = core::mem::take(&mut self.said_sent);
-        self.fill_window(id, &mut said_sent);
+        self.fill_window(now, id, &mut said_sent);
         for (to, message) in said_sent.drain(..) {
             let took_ns = self.session_is_done_with(now, id, to, message);
             took_ns.into_iter().for_each(|ns| self.measures.sent.record(ns));
@@ -24,7 +24,7 @@ impl Shard {
     }
 
     /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.
-    fn fill_window(&mut self, id: SessionId, said_sent: &mut Vec<(AccountId, MessageId)>) {
+    fn fill_window(&mut self, now: Now, id: SessionId, said_sent: &mut Vec<(AccountId, MessageId)>) {
         // Half of what makes a slow reader: delivery alone never does.
         let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -85,7 +85,14 @@ impl Shard {
                 // `Sent` brings us back here.
                 return;
             }
-            self.counters.messages_out += u64::from(envelope.kind() == Kind::Message);
+            if envelope.kind() == Kind::Message {
+                self.counters.messages_out += 1;
+                // What waited for a device that was away says how long it was away, and nothing of this node.
+                if session.told_drained {
+                    let waited_ms = now.wall_ms.saturating_sub(envelope.time_ms()) + 1;
+                    self.measures.delivery.record(waited_ms * 1_000_000);
+                }
+            }
             session.cursor = place;
             session.delivers(place);
         }

@@ -121,6 +121,7 @@ impl Shard {
             self.cast_to(now, Kind::Unknown, 0, ends, id, 0);
             return;
         };
+        self.busiest.note(envelope.to());
         let age = self.dedup.age(id.unix_s(), now_s);
         if age == Age::Old {
             self.counters.refused_expired += 1;
@@ -208,6 +209,7 @@ impl Shard {
         let Some(account) = self.accounts.get_mut(index) else { return false };
         let kind = entry_kind(envelope.kind());
         let waiting = waiting_for(account, kind, envelope.sender_device());
+        self.counters.mailboxes_filled_now += u64::from(account.mailbox.is_empty());
         account.mailbox.push(Entry {
             seq,
             from: envelope.from(),
@@ -375,6 +377,7 @@ impl Shard {
         });
         if dropped > 0 {
             self.counters.mail_count_now -= dropped;
+            self.counters.mailboxes_filled_now -= u64::from(account.mailbox.is_empty());
             self.stirred.note(account, index);
             self.queue_floor(index, DeviceId::TICKS);
         }

@@ -21,6 +21,7 @@ mod bucket;
 mod buffers;
 #[cfg(feature = "bugs")]
 pub mod bugs;
+mod busiest;
 mod chunks;
 mod commit;
 pub mod control;

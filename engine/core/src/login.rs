@@ -170,6 +170,10 @@ impl Shard {
                 let reply = ControlReply::Looked(self.look_for_hottest(from, count));
                 out.push(Output::Reply { token, reply });
             }
+            ControlRequest::ListBusiest { count } => {
+                let reply = ControlReply::Busiest(self.list_busiest(count));
+                out.push(Output::Reply { token, reply });
+            }
             _ if self.draining => out.push(Output::Reply { token, reply: ControlReply::Refused }),
             ControlRequest::CreateAccounts(accounts) => {
                 let created = accounts.iter().map(|account| self.create_account(account)).collect();
@@ -224,6 +228,7 @@ impl Shard {
         }
         let Some(mut account) = self.accounts.remove(index) else { return };
         self.watches.count -= account.presence.watch_count();
+        self.counters.mailboxes_filled_now -= u64::from(!account.mailbox.is_empty());
         while let Some(entry) = account.mailbox.pop_any() {
             self.counters.mail_count_now -= 1;
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));

@@ -17,6 +17,9 @@ pub struct Measures {
     pub commit: Histogram,
     /// From a message's arrival at its sender's session until its `sent` tick is on its way to the device.
     pub sent: Histogram,
+    /// From a message's arrival at its sender's shard until it is on its way to a device that had all before it: once
+    /// for each device, by the wall clock, rounded up to a whole millisecond.
+    pub delivery: Histogram,
     /// Envelopes that left, or that the shard cast to itself.
     pub out: EnvelopesOut,
     /// Envelopes that came from other shards.
@@ -28,6 +31,7 @@ impl Measures {
     pub fn add(&mut self, other: &Self) {
         self.commit.add(&other.commit);
         self.sent.add(&other.sent);
+        self.delivery.add(&other.delivery);
         add(self.out.own.as_flattened_mut(), other.out.own.as_flattened());
         add(self.out.mesh.as_flattened_mut(), other.out.mesh.as_flattened());
         add(&mut self.mesh_in, &other.mesh_in);
@@ -51,6 +55,26 @@ impl EnvelopesOut {
     pub(crate) fn count(&mut self, to_own: bool, lane: Lane, kind: Kind) {
         let way = if to_own { &mut self.own } else { &mut self.mesh };
         way[lane as usize][place(kind)] += 1;
+    }
+
+    /// Whether each kind that was cast travels in the lane that [`lane_of`] says.
+    pub(crate) fn keep_their_lanes(&self) -> bool {
+        [&self.own, &self.mesh]
+            .into_iter()
+            .flat_map(|lanes| [Lane::Control, Lane::Bulk].into_iter().zip(lanes))
+            .all(|(lane, kinds)| {
+                let kinds = (0_u8..).zip(kinds).filter(|(_, count)| **count > 0);
+                kinds.filter_map(|(kind, _)| Kind::from_wire(kind)).all(|kind| lane_of(kind) == lane)
+            })
+    }
+}
+
+/// The lane that envelopes of a kind travel in: messages, and what may be dropped, leave way for everything else.
+#[must_use]
+pub const fn lane_of(kind: Kind) -> Lane {
+    match kind {
+        Kind::Message | Kind::Watch | Kind::Presence | Kind::Typing => Lane::Bulk,
+        _ => Lane::Control,
     }
 }
 

@@ -367,6 +367,7 @@ impl Shard {
         if entry.is_over() {
             return entry;
         }
+        self.counters.mailboxes_filled_now += u64::from(account.mailbox.is_empty());
         account.mailbox.push(entry);
         self.writer.log.live(position);
         self.counters.mail_count_now += 1;

@@ -6,6 +6,7 @@
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
 use crate::admission::{Budget, Rates};
+use crate::busiest::Busiest;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
@@ -133,6 +134,7 @@ pub struct Shard {
     pub(crate) watches: Watches,
     /// Accounts that hold memory for their traffic.
     pub(crate) stirred: Stirred,
+    pub(crate) busiest: Busiest,
     /// Revoked devices that mailboxes have not let go of.
     pub(crate) leaving: VecDeque<Leaving>,
 
@@ -201,6 +203,7 @@ impl Shard {
             sweep_at: 0,
             watches: Watches::default(),
             stirred: Stirred::default(),
+            busiest: Busiest::default(),
             leaving: VecDeque::new(),
             // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
             cache: Cache::new(usize::MAX),
@@ -291,6 +294,7 @@ impl Shard {
     /// What the shard has measured.
     #[must_use]
     pub fn measures(&self) -> Measures {
+        debug_assert!(self.router.counts.keep_their_lanes(), "those that come are counted by their lanes");
         Measures { out: self.router.counts, ..self.measures }
     }
 
@@ -362,6 +366,7 @@ impl Shard {
         self.sweep_expired(now);
         self.shrink_silent_keys(now);
         self.let_accounts_rest(now);
+        self.busiest.fade();
         self.forget_refusals(now);
         self.forget_watches(now);
         self.writer.note_freed();

@@ -11,14 +11,15 @@ use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
 use crate::outputs::wake_all;
 use crate::pin::{Place, pin, spin_ns, steer};
-use crate::report::{Reporter, ShardReport};
+use crate::report::{Board, Reporter};
 use crate::shard_thread::{Door, ShardThread};
 use crate::sockets::Sockets;
+use crate::start_progress::StartProgress;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use tern_core::io::Outputs;
@@ -53,10 +54,11 @@ struct Setup {
     mesh: MeshEnd,
     jobs: flume::Sender<maker::Job>,
     commands: flume::Receiver<Command>,
-    report: Arc<Mutex<ShardReport>>,
+    board: Arc<Board>,
     lifecycle: Arc<Lifecycle>,
     start: Instant,
     progress: flume::Sender<Progress>,
+    how_far: Arc<StartProgress>,
     introduction: flume::Receiver<Introduction>,
 }
 
@@ -66,7 +68,9 @@ pub(crate) struct NodeParts {
     bound: Vec<BoundAddress>,
     pub(crate) partitions: Arc<PartitionMap>,
     pub(crate) ports: Arc<[Port]>,
-    pub(crate) reports: Vec<Arc<Mutex<ShardReport>>>,
+    pub(crate) boards: Vec<Arc<Board>>,
+    /// When the node's clocks began.
+    pub(crate) start: Instant,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) exited: flume::Receiver<Exit>,
     /// The helper that makes segments, then the shards.
@@ -93,7 +97,8 @@ impl NodeParts {
             bound,
             partitions: Arc::new(PartitionMap::even(config.partition_count, config.shard_count)),
             ports: Arc::new([]),
-            reports: (0..config.shard_count).map(|_| Arc::default()).collect(),
+            boards: (0..config.shard_count).map(|_| Arc::default()).collect(),
+            start: Instant::now(),
             lifecycle: Arc::new(Lifecycle::new(usize::from(config.shard_count), exit)),
             exited,
             threads: Vec::new(),
@@ -105,12 +110,15 @@ impl NodeParts {
     }
 
     /// Starts the threads; each makes its ring.
-    pub(crate) fn spawn(&mut self, config: &NodeConfig) -> Result<(), StartError> {
+    pub(crate) fn spawn(
+        &mut self,
+        config: &NodeConfig,
+        how_far: &Arc<StartProgress>,
+    ) -> Result<(), StartError> {
         let (jobs, helper) = maker::start().map_err(StartError::System)?;
         // First, because it ends after the shards that give it work, and threads are joined from the last to the first.
         self.threads.push(helper);
         let tell_progress = self.tell_progress.take().expect("threads are started once");
-        let start = Instant::now();
         let ends = mesh::build(config.shard_count, config.limits.lane_bytes);
         for ((number, mesh), bound) in (0..config.shard_count).zip(ends).zip(self.bound.drain(..)) {
             let (tell_command, commands) = flume::unbounded();
@@ -124,10 +132,11 @@ impl NodeParts {
                 mesh,
                 jobs: jobs.clone(),
                 commands,
-                report: Arc::clone(&self.reports[usize::from(number)]),
+                board: Arc::clone(&self.boards[usize::from(number)]),
                 lifecycle: Arc::clone(&self.lifecycle),
-                start,
+                start: self.start,
                 progress: tell_progress.clone(),
+                how_far: Arc::clone(how_far),
                 introduction,
             };
             let thread = Builder::new().name(format!("shard-{number}")).spawn(move || setup.run());
@@ -140,7 +149,7 @@ impl NodeParts {
 
     /// Makes the shards known to each other and waits until all serve.
     pub(crate) fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
-        let count = self.reports.len();
+        let count = self.boards.len();
         let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
         let mut reports: Vec<Option<RecoveryReport>> = vec![None; count];
         while reports.iter().any(Option::is_none) {
@@ -227,7 +236,7 @@ impl Setup {
             Ok(Ok(())) => return,
             Ok(Err(exit @ Exit::Fatal(error))) => (exit, StartError::Fatal(error)),
             Ok(Err(exit)) => {
-                let text = format!("{exit:?}");
+                let text = exit.to_string();
                 (exit, StartError::Panicked(text))
             }
             Err(payload) => {
@@ -257,7 +266,9 @@ impl Setup {
         let directory = boot::directory(&self.data, own.0);
         let shard_count = self.config.partitions.shard_count();
         let mut recovery = ShardRecovery::new(self.config);
-        let files = boot::recover(&directory, &mut recovery)?;
+        let started = Instant::now();
+        let how_far = self.how_far;
+        let files = boot::recover(&directory, &mut recovery, (&how_far, own.0))?;
         let Ok((handles, ports)) = self.introduction.recv() else { return Ok(None) };
         let peers = handles.into_iter().enumerate().map(|(shard, handle)| {
             if shard == usize::from(own.0) { None } else { Some(ring.add_peer(handle)) }
@@ -284,7 +295,7 @@ impl Setup {
             next_reply: 0,
             ports,
             lifecycle: self.lifecycle,
-            report: self.report,
+            board: self.board,
             reporter: Reporter::default(),
             turn_ended_ns: 0,
             boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
@@ -293,6 +304,7 @@ impl Setup {
             has_more: false,
             woken: true,
             serving: Some(Box::new(move || {
+                how_far.serves(own.0, started.elapsed());
                 let _ = progress.send(Progress::Serving(own, report));
             })),
             spin_ns: self.spin_ns,

@@ -2,6 +2,7 @@
 
 use crate::error::StartError;
 use crate::maker::file_name;
+use crate::start_progress::StartProgress;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -37,12 +38,14 @@ pub(crate) fn prepare(data: &Path, shard_count: u16) -> Result<(), StartError> {
     File::open(data).and_then(|directory| directory.sync_all()).map_err(wrap(data))
 }
 
-/// Reads all segments of a shard into `recovery` and opens them for writing.
+/// Reads all segments of a shard into `recovery` and opens them for writing; tells `progress` how far it is.
 pub(crate) fn recover(
     directory: &Path,
     recovery: &mut ShardRecovery,
+    (progress, shard): (&StartProgress, u16),
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
     let found = find(directory).map_err(|error| StartError::Data(directory.to_owned(), error))?;
+    progress.found(shard, found.len());
     let mut files = HashMap::new();
     for (_, segment) in found {
         let path = directory.join(file_name(segment));
@@ -50,6 +53,7 @@ pub(crate) fn recover(
         let bytes = fs::read(&path).map_err(data_error)?;
         recovery.segment(segment, &bytes).map_err(|error| StartError::Recovery(path.clone(), error))?;
         files.insert(segment, DurableFile::open(&path).map_err(data_error)?);
+        progress.read_one(shard);
     }
     Ok(files)
 }

@@ -8,6 +8,7 @@ use tern_core::io::FatalError;
 use tern_core::limits::LimitError;
 use tern_core::shard::RecoveryError;
 use tern_ring::probe::Missing;
+use tern_storage::io::DiskError;
 
 /// Why [`crate::Node::start`] failed. Nothing of the node is left when it is returned.
 #[derive(Debug)]
@@ -48,24 +49,8 @@ impl fmt::Display for StartError {
             Self::MoreShards(path) => {
                 write!(f, "{} belongs to a shard beyond the configured number", path.display())
             }
-            Self::Recovery(path, RecoveryError::Record(kind, version)) => write!(
-                f,
-                "{} holds records of kind {kind}, version {version}, which this version of tern does not know: start the \
-                 version that wrote them",
-                path.display()
-            ),
-            Self::Recovery(path, RecoveryError::Content(what)) => write!(
-                f,
-                "{} holds {what} in a form that this version of tern does not know: start the version that wrote it",
-                path.display()
-            ),
-            Self::Recovery(path, error) => {
-                write!(f, "{} is not a segment of this log: {error:?}", path.display())
-            }
-            Self::Fatal(FatalError::LogFullAtBoot) => {
-                f.write_str("the drive is full: no boot epoch can be written")
-            }
-            Self::Fatal(FatalError::LogWrite(error)) => write!(f, "the log cannot be written: {error:?}"),
+            Self::Recovery(path, error) => write!(f, "{} {}", path.display(), recovery_text(*error)),
+            Self::Fatal(error) => f.write_str(&fatal_text(*error)),
             Self::System(error) => write!(f, "a shard could not be set up: {error}"),
             Self::Panicked(text) => write!(f, "a shard panicked while it started: {text}"),
         }
@@ -73,3 +58,70 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// What an operator reads of the error that ends a node.
+pub(crate) fn fatal_text(error: FatalError) -> String {
+    match error {
+        FatalError::LogFullAtBoot => "the drive is full: not even the boot epoch can be written".into(),
+        FatalError::LogWrite(DiskError::Full) => {
+            "a write to the log failed: no space is left on the drive".into()
+        }
+        FatalError::LogWrite(DiskError::Io(number)) => {
+            format!("a write to the log failed: {}", io::Error::from_raw_os_error(number))
+        }
+    }
+}
+
+fn recovery_text(error: RecoveryError) -> String {
+    let other = |why: String| format!("is not a segment of this log: {why}");
+    match error {
+        RecoveryError::Stream(shard) => other(format!("it belongs to shard {shard}")),
+        RecoveryError::Version(version) => {
+            other(format!("it has version {version} of the format, which this program does not know"))
+        }
+        RecoveryError::Head(head) => {
+            other(format!("it belongs to head {head}, which this program does not know"))
+        }
+        RecoveryError::Order => other("its generation is another segment's, too".into()),
+        RecoveryError::Length => other("it is longer than 4 GiB".into()),
+        RecoveryError::Record(kind, version) => format!(
+            "holds records of kind {kind}, version {version}, which this version of tern does not know: start the version \
+             that wrote them"
+        ),
+        RecoveryError::Content(what) => format!(
+            "holds {what} in a form that this version of tern does not know: start the version that wrote it"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_reads_has_no_names_of_the_program() {
+        let path = PathBuf::from("/data/shard-000/seg-00000007.log");
+        let texts = [
+            StartError::Recovery(path.clone(), RecoveryError::Stream(3)),
+            StartError::Recovery(path.clone(), RecoveryError::Version(9)),
+            StartError::Recovery(path, RecoveryError::Record(9, 1)),
+            StartError::Fatal(FatalError::LogWrite(DiskError::Io(5))),
+            StartError::Fatal(FatalError::LogWrite(DiskError::Full)),
+            StartError::Fatal(FatalError::LogFullAtBoot),
+        ]
+        .map(|error| error.to_string());
+        assert!(texts[0].ends_with("seg-00000007.log is not a segment of this log: it belongs to shard 3"));
+        assert!(texts[1].contains("version 9"), "{}", texts[1]);
+        assert!(
+            texts[2].contains("seg-00000007.log holds records of kind 9, version 1, which"),
+            "{}",
+            texts[2]
+        );
+        assert!(texts[3].contains("Input/output error"), "{}", texts[2]);
+        for text in &texts {
+            for word in ["Io(", "Full", "LogWrite", "Stream", "Version"] {
+                assert!(!text.contains(word), "{text}");
+            }
+        }
+    }
+}

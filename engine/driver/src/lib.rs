@@ -3,7 +3,7 @@
 //! [`Node::start`] makes one pinned thread per shard ([`NodeConfig`]); each turns its loop (`shard_thread`): one system
 //! call that submits and waits, then completions, mesh and commands become inputs of the pure shard, and its outputs
 //! become operations again. The parts: `sockets` (slots, closes, moves), `mesh` (lanes between shards), `disk` (log
-//! files), `report` (counts and latencies), `boot` (from files to a serving shard), `lifecycle` (how a node ends), `clock`, `pin`.
+//! files), `report` (counts and latencies), `start_progress` (how far a start is), `boot` (from files to a serving shard), `lifecycle` (how a node ends), `clock`, `pin`.
 //!
 //! Invariants: a shard's thread never blocks but in its turn's one system call; the core's bytes are copied before the
 //! next step; nothing is reported closed before its last completion.
@@ -24,6 +24,7 @@ mod pin;
 mod report;
 mod shard_thread;
 mod sockets;
+mod start_progress;
 
 pub use control::Control;
 pub use depths::{BOUNDS_BYTES, Depths};
@@ -32,6 +33,7 @@ pub use lifecycle::Exit;
 pub use node::{Node, NodeConfig};
 pub use pin::Place;
 pub use report::{DriverCounters, ShardReport};
+pub use start_progress::{ShardStart, StartProgress};
 pub use tern_core::io::FatalError;
 pub use tern_core::shard::RecoveryReport;
 pub use tern_ring::huge_pages;

@@ -1,6 +1,8 @@
 //! How a node ends: drained, by a failure that breaks the promise, or by a panic. The first reason is the one told.
 
+use crate::error::fatal_text;
 use std::any::Any;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tern_core::io::FatalError;
 
@@ -13,6 +15,16 @@ pub enum Exit {
     Fatal(FatalError),
     /// A shard panicked or its ring failed; the node stopped at once.
     Panicked(String),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drained => f.write_str("drained"),
+            Self::Fatal(error) => f.write_str(&fatal_text(*error)),
+            Self::Panicked(text) => write!(f, "a shard panicked: {text}"),
+        }
+    }
 }
 
 /// Shared by a node's threads.

@@ -2,17 +2,20 @@
 
 use crate::assembly::{NodeParts, SPARE_SLOTS};
 use crate::boot;
+use crate::clock::Clock;
 use crate::control::{Command, Control};
 use crate::error::StartError;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh;
 use crate::outputs::wake_all;
 use crate::pin::Place;
-use crate::report::ShardReport;
+use crate::report::{Board, ShardReport};
+use crate::start_progress::StartProgress;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tern_core::counters::Counters;
 use tern_core::lanes;
 use tern_core::limits::Limits;
@@ -60,7 +63,9 @@ pub struct NodeConfig {
 pub struct Node {
     phone: SocketAddr,
     control: Control,
-    reports: Vec<Arc<Mutex<ShardReport>>>,
+    boards: Vec<Arc<Board>>,
+    /// The one that shards' turns are timed by.
+    clock: Clock,
     recovery: Vec<RecoveryReport>,
     lifecycle: Arc<Lifecycle>,
     exited: flume::Receiver<Exit>,
@@ -72,11 +77,23 @@ impl Node {
     ///
     /// # Errors
     /// What keeps it from serving; then everything that was started is stopped again.
-    pub fn start(mut config: NodeConfig) -> Result<Self, StartError> {
+    pub fn start(config: NodeConfig) -> Result<Self, StartError> {
+        let progress = Arc::new(StartProgress::new(config.shard_count));
+        Self::start_watched(config, &progress)
+    }
+
+    /// The same, and another thread may see meanwhile how far it is. `progress` has a place for each shard.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_watched(mut config: NodeConfig, progress: &Arc<StartProgress>) -> Result<Self, StartError> {
+        if progress.shards().len() != usize::from(config.shard_count) {
+            return Err(StartError::Config("a start is watched shard by shard"));
+        }
         check(&mut config)?;
         boot::prepare(&config.data, config.shard_count)?;
         let mut node_parts = NodeParts::new(&config)?;
-        let started = node_parts.spawn(&config).and_then(|()| node_parts.introduce());
+        let started = node_parts.spawn(&config, progress).and_then(|()| node_parts.introduce());
         let recovery = match started {
             Ok(recovery) => recovery,
             Err(error) => {
@@ -88,7 +105,8 @@ impl Node {
         Ok(Self {
             phone: node_parts.phone,
             control: Control { partitions, ports: Arc::clone(&node_parts.ports) },
-            reports: node_parts.reports,
+            boards: node_parts.boards,
+            clock: Clock::new(node_parts.start),
             recovery,
             lifecycle: node_parts.lifecycle,
             exited: node_parts.exited,
@@ -111,7 +129,16 @@ impl Node {
     /// The reports of each shard, at most some 50 ms old.
     #[must_use]
     pub fn reports(&self) -> Vec<ShardReport> {
-        self.reports.iter().map(|shard| *shard.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+        self.boards.iter().map(|board| board.report()).collect()
+    }
+
+    /// How long ago each shard's last turn ended. An idle shard turns once a second: one that has not for several is
+    /// stuck, and its phones hear nothing.
+    #[must_use]
+    pub fn turn_ages(&self) -> Vec<Duration> {
+        let now_ns = self.clock.mono_ns();
+        let age = |board: &Arc<Board>| Duration::from_nanos(now_ns.saturating_sub(board.turned_at_ns()));
+        self.boards.iter().map(age).collect()
     }
 
     /// The counters of each shard, likewise.

@@ -2,6 +2,7 @@
 
 use crate::depths::Depths;
 use crate::mesh::MeshEnd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use tern_core::counters::Counters;
 use tern_core::define_counters;
@@ -78,6 +79,26 @@ impl ShardReport {
     }
 }
 
+/// Where a shard's thread publishes: the end of each turn, and now and then its report.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    report: Mutex<ShardReport>,
+    /// When the last turn ended, nanoseconds since the node's start.
+    turned_at_ns: AtomicU64,
+}
+
+impl Board {
+    /// The last report.
+    pub(crate) fn report(&self) -> ShardReport {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the last turn ended, nanoseconds since the node's start.
+    pub(crate) fn turned_at_ns(&self) -> u64 {
+        self.turned_at_ns.load(Ordering::Relaxed)
+    }
+}
+
 /// The thread's side of its report.
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {
@@ -105,7 +126,7 @@ impl Reporter {
         }
     }
 
-    /// A turn ended: publishes, unless the last report is young. Costs a comparison then, and a copy of some two
+    /// A turn ended: publishes, unless the last report is young. Costs a store and a comparison then, and a copy of some two
     /// kilobytes at most twenty times a second. Never waits for a reader: the next report will do for it.
     pub(crate) fn turn_ended(
         &mut self,
@@ -113,15 +134,16 @@ impl Reporter {
         shard: &Shard,
         mesh: &MeshEnd,
         ring: &mut Ring,
-        to: &Mutex<ShardReport>,
+        to: &Board,
     ) {
+        to.turned_at_ns.store(now_ns, Ordering::Relaxed);
         self.is_late = now_ns < self.published_at_ns.saturating_add(PUBLISH_NS);
         if self.is_late {
             return;
         }
         self.published_at_ns = now_ns;
         let report = self.report(shard, mesh, ring);
-        match to.try_lock() {
+        match to.report.try_lock() {
             Ok(mut published) => *published = report,
             Err(TryLockError::Poisoned(published)) => *published.into_inner() = report,
             Err(TryLockError::WouldBlock) => self.is_late = true,
@@ -130,8 +152,8 @@ impl Reporter {
     }
 
     /// The thread ends: its last report.
-    pub(crate) fn ended(&mut self, shard: &Shard, mesh: &MeshEnd, ring: &mut Ring, to: &Mutex<ShardReport>) {
-        *to.lock().unwrap_or_else(PoisonError::into_inner) = self.report(shard, mesh, ring);
+    pub(crate) fn ended(&mut self, shard: &Shard, mesh: &MeshEnd, ring: &mut Ring, to: &Board) {
+        *to.report.lock().unwrap_or_else(PoisonError::into_inner) = self.report(shard, mesh, ring);
     }
 
     fn report(&self, shard: &Shard, mesh: &MeshEnd, ring: &mut Ring) -> ShardReport {
@@ -168,18 +190,57 @@ impl Reporter {
         if protocol_errors > 0 {
             warn!(shard, count = protocol_errors, "connections ended for protocol errors");
         }
-        let slow_readers = counters.slow_readers - before.slow_readers;
-        if slow_readers > 0 {
-            warn!(shard, count = slow_readers, "connections ended because their phones do not read");
-        }
         if counters.clock_steps > before.clock_steps {
             let advice =
                 "the shard goes by its own clock until that one is right again or has stood for ten minutes";
             warn!(shard, "the wall clock has stepped: {advice}; is time synchronisation running?");
         }
-        let mesh_dropped = counters.mesh_dropped - before.mesh_dropped;
-        if mesh_dropped > 0 {
-            warn!(shard, count = mesh_dropped, "envelopes to other shards dropped: their backlog is full");
+        if let Some(limits) = limits_hit(&before, counters) {
+            warn!(shard, "limits hit: {limits}");
+        }
+    }
+}
+
+/// Limits that are hit where nothing is wrong: handshakes that wait a turn, phones that went away without a word.
+const EVERYDAY_LIMITS: [&str; 2] = ["handshakes_per_turn", "idle_ms"];
+
+/// Which limits something ran into since `before`, and how often, as `mail_bytes 12 times, account_count 3 times`.
+fn limits_hit(before: &Counters, now: &Counters) -> Option<String> {
+    let mut old_counts = Vec::new();
+    before.each(|_, count| old_counts.push(count));
+    let (mut old_counts, mut hit) = (old_counts.into_iter(), Vec::new());
+    now.each(|metric, count| {
+        let gained = count.saturating_sub(old_counts.next().unwrap_or(0));
+        if let ("limit_hits", [(_, limit)]) = (metric.family, metric.labels)
+            && gained > 0
+            && !EVERYDAY_LIMITS.contains(limit)
+        {
+            hit.push(format!("{limit} {gained} times"));
+        }
+    });
+    (!hit.is_empty()).then(|| hit.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_were_hit_are_named_and_counted_since_the_last_word() {
+        let before = Counters { memory_full: 5, accounts_full: 1, logins: 3, ..Counters::default() };
+        assert_eq!(limits_hit(&before, &before), None);
+        let everyday = Counters { deferred_handshakes: 9, idle_timeouts: 9, logins: 9, ..before };
+        assert_eq!(limits_hit(&before, &everyday), None);
+        let now =
+            Counters { memory_full: 17, accounts_full: 2, refused_connections: 1, drive_full: 4, ..before };
+        let text = limits_hit(&before, &now).unwrap();
+        for part in [
+            "mail_bytes 12 times",
+            "account_count 1 times",
+            "connection_count 1 times",
+            "segment_count 4 times",
+        ] {
+            assert!(text.split(", ").any(|found| found == part), "no {part:?} in {text}");
         }
     }
 }

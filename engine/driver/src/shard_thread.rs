@@ -5,10 +5,10 @@ use crate::control::{Command, Port};
 use crate::disk::Disk;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh::{Arrival, MeshEnd};
-use crate::report::{Reporter, ShardReport};
+use crate::report::{Board, Reporter};
 use crate::sockets::{Sockets, connection, read_hand_over_message};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tern_core::control::ControlReply;
 use tern_core::io::{HandOverToken, Input, Now, Outputs};
@@ -52,7 +52,7 @@ pub(crate) struct ShardThread {
     pub(crate) next_reply: u64,
     pub(crate) ports: Arc<[Port]>,
     pub(crate) lifecycle: Arc<Lifecycle>,
-    pub(crate) report: Arc<Mutex<ShardReport>>,
+    pub(crate) board: Arc<Board>,
     pub(crate) reporter: Reporter,
     /// When the last turn ended, monotonic nanoseconds.
     pub(crate) turn_ended_ns: u64,
@@ -107,9 +107,9 @@ impl ShardThread {
             self.turn_ended_ns = self.clock.mono_ns();
             self.reporter.turn.record(self.turn_ended_ns.saturating_sub(turn_started_ns));
             let (shard, mesh) = (&self.shard, &self.mesh);
-            self.reporter.turn_ended(self.turn_ended_ns, shard, mesh, &mut self.ring, &self.report);
+            self.reporter.turn_ended(self.turn_ended_ns, shard, mesh, &mut self.ring, &self.board);
         }
-        self.reporter.ended(&self.shard, &self.mesh, &mut self.ring, &self.report);
+        self.reporter.ended(&self.shard, &self.mesh, &mut self.ring, &self.board);
         Ok(())
     }
 

@@ -5,8 +5,9 @@ mod phones;
 
 use phones::{Login, Phone, Told, config, create, id};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tern_driver::{Exit, Node, StartError};
+use tern_driver::{Exit, Node, StartError, StartProgress};
 use tern_protocol::ids::AccountId;
 use tern_protocol::phone::frame::GoodbyeReason;
 
@@ -231,4 +232,28 @@ fn rude_sockets_leave_nothing_behind() {
     let mut a = Phone::login(node.phone_addr(), "after-a", REGISTER);
     let mut b = Phone::login(node.phone_addr(), "after-b", REGISTER);
     one_message(&mut a, &mut b, 1);
+}
+
+#[test]
+fn a_start_is_watched_and_idle_shards_turn_every_second() {
+    let data = tempfile::tempdir().unwrap();
+    let wrong = Arc::new(StartProgress::new(3));
+    assert!(matches!(Node::start_watched(config(data.path(), 2), &wrong), Err(StartError::Config(_))));
+    let progress = Arc::new(StartProgress::new(2));
+    let node = Node::start_watched(config(data.path(), 2), &progress).unwrap();
+    assert!(progress.shards().all(|shard| shard.took.is_some() && shard.segment_count == 0));
+    drop(node);
+    // The second start has a log to read.
+    let progress = Arc::new(StartProgress::new(2));
+    let node = Node::start_watched(config(data.path(), 2), &progress).unwrap();
+    for shard in progress.shards() {
+        assert!(shard.segment_count > 0 && shard.read_count == shard.segment_count, "{shard:?}");
+    }
+    let end = Instant::now() + Duration::from_millis(2500);
+    while Instant::now() < end {
+        // A second between two turns, and what a busy machine adds.
+        assert!(node.turn_ages().iter().all(|age| *age < Duration::from_secs(3)), "{:?}", node.turn_ages());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(node.turn_ages().len(), 2);
 }

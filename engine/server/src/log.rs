@@ -2,11 +2,11 @@
 //! beyond that, so that a storm fills no drive. The count is told with the next line of the same place, within a minute
 //! in a line of its own, and in `/metrics`.
 
-use crate::config::{LogFormat, LogSettings};
+use crate::config::{LogFormat, LogLevel, LogSettings};
 use crate::exit::Failure;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,10 @@ pub(crate) const TELL_EVERY: Duration = Duration::from_secs(60);
 /// What judges this process's log.
 static LIMITER: OnceLock<Arc<Limiter>> = OnceLock::new();
 
-/// Starts the log. `TERN_LOG` chooses what is written, `TERN_LOG_FORMAT` (over the file) its form.
+/// The form of this process's lines, once the log has started.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Starts the log. `TERN_LOG` (over the file) chooses what is written, `TERN_LOG_FORMAT` its form.
 ///
 /// # Errors
 /// `TERN_LOG_FORMAT` is neither, or `TERN_LOG` is no filter.
@@ -34,7 +37,8 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         Ok(text) => format_named(&text)?,
         Err(_) => settings.format,
     };
-    let filter = filter_of(std::env::var("TERN_LOG").ok().as_deref())?;
+    let filter = filter_of(std::env::var("TERN_LOG").ok().as_deref(), settings.level)?;
+    let _ = FORMAT.set(format);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -53,6 +57,19 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Why the process ends, when it does not end as it should: in the log's form, whatever the log leaves out.
+pub(crate) fn say_last(text: &str) {
+    let line = match FORMAT.get() {
+        Some(LogFormat::Json) => {
+            serde_json::json!({ "level": "ERROR", "target": "tern", "fields": { "message": text } })
+                .to_string()
+        }
+        _ => format!("tern: {text}"),
+    };
+    // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Says what was left out since it was last said, if anything was: where, and how often.
@@ -80,9 +97,9 @@ pub(crate) fn suppressed_count() -> u64 {
     LIMITER.get().map_or(0, |limiter| limiter.suppressed_count.load(Ordering::Relaxed))
 }
 
-/// What is written where nothing is said: `info`.
-fn filter_of(text: Option<&str>) -> Result<EnvFilter, Failure> {
-    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("info");
+/// What is written: what `TERN_LOG` says, or else the configuration.
+fn filter_of(text: Option<&str>, level: LogLevel) -> Result<EnvFilter, Failure> {
+    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or(level.name());
     EnvFilter::try_new(text).map_err(|error| {
         let allowed = "error, warn, info, debug, trace or off, also by part of the program: warn,tern=debug";
         Failure::usage(format!("TERN_LOG = {text}: {error}, allowed: {allowed}"))
@@ -383,9 +400,15 @@ mod tests {
         for (right, shown) in
             [(None, "info"), (Some(""), "info"), (Some("warn,tern=debug"), "tern=debug,warn")]
         {
-            assert_eq!(filter_of(right).unwrap().to_string(), shown);
+            assert_eq!(filter_of(right, LogLevel::Info).unwrap().to_string(), shown);
         }
-        let text = filter_of(Some("tern=loud")).unwrap_err().text;
+        assert_eq!(filter_of(None, LogLevel::Debug).unwrap().to_string(), "debug", "the configuration's");
+        assert_eq!(
+            filter_of(Some("warn"), LogLevel::Debug).unwrap().to_string(),
+            "warn",
+            "over the configuration"
+        );
+        let text = filter_of(Some("tern=loud"), LogLevel::Info).unwrap_err().text;
         assert!(text.contains("TERN_LOG = tern=loud") && text.contains("allowed: error, warn"), "{text}");
     }
 

@@ -6,10 +6,12 @@
 mod admin;
 mod cli;
 mod config;
+mod control;
 mod cores;
 mod data;
 mod exit;
 mod log;
+mod notify;
 mod serve;
 
 use clap::Parser;
@@ -17,7 +19,7 @@ use cli::{Cli, Command, ConfigCommand};
 use config::Settings;
 use exit::{Ending, Failure};
 use mimalloc::MiMalloc;
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 use tern_driver::huge_pages::{self, LargeOnHugePages};
 
@@ -31,8 +33,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command, huge_pages) {
         Ok(ending) => ending.into(),
         Err(Failure { ending, text }) => {
-            // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
-            let _ = writeln!(std::io::stderr(), "tern: {text}");
+            log::say_last(&text);
             ending.into()
         }
     }

@@ -1,19 +1,18 @@
-//! `tern serve`: from settings to a running node, and to its end.
+//! `tern serve`: from settings to what a node is made of. `control` starts it, and stays until its end.
 
-use crate::admin::{self, Gate, Plane};
+use crate::admin::{self, About, Gate, Plane};
 use crate::config::{SHARDS_MAX, Settings};
+use crate::control::{self, AdminDoor};
 use crate::cores::{self, CoreMap, Machine};
 use crate::data::{DataDirectory, Token, Wanted, is_made, shard_count_of};
 use crate::exit::{Ending, Failure};
 use crate::log;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::thread::available_parallelism;
-use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_rustls::TlsAcceptor;
-use tracing::{error, info, warn};
+use tern_driver::{FatalError, NodeConfig, StartError};
+use tracing::{info, warn};
 
 /// Runs the node until it ends.
 ///
@@ -55,7 +54,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     if !map.shards.is_empty() {
         pin_main(&map);
     }
-    let node = Node::start(NodeConfig {
+    let config = NodeConfig {
         shard_count: data.shard_count,
         thread_count,
         partition_count: data.partition_count,
@@ -70,15 +69,22 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
         dedup_key: data.dedup_key,
         open_registration: settings.open_registration,
         segment_bytes: data.segment_bytes,
-    })
-    .map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() })?;
-    if map.shards.is_empty() {
-        pin_main(&map);
-    }
-    tell_recovery(&node);
+    };
     let address = admin.local_addr().unwrap_or(settings.admin);
-    let plane = Plane::new(node, address, keys.server.public, Gate::new(token))?;
-    control_loop(Arc::new(plane), admin, tls)
+    let about = About {
+        shard_count: data.shard_count,
+        phone: settings.phone,
+        admin: address,
+        server_key: keys.server.public,
+    };
+    let plane = Arc::new(Plane::new(about, Gate::new(token))?);
+    let door =
+        AdminDoor { listener: admin, tls: tls.map(|tls| Arc::new(RwLock::new(tls))), access: access.clone() };
+    control::run(plane, config, door, || {
+        if map.shards.is_empty() {
+            pin_main(&map);
+        }
+    })
 }
 
 /// Whether the phone door's address can be bound; tried and given back.
@@ -114,65 +120,8 @@ fn open_data(settings: &Settings, machine: &Machine, thread_count: usize) -> Res
     DataDirectory::open(&settings.data, wanted)
 }
 
-/// The main thread's life: admin requests and signals, until the node ends.
-#[tokio::main(flavor = "current_thread")]
-async fn control_loop(
-    plane: Arc<Plane>,
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-) -> Result<Ending, Failure> {
-    let start_up = |error: std::io::Error| Failure::start_up(format!("admin endpoint: {error}"));
-    listener.set_nonblocking(true).map_err(start_up)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(start_up)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(start_up)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(start_up)?;
-    let service = tokio::spawn(admin::serve(listener, tls, Arc::clone(&plane)));
-    say_ready(&plane);
-
-    let exited = plane.exited();
-    let mut tells = tokio::time::interval(log::TELL_EVERY);
-    let exit = loop {
-        let asked = tokio::select! {
-            exit = exited.recv_async() => break exit,
-            _ = terminate.recv() => true,
-            _ = interrupt.recv() => true,
-            _ = tells.tick() => {
-                log::tell_suppressed();
-                false
-            }
-        };
-        if asked && !plane.drain() {
-            cut_off();
-        }
-    };
-    log::tell_last_suppressed();
-    service.abort();
-    Ok(match exit {
-        Ok(exit) => ending(&exit),
-        // Every shard dropped its end without a word: none is left to keep the promise.
-        Err(flume::RecvError::Disconnected) => ending(&Exit::Panicked("the shards are gone".into())),
-    })
-}
-
-/// Ends the process without waiting for anything: a drive that does not answer would hold up the shards' threads as it
-/// holds up their drain. It costs what SIGKILL costs, which is nothing that was ticked.
-fn cut_off() -> ! {
-    warn!("asked twice to stop: the drain is cut off");
-    log::tell_last_suppressed();
-    std::process::exit(Ending::CutOff as i32)
-}
-
-/// The contract's one line on standard output. Whoever started the process may have closed the pipe; that is no
-/// reason to stop.
-fn say_ready(plane: &Plane) {
-    let line = format!("ready phone={} admin={} pid={}\n", plane.phone(), plane.admin(), std::process::id());
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    info!(phone = %plane.phone(), admin = %plane.admin(), "serving");
-}
-
 /// Damage and its like have their own codes also when they are found at the start.
-fn ending_of_start(error: &StartError) -> Ending {
+pub(crate) fn ending_of_start(error: &StartError) -> Ending {
     match error {
         StartError::Recovery(..) | StartError::MoreShards(_) => Ending::Damaged,
         StartError::Fatal(FatalError::LogWrite(_)) => Ending::LogWrite,
@@ -183,45 +132,5 @@ fn ending_of_start(error: &StartError) -> Ending {
         | StartError::Bind(..)
         | StartError::Data(..)
         | StartError::System(_) => Ending::StartUp,
-    }
-}
-
-/// Rot is an operator's matter at once; a torn tail is what a kill leaves.
-fn tell_recovery(node: &Node) {
-    for (shard, report) in node.recovery().iter().enumerate() {
-        if !report.rot.is_empty() {
-            warn!(shard, rot = ?report.rot, "the log is damaged in places: the rest is served");
-        }
-        if report.orphan_count > 0 {
-            let count = report.orphan_count;
-            warn!(
-                shard,
-                count,
-                "mail of accounts whose record is damaged: it stays in the log, and their ids stay taken"
-            );
-        }
-        let torn = report.torn.len();
-        info!(shard, records = report.record_count, commits = report.commit_count, torn, "recovered");
-    }
-}
-
-fn ending(exit: &Exit) -> Ending {
-    match exit {
-        Exit::Drained => {
-            info!("drained");
-            Ending::Drained
-        }
-        Exit::Fatal(fatal @ FatalError::LogFullAtBoot) => {
-            error!(?fatal, "the drive is full: not even the boot epoch could be written");
-            Ending::StartUp
-        }
-        Exit::Fatal(fatal) => {
-            error!(?fatal, "a write to the log failed: nothing after it was acknowledged");
-            Ending::LogWrite
-        }
-        Exit::Panicked(text) => {
-            error!(text, "a shard panicked");
-            Ending::ShardPanic
-        }
     }
 }

@@ -23,7 +23,7 @@ fn render(status: &Value) -> Option<String> {
         text("version")?,
         status["pid"].as_u64()?,
         status["uptime_s"].as_u64()?,
-        if status["draining"].as_bool()? { ", draining" } else { "" },
+        status["trouble"].as_str().map_or(String::new(), |trouble| format!(", {trouble}")),
         text("phone")?,
         text("admin")?,
         text("server_key")?,
@@ -39,9 +39,12 @@ fn render(status: &Value) -> Option<String> {
             );
         }
     }
-    for (kind, name) in
-        [("sent", "message to its sent tick"), ("commit", "group commit"), ("turn", "a shard's turn")]
-    {
+    for (kind, name) in [
+        ("sent", "message to its sent tick"),
+        ("delivery", "message to its device"),
+        ("commit", "group commit"),
+        ("turn", "a shard's turn"),
+    ] {
         if let Some(Percentiles { p50_ns: Some(p50), p99_ns }) = since_start(status, shards, kind) {
             out += &format!("{name}: p50 {} p99 {} since the start\n", duration(Some(p50)), duration(p99_ns));
         }
@@ -63,7 +66,7 @@ fn since_start(status: &Value, shards: &[Value], kind: &str) -> Option<Percentil
     let bounds_ns = numbers(&status["latency_bounds_ns"])?;
     let mut sum = vec![0; bounds_ns.len() + 1];
     for shard in shards {
-        let counts = numbers(&shard["latency"][kind])?;
+        let counts = numbers(&shard["latency"][kind]).unwrap_or_default();
         sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     Some(Percentiles::of(&bounds_ns, &sum))
@@ -77,7 +80,7 @@ mod tests {
     #[test]
     fn shows_what_counted_and_nothing_else() {
         let status = json!({
-            "version": "1", "pid": 7, "uptime_s": 9, "draining": true, "phone": "p", "admin": "a", "server_key": "k",
+            "version": "1", "pid": 7, "uptime_s": 9, "trouble": "draining", "phone": "p", "admin": "a", "server_key": "k",
             "latency_bounds_ns": [1_000_000, 2_000_000],
             "totals": { "logins": 5, "expired": 0 },
             "shards": [{

@@ -50,6 +50,63 @@ fn the_time_to_sent_and_of_a_commit_is_measured() {
 }
 
 #[test]
+fn the_way_to_a_device_that_keeps_up_is_measured_and_absence_is_not() {
+    let mut world = World::new(Limits { window_count: 1, ..Limits::default() });
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    ann.send(&mut world, &bob, id(1), b"at once");
+    assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000]);
+    // The window is full: the next one waits for room.
+    ann.send(&mut world, &bob, id(2), b"later");
+    world.pass_ms(40);
+    bob.hear(&mut world);
+    bob.ack(&mut world, 1);
+    assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000, 50_000_000]);
+    bob.hear(&mut world);
+    bob.ack(&mut world, 2);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(3), b"for the absent");
+    world.pass_ms(5000);
+    let mut bob = Phone::connect(&mut world, 2, "bob", 2);
+    bob.hear(&mut world);
+    assert_eq!(recorded(&world.shard.measures().delivery).len(), 2);
+    assert_eq!(world.shard.counters().messages_out, 3, "it was delivered");
+}
+
+#[test]
+fn mailboxes_that_hold_something_and_accounts_that_get_most_are_known() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let mut carol = Phone::connect(&mut world, 2, "carol", 3);
+    carol.leave(&mut world);
+    ann.send(&mut world, &carol, id(1), b"waits");
+    assert_eq!(world.shard.counters().mailboxes_filled_now, 1);
+    // Bob's mailbox is empty nearly always, and he gets nearly all.
+    for low in 2..2000 {
+        ann.send(&mut world, &bob, id(low), b"x");
+        bob.hear(&mut world);
+        bob.ack(&mut world, low as u32 - 1);
+        ann.exchange(&mut world);
+        ann.ack(&mut world, low as u32 - 1);
+    }
+    assert_eq!(world.shard.counters().mailboxes_filled_now, 1, "Carol's");
+    world.step(Input::Control { token: 7, request: ControlRequest::ListBusiest { count: 1 } });
+    world.turn();
+    let Some(Output::Reply { token: 7, reply: ControlReply::Busiest(busiest) }) = world.gone_out.pop() else {
+        panic!("no answer");
+    };
+    let [bob] = &busiest[..] else { panic!("one was asked for: {busiest:?}") };
+    assert!(bob.name == "bob" && bob.messages_per_s > 0 && bob.is_online, "{bob:?}");
+    let mut world = world.kill();
+    assert_eq!(world.shard.counters().mailboxes_filled_now, 1, "found again in the log");
+    let name = "carol".into();
+    world.step(Input::Control { token: 8, request: ControlRequest::RemoveAccount { name } });
+    world.turn();
+    assert_eq!(world.shard.counters().mailboxes_filled_now, 0);
+}
+
+#[test]
 fn envelopes_are_counted_by_kind_and_lane() {
     let mut world = World::new(Limits::default());
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);

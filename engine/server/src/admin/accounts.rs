@@ -74,7 +74,7 @@ pub(super) async fn create(
     for (place, account) in accounts.into_iter().enumerate() {
         match check(account) {
             Ok(account) => {
-                let shard = plane.shard_of_name(&account.name);
+                let shard = plane.shard_of_name(&account.name)?;
                 shares[usize::from(shard.0)].push((place, account));
             }
             Err(made) => results[place] = Some(made),
@@ -194,7 +194,7 @@ pub(super) async fn remove(
     if !valid_name(&name) {
         return Err(Refusal::bad(format!("{name:?} is not a name")));
     }
-    let shard = plane.shard_of_name(&name);
+    let shard = plane.shard_of_name(&name)?;
     match plane.ask(shard, ControlRequest::RemoveAccount { name: name.clone() }).await? {
         ControlReply::Removed(true) => Ok(Json(json!({ "removed": name }))),
         ControlReply::Removed(false) => Err(Refusal::missing(format!("no account {name}"))),

@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::data::Token;
@@ -25,7 +25,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(120);
 /// The guard of the endpoint, with what it counts.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    token: Option<Token>,
+    token: Option<RwLock<Token>>,
     wrong: Mutex<Wrong>,
     token_refusals: AtomicU64,
     rate_refusals: AtomicU64,
@@ -51,11 +51,18 @@ impl Gate {
     /// Without a token all may pass.
     pub(crate) fn new(token: Option<Token>) -> Self {
         Self {
-            token,
+            token: token.map(RwLock::new),
             wrong: Mutex::new(Wrong { left_count: WRONG_COUNT_MAX, filled_at: Instant::now() }),
             token_refusals: AtomicU64::new(0),
             rate_refusals: AtomicU64::new(0),
             connection_refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on this token holds, and no other.
+    pub(crate) fn set_token(&self, token: Token) {
+        if let Some(held) = &self.token {
+            *held.write().unwrap_or_else(PoisonError::into_inner) = token;
         }
     }
 
@@ -79,7 +86,7 @@ impl Gate {
     fn judge(&self, authorisation: Option<&[u8]>, now: Instant) -> Verdict {
         let Some(token) = &self.token else { return Verdict::Passes };
         let given = authorisation.and_then(bearer).unwrap_or_default();
-        if token.is(given) {
+        if token.read().unwrap_or_else(PoisonError::into_inner).is(given) {
             return Verdict::Passes;
         }
         let (verdict, counter) = if self.wrong.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
@@ -128,7 +135,8 @@ pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, nex
             Err(_) => Refusal::too_slow().into_response(),
         },
         Verdict::Unauthorised => {
-            tracing::warn!(?peer, "an admin request with a wrong token, or without one");
+            let peer = peer.map_or_else(|| "unknown".to_string(), |peer| peer.to_string());
+            tracing::warn!(peer, "an admin request with a wrong token, or without one");
             Refusal::unauthorised().into_response()
         }
         Verdict::TooOften => Refusal::too_often().into_response(),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tern_core::control::{ControlReply, ControlRequest, Hot, LookFrom, Looked};
+use tern_core::control::{Busy, ControlReply, ControlRequest, Hot, LookFrom, Looked};
 use tern_protocol::ids::ShardId;
 
 /// Mailboxes of each shard that are kept.
@@ -24,7 +24,16 @@ const SEARCH_TIME: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     at: Instant,
-    shards: Vec<(Vec<Hot>, bool)>,
+    shards: Vec<OfShard>,
+}
+
+/// What was found in one shard.
+#[derive(Clone, Debug)]
+struct OfShard {
+    fullest: Vec<Hot>,
+    /// Whether all mailboxes were looked at.
+    is_whole: bool,
+    busiest: Vec<Busy>,
 }
 
 /// Query of `GET /v1/top`.
@@ -40,7 +49,8 @@ fn count_default() -> u16 {
     10
 }
 
-/// `GET /v1/top`: of each shard the mailboxes with most entries, and whether all were looked at.
+/// `GET /v1/top`: of each shard the mailboxes with most entries, whether all were looked at, and the accounts that get
+/// most messages.
 pub(super) async fn top(
     State(plane): State<Arc<Plane>>,
     ask: Result<Query<Ask>, QueryRejection>,
@@ -61,9 +71,11 @@ pub(super) async fn top(
         .shards
         .iter()
         .enumerate()
-        .map(|(shard, (hot, is_whole))| {
-            let mailboxes: Vec<Value> = hot.iter().take(usize::from(count)).map(to_json).collect();
-            json!({ "shard": shard, "complete": is_whole, "mailboxes": mailboxes })
+        .map(|(shard, found)| {
+            let count = usize::from(count);
+            let mailboxes: Vec<Value> = found.fullest.iter().take(count).map(to_json).collect();
+            let busiest: Vec<Value> = found.busiest.iter().take(count).map(busy_to_json).collect();
+            json!({ "shard": shard, "complete": found.is_whole, "mailboxes": mailboxes, "busiest": busiest })
         })
         .collect();
     Ok(Json(json!({ "shards": shards })))
@@ -79,7 +91,17 @@ fn to_json(hot: &Hot) -> Value {
     })
 }
 
-async fn search_all(plane: &Arc<Plane>) -> Result<Vec<(Vec<Hot>, bool)>, Refusal> {
+fn busy_to_json(busy: &Busy) -> Value {
+    json!({
+        "id": busy.id.0.to_string(),
+        "name": busy.name,
+        "messages_per_s": busy.messages_per_s,
+        "entries": busy.entry_count,
+        "online": busy.is_online,
+    })
+}
+
+async fn search_all(plane: &Arc<Plane>) -> Result<Vec<OfShard>, Refusal> {
     let tasks: Vec<_> = plane.shards().map(|shard| tokio::spawn(search(Arc::clone(plane), shard))).collect();
     let mut shards = Vec::new();
     for task in tasks {
@@ -88,8 +110,12 @@ async fn search_all(plane: &Arc<Plane>) -> Result<Vec<(Vec<Hot>, bool)>, Refusal
     Ok(shards)
 }
 
-/// Steps through one shard: the fullest mailboxes, and whether all were looked at.
-async fn search(plane: Arc<Plane>, shard: ShardId) -> Result<(Vec<Hot>, bool), Refusal> {
+/// Steps through one shard.
+async fn search(plane: Arc<Plane>, shard: ShardId) -> Result<OfShard, Refusal> {
+    let busiest = match plane.ask(shard, ControlRequest::ListBusiest { count: COUNT_MAX }).await? {
+        ControlReply::Busiest(busiest) => busiest,
+        other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
+    };
     let (started, mut from, mut all) = (Instant::now(), LookFrom::default(), Vec::new());
     loop {
         let request = ControlRequest::LookForHottest { from, count: COUNT_MAX };
@@ -100,7 +126,7 @@ async fn search(plane: Arc<Plane>, shard: ShardId) -> Result<(Vec<Hot>, bool), R
         keep_fullest(&mut all, found);
         match next {
             Some(next) if started.elapsed() < SEARCH_TIME => from = next,
-            more => return Ok((all, more.is_none())),
+            more => return Ok(OfShard { fullest: all, is_whole: more.is_none(), busiest }),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,8 +43,8 @@ const NOT_TLS: &[u8] =
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub(super) SocketAddr);
 
-/// Accepts and serves until the task is dropped.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, plane: Arc<Plane>) {
+/// Accepts and serves until the task is dropped. A connection has the identity that was in force when it began.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<RwLock<TlsAcceptor>>>, plane: Arc<Plane>) {
     let routes = super::routes(Arc::clone(&plane));
     let open = Arc::new(Open::default());
     loop {
@@ -61,7 +61,8 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, plane
             warn!(%peer, "an admin connection refused: too many are open");
             continue;
         };
-        let (tls, routes) = (tls.clone(), routes.clone());
+        let tls = tls.as_ref().map(|tls| tls.read().unwrap_or_else(PoisonError::into_inner).clone());
+        let routes = routes.clone();
         tokio::spawn(async move {
             let ended = match tls {
                 None => talk(socket, peer, routes).await,

@@ -12,15 +12,18 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use std::sync::Arc;
+use std::time::Duration;
 use tern_core::counters::{FAMILIES, Metric};
-use tern_core::measures::ByKind;
-use tern_driver::ShardReport;
+use tern_core::io::Lane;
+use tern_core::measures::{ByKind, lane_of};
+use tern_driver::{RecoveryReport, ShardReport};
 use tern_protocol::envelope;
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(plane): State<Arc<Plane>>) -> Result<impl IntoResponse, Refusal> {
     let mut page = Page::default();
     node(&mut page, &plane)?;
+    recovery(&mut page, &plane);
     shards(&mut page, &plane.reports());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()))
 }
@@ -46,7 +49,7 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     page.family("process_max_fds", Kind::Gauge, "Most descriptors that the process may open.")
         .sample(&[], most);
     let started = plane.started_unix_s();
-    page.family("process_start_time_seconds", Kind::Gauge, "When the node began to serve, Unix time.")
+    page.family("process_start_time_seconds", Kind::Gauge, "When the process started, Unix time.")
         .sample(&[], started);
     let help = "Warnings that were left out of the log because they repeated too fast.";
     page.family("tern_log_suppressed_lines", Kind::Counter, help).sample(&[], log::suppressed_count());
@@ -61,12 +64,49 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What the start found in the logs, how long it took, and whether the shards still turn.
+fn recovery(page: &mut Page, plane: &Plane) {
+    let starts: Vec<_> = plane.start_progress().shards().collect();
+    let mut gauge = |name: &str, help: &str, values: &mut dyn Iterator<Item = f64>| {
+        let mut family = page.family(name, Kind::Gauge, help);
+        for (shard, value) in values.enumerate() {
+            family.sample(&[("shard", &shard.to_string())], value);
+        }
+    };
+    let segments = &mut starts.iter().map(|shard| f64::from(shard.segment_count));
+    gauge("tern_recovery_segments", "Log segments that the start found.", segments);
+    let read = &mut starts.iter().map(|shard| f64::from(shard.read_count));
+    gauge("tern_recovery_read_segments", "Log segments that the start has read.", read);
+    let took = &mut starts.iter().map(|shard| shard.took.map_or(f64::NAN, |took| took.as_secs_f64()));
+    gauge("tern_recovery_seconds", "How long the start took, until the shard served; NaN before that.", took);
+    type Pick = fn(&RecoveryReport) -> u64;
+    let found: [(&str, &str, Pick); 3] = [
+        ("tern_recovery_records", "Records that the start read from the log.", |report| report.record_count),
+        (
+            "tern_recovery_damaged_places",
+            "Places of the log that are damaged: what could not be read there is lost, the rest is served.",
+            |report| report.rot.len() as u64,
+        ),
+        (
+            "tern_recovery_torn_tails",
+            "Commits that a crash had cut short; none of them had been ticked.",
+            |report| report.torn.len() as u64,
+        ),
+    ];
+    for (name, help, pick) in found {
+        #[allow(clippy::cast_precision_loss)]
+        gauge(name, help, &mut plane.recovery().iter().map(|report| pick(report) as f64));
+    }
+    let help = "How long ago the shard's last turn ended. An idle shard turns once a second.";
+    gauge("tern_shard_turn_age_seconds", help, &mut plane.turn_ages().iter().map(Duration::as_secs_f64));
+}
+
 fn shards(page: &mut Page, reports: &[ShardReport]) {
     counters(page, reports, |report, visit| report.counters.each(visit));
     counters(page, reports, |report, visit| report.driver.each(visit));
     envelopes(page, reports);
     type Pick = fn(&ShardReport) -> &tern_core::histogram::Histogram;
-    let histograms: [(&str, &str, Pick); 3] = [
+    let histograms: [(&str, &str, Pick); 4] = [
         ("tern_commit_duration_seconds", "From the start of a group commit until it is durable.", |report| {
             &report.measures.commit
         }),
@@ -74,6 +114,11 @@ fn shards(page: &mut Page, reports: &[ShardReport]) {
             "tern_sent_duration_seconds",
             "From a message's arrival until its sent tick, which says that it is safe, leaves for the sender.",
             |report| &report.measures.sent,
+        ),
+        (
+            "tern_delivery_duration_seconds",
+            "From a message's arrival until it is on its way to a device that had all before it, in whole milliseconds, rounded up.",
+            |report| &report.measures.delivery,
         ),
         ("tern_turn_duration_seconds", "How long a shard's turn took, its wait not counted.", |report| {
             &report.turn
@@ -133,28 +178,36 @@ fn envelopes(page: &mut Page, reports: &[ShardReport]) {
         let casts = &report.measures.out;
         for (to, lanes) in [("own", &casts.own), ("mesh", &casts.mesh)] {
             for (lane, kinds) in ["control", "bulk"].into_iter().zip(lanes) {
-                by_kind(kinds, |kind, count| {
+                by_kind(kinds, |kind, _, count| {
                     let labels: Labels<'_> = &[("shard", &shard), ("to", to), ("lane", lane), ("kind", kind)];
                     out.sample(labels, count);
                 });
             }
         }
     }
-    let mut mesh_in =
-        page.family("tern_envelopes_in", Kind::Counter, "Envelopes that came from other shards, by kind.");
+    let mut mesh_in = page.family(
+        "tern_envelopes_in",
+        Kind::Counter,
+        "Envelopes that came from other shards, by kind and lane.",
+    );
     for (shard, report) in reports.iter().enumerate() {
         let shard = shard.to_string();
-        by_kind(&report.measures.mesh_in, |kind, count| {
-            mesh_in.sample(&[("shard", &shard), ("kind", kind)], count);
+        by_kind(&report.measures.mesh_in, |kind, lane, count| {
+            let labels: Labels<'_> = &[("shard", &shard), ("lane", lane), ("kind", kind)];
+            mesh_in.sample(labels, count);
         });
     }
 }
 
-/// Each kind that there is.
-fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, u64)) {
+/// Each kind that there is, and its lane.
+fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, &str, u64)) {
     for (value, &count) in (0_u8..).zip(counts) {
         if let Some(kind) = envelope::Kind::from_wire(value) {
-            visit(&format!("{kind:?}").to_lowercase(), count);
+            let lane = match lane_of(kind) {
+                Lane::Control => "control",
+                Lane::Bulk => "bulk",
+            };
+            visit(&format!("{kind:?}").to_lowercase(), lane, count);
         }
     }
 }

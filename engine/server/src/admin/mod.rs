@@ -3,15 +3,18 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /healthz` | `ok` while the node serves; 503 from the moment it drains |
+//! | `GET /healthz` | `ok` while the node serves; 503 while it recovers, when a shard is stuck, and from the moment it drains |
 //! | `GET /v1/process` | what this process used since it started |
 //! | `GET /v1/status` | addresses, counters and recovery report of each shard |
 //! | `GET /v1/server-key` | the key that phones may pin |
 //! | `GET /v1/accounts?after=&limit=` | a page of accounts, by id |
 //! | `POST /v1/accounts` | makes accounts, many at once |
 //! | `DELETE /v1/accounts/{name}` | removes one |
-//! | `GET /v1/top?count=` | of each shard the mailboxes that hold most |
+//! | `GET /v1/top?count=` | of each shard the mailboxes that hold most, and the accounts that get most |
 //! | `GET /metrics` | every counter of every shard, as Prometheus text |
+//!
+//! It answers from before the recovery. While that lasts, `/v1/status` tells how far it is and has no shards, `/metrics` has
+//! the process and the recovery, and what needs a shard is refused with 503.
 //!
 //! Errors are `{"error": "..."}` with a status of 400, 401, 404, 408, 413, 429 or 503. Ids are decimal strings: JSON numbers lose
 //! the low bits of 64.
@@ -30,7 +33,7 @@ mod tls;
 
 pub(crate) use gate::Gate;
 pub(crate) use listen::serve;
-pub(crate) use plane::Plane;
+pub(crate) use plane::{About, Plane};
 pub(crate) use tls::acceptor;
 
 use axum::Router;

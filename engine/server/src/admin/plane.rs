@@ -5,23 +5,40 @@ use super::hottest::Found;
 use super::reply::Refusal;
 use crate::data;
 use crate::exit::Failure;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_core::control::{ControlReply, ControlRequest};
-use tern_driver::{Control, Exit, Node, RecoveryReport, ShardReport};
+use tern_driver::{Control, Node, RecoveryReport, ShardReport, ShardStart, StartProgress};
 use tern_protocol::ids::ShardId;
 
 /// Longest wait for a shard's answer: many commits of a slow drive.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// The running node as the admin endpoint sees it.
+/// How long a shard may be without a turn. An idle one turns once a second; past this its phones hear nothing.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of a node before it serves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    /// Shards.
+    pub(crate) shard_count: u16,
+    /// Where phones shall connect; port 0 before the system has picked one.
+    pub(crate) phone: SocketAddr,
+    /// Where this endpoint is.
+    pub(crate) admin: SocketAddr,
+    /// The server's public key.
+    pub(crate) server_key: [u8; 32],
+}
+
+/// The node as the admin endpoint sees it: from before its recovery until its end.
 pub(crate) struct Plane {
-    node: Node,
-    control: Control,
-    exited: flume::Receiver<Exit>,
-    admin: SocketAddr,
-    server_key: [u8; 32],
+    about: About,
+    start: Arc<StartProgress>,
+    /// Filled when the node serves.
+    serving: OnceLock<Serving>,
     boot_id: String,
     started: Instant,
     started_unix_s: u64,
@@ -30,23 +47,64 @@ pub(crate) struct Plane {
     draining: AtomicBool,
 }
 
+struct Serving {
+    node: Node,
+    control: Control,
+}
+
+/// What keeps a node from being healthy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Trouble {
+    Recovering(Recovering),
+    Draining,
+    /// Shards, and how long they have not turned.
+    Stuck(Vec<(ShardId, Duration)>),
+}
+
+/// How far the start of all shards is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Recovering {
+    pub(crate) shard_count: usize,
+    pub(crate) done_count: usize,
+    pub(crate) segment_count: u64,
+    pub(crate) read_count: u64,
+}
+
+impl fmt::Display for Recovering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard_count, done_count, segment_count, read_count } = self;
+        write!(
+            f,
+            "recovering: {done_count} of {shard_count} shards are done, {read_count} of {segment_count} segments read"
+        )
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recovering(recovering) => recovering.fmt(f),
+            Self::Draining => f.write_str("draining"),
+            Self::Stuck(shards) => {
+                let each = |(shard, age): &(ShardId, Duration)| {
+                    format!("shard {} has not turned for {} s", shard.0, age.as_secs())
+                };
+                f.write_str(&shards.iter().map(each).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
 impl Plane {
-    /// Takes the node; draws this process's boot id.
+    /// Of a node that is still to be started; draws this process's boot id.
     ///
     /// # Errors
     /// No randomness.
-    pub(crate) fn new(
-        node: Node,
-        admin: SocketAddr,
-        server_key: [u8; 32],
-        gate: Gate,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn new(about: About, gate: Gate) -> Result<Self, Failure> {
         Ok(Self {
-            control: node.control(),
-            exited: node.exited(),
-            node,
-            admin,
-            server_key,
+            about,
+            start: Arc::new(StartProgress::new(about.shard_count)),
+            serving: OnceLock::new(),
             boot_id: data::to_hex(&data::random::<16>()?),
             started: Instant::now(),
             started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -56,19 +114,64 @@ impl Plane {
         })
     }
 
+    /// The node serves, and belongs to the plane from now on. Once.
+    pub(crate) fn serves(&self, node: Node) {
+        let serving = Serving { control: node.control(), node };
+        assert!(self.serving.set(serving).is_ok(), "a plane is of one node");
+    }
+
+    /// How far the node's start is, shard by shard.
+    pub(crate) fn start_progress(&self) -> &Arc<StartProgress> {
+        &self.start
+    }
+
+    /// How far it is in sum.
+    pub(crate) fn recovering(&self) -> Recovering {
+        let shards: Vec<_> = self.start.shards().collect();
+        let sum = |pick: fn(&ShardStart) -> u32| shards.iter().map(|shard| u64::from(pick(shard))).sum();
+        Recovering {
+            shard_count: shards.len(),
+            done_count: shards.iter().filter(|shard| shard.took.is_some()).count(),
+            segment_count: sum(|shard| shard.segment_count),
+            read_count: sum(|shard| shard.read_count),
+        }
+    }
+
+    /// Why the node is not healthy, if it is not.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        if self.serving.get().is_none() {
+            return Some(Trouble::Recovering(self.recovering()));
+        }
+        if self.draining() {
+            return Some(Trouble::Draining);
+        }
+        Some(self.stuck()).filter(|stuck| !stuck.is_empty()).map(Trouble::Stuck)
+    }
+
+    /// Shards that have not turned for too long, and for how long.
+    pub(crate) fn stuck(&self) -> Vec<(ShardId, Duration)> {
+        let ages = self.turn_ages().into_iter().enumerate();
+        ages.filter(|(_, age)| *age > STUCK_AFTER).map(|(shard, age)| (ShardId(shard as u16), age)).collect()
+    }
+
+    /// How long ago each shard's last turn ended; empty before they serve.
+    pub(super) fn turn_ages(&self) -> Vec<Duration> {
+        self.serving.get().map(|serving| serving.node.turn_ages()).unwrap_or_default()
+    }
+
     /// Where phones connect.
     pub(crate) fn phone(&self) -> SocketAddr {
-        self.node.phone_addr()
+        self.serving.get().map_or(self.about.phone, |serving| serving.node.phone_addr())
     }
 
     /// Where this endpoint is.
     pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
+        self.about.admin
     }
 
     /// The server's public key, as hex.
     pub(super) fn server_key(&self) -> String {
-        data::to_hex(&self.server_key)
+        data::to_hex(&self.about.server_key)
     }
 
     /// A name for this run of the process; a new one at each start.
@@ -76,18 +179,18 @@ impl Plane {
         &self.boot_id
     }
 
-    /// How long the node has been serving.
+    /// How long this process has been running.
     pub(super) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// When the node began to serve, seconds of Unix time.
+    /// When it started, seconds of Unix time.
     pub(super) fn started_unix_s(&self) -> u64 {
         self.started_unix_s
     }
 
     /// Who may ask.
-    pub(super) fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
 
@@ -96,9 +199,9 @@ impl Plane {
         &self.hottest
     }
 
-    /// What each shard tells.
+    /// What each shard tells; empty before they serve.
     pub(super) fn reports(&self) -> Vec<ShardReport> {
-        self.node.reports()
+        self.serving.get().map(|serving| serving.node.reports()).unwrap_or_default()
     }
 
     /// What all shards tell together.
@@ -108,19 +211,27 @@ impl Plane {
         totals
     }
 
-    /// What recovery found, for each shard.
+    /// What recovery found, for each shard; empty before they serve.
     pub(super) fn recovery(&self) -> &[RecoveryReport] {
-        self.node.recovery()
+        self.serving.get().map_or(&[], |serving| serving.node.recovery())
     }
 
     /// Number of shards.
     pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
-        (0..self.node.recovery().len()).map(|shard| ShardId(shard as u16))
+        (0..self.about.shard_count).map(ShardId)
     }
 
     /// The shard of a valid name's account.
-    pub(super) fn shard_of_name(&self, name: &str) -> ShardId {
-        self.control.shard_of_name(name)
+    ///
+    /// # Errors
+    /// The node does not serve yet.
+    pub(super) fn shard_of_name(&self, name: &str) -> Result<ShardId, Refusal> {
+        Ok(self.control()?.shard_of_name(name))
+    }
+
+    fn control(&self) -> Result<&Control, Refusal> {
+        let refused = || Refusal::unavailable(self.recovering().to_string());
+        self.serving.get().map(|serving| &serving.control).ok_or_else(refused)
     }
 
     /// Starts to drain. False if it does already.
@@ -128,7 +239,7 @@ impl Plane {
         let starts = !self.draining.swap(true, Ordering::Relaxed);
         if starts {
             tracing::info!("draining");
-            self.node.drain();
+            self.serving.get().into_iter().for_each(|serving| serving.node.drain());
         }
         starts
     }
@@ -138,17 +249,12 @@ impl Plane {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// How the node ends, once.
-    pub(crate) fn exited(&self) -> flume::Receiver<Exit> {
-        self.exited.clone()
-    }
-
     /// Asks a shard and waits for its answer.
     ///
     /// # Errors
-    /// The shard refuses, is gone, or takes more than half a minute (it may still do it).
+    /// The node does not serve yet; the shard refuses, is gone, or takes more than half a minute (it may still do it).
     pub(super) async fn ask(&self, shard: ShardId, request: ControlRequest) -> Result<ControlReply, Refusal> {
-        let answer = self.control.request(shard, request);
+        let answer = self.control()?.request(shard, request);
         match tokio::time::timeout(ANSWER_WAIT, answer.recv_async()).await {
             Ok(Ok(ControlReply::Refused)) => {
                 Err(Refusal::unavailable("the node is draining, or its drive is full"))

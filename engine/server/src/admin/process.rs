@@ -24,7 +24,10 @@ pub(super) struct Process {
 
 /// `GET /healthz`
 pub(super) async fn health(State(plane): State<Arc<Plane>>) -> Result<&'static str, Refusal> {
-    if plane.draining() { Err(Refusal::unavailable("draining")) } else { Ok("ok\n") }
+    match plane.trouble() {
+        None => Ok("ok\n"),
+        Some(trouble) => Err(Refusal::unavailable(trouble.to_string())),
+    }
 }
 
 /// `GET /v1/process`

@@ -1,11 +1,11 @@
 //! What the node is and what its shards have counted.
 
-use super::plane::Plane;
+use super::plane::{Plane, Trouble};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tern_core::counters::Metric;
+use tern_core::counters::{Counters, Metric};
 use tern_core::histogram::{BOUNDS_NS, Histogram};
 use tern_driver::{RecoveryReport, ShardReport};
 use tern_storage::io::SegmentId;
@@ -33,12 +33,22 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
         })
         .collect();
     let totals = plane.totals();
+    let trouble = plane.trouble();
+    let state = match &trouble {
+        None => "serving",
+        Some(Trouble::Recovering(_)) => "recovering",
+        Some(Trouble::Draining) => "draining",
+        Some(Trouble::Stuck(_)) => "stuck",
+    };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "boot_id": plane.boot_id(),
         "pid": std::process::id(),
         "uptime_s": plane.uptime().as_secs(),
         "draining": plane.draining(),
+        "state": state,
+        "trouble": trouble.as_ref().map(ToString::to_string),
+        "limit_hits": limit_hits(&totals.counters),
         "phone": plane.phone(),
         "admin": plane.admin(),
         "server_key": plane.server_key(),
@@ -67,9 +77,22 @@ fn latency_to_json(report: &ShardReport) -> Value {
     json!({
         "commit": counts(&report.measures.commit),
         "sent": counts(&report.measures.sent),
+        "delivery": counts(&report.measures.delivery),
         "turn": counts(&report.turn),
         "turn_sum_ns": report.turn.sum_ns(),
     })
+}
+
+/// Times that something ran into each limit, by the limit's name in the configuration.
+fn limit_hits(counters: &Counters) -> Value {
+    let mut limits = Map::new();
+    counters.each(|metric, value| {
+        if let ("limit_hits", [(_, limit)]) = (metric.family, metric.labels) {
+            let hits = limits.get(*limit).and_then(Value::as_u64).unwrap_or(0);
+            limits.insert((*limit).into(), (hits + value).into());
+        }
+    });
+    Value::Object(limits)
 }
 
 fn to_json(each: impl FnOnce(&mut dyn FnMut(Metric, u64))) -> Value {

@@ -108,6 +108,33 @@ fn the_generator_asks_by_token_and_tls() {
 }
 
 #[test]
+fn sighup_brings_a_new_token_and_a_new_certificate_and_nothing_that_is_broken() {
+    let mut node = Node::start(OFF_LOOPBACK);
+    node.admin.set_ip([127, 0, 0, 1].into());
+    let (file, old) = (|name: &str| node.dir.path().join(name), node.token());
+    let is_open = |node: &Node, token: &str| node.get("/v1/status", Some(token)).is_ok_and(|it| it.0 == 200);
+    // A key that is not the certificate's: what was in force stays, the token too.
+    let new = "a-new-token-of-some-length";
+    std::fs::write(file("token"), new).unwrap();
+    let (cert, key) = identity();
+    std::fs::write(file("key.pem"), key).unwrap();
+    node.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(is_open(&node, &old) && !is_open(&node, new));
+    std::fs::write(file("cert.pem"), &cert).unwrap();
+    node.signal("-HUP");
+    let before = node.ca.replace(cert.into_bytes());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_open(&node, new) {
+        assert!(Instant::now() < deadline, "nothing is reloaded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!is_open(&node, &old), "the old token is worth nothing any more");
+    node.ca = before;
+    assert!(node.get("/healthz", None).is_err(), "nor is the old certificate shown");
+}
+
+#[test]
 fn tls_to_a_plain_endpoint_fails_and_does_no_harm() {
     let mut node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
     node.ca = Some(identity().0.into_bytes());
@@ -164,6 +191,23 @@ fn slow_clients_are_few_and_hold_up_nobody() {
     let refused =
         metrics.lines().find(|line| line.starts_with("tern_admin_refusals_total{reason=\"connections\"}"));
     assert_ne!(refused.and_then(|line| line.rsplit(' ').next()), Some("0"), "{refused:?}");
+}
+
+#[test]
+fn why_it_does_not_start_is_said_in_the_logs_form() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[admin]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    let last_line = |config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let output = run(dir.path(), config, &[]);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines().last().expect("it says why").to_string()
+    };
+    let line = last_line(&format!("{listen}[log]\nformat = \"json\"\nlevel = \"error\"\n"));
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+    assert!(line["fields"]["message"].as_str().unwrap().contains("admin = "), "{line}");
+    assert!(last_line(&listen).starts_with("tern: admin = "));
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const PROMTOOL: &str = "promtool";
+
 fn metrics() -> String {
     let node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
     node.get("/metrics", None).unwrap().1
@@ -15,7 +17,7 @@ fn metrics() -> String {
 fn promtool_finds_nothing_wrong() {
     let text = metrics();
     let check = |text: &str| {
-        let mut child = Command::new("promtool")
+        let mut child = Command::new(PROMTOOL)
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,6 +64,8 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_mesh_turn_depth_bytes_count",
         "tern_commit_duration_seconds_count",
         "tern_sent_duration_seconds_count",
+        "tern_delivery_duration_seconds_count",
+        "tern_mailboxes_filled",
         "tern_turn_duration_seconds_count",
     ] {
         for shard in 0..2 {
@@ -74,7 +78,7 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_ticks_total{shard=\"0\",kind=\"delivered\"}",
         "tern_log_segments{shard=\"0\",state=\"free\"}",
         "tern_envelopes_out_total{shard=\"0\",to=\"mesh\",lane=\"bulk\",kind=\"message\"}",
-        "tern_envelopes_in_total{shard=\"1\",kind=\"delivered\"}",
+        "tern_envelopes_in_total{shard=\"1\",lane=\"control\",kind=\"delivered\"}",
         "tern_limit_hits_total{shard=\"0\",limit=\"mailbox_count\"}",
         "tern_log_suppressed_lines_total ",
         "process_resident_memory_bytes ",
@@ -87,26 +91,89 @@ fn what_the_plan_names_is_there_for_each_shard() {
     }
 }
 
-#[test]
-fn the_dashboard_names_only_what_there_is() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/grafana/tern.json");
-    let dashboard: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+/// The text of a file under `deploy`.
+fn deployed(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What a query names.
+fn named(ask: &str) -> impl Iterator<Item = &str> {
+    let words = ask.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("tern_") || word.starts_with("process_"))
+}
+
+/// The dashboard's queries.
+fn asks() -> Vec<String> {
+    let dashboard: serde_json::Value = serde_json::from_str(&deployed("grafana/tern.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    let asks: Vec<&str> = panels
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default())
-        .filter_map(|target| target["expr"].as_str().map(|text| &*text.to_string().leak()))
-        .collect();
-    assert!(asks.len() >= 15, "{} queries", asks.len());
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
+    targets.filter_map(|target| target["expr"].as_str().map(ToString::to_string)).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_only_what_there_is() {
     let text = metrics();
     let there = series(&text);
-    let mut named = BTreeSet::new();
-    for ask in &asks {
-        let words = ask.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        named.extend(words.filter(|word| word.starts_with("tern_") || word.starts_with("process_")));
+    let (asks, rules) = (asks(), deployed("prometheus/tern.rules.yml"));
+    let rules = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(ToString::to_string);
+    let rules: Vec<String> = rules.collect();
+    assert!(asks.len() >= 15 && rules.len() >= 8, "{} queries, {} rules", asks.len(), rules.len());
+    for ask in asks.iter().chain(&rules) {
+        let missing: Vec<_> = named(ask).filter(|name| !there.contains(name)).collect();
+        assert!(missing.is_empty(), "not in /metrics: {missing:?} of {ask}");
     }
-    let missing: Vec<_> = named.difference(&there).collect();
-    assert!(missing.is_empty(), "not in /metrics: {missing:?}");
-    assert!(named.len() > 15, "{named:?}");
+}
+
+/// Families that no panel shows, and why.
+const NOT_SHOWN: &[(&str, &str)] = &[
+    ("tern_node_info", "the list of nodes is made of it"),
+    ("tern_accepted_total", "the logins tell more"),
+    ("tern_devices_added_total", "rare, for the log of a support case"),
+    ("tern_devices_revoked_total", "rare, for the log of a support case"),
+    ("tern_accounts_created_total", "the number of accounts tells it"),
+    ("tern_messages_appended_total", "in steady state it is what comes in"),
+    ("tern_mesh_out_total", "the envelopes by kind tell more"),
+    ("tern_mesh_in_total", "the envelopes by kind tell more"),
+    ("tern_stale_completions_total", "for those who work on Tern"),
+    ("tern_ring_stale_completions_total", "for those who work on Tern"),
+    ("tern_ring_rearms_total", "for those who work on Tern"),
+    ("tern_ring_sockets_parked", "for those who work on Tern"),
+    ("tern_ring_slots_used", "the connections tell it"),
+    ("tern_ring_buffers", "those that are free tell more"),
+    ("tern_control_requests_total", "what the endpoint refused tells more"),
+    ("tern_recovery_segments", "of interest while a start lasts, when the log and GET /v1/status tell it"),
+    ("tern_recovery_read_segments", "likewise"),
+    ("tern_recovery_records", "likewise"),
+    ("process_cpu_seconds_total", "the processor time by mode is the same"),
+    ("process_start_time_seconds", "a restart shows in every counter"),
+];
+
+#[test]
+fn every_family_is_on_the_dashboard_or_has_a_reason() {
+    let (text, asks) = (metrics(), asks());
+    let shown: BTreeSet<&str> = asks.iter().flat_map(|ask| named(ask)).collect();
+    let families: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for family in &families {
+        let is_shown = shown.iter().any(|name| {
+            name.strip_prefix(family).is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
+        });
+        let has_reason = NOT_SHOWN.iter().any(|(name, _)| name == family);
+        assert!(
+            is_shown != has_reason,
+            "{family}: on the dashboard {is_shown}, a reason why not {has_reason}"
+        );
+    }
+    for (name, reason) in NOT_SHOWN {
+        assert!(families.contains(name), "{name} ({reason}) is in /metrics no more");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_alerts() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus/tern.rules.yml");
+    let output = Command::new(PROMTOOL).args(["check", "rules"]).arg(&file).output();
+    let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
+    assert!(output.status.success(), "{output:?}");
 }

@@ -55,6 +55,12 @@ impl Node {
         self.process.ready().phone
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     pub(crate) fn token(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("token")).unwrap().trim().into()
     }

@@ -98,11 +98,15 @@ fn rot_is_reported_and_the_rest_is_served() {
         assert_eq!(ann.next(), Heard::Sent(*id));
     }
     node.kill();
-    damage_one_message(&node);
+    let (segment, damaged_at) = damage_one_message(&node);
     node.start_again();
-    let url = format!("http://{}/v1/status", node.admin);
-    let status = ureq::get(&url).call().expect("the admin endpoint answers").into_body().read_to_string();
-    assert!(status.expect("text").contains("rot"), "the damage is in the status");
+    let recovery = node.json("/v1/status")["shards"][0]["recovery"].clone();
+    let places = recovery["rot"].as_array().expect("a list");
+    assert_eq!(places.len(), 1, "one damaged commit: {recovery}");
+    assert_eq!(places[0]["segment"].as_u64(), Some(segment), "{recovery}");
+    // The place is that of the damaged block's commit, which begins before the message.
+    let offset = places[0]["offset"].as_u64().expect("a number");
+    assert!(offset > 0 && offset <= damaged_at, "{recovery}, the damage is at {damaged_at}");
     let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
     let mut served = 0;
     while let Heard::Message { number, id, .. } = bob.next() {
@@ -113,8 +117,8 @@ fn rot_is_reported_and_the_rest_is_served() {
     assert_eq!(served, 19, "one was damaged, the others are served");
 }
 
-/// Flips a byte in the body of a message in the middle of the log.
-fn damage_one_message(node: &Node) {
+/// Flips a byte in the body of a message in the middle of the log: in which segment, and where in its file.
+fn damage_one_message(node: &Node) -> (u64, u64) {
     let mut files = Vec::new();
     for shard in std::fs::read_dir(node.data()).expect("the data directory").flatten() {
         if shard.path().is_dir() {
@@ -125,9 +129,13 @@ fn damage_one_message(node: &Node) {
         let bytes = std::fs::read(file.path()).expect("a segment");
         let mut bodies = (0..bytes.len().saturating_sub(100)).filter(|at| bytes[*at..*at + 100] == [7; 100]);
         if let Some(at) = bodies.nth(9) {
+            let name = file.file_name().into_string().expect("a segment's name");
+            let number = name.strip_prefix("seg-").and_then(|name| name.strip_suffix(".log"));
+            let number = u64::from_str_radix(number.expect("a segment's name"), 16).expect("a number");
             let file = std::fs::OpenOptions::new().write(true).open(file.path()).expect("a segment");
-            file.write_all_at(&[8], at as u64 + 50).expect("the damage is done");
-            return;
+            let at = at as u64 + 50;
+            file.write_all_at(&[8], at).expect("the damage is done");
+            return (number, at);
         }
     }
     panic!("no segment holds the messages");

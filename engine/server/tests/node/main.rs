@@ -11,4 +11,5 @@ mod process;
 mod resume;
 mod sessions;
 mod storm;
+mod stuck;
 mod top;

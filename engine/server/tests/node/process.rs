@@ -14,11 +14,13 @@ pub(crate) struct Setup {
     pub(crate) drive_mb: Option<u32>,
     /// Its limit of open files, soft and hard.
     pub(crate) open_files: Option<u32>,
+    /// What its environment has beside the test's own.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
     pub(crate) fn shards(shards: u16) -> Self {
-        Self { shards, config: String::new(), drive_mb: None, open_files: None }
+        Self { shards, config: String::new(), drive_mb: None, open_files: None, environment: Vec::new() }
     }
 }
 
@@ -54,6 +56,25 @@ impl Node {
         let process = serve(self.dir.path(), &self.setup, self.phone, self.admin);
         assert_eq!((process.ready().phone, process.ready().admin), (self.phone, self.admin));
         self.process = process;
+    }
+
+    /// Starts it again and does not wait until it serves.
+    pub(crate) fn begin_again(&mut self) {
+        let mut command = command(self.dir.path(), &self.setup, self.phone, self.admin);
+        self.process = tern_node::Node::begin(&mut command).expect("tern starts");
+    }
+
+    /// Its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Status and text of what the admin endpoint says.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let url = format!("http://{}{path}", self.admin);
+        let mut response = agent.get(&url).call().expect("the admin endpoint answers");
+        (response.status().as_u16(), response.body_mut().read_to_string().expect("text"))
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -136,6 +157,10 @@ impl Node {
 }
 
 fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> tern_node::Node {
+    tern_node::Node::start(&mut command(dir, setup, phone, admin)).expect("tern serves")
+}
+
+fn command(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> Command {
     let data = dir.join("data");
     std::fs::create_dir_all(&data).expect("the data directory is made");
     let tern = env!("CARGO_BIN_EXE_tern");
@@ -158,7 +183,8 @@ fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> ter
     command.arg("serve").arg("--config").arg(dir.join("tern.toml")).arg("--data").arg(&data);
     command.args(["--open-registration", "--shards", &setup.shards.to_string()]);
     command.args(["--phone", &phone.to_string(), "--admin", &admin.to_string()]);
-    tern_node::Node::start(&mut command).expect("tern serves")
+    command.envs(setup.environment.iter().cloned());
+    command
 }
 
 /// Another binary of this workspace; built if it is not there yet.

@@ -11,41 +11,7 @@ use tern_admin::{bytes, count, duration};
 /// Lines for mailboxes, their heading included.
 const HOTTEST_LINES: u16 = 8;
 /// Lines of the summary.
-const SUMMARY_LINES: u16 = 6;
-
-/// Counters of limits that were hit.
-const LIMITS: [&str; 30] = [
-    "mailbox_full",
-    "memory_full",
-    "drive_full",
-    "lane_full",
-    "slow_readers",
-    "mesh_dropped",
-    "refused_connections",
-    "refused_memory",
-    "unanswered_full",
-    "session_unanswered_full",
-    "accounts_full",
-    "ids_full",
-    "hand_overs_full",
-    "refusals_full",
-    "refused_handshakes",
-    "refused_address_connects",
-    "refused_address_handshakes",
-    "refused_address_connections",
-    "refused_address_half_open",
-    "refused_address_registrations",
-    "refused_account_rate",
-    "refused_asks",
-    "refused_watches",
-    "account_watches_full",
-    "floods",
-    "byte_floods",
-    "account_floods",
-    "address_floods",
-    "address_byte_floods",
-    "ephemeral_dropped",
-];
+const SUMMARY_LINES: u16 = 7;
 
 /// What is on the screen beside the view.
 #[derive(Clone, Default, Debug)]
@@ -69,7 +35,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     if let Some(view) = &screen.view {
         frame.render_widget(Paragraph::new(summary_of(view)), summary);
         draw_shards(frame, shards, view, screen.first_shard);
-        draw_hottest(frame, hottest, view);
+        let [fullest, busiest] =
+            Layout::horizontal([Constraint::Min(40), Constraint::Length(34)]).spacing(2).areas(hottest);
+        draw_fullest(frame, fullest, view);
+        draw_busiest(frame, busiest, view);
     }
     let line = match &screen.trouble {
         Some(trouble) => Line::from(trouble.as_str()).red(),
@@ -82,8 +51,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
 fn summary_of(view: &View) -> Vec<Line<'static>> {
     let rate = |name: &str| count(view.rates.of(name));
     let level = |name: &str| count(view.level(name) as f64);
-    let state = if view.draining { " DRAINING" } else { "" };
-    let limits: f64 = LIMITS.iter().map(|name| view.rates.of(name)).sum();
+    let state = view.trouble.as_ref().map_or(String::new(), |trouble| format!(" {}", trouble.to_uppercase()));
+    let (limits, most) = view.limits.sum_and_most();
     vec![
         Line::from(vec![
             Span::from(format!("tern {}", view.version)).bold(),
@@ -121,6 +90,12 @@ fn summary_of(view: &View) -> Vec<Line<'static>> {
             ("errors/s", rate("protocol_errors")),
             ("timeouts/s", rate("timeouts")),
         ]),
+        most.map_or_else(Line::default, |(name, per_s)| {
+            Line::from(vec![
+                Span::from(format!("{:<12}", "most hit")).dim(),
+                Span::from(format!("{name} {}/s", count(per_s))).red(),
+            ])
+        }),
     ]
 }
 
@@ -158,9 +133,8 @@ fn draw_shards(frame: &mut Frame<'_>, area: Rect, view: &View, first: usize) {
     frame.render_widget(Table::new(rows, widths).header(heading).column_spacing(1), area);
 }
 
-fn draw_hottest(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let title =
-        if view.hottest_complete { "fullest mailboxes" } else { "fullest mailboxes (of those looked at)" };
+fn draw_fullest(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let title = if view.hottest_complete { "fullest mailboxes" } else { "fullest (in part)" };
     let heading = [title, "shard", "entries", "bytes", "phone"];
     let rows = view.hottest.iter().map(|mailbox| {
         Row::new([
@@ -172,17 +146,28 @@ fn draw_hottest(frame: &mut Frame<'_>, area: Rect, view: &View) {
         ])
     });
     let widths = [
-        Constraint::Min(20),
+        Constraint::Min(14),
         Constraint::Length(5),
-        Constraint::Length(8),
-        Constraint::Length(8),
+        Constraint::Length(7),
+        Constraint::Length(7),
         Constraint::Length(6),
     ];
-    let heading = heading
-        .into_iter()
-        .enumerate()
-        .map(|(index, name)| if index == 0 { Cell::from(name) } else { right(name.into()) });
-    frame.render_widget(Table::new(rows, widths).header(Row::new(heading).bold()).column_spacing(1), area);
+    frame.render_widget(Table::new(rows, widths).header(headed(heading)).column_spacing(1), area);
+}
+
+fn draw_busiest(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let rows = view.busiest.iter().map(|(name, shard, messages_per_s)| {
+        let rate = right(count(*messages_per_s as f64));
+        Row::new([Cell::from(name.clone()), right(shard.to_string()), rate])
+    });
+    let widths = [Constraint::Min(14), Constraint::Length(5), Constraint::Length(7)];
+    let heading = headed(["gets most", "shard", "in/s"]);
+    frame.render_widget(Table::new(rows, widths).header(heading).column_spacing(1), area);
+}
+
+fn headed<const N: usize>(names: [&'static str; N]) -> Row<'static> {
+    let cells = names.into_iter().enumerate();
+    Row::new(cells.map(|(index, name)| if index == 0 { Cell::from(name) } else { right(name.into()) })).bold()
 }
 
 fn right(text: String) -> Cell<'static> {
@@ -251,11 +236,15 @@ mod tests {
                 "sessions 1000 connections 1003 accounts 2000",
                 "in/s 25.0k out/s 24.0k sent/s 25.0k delivered/s 25.0k",
                 "log/s 2.00MiB",
+                "limits/s 60",
+                "most hit mail_bytes 50/s",
                 "to sent p50 1.5ms p99 2.0ms",
                 "shard sessions in/s out/s busy sent p50 p99 turn p99 waiting mesh",
                 "0 600 15.0k 14.0k 50% 1.5ms 2.0ms",
                 "1 400 10.0k 10.0k 95%",
                 "ann 0 7000 1.21MiB away",
+                "gets most shard in/s",
+                "carol 1 9500",
                 "bob 1 12 2.11KiB online",
                 "q quits",
             ],

@@ -28,7 +28,12 @@ pub(super) struct Status {
     pub(super) version: String,
     pub(super) boot_id: String,
     pub(super) uptime_s: u64,
-    pub(super) draining: bool,
+    /// What is wrong with the node, if something is.
+    #[serde(default)]
+    pub(super) trouble: Option<String>,
+    /// Times that something ran into each limit.
+    #[serde(default)]
+    pub(super) limit_hits: Counters,
     pub(super) phone: String,
     pub(super) latency_bounds_ns: Vec<u64>,
     pub(super) totals: Counters,
@@ -72,6 +77,15 @@ pub(super) struct Hottest {
     pub(super) shard: u16,
     pub(super) complete: bool,
     pub(super) mailboxes: Vec<Mailbox>,
+    #[serde(default)]
+    pub(super) busiest: Vec<Busy>,
+}
+
+/// An account that gets much.
+#[derive(Clone, Deserialize, Debug)]
+pub(super) struct Busy {
+    pub(super) name: String,
+    pub(super) messages_per_s: u64,
 }
 
 /// One of them.
@@ -89,13 +103,14 @@ impl Sample {
     /// # Errors
     /// It does not answer, or not as it should.
     pub(super) fn take(admin: &Admin) -> Result<Self> {
-        let top: Top = read(admin, &format!("/v1/top?count={MAILBOX_COUNT}"))?;
-        Ok(Self {
-            at: Instant::now(),
-            status: read(admin, "/v1/status")?,
-            process: read(admin, "/v1/process")?,
-            hottest: top.shards,
-        })
+        let status: Status = read(admin, "/v1/status")?;
+        // A node that recovers has no mailboxes to look at yet.
+        let top: Top = if status.shards.is_empty() {
+            Top { shards: Vec::new() }
+        } else {
+            read(admin, &format!("/v1/top?count={MAILBOX_COUNT}"))?
+        };
+        Ok(Self { at: Instant::now(), status, process: read(admin, "/v1/process")?, hottest: top.shards })
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) struct View {
     pub(super) version: String,
     pub(super) phone: String,
     pub(super) uptime_s: u64,
-    pub(super) draining: bool,
+    pub(super) trouble: Option<String>,
     pub(super) rss_bytes: u64,
     /// Processor time over time: 1 is one hardware thread.
     pub(super) cpu: f64,
@@ -17,12 +17,16 @@ pub(super) struct View {
     pub(super) levels: Counters,
     /// Counts of all shards, each second.
     pub(super) rates: Rates,
+    /// Hits of each limit, each second.
+    pub(super) limits: Rates,
     pub(super) sent: Percentiles,
     pub(super) commit: Percentiles,
     pub(super) shards: Vec<ShardView>,
     /// The fullest mailboxes of the node.
     pub(super) hottest: Vec<HotView>,
-    /// Whether all accounts were looked at for them.
+    /// The accounts that get most: name, shard, messages a second.
+    pub(super) busiest: Vec<(String, u16, u64)>,
+    /// Whether all accounts were looked at for the fullest.
     pub(super) hottest_complete: bool,
 }
 
@@ -65,6 +69,13 @@ impl Rates {
         Self { gained: after.iter().map(gain).collect(), seconds }
     }
 
+    /// Of all counters; and which one gained most, if any gained, with what it gained.
+    pub(super) fn sum_and_most(&self) -> (f64, Option<(&str, f64)>) {
+        let sum: u64 = self.gained.values().sum();
+        let most = self.gained.iter().filter(|(_, gained)| **gained > 0).max_by_key(|(_, gained)| **gained);
+        (sum as f64 / self.seconds, most.map(|(name, &gained)| (&**name, gained as f64 / self.seconds)))
+    }
+
     /// Of one counter.
     pub(super) fn of(&self, name: &str) -> f64 {
         self.gained.get(name).map_or(0.0, |&gained| gained as f64 / self.seconds)
@@ -94,16 +105,22 @@ impl View {
             version: status.version.clone(),
             phone: status.phone.clone(),
             uptime_s: status.uptime_s,
-            draining: status.draining,
+            trouble: status.trouble.clone(),
             rss_bytes: after.process.rss_bytes,
             cpu: before
                 .map_or(0.0, |before| cpu_us(after).saturating_sub(cpu_us(before)) as f64 / 1e6 / seconds),
             levels: status.totals.clone(),
             rates: Rates::between(before.map(|before| &before.status.totals), &status.totals, seconds),
+            limits: Rates::between(
+                before.map(|before| &before.status.limit_hits),
+                &status.limit_hits,
+                seconds,
+            ),
             sent: all(|latency| &latency.sent),
             commit: all(|latency| &latency.commit),
             shards,
             hottest: fullest(&after.hottest),
+            busiest: busiest(&after.hottest),
             hottest_complete: after.hottest.iter().all(|shard| shard.complete),
         }
     }
@@ -134,6 +151,17 @@ fn shard_view(before: Option<&Sample>, after: &Sample, index: usize, seconds: f6
 /// What the buckets gained; nothing without an earlier sample.
 fn gained(before: Option<&Vec<u64>>, after: &[u64]) -> Vec<u64> {
     tern_admin::gained(before.map_or(after, Vec::as_slice), after)
+}
+
+fn busiest(shards: &[Hottest]) -> Vec<(String, u16, u64)> {
+    let of = |shard: &Hottest| {
+        let number = shard.shard;
+        let busiest = shard.busiest.clone().into_iter();
+        busiest.map(move |busy| (busy.name, number, busy.messages_per_s)).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = shards.iter().flat_map(of).collect();
+    all.sort_by_key(|(.., messages_per_s)| std::cmp::Reverse(*messages_per_s));
+    all
 }
 
 fn fullest(shards: &[Hottest]) -> Vec<HotView> {

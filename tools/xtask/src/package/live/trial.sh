@@ -16,9 +16,13 @@ shows() {
     systemctl show --property "$1" --value tern
 }
 
+serves() {
+    tern-ctl --admin 127.0.0.1:7323 status --json 2>/dev/null | grep -q '"state":"serving"'
+}
+
 until_it_serves() {
     for _ in $(seq 150); do
-        tern-ctl --admin 127.0.0.1:7323 status >/dev/null 2>&1 && return
+        serves && return
         sleep 0.2
     done
     fail "it does not serve after $1"
@@ -27,7 +31,7 @@ until_it_serves() {
 dpkg --install /run/share/tern.deb || fail "dpkg does not install it"
 [ "$(shows ActiveState)" = inactive ] || fail "installing started it"
 systemctl enable --now tern || fail "systemd does not start it"
-until_it_serves "its start"
+serves || fail "systemctl start returned before it serves"
 
 pid=$(shows MainPID)
 for line in "Uid:	0" "NoNewPrivs:	0" "Seccomp:	0"; do
@@ -58,14 +62,14 @@ systemctl stop tern || fail "systemd does not stop it"
 # What no start can mend is not started again.
 cp $config /run/config
 echo "nonsense = 1" >>$config
-systemctl start tern
+systemctl start tern && fail "systemctl start says that a wrong configuration serves"
 sleep 3
 [ "$(shows ActiveState) $(shows ExecMainStatus)" = "failed 2" ] ||
     fail "a wrong configuration: $(shows ActiveState) $(shows ExecMainStatus)"
 cp /run/config $config
 systemctl reset-failed tern
 systemctl start tern || fail "systemd does not start it again"
-until_it_serves "its configuration was mended"
+serves || fail "it does not serve after its configuration was mended"
 
 dpkg --purge tern || fail "dpkg does not remove it"
 [ "$(shows LoadState) $(shows MainPID)" = "not-found 0" ] || fail "it outlives its package: $(shows LoadState)"

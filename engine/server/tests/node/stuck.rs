@@ -1,0 +1,150 @@
+//! What is seen of a node that does not serve: while it recovers, when a shard is stuck, while it drains; and what
+//! systemd is told.
+
+use crate::process::{Node, Setup};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Waits until the endpoint answers this way.
+fn wait_for(node: &Node, path: &str, wanted: impl Fn(u16, &str) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (status, text) = node.get(path);
+        if wanted(status, &text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{path}: {status} {text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A thread of a node that does not run for now: what a defect or a drive that hangs would do to it.
+struct Held(Pid);
+
+impl Held {
+    fn shard(node: &Node, shard: u16) -> Self {
+        let tasks = format!("/proc/{}/task", node.process_id());
+        let name_of = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let mut tasks = std::fs::read_dir(tasks).expect("its threads").flatten().map(|task| task.path());
+        let task = tasks.find(|task| name_of(task).trim() == format!("shard-{shard}"));
+        let number = task.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
+        let thread = Pid::from_raw(number.expect("the shard's thread"));
+        ptrace::seize(thread, ptrace::Options::empty()).expect("a test may trace its children");
+        ptrace::interrupt(thread).expect("it is traced");
+        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+        Self(thread)
+    }
+
+    fn let_go(self) {}
+}
+
+impl Drop for Held {
+    /// Also when a test fails: a thread that is held would keep its process from ending.
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+fn said_to_systemd(socket: &UnixDatagram) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut bytes = [0; 512];
+    while let Ok(count) = socket.recv(&mut bytes) {
+        all.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+    }
+    all
+}
+
+#[test]
+fn while_it_recovers_it_tells_how_far_it_is_and_a_signal_ends_it() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
+    socket.set_nonblocking(true).expect("it can be set");
+    let name = place.path().join("notify").display().to_string();
+    let mut node = Node::start(Setup { environment: vec![("NOTIFY_SOCKET", name)], ..Setup::shards(2) });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !said_to_systemd(&socket).iter().any(|lines| lines.starts_with("READY=1\n")) {
+        assert!(Instant::now() < deadline, "systemd is not told that it serves");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    node.kill();
+    // A segment on a drive that does not answer: whoever opens a pipe to read waits for somebody who writes.
+    let segment = node.data().join("shard-001/seg-000000ff.log");
+    assert!(Command::new("mkfifo").arg(&segment).status().expect("mkfifo runs").success());
+    for signal in ["TERM", "INT"] {
+        node.begin_again();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(node.admin).is_err() {
+            assert!(Instant::now() < deadline, "the admin endpoint is not there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let recovering = "recovering: 1 of 2 shards are done";
+        wait_for(&node, "/healthz", |status, text| status == 503 && text.contains(recovering));
+        let status = node.json("/v1/status");
+        assert_eq!((&status["state"], &status["shards"]), (&"recovering".into(), &serde_json::json!([])));
+        let (status, text) = node.get("/v1/accounts");
+        assert!(status == 503 && text.contains(recovering), "{status} {text}");
+        let (_, metrics) = node.get("/metrics");
+        for line in ["tern_recovery_seconds{shard=\"1\"} NaN", "tern_recovery_segments{shard=\"1\"} 0"] {
+            assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
+        }
+        node.signal(signal);
+        assert_eq!(node.wait_for_the_end().code(), Some(0));
+        let said = said_to_systemd(&socket);
+        assert!(said.iter().any(|lines| lines.contains("STATUS=recovering")), "{said:?}");
+        assert!(said.iter().any(|lines| lines.contains("EXTEND_TIMEOUT_USEC=")), "{said:?}");
+        assert!(!said.iter().any(|lines| lines.contains("READY=1")), "{said:?}");
+    }
+    std::fs::remove_file(&segment).expect("the pipe goes");
+    node.start_again();
+    assert_eq!(node.get("/healthz"), (200, "ok\n".into()));
+}
+
+#[test]
+fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
+    socket.set_nonblocking(true).expect("it can be set");
+    let name = place.path().join("notify").display().to_string();
+    let environment = vec![("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "200000".into())];
+    let mut node = Node::start(Setup { environment, ..Setup::shards(2) });
+    let pings = |socket: &UnixDatagram| {
+        let said = said_to_systemd(socket);
+        said.iter().filter(|lines| *lines == "WATCHDOG=1").count()
+    };
+    assert_eq!(node.get("/healthz"), (200, "ok\n".into()));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(pings(&socket) >= 3, "ten a second");
+
+    let held = Held::shard(&node, 1);
+    wait_for(&node, "/healthz", |status, text| {
+        status == 503 && text.contains("shard 1 has not turned for ") && !text.contains("shard 0")
+    });
+    let status = node.json("/v1/status");
+    assert_eq!(status["state"], "stuck");
+    let (_, metrics) = node.get("/metrics");
+    let age = |shard: u16| -> f64 {
+        let start = format!("tern_shard_turn_age_seconds{{shard=\"{shard}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no {start}")).parse().expect("a number")
+    };
+    assert!(age(1) > 5.0 && age(0) < 3.0, "{} and {}", age(1), age(0));
+    pings(&socket);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(pings(&socket), 0, "so systemd restarts it");
+    held.let_go();
+    wait_for(&node, "/healthz", |status, _| status == 200);
+
+    // A drain that does not end yet, because one shard does not take part.
+    let held = Held::shard(&node, 0);
+    node.signal("TERM");
+    wait_for(&node, "/healthz", |status, text| status == 503 && text.contains("draining"));
+    assert_eq!(node.json("/v1/status")["state"], "draining");
+    assert!(said_to_systemd(&socket).iter().any(|lines| lines.starts_with("STOPPING=1")));
+    held.let_go();
+    assert_eq!(node.wait_for_the_end().code(), Some(0));
+}
