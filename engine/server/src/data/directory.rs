@@ -112,6 +112,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
         .truncate(false)
         .mode(0o600)
         .open(&file)
+        .and_then(|lock| atomic::give_to_owner_of(path, &lock).map(|()| lock))
         .map_err(|error| Failure::start_up(format!("{}: {error}", file.display())))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
