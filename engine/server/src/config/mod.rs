@@ -8,7 +8,8 @@ mod limits;
 mod log;
 mod settings;
 
-pub(crate) use admin::TlsFiles;
+pub(crate) use admin::{AdminAccess, TlsFiles};
 pub(crate) use cores::{CoresSettings, Threads};
+pub(crate) use limits::LimitsTable;
 pub(crate) use log::{LogFormat, LogSettings};
-pub(crate) use settings::{SHARDS_MAX, Settings};
+pub(crate) use settings::Settings;

@@ -33,12 +33,20 @@ impl Token {
     /// # Errors
     /// The file cannot be read or made, others may read it, or its text is no token.
     pub(crate) fn from_file(path: &Path) -> Result<Self, Failure> {
+        Self::read(path)?.map_or_else(|| Self::make(path), Ok)
+    }
+
+    /// Reads the token from a file; none where there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read, others may read it, or its text is no token.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let shown = path.display();
         let failed =
             |error: std::io::Error| Failure::start_up(format!("admin.token_file = {shown}: {error}"));
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Self::make(path),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let mode = file.metadata().map_err(failed)?.mode() & 0o777;
@@ -55,7 +63,7 @@ impl Token {
                 "admin.token_file = {shown}: no token in it, allowed: {allowed}"
             )));
         }
-        Ok(Self::new(text))
+        Ok(Some(Self::new(text)))
     }
 
     fn make(path: &Path) -> Result<Self, Failure> {
