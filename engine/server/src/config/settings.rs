@@ -302,7 +302,7 @@ mod tests {
             ),
             ("[core]\nshards = \"0\"", &["unknown key core, the nearest is cores"][..]),
             ("[cores]\nsteering = true", &["cores.steering", "the nearest is steer"][..]),
-            ("[cores]\nshards = \"2-x\"", &["cores.shards = \"2-x\"", "\"auto\"", "\"2-19,22-39\""][..]),
+            ("[cores]\nshards = \"2-x\"", &["cores.shards = \"2-x\"", "\"auto\"", "\"1-19,21-39\""][..]),
             ("[cores]\nshards = \"\"", &["cores.shards = \"\"", "allowed"][..]),
             ("[cores]\ncontrol = \"7,5-8\"", &["cores.control", "thread 7 is named twice"][..]),
             (
