@@ -10,6 +10,7 @@ mod config;
 mod cores;
 mod data;
 mod exit;
+mod health;
 mod log;
 mod memory;
 mod resolve;
@@ -49,6 +50,11 @@ fn run(command: Command, huge_pages: io::Result<()>) -> Result<Ending, Failure> 
         Command::RotateKey { data, keep_days } => {
             let keys = data::DataDirectory::rotate_key(&data, u64::from(keep_days) * 24 * 3600)?;
             println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
+            Ok(Ending::Drained)
+        }
+        Command::Health(args) => {
+            health::health(&Settings::load(&args)?)?;
+            println!("ok");
             Ok(Ending::Drained)
         }
         Command::Cores(args) => {
