@@ -67,7 +67,7 @@ pub(crate) fn lane_bytes(shard_count: u16, body_bytes: usize) -> Option<usize> {
 }
 
 /// Most shards that a node can have.
-pub fn shards_max(body_bytes: usize) -> u16 {
+pub(crate) fn shards_max(body_bytes: usize) -> u16 {
     // More than ever fit; with one there are no lanes.
     let (mut fits, mut too_many) = (1, 4096);
     while too_many - fits > 1 {

@@ -189,6 +189,12 @@ pub fn limits_in_force(shard_count: u16, limits: Limits) -> Result<Limits, Start
     Ok(limits)
 }
 
+/// Most shards that a node can have with messages of so many bytes: the lanes between more do not fit their memory.
+#[must_use]
+pub fn shards_max(body_bytes: usize) -> u16 {
+    mesh::shards_max(body_bytes)
+}
+
 /// Whether the kernel has what a shard with these limits needs, and this process may use it. Raises the soft limit on
 /// open files where the hard one allows.
 ///
