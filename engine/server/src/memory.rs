@@ -207,6 +207,8 @@ mod tests {
         assert_eq!(of(), Some(2000));
         put("system.slice/tern.service/memory.high", "1000\n");
         assert_eq!(of(), Some(1000));
+        put("system.slice/memory.max", "500\n");
+        assert_eq!(of(), Some(500), "a group above may allow less");
         // In a container the group that is seen is the root.
         put("memory.max", "3000\n");
         assert_eq!(of_groups(root.path(), "0::/\n"), Some(3000));
