@@ -332,7 +332,7 @@ impl Limits {
             ("watch_count", self.watch_count as usize >= 4 * WATCHER_COUNT_MAX, "at least 4096"),
             (
                 "edge_bytes",
-                self.edge_bytes >= EDGE_SHARE_BYTES * self.connection_count as usize + RECORDS_BYTES,
+                self.edge_bytes >= self.edge_bytes_min(),
                 "at least 4096 x connection_count + 131072",
             ),
             (
@@ -346,6 +346,12 @@ impl Limits {
             Some(&(name, _, allowed)) => Err(LimitError { name, allowed }),
             None => Ok(()),
         }
+    }
+
+    /// Least `edge_bytes` for this `connection_count`.
+    #[must_use]
+    pub const fn edge_bytes_min(&self) -> usize {
+        EDGE_SHARE_BYTES * self.connection_count as usize + RECORDS_BYTES
     }
 
     /// A rate that is on needs a burst that lets the largest single thing pass.

@@ -15,6 +15,15 @@ use tern_storage::io::DiskError;
 pub enum StartError {
     /// Counts that make no node: shards, partitions, segment length.
     Config(&'static str),
+    /// More shards than there is room for lanes between them.
+    Shards {
+        /// What was wanted.
+        shard_count: u16,
+        /// What fits.
+        shards_max: u16,
+        /// The largest body, which says how large lanes must be.
+        body_bytes: usize,
+    },
     /// A limit does not hold.
     Limits(LimitError),
     /// This machine lacks something; each says how to get it.
@@ -39,7 +48,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(text) => f.write_str(text),
-            Self::Limits(error) => write!(f, "{} must be {}", error.name, error.allowed),
+            Self::Shards { shard_count, shards_max, body_bytes } => write!(
+                f,
+                "shards = {shard_count}, allowed: at most {shards_max} with limits.body_bytes = {body_bytes}, so that \
+                 the lanes between them fit 64 MiB"
+            ),
+            Self::Limits(error) => write!(f, "limits.{} must be {}", error.name, error.allowed),
             Self::Missing(missing) => {
                 let lines: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("; "))

@@ -30,7 +30,7 @@ pub use control::Control;
 pub use depths::{BOUNDS_BYTES, Depths};
 pub use error::StartError;
 pub use lifecycle::Exit;
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, check_machine, limits_in_force, shards_max};
 pub use pin::Place;
 pub use report::{DriverCounters, ShardReport};
 pub use start_progress::{ShardStart, StartProgress};

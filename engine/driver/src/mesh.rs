@@ -66,6 +66,17 @@ pub(crate) fn lane_bytes(shard_count: u16, body_bytes: usize) -> Option<usize> {
     (each >= LANE_BYTES_MIN).then_some(each)
 }
 
+/// Most shards that a node can have.
+pub(crate) fn shards_max(body_bytes: usize) -> u16 {
+    // More than ever fit; with one there are no lanes.
+    let (mut fits, mut too_many) = (1, 4096);
+    while too_many - fits > 1 {
+        let middle = u16::midpoint(fits, too_many);
+        if lane_bytes(middle, body_bytes).is_some() { fits = middle } else { too_many = middle }
+    }
+    fits
+}
+
 /// One shard's side of the notice board. On cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]

@@ -193,17 +193,41 @@ fn check(config: &mut NodeConfig) -> Result<(), StartError> {
     {
         return Err(StartError::Config("segment_bytes must be a multiple of 4096 and hold two commits"));
     }
-    let body_bytes = config.limits.body_bytes;
-    let Some(lane_bytes) = mesh::lane_bytes(config.shard_count, body_bytes) else {
-        return Err(StartError::Config(
-            "shard_count is too large: at most 111 (98 with the largest body_bytes), so that the lanes between \
-             shards fit 64 MiB",
-        ));
+    config.limits = limits_in_force(config.shard_count, config.limits)?;
+    check_machine(&config.limits)
+}
+
+/// The limits that a node of so many shards really has: its lanes are as small as their number demands.
+///
+/// # Errors
+/// So many shards do not fit, or a limit does not hold.
+pub fn limits_in_force(shard_count: u16, limits: Limits) -> Result<Limits, StartError> {
+    let body_bytes = limits.body_bytes;
+    let Some(lane_bytes) = mesh::lane_bytes(shard_count, body_bytes) else {
+        return Err(StartError::Shards { shard_count, shards_max: mesh::shards_max(body_bytes), body_bytes });
     };
-    config.limits.lane_bytes = config.limits.lane_bytes.min(lane_bytes);
-    let waiting_bytes = lanes::waiting_bytes_max(config.shard_count, body_bytes);
-    config.limits.lane_backlog_bytes = config.limits.lane_backlog_bytes.min(waiting_bytes);
-    config.limits.validate().map_err(StartError::Limits)?;
-    let missing = probe::run(config.limits.connection_count.saturating_add(SPARE_SLOTS));
+    let waiting_bytes = lanes::waiting_bytes_max(shard_count, body_bytes);
+    let limits = Limits {
+        lane_bytes: limits.lane_bytes.min(lane_bytes),
+        lane_backlog_bytes: limits.lane_backlog_bytes.min(waiting_bytes),
+        ..limits
+    };
+    limits.validate().map_err(StartError::Limits)?;
+    Ok(limits)
+}
+
+/// Most shards that a node can have with messages of so many bytes: the lanes between more do not fit their memory.
+#[must_use]
+pub fn shards_max(body_bytes: usize) -> u16 {
+    mesh::shards_max(body_bytes)
+}
+
+/// Whether the kernel has what a shard with these limits needs, and this process may use it. Raises the soft limit on
+/// open files where the hard one allows.
+///
+/// # Errors
+/// [`StartError::Missing`].
+pub fn check_machine(limits: &Limits) -> Result<(), StartError> {
+    let missing = probe::run(limits.connection_count.saturating_add(SPARE_SLOTS));
     if missing.is_empty() { Ok(()) } else { Err(StartError::Missing(missing)) }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
     },
+    /// Ask the node that runs here with this configuration whether it serves: prints `ok`, or ends with 3.
+    Health(Box<ServeArgs>),
     /// Show sockets, cores, NUMA nodes and network queues, the core map in force, and propose one.
     Cores(Box<CoresArgs>),
     /// Look at the configuration without starting anything.

@@ -7,10 +7,11 @@ use crate::data::Token;
 use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::notify::Notifier;
-use crate::serve::ending_of_start;
+use crate::resolve::failure_of_start;
 use std::future::pending;
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -128,7 +129,7 @@ async fn start(
             biased;
             node = &mut told => {
                 let node = node.unwrap_or_else(|_| Err(StartError::Panicked("the start ended without a word".into())));
-                return node.map(Some).map_err(|error| Failure { ending: ending_of_start(&error), text: error.to_string() });
+                return node.map(Some).map_err(|error| failure_of_start(&error));
             }
             wish = signals.next() => match wish {
                 Wish::End => return Ok(None),
@@ -161,7 +162,11 @@ fn cut_off() -> ! {
 
 /// The endpoint's token, certificate and key are read again. What cannot be used changes nothing.
 fn reload(access: &AdminAccess, tls: Option<&RwLock<TlsAcceptor>>, plane: &Plane) {
-    let token = access.token_file.as_deref().map(Token::read).transpose();
+    let gone = |file: &Path| {
+        Failure::start_up(format!("admin.token_file = {}: there is no such file", file.display()))
+    };
+    let read = |file: &Path| Token::read(file)?.ok_or_else(|| gone(file));
+    let token = access.token_file.as_deref().map(read).transpose();
     let acceptor = access.tls.as_ref().map(admin::acceptor).transpose();
     match token.and_then(|token| Ok((token, acceptor?))) {
         Err(failure) => warn!("nothing is reloaded: {}", failure.text),

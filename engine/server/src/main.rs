@@ -4,21 +4,27 @@
 //! in `tern-driver`) and then serves the admin endpoint until a signal drains the node or a shard ends it.
 
 mod admin;
+mod check;
 mod cli;
 mod config;
 mod control;
 mod cores;
 mod data;
 mod exit;
+mod health;
 mod log;
+mod memory;
 mod notify;
+mod resolve;
 mod serve;
 
+use check::Found;
 use clap::Parser;
 use cli::{Cli, Command, ConfigCommand};
 use config::Settings;
 use exit::{Ending, Failure};
 use mimalloc::MiMalloc;
+use resolve::{Host, InForce};
 use std::io;
 use std::process::ExitCode;
 use tern_driver::huge_pages::{self, LargeOnHugePages};
@@ -47,18 +53,40 @@ fn run(command: Command, huge_pages: io::Result<()>) -> Result<Ending, Failure> 
             println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
             Ok(Ending::Drained)
         }
+        Command::Health(args) => {
+            health::health(&Settings::load(&args)?)?;
+            println!("ok");
+            Ok(Ending::Drained)
+        }
         Command::Cores(args) => {
             print!("{}", cores::cores(&args)?);
             Ok(Ending::Drained)
         }
         Command::Config { command: ConfigCommand::Check(args) } => {
-            cores::check(&Settings::load(&args)?)?;
-            println!("ok");
-            Ok(Ending::Drained)
+            let found = Found::of(&Settings::load(&args)?);
+            found.warnings.iter().for_each(|text| eprintln!("tern: warning: {text}"));
+            let mut wrong = found.wrong.into_iter();
+            let Some(first) = wrong.next() else {
+                println!("ok");
+                return Ok(Ending::Drained);
+            };
+            eprintln!("tern: {}", first.text);
+            wrong.for_each(|failure| eprintln!("tern: {}", failure.text));
+            Ok(first.ending)
         }
         Command::Config { command: ConfigCommand::Show(args) } => {
-            print!("{}", Settings::load(&args)?.to_toml());
+            print!("{}", show(&Settings::load(&args)?)?);
             Ok(Ending::Drained)
         }
     }
+}
+
+/// The values in force, as a configuration file.
+fn show(settings: &Settings) -> Result<String, Failure> {
+    let host = Host::here();
+    let in_force = InForce::of(settings, &host)?;
+    in_force.warnings.iter().for_each(|text| eprintln!("tern: warning: {text}"));
+    let memory = host.memory_bytes.map_or_else(|| "unknown".into(), memory::gib);
+    let values = settings.to_toml(in_force.shard_count, in_force.segment_bytes, &in_force.limits);
+    Ok(format!("# Memory that the limits allow: {}, of {memory}.\n{values}", in_force.allowance.to_text()))
 }

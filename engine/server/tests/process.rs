@@ -75,21 +75,6 @@ fn a_wrong_command_line_ends_with_2() {
 }
 
 #[test]
-fn config_show_is_a_file_that_check_accepts() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("tern.toml");
-    std::fs::write(&file, run(&["config", "show", "--shards", "2"]).stdout).unwrap();
-    let file = file.to_str().unwrap();
-    assert_eq!(run(&["config", "check", "--config", file]).stdout, b"ok\n");
-    std::fs::write(file, "[limits]\nwindow_count = 0\n").unwrap();
-    let output = run(&["config", "check", "--config", file]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8(output.stderr).unwrap().contains("limits.window_count = 0, allowed: 1 to 4096")
-    );
-}
-
-#[test]
 fn start_up_failures_end_with_3_and_damage_with_5() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");

@@ -193,6 +193,7 @@ fn lanes_fit_their_memory_at_any_number_of_shards() {
         }
         let most = (1..=130).rev().find(|&shards| lane_bytes(shards, body_bytes).is_some());
         assert_eq!(most, Some(shards_max), "with bodies of {body_bytes} bytes");
+        assert_eq!(super::shards_max(body_bytes), shards_max);
     }
     assert_eq!(lane_bytes(2, BODY_BYTES), Some(LANE_BYTES_MAX), "few shards have large ones");
     assert!(lane_bytes(60, BODY_BYTES).is_some_and(|lane| lane >= 4096), "as the plan has it");

@@ -58,7 +58,7 @@ impl Threads {
         let Some(list) = parse_list(text).filter(|list| !list.is_empty()) else {
             return Err(Failure::usage(format!(
                 "cores.{key} = {text:?}, allowed: \"auto\", \"none\", or hardware threads from 0 to 1023 such as \
-                 \"2-19,22-39\""
+                 \"1-19,21-39\""
             )));
         };
         let mut seen = list.clone();

@@ -10,12 +10,21 @@ pub(super) fn explain(text: &str, error: &Error) -> String {
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default().trim();
     // The key is shown with its table, as the texts of other errors name it.
-    let table = before.lines().map(str::trim).rfind(|line| line.starts_with('[') && line.ends_with(']'));
-    let shown = match table {
-        Some(table) if !line.starts_with('[') => format!("{}.{line}", table.trim_matches(['[', ']'])),
+    let shown = match before.lines().filter_map(table_of).next_back() {
+        Some(table) if table_of(line).is_none() => format!("{table}.{line}"),
         _ => line.to_string(),
     };
     format!("line {line_number}: {shown}: {}", meaning(error.message()))
+}
+
+/// The name in a table's head; none for other lines, such as those of a list that goes over several.
+fn table_of(line: &str) -> Option<&str> {
+    let (name, rest) = line.trim().strip_prefix('[')?.split_once(']')?;
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+    let rest = rest.trim_start();
+    let ends = rest.is_empty() || rest.starts_with('#');
+    let name = name.trim();
+    (ends && !name.is_empty() && name.chars().all(is_name)).then_some(name)
 }
 
 fn meaning(message: &str) -> String {
@@ -73,6 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_list_is_no_table() {
+        for (line, table) in [
+            ("[limits]", Some("limits")),
+            ("  [ limits ]  # mine", Some("limits")),
+            ("[\"limits\"]", None),
+            ("[7],", None),
+            ("[]", None),
+            ("limits = []", None),
+        ] {
+            assert_eq!(table_of(line), table, "{line}");
+        }
+    }
+
+    #[test]
     fn an_error_shows_its_place() {
         let text = "\n[limits]\n  busy_ms = true # no\n";
         let error = toml::from_str::<super::super::file::ConfigFile>(text).unwrap_err();
@@ -81,5 +104,16 @@ mod tests {
             "line 3: limits.busy_ms = true # no: invalid type: boolean `true`, expected u32; allowed: a whole number \
              from 0 to 4294967295"
         );
+        for (text, start) in [
+            ("[limits]  # mine\nbusy_ms = true", "line 2: limits.busy_ms = true: "),
+            ("[ limits ]\nbusy_ms = true", "line 2: limits.busy_ms = true: "),
+            ("phone_proxy = [\n  \"10.0.0.0/8\"]\nshards = true", "line 3: shards = true: "),
+            ("[limits]\nbusy_ms = 9\n[cores]\nsteer = 7", "line 4: cores.steer = 7: "),
+            ("[limit]", "line 1: [limit]: unknown key limit"),
+        ] {
+            let error = toml::from_str::<super::super::file::ConfigFile>(text).unwrap_err();
+            let told = explain(text, &error);
+            assert!(told.starts_with(start), "{text:?} gave {told:?}, not {start:?}");
+        }
     }
 }

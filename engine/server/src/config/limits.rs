@@ -13,9 +13,14 @@ macro_rules! limits_table {
 
         impl LimitsTable {
             /// The given values over the defaults; not validated.
-            pub(super) fn resolve(&self) -> Limits {
+            pub(crate) fn resolve(&self) -> Limits {
                 let default = Limits::default();
                 Limits { $($name: self.$name.unwrap_or(default.$name)),* }
+            }
+
+            /// Whether the file says this limit.
+            pub(crate) fn names(&self, name: &str) -> bool {
+                match name { $(stringify!($name) => self.$name.is_some(),)* _ => false }
             }
 
             /// A table that says every limit.

@@ -10,5 +10,6 @@ mod settings;
 
 pub(crate) use admin::{AdminAccess, TlsFiles};
 pub(crate) use cores::{CoresSettings, Threads};
+pub(crate) use limits::LimitsTable;
 pub(crate) use log::{LogFormat, LogLevel, LogSettings};
-pub(crate) use settings::{SHARDS_MAX, Settings};
+pub(crate) use settings::Settings;

@@ -11,9 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use tern_core::limits::Limits;
 use tern_core::networks::{Network, NetworkError};
+use tern_driver::shards_max;
 
-/// Most shards of a node: with this many, lanes and threads are still sensible on today's largest machines.
-pub(crate) const SHARDS_MAX: u16 = 111;
 /// Bytes of a log segment where nothing else is said.
 const SEGMENT_BYTES: u32 = 32 << 20;
 
@@ -40,8 +39,8 @@ pub(crate) struct Settings {
     pub(crate) open_registration: bool,
     /// Bytes of a log segment, where the file says it.
     segment_bytes: Option<u32>,
-    /// The limits.
-    pub(crate) limits: Limits,
+    /// The limits that the file says; the others are built in, or made from the machine's memory.
+    pub(crate) limits: LimitsTable,
 }
 
 impl Settings {
@@ -76,7 +75,7 @@ impl Settings {
             cores: file.cores.unwrap_or_default().resolve()?,
             open_registration: args.open_registration || file.open_registration.unwrap_or(false),
             segment_bytes: file.segment_bytes,
-            limits: file.limits.unwrap_or_default().resolve(),
+            limits: file.limits.unwrap_or_default(),
         };
         settings.check()?;
         Ok(settings)
@@ -89,10 +88,26 @@ impl Settings {
         if !(1..=1000).contains(&self.log.repeats_per_s) {
             return wrong("log.repeats_per_s", &self.log.repeats_per_s, "1 to 1000");
         }
+        let limits = self.limits.resolve();
+        if let Err(error) = limits.validate() {
+            let value = LimitsTable::value_of(&limits, error.name);
+            return wrong(&format!("limits.{}", error.name), &value, error.allowed);
+        }
+        let shards_max = self.shards_max();
+        let allowed = || {
+            let body_bytes = limits.body_bytes;
+            format!(
+                "1 to {shards_max}: the lanes between more do not fit 64 MiB with limits.body_bytes = {body_bytes}"
+            )
+        };
         if let Some(shards) = self.shards
-            && !(1..=SHARDS_MAX).contains(&shards)
+            && !(1..=shards_max).contains(&shards)
         {
-            return wrong("shards", &shards, "1 to 111");
+            return wrong("shards", &shards, &allowed());
+        }
+        let named = self.cores.shards.named().len();
+        if self.shards.is_none() && named > usize::from(shards_max) {
+            return wrong("cores.shards: hardware threads", &named, &allowed());
         }
         if let (Some(shards), Threads::These(threads)) = (self.shards, &self.cores.shards)
             && usize::from(shards) > threads.len()
@@ -101,11 +116,7 @@ impl Settings {
             let allowed = format!("at most {count}, since cores.shards names {count} hardware threads");
             return wrong("shards", &shards, &allowed);
         }
-        if let Err(error) = self.limits.validate() {
-            let value = LimitsTable::value_of(&self.limits, error.name);
-            return wrong(&format!("limits.{}", error.name), &value, error.allowed);
-        }
-        let least = 2 * self.limits.commit_bytes as u64 + 8192;
+        let least = 2 * limits.commit_bytes as u64 + 8192;
         let bytes = self.segment_bytes();
         if u64::from(bytes) < least || bytes > 1 << 30 || !bytes.is_multiple_of(4096) {
             let allowed =
@@ -122,6 +133,11 @@ impl Settings {
         self.shards.or_else(|| u16::try_from(named).ok().filter(|&count| count > 0))
     }
 
+    /// Most shards that a node can have with these settings.
+    pub(crate) fn shards_max(&self) -> u16 {
+        shards_max(self.limits.resolve().body_bytes)
+    }
+
     /// Bytes of a segment in a new data directory.
     pub(crate) fn segment_bytes(&self) -> u32 {
         self.segment_bytes.unwrap_or(SEGMENT_BYTES)
@@ -132,19 +148,19 @@ impl Settings {
         self.segment_bytes
     }
 
-    /// The whole configuration as a file that means the same.
-    pub(crate) fn to_toml(&self) -> String {
+    /// The whole configuration as a file that means the same, with what `serve` makes of it here.
+    pub(crate) fn to_toml(&self, shard_count: u16, segment_bytes: u32, limits: &Limits) -> String {
         let file = ConfigFile {
             data: Some(vec![self.data.clone()]),
             phone: Some(self.phone),
             phone_proxy: Some(self.phone_proxy.iter().map(Network::to_string).collect()),
-            shards: self.shards,
+            shards: Some(shard_count),
             cores: Some(CoresTable::of(&self.cores)),
             open_registration: Some(self.open_registration),
-            segment_bytes: Some(self.segment_bytes()),
+            segment_bytes: Some(segment_bytes),
             admin: Some(self.admin_access.to_table(self.admin)),
             log: Some(self.log.to_table()),
-            limits: Some(LimitsTable::of(&self.limits)),
+            limits: Some(LimitsTable::of(limits)),
         };
         toml::to_string(&file).expect("a configuration made of numbers, paths and addresses is TOML")
     }
@@ -194,7 +210,7 @@ mod tests {
     fn an_empty_file_gives_the_built_in_values() {
         let settings = settings("").unwrap();
         assert_eq!(settings.phone.to_string(), "127.0.0.1:7322");
-        assert_eq!(settings.limits, Limits::default());
+        assert_eq!(settings.limits.resolve(), Limits::default());
     }
 
     #[test]
@@ -218,13 +234,27 @@ mod tests {
         assert_eq!(settings("shards = 2\n[cores]\nshards = \"4-6\"").unwrap().shard_count(), Some(2));
     }
 
+    /// What `show` prints on a machine that gives these settings all that they say, in a new data directory.
+    fn shown(settings: &Settings) -> Settings {
+        let shard_count = settings.shard_count().unwrap_or(1);
+        let toml = settings.to_toml(shard_count, settings.segment_bytes(), &settings.limits.resolve());
+        Settings::merge(ConfigFile::parse(&toml).unwrap(), &ServeArgs::default()).unwrap()
+    }
+
     #[test]
     fn what_show_prints_means_the_same() {
         let first =
             settings("shards = 2\nphone_proxy = [\"10.0.0.0/8\", \"::1\"]\n[cores]\nshards = \"4-6,1\"\ncontrol = \"none\"\nsteer = true\n[limits]\nwindow_count = 7\nbody_bytes = 100").unwrap();
-        assert!(first.limits.window_count == 7);
-        let second = settings(&first.to_toml()).unwrap();
-        assert_eq!(Settings { segment_bytes: first.segment_bytes, ..second }, first);
+        assert!(first.limits.resolve().window_count == 7);
+        let second = shown(&first);
+        assert_eq!(
+            (second.limits.resolve(), second.segment_bytes()),
+            (first.limits.resolve(), first.segment_bytes())
+        );
+        assert_eq!(
+            Settings { limits: first.limits.clone(), segment_bytes: first.segment_bytes, ..second },
+            first
+        );
     }
 
     #[test]
@@ -234,6 +264,12 @@ mod tests {
             ("[limits]\nwindow = 9", &["window", "window_count"][..]),
             ("shard = 1", &["shard", "shards"][..]),
             ("shards = 0", &["shards", "= 0", "1 to 111"][..]),
+            ("shards = 112", &["shards = 112", "1 to 111", "limits.body_bytes = 32768"][..]),
+            (
+                "shards = 99\n[limits]\nbody_bytes = 60000",
+                &["shards = 99", "1 to 98", "body_bytes = 60000"][..],
+            ),
+            ("[cores]\nshards = \"0-127\"", &["cores.shards", "= 128", "1 to 111"][..]),
             ("shards = \"two\"", &["shards", "two", "u16"][..]),
             (
                 "admin = \"0.0.0.0:1\"",
@@ -266,7 +302,7 @@ mod tests {
             ),
             ("[core]\nshards = \"0\"", &["unknown key core, the nearest is cores"][..]),
             ("[cores]\nsteering = true", &["cores.steering", "the nearest is steer"][..]),
-            ("[cores]\nshards = \"2-x\"", &["cores.shards = \"2-x\"", "\"auto\"", "\"2-19,22-39\""][..]),
+            ("[cores]\nshards = \"2-x\"", &["cores.shards = \"2-x\"", "\"auto\"", "\"1-19,21-39\""][..]),
             ("[cores]\nshards = \"\"", &["cores.shards = \"\"", "allowed"][..]),
             ("[cores]\ncontrol = \"7,5-8\"", &["cores.control", "thread 7 is named twice"][..]),
             (
@@ -295,8 +331,11 @@ mod tests {
         let first = settings(text).unwrap();
         assert_eq!(first.admin.to_string(), "0.0.0.0:9");
         assert_eq!(first.admin_access.tls.as_ref().unwrap().key, PathBuf::from("k"));
-        let second = settings(&first.to_toml()).unwrap();
-        assert_eq!(Settings { segment_bytes: None, ..second }, first);
+        let second = shown(&first);
+        assert_eq!(
+            (second.admin, &second.admin_access, second.log),
+            (first.admin, &first.admin_access, first.log)
+        );
         // A flag moves the endpoint; what guards it stays.
         let args = ServeArgs { admin: Some("127.0.0.1:1".parse().unwrap()), ..ServeArgs::default() };
         let moved = Settings::merge(ConfigFile::parse(text).unwrap(), &args).unwrap();

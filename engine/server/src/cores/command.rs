@@ -1,23 +1,14 @@
 //! `tern cores`: the machine, the map in force, and a proposal.
 
-use super::map::{CoreMap, default_shard_count};
+use super::map::{CoreMap, default_shard_count, why_unpinned};
 use super::proposal::propose;
 use super::show::{Report, to_toml};
 use super::{here, receive, recorded, steers};
 use crate::cli::CoresArgs;
-use crate::config::{SHARDS_MAX, Settings};
+use crate::config::Settings;
 use crate::data;
 use crate::exit::Failure;
 use std::thread::available_parallelism;
-
-/// Whether this machine can have the configured map.
-///
-/// # Errors
-/// What it cannot have, by key and value.
-pub(crate) fn check(settings: &Settings) -> Result<(), Failure> {
-    // The number of shards is checked when the data directory is known; one is always few enough.
-    CoreMap::resolve(&settings.cores, &here(), settings.shard_count().unwrap_or(1)).map(drop)
-}
 
 /// The text that `tern cores` prints.
 ///
@@ -32,16 +23,21 @@ pub(crate) fn cores(args: &CoresArgs) -> Result<String, Failure> {
         })?,
     };
     // A data directory of this machine says nothing about another one.
-    let made_with = if args.sysfs.is_none() { data::shard_count_of(&settings.data) } else { None };
+    let made_with = if args.sysfs.is_none() { data::made_with(&settings.data) } else { None };
     let parallelism = match args.sysfs {
         None => available_parallelism().map_or(1, std::num::NonZero::get),
         Some(_) => usize::MAX,
     };
+    let shards_max = settings.shards_max();
     let shard_count = made_with
+        .map(|made| made.shard_count)
         .or(settings.shard_count())
-        .unwrap_or_else(|| default_shard_count(&machine, parallelism, SHARDS_MAX));
-    let map = CoreMap::resolve(&settings.cores, &machine, shard_count)?;
-    let proposal = propose(&machine, usize::from(SHARDS_MAX));
+        .unwrap_or_else(|| default_shard_count(&settings.cores, &machine, parallelism, shards_max));
+    let map = CoreMap::resolve(&settings.cores, &machine, parallelism, shard_count)?;
+    let mut warnings: Vec<String> =
+        why_unpinned(&settings.cores, &machine, parallelism, shard_count).into_iter().collect();
+    warnings.extend(receive::warnings(&map, &machine));
+    let proposal = propose(&machine, usize::from(shards_max));
     let report = Report {
         shard_count: usize::from(shard_count),
         memory_by_node: map.binds_memory(&machine),
@@ -49,7 +45,7 @@ pub(crate) fn cores(args: &CoresArgs) -> Result<String, Failure> {
         proposal_toml: to_toml(&proposal, &machine),
         proposal: CoreMap { shards: proposal.shards, control: proposal.control },
         hints: receive::hints(&map, &machine),
-        warnings: receive::warnings(&map, &machine, usize::from(shard_count)),
+        warnings,
         map: &map,
         machine: &machine,
     };

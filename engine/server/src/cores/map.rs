@@ -18,22 +18,68 @@ pub(crate) struct CoreMap {
     pub(crate) control: Vec<usize>,
 }
 
-/// Shards of a new data directory where nobody says a number: one for each thread that the proposal uses, but not more
-/// than `parallelism` (what a container's quota of processor time is worth).
-pub(crate) fn default_shard_count(machine: &Machine, parallelism: usize, shards_max: u16) -> u16 {
-    let count = propose(machine, usize::from(shards_max)).shards.len().min(parallelism).max(1);
+/// Shards of a new data directory where nobody says a number: one for each thread that the proposal uses, or that the
+/// control thread is not told to have, but not more than `parallelism` (what a container's quota of processor time is
+/// worth).
+pub(crate) fn default_shard_count(
+    cores: &CoresSettings,
+    machine: &Machine,
+    parallelism: usize,
+    shards_max: u16,
+) -> u16 {
+    let threads = match cores.control.named() {
+        [] => propose(machine, usize::from(shards_max)).shards.len(),
+        taken => usable_cores(machine, taken).iter().map(|core| core.cpus.len()).sum(),
+    };
+    let count = threads.min(parallelism).clamp(1, usize::from(shards_max));
     u16::try_from(count).unwrap_or(shards_max)
+}
+
+/// Why `auto` pins nobody; none where it does, or is not asked to.
+pub(crate) fn why_unpinned(
+    cores: &CoresSettings,
+    machine: &Machine,
+    parallelism: usize,
+    shard_count: u16,
+) -> Option<String> {
+    let given = machine.allowed.len();
+    if cores.shards != Threads::Auto {
+        None
+    } else if parallelism < given {
+        Some(format!(
+            "no shard is pinned: this process may use {given} hardware threads, but has processor time for \
+             {parallelism} (cgroup quota), and every node on this machine would go to the same ones. cores.shards names \
+             them where that is wanted; \"none\" says that it is not"
+        ))
+    } else if place(machine, cores.control.named(), usize::from(shard_count)).is_none() {
+        let free = usable_cores(machine, cores.control.named()).iter().map(|core| core.cpus.len()).sum();
+        let beside = if cores.control.named().is_empty() { "" } else { " beside those of cores.control" };
+        Some(format!(
+            "no shard is pinned: {} for {}{beside}. cores.shards = \"none\" says that this is meant",
+            counted(free, "hardware thread"),
+            counted(usize::from(shard_count), "shard")
+        ))
+    } else {
+        None
+    }
+}
+
+/// `1 shard`, `2 shards`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 impl CoreMap {
     /// The map for `shard_count` shards. Where `auto` finds fewer threads than shards nobody is pinned: two shards on
-    /// one hardware thread are better off where the kernel can move them.
+    /// one hardware thread are better off where the kernel can move them. Neither is anybody where a quota makes
+    /// `parallelism` less than the threads are: all nodes with such a quota would meet on the first of them.
     ///
     /// # Errors
     /// Threads that this machine does not have, that are offline, or that this process may not use; fewer than shards.
     pub(crate) fn resolve(
         cores: &CoresSettings,
         machine: &Machine,
+        parallelism: usize,
         shard_count: u16,
     ) -> Result<Self, Failure> {
         check("cores.shards", &cores.shards, machine)?;
@@ -50,6 +96,7 @@ impl CoreMap {
             }
             Threads::These(list) => (list[..count].to_vec(), None),
             Threads::Nowhere => (Vec::new(), None),
+            Threads::Auto if parallelism < machine.allowed.len() => (Vec::new(), None),
             Threads::Auto => match place(machine, cores.control.named(), count) {
                 Some(proposal) => (proposal.shards, Some(proposal.control)),
                 None => (Vec::new(), None),
@@ -134,7 +181,7 @@ mod tests {
 
     fn resolve(shards: Threads, control: Threads, machine: &Machine, count: u16) -> Result<CoreMap, String> {
         let cores = CoresSettings { shards, control, steer: None };
-        CoreMap::resolve(&cores, machine, count).map_err(|failure| failure.text)
+        CoreMap::resolve(&cores, machine, usize::MAX, count).map_err(|failure| failure.text)
     }
 
     fn these(list: &[usize]) -> Threads {
@@ -195,11 +242,55 @@ mod tests {
 
     #[test]
     fn the_default_is_the_proposal_within_the_quota() {
+        let count = |machine: &Machine, parallelism, shards_max| {
+            default_shard_count(&CoresSettings::default(), machine, parallelism, shards_max)
+        };
         let large = machine(2, 10, 2, 2);
-        assert_eq!(default_shard_count(&large, 40, 1024), 38);
-        assert_eq!(default_shard_count(&large, 4, 1024), 4);
-        assert_eq!(default_shard_count(&large, 40, 16), 16);
-        assert_eq!(default_shard_count(&Machine::default(), 1, 1024), 1);
+        assert_eq!(count(&large, 40, 1024), 38);
+        assert_eq!(count(&large, 4, 1024), 4);
+        assert_eq!(count(&large, 40, 16), 16);
+        assert_eq!(count(&Machine::default(), 1, 1024), 1);
+    }
+
+    #[test]
+    fn a_named_control_thread_has_no_shard_by_default() {
+        let cores = |control: &[usize]| CoresSettings { control: these(control), ..CoresSettings::default() };
+        for (machine, control, shards) in [
+            (machine(1, 2, 1, 1), &[0][..], 1),
+            (machine(1, 8, 2, 1), &[0, 8], 14),
+            (machine(1, 8, 2, 1), &[3], 15),
+        ] {
+            let count = default_shard_count(&cores(control), &machine, 64, 111);
+            assert_eq!(count, shards);
+            let map = CoreMap::resolve(&cores(control), &machine, 64, count).unwrap();
+            assert_eq!(map.shards.len(), usize::from(shards), "all are pinned: {map:?}");
+            assert_eq!(why_unpinned(&cores(control), &machine, 64, count), None);
+        }
+        let why = why_unpinned(&cores(&[0]), &machine(1, 2, 1, 1), 2, 2).unwrap();
+        assert!(why.contains("1 hardware thread for 2 shards beside those of cores.control"), "{why}");
+        let why = why_unpinned(&cores(&[]), &machine(1, 4, 1, 1), 4, 5).unwrap();
+        assert!(why.contains("4 hardware threads for 5 shards."), "{why}");
+        assert_eq!(default_shard_count(&cores(&[0]), &machine(1, 1, 1, 1), 1, 111), 1, "one there always is");
+    }
+
+    #[test]
+    fn a_quota_pins_nobody_and_says_so() {
+        let large = machine(1, 16, 2, 1);
+        let auto = CoresSettings::default();
+        assert_eq!(CoreMap::resolve(&auto, &large, 4, 4).unwrap(), CoreMap::default());
+        let why = why_unpinned(&auto, &large, 4, 4).unwrap();
+        assert!(why.contains("32 hardware threads") && why.contains("time for 4 (cgroup quota)"), "{why}");
+        // A cpuset is no quota: its threads are this process's own.
+        let own = Machine { allowed: vec![4, 5], ..large.clone() };
+        assert_eq!(CoreMap::resolve(&auto, &own, 2, 2).unwrap().shards, [4, 5]);
+        assert_eq!(why_unpinned(&auto, &own, 2, 2), None);
+        let named = CoresSettings { shards: these(&[7]), ..CoresSettings::default() };
+        assert_eq!(
+            CoreMap::resolve(&named, &large, 1, 1).unwrap().shards,
+            [7],
+            "who names threads gets them"
+        );
+        assert_eq!(why_unpinned(&named, &large, 1, 1), None);
     }
 
     #[test]

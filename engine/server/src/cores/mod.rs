@@ -14,11 +14,13 @@ mod show;
 mod sysfs;
 mod topology;
 
-pub(crate) use command::{check, cores};
+pub(crate) use command::cores;
 pub(crate) use list::{format_list, parse_list};
-pub(crate) use map::{CoreMap, default_shard_count, pin_control};
+pub(crate) use map::{CoreMap, default_shard_count, pin_control, why_unpinned};
 pub(crate) use receive::steers;
 pub(crate) use sysfs::here;
 pub(crate) use topology::Machine;
 
 use sysfs::recorded;
+#[cfg(test)]
+pub(crate) use topology::made::machine as made;

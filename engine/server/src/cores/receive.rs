@@ -88,12 +88,8 @@ fn deal(queues: &[Queue], takers: &[usize]) -> Vec<usize> {
 }
 
 /// What an operator should know about the map on this machine.
-pub(super) fn warnings(map: &CoreMap, machine: &Machine, shard_count: usize) -> Vec<String> {
+pub(super) fn warnings(map: &CoreMap, machine: &Machine) -> Vec<String> {
     let mut warnings = Vec::new();
-    if map.shards.is_empty() && shard_count > machine.allowed.len() {
-        let count = machine.allowed.len();
-        warnings.push(format!("{shard_count} shards share {count} hardware threads: no shard is pinned"));
-    }
     let core_of = |cpu: usize| machine.threads.iter().find(|thread| thread.cpu == cpu);
     let shared: Vec<usize> = map
         .control
@@ -195,13 +191,12 @@ mod tests {
 
     #[test]
     fn uneven_layouts_are_warned_of() {
-        let told = |map: &CoreMap, machine: &Machine, count| warnings(map, machine, count).join("; ");
-        assert_eq!(told(&map(), &with(&[1, 2, 3]), 3), "");
-        assert_eq!(told(&map(), &with(&[0]), 3), "");
-        assert!(told(&map(), &with(&[1, 0]), 3).contains("arrive at 1 of 3 shards, on hardware threads 1"));
-        assert!(told(&CoreMap::default(), &with(&[0]), 5).contains("5 shards share 4 hardware threads"));
-        assert_eq!(told(&CoreMap::default(), &with(&[0]), 4), "");
+        let told = |map: &CoreMap, machine: &Machine| warnings(map, machine).join("; ");
+        assert_eq!(told(&map(), &with(&[1, 2, 3])), "");
+        assert_eq!(told(&map(), &with(&[0])), "");
+        assert!(told(&map(), &with(&[1, 0])).contains("arrive at 1 of 3 shards, on hardware threads 1"));
+        assert_eq!(told(&CoreMap::default(), &with(&[0])), "");
         let siblings = CoreMap { shards: vec![0], control: vec![4] };
-        assert!(told(&siblings, &machine(1, 4, 2, 1), 1).contains("control threads 4 share a core"));
+        assert!(told(&siblings, &machine(1, 4, 2, 1)).contains("control threads 4 share a core"));
     }
 }

@@ -1,7 +1,7 @@
 //! `tern cores` as a text and as JSON.
 
 use super::list::format_list;
-use super::map::CoreMap;
+use super::map::{CoreMap, counted};
 use super::proposal::Proposal;
 use super::topology::Machine;
 use serde::Serialize;
@@ -158,10 +158,6 @@ impl Report<'_> {
         };
         writeln!(text, "  listeners   {listeners}")
     }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

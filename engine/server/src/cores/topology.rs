@@ -123,12 +123,12 @@ impl Machine {
 
 /// Machines for tests.
 #[cfg(test)]
-pub(super) mod made {
+pub(crate) mod made {
     use super::*;
 
     /// Cores are numbered through over sockets, then second threads follow: Linux's usual order. Nodes share the cores
     /// evenly.
-    pub(in super::super) fn machine(sockets: usize, cores: usize, threads: usize, nodes: usize) -> Machine {
+    pub(crate) fn machine(sockets: usize, cores: usize, threads: usize, nodes: usize) -> Machine {
         let core_count = sockets * cores;
         let all: Vec<Thread> = (0..core_count * threads)
             .map(|cpu| {

@@ -4,6 +4,7 @@ use super::atomic;
 use super::keys::{Keys, SERVER_KEY};
 use super::manifest::Manifest;
 use crate::exit::Failure;
+use nix::unistd::{AccessFlags, eaccess};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -64,7 +65,7 @@ impl DataDirectory {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(path, wanted)?,
             Err(error) => return Err(at(MANIFEST, &error)),
         };
-        check(path, &manifest, wanted)?;
+        manifest.made_with().agrees(path, wanted)?;
         Ok(Self {
             shard_count: manifest.shard_count,
             partition_count: manifest.partition_count,
@@ -98,10 +99,54 @@ pub(crate) fn is_made(path: &Path) -> bool {
     path.join(MANIFEST).exists()
 }
 
-/// The shards that a directory was made with, without opening it; none where there is no directory that can be read.
-pub(crate) fn shard_count_of(path: &Path) -> Option<u16> {
+/// What a directory keeps for its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MadeWith {
+    /// Shards.
+    pub(crate) shard_count: u16,
+    /// Bytes of a log segment.
+    pub(crate) segment_bytes: u32,
+}
+
+/// What a directory was made with, without opening it; none where there is no directory that can be read.
+pub(crate) fn made_with(path: &Path) -> Option<MadeWith> {
     let text = std::fs::read_to_string(path.join(MANIFEST)).ok()?;
-    Some(Manifest::parse(&text).ok()?.shard_count)
+    Some(Manifest::parse(&text).ok()?.made_with())
+}
+
+/// Whether another process has the directory.
+pub(crate) fn in_use(path: &Path) -> bool {
+    let Ok(lock) = File::open(path.join(LOCK)) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Looks for what would keep this user from opening the directory, and makes or changes nothing. One that is not there
+/// yet is fine.
+///
+/// # Errors
+/// As for [`DataDirectory::open`].
+pub(crate) fn look(path: &Path) -> Result<(), Failure> {
+    let at = |error: &dyn std::fmt::Display| {
+        Failure::start_up(format!("data directory {}: {error}", path.display()))
+    };
+    // The nearest that is there: the rest would be made in it.
+    let mut places =
+        path.ancestors().map(|place| if place.as_os_str().is_empty() { Path::new(".") } else { place });
+    let there = places.find(|place| place.try_exists().unwrap_or(true)).unwrap_or(path);
+    if !std::fs::metadata(there).map_err(|error| at(&error))?.is_dir() {
+        return Err(at(&format!("{} is not a directory", there.display())));
+    }
+    let may = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    eaccess(there, may).map_err(|error| at(&format!("{}: {}", there.display(), error.desc())))?;
+    match std::fs::read_to_string(path.join(MANIFEST)) {
+        Ok(text) => {
+            Manifest::parse(&text)?;
+            Keys::look(path)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && there == path => is_empty(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at(&format!("{MANIFEST}: {error}"))),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, Failure> {
@@ -112,6 +157,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
         .truncate(false)
         .mode(0o600)
         .open(&file)
+        .and_then(|lock| atomic::give_to_owner_of(path, &lock).map(|()| lock))
         .map_err(|error| Failure::start_up(format!("{}: {error}", file.display())))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -123,14 +169,14 @@ fn lock(path: &Path) -> Result<File, Failure> {
     }
 }
 
-/// Makes the key and then the manifest of a new directory.
-fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
+/// Refuses a directory without a manifest that holds anything that is not ours.
+fn is_empty(path: &Path) -> Result<(), Failure> {
     let list = std::fs::read_dir(path)
         .map_err(|error| Failure::start_up(format!("data directory {}: {error}", path.display())))?;
     for entry in list.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // What a crash in the middle of this function leaves; `lost+found` is there when it is a mount point.
+        // What a crash in the middle of [`make`] leaves; `lost+found` is there when it is a mount point.
         let ours = [LOCK, SERVER_KEY, "lost+found"].contains(&&*name) || name.ends_with(".tmp");
         if !ours {
             return Err(Failure::damaged(format!(
@@ -139,6 +185,12 @@ fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
             )));
         }
     }
+    Ok(())
+}
+
+/// Makes the key and then the manifest of a new directory.
+fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
+    is_empty(path)?;
     let write = |name: &str, text: &str| {
         atomic::replace(path, name, text.as_bytes())
             .map_err(|error| Failure::start_up(format!("{}: {error}", path.join(name).display())))
@@ -151,24 +203,30 @@ fn make(path: &Path, wanted: Wanted) -> Result<Manifest, Failure> {
     Ok(manifest)
 }
 
-fn check(path: &Path, manifest: &Manifest, wanted: Wanted) -> Result<(), Failure> {
-    let refuse = |key: &str, wanted: u64, made: u64| {
-        Err(Failure::start_up(format!(
-            "{key} = {wanted}, but data directory {} was made with {made}; changing it is not available yet",
-            path.display()
-        )))
-    };
-    if let Some(count) = wanted.shard_count
-        && count != manifest.shard_count
-    {
-        return refuse("shards", u64::from(count), u64::from(manifest.shard_count));
+impl MadeWith {
+    /// Whether a configuration wants nothing else.
+    ///
+    /// # Errors
+    /// Start-up: names key and both values.
+    pub(crate) fn agrees(self, path: &Path, wanted: Wanted) -> Result<(), Failure> {
+        let refuse = |key: &str, wanted: u64, made: u64| {
+            Err(Failure::start_up(format!(
+                "{key} = {wanted}, but data directory {} was made with {made}; changing it is not available yet",
+                path.display()
+            )))
+        };
+        if let Some(count) = wanted.shard_count
+            && count != self.shard_count
+        {
+            return refuse("shards", u64::from(count), u64::from(self.shard_count));
+        }
+        if let Some(bytes) = wanted.segment_bytes
+            && bytes != self.segment_bytes
+        {
+            return refuse("segment_bytes", u64::from(bytes), u64::from(self.segment_bytes));
+        }
+        Ok(())
     }
-    if let Some(bytes) = wanted.segment_bytes
-        && bytes != manifest.segment_bytes
-    {
-        return refuse("segment_bytes", u64::from(bytes), u64::from(manifest.segment_bytes));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -190,9 +248,12 @@ mod tests {
         let path = place.path().join("new/deep");
         let first = DataDirectory::open(&path, WANTED).unwrap();
         let (dedup, public) = (first.dedup_key, first.keys.server.public);
-        assert_eq!(shard_count_of(&path), Some(2), "a peek needs no lock");
-        assert_eq!(shard_count_of(place.path()), None);
+        let made = MadeWith { shard_count: 2, segment_bytes: 1 << 20 };
+        assert_eq!(made_with(&path), Some(made), "a peek needs no lock");
+        assert_eq!(made_with(place.path()), None);
+        assert!(in_use(&path) && !in_use(place.path()));
         drop(first);
+        assert!(!in_use(&path));
         let second = DataDirectory::open(&path, Wanted { shard_count_default: 9, ..WANTED }).unwrap();
         assert_eq!((second.dedup_key, second.keys.server.public), (dedup, public));
         assert_eq!(second.shard_count, 2, "an existing directory decides");

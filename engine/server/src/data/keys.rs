@@ -53,6 +53,17 @@ impl Keys {
         })
     }
 
+    /// Whether the keys that are there can be read; makes none.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub(super) fn look(directory: &Path) -> Result<(), Failure> {
+        let missing = || Failure::damaged(format!("{} is missing", directory.join(SERVER_KEY).display()));
+        seed(directory, SERVER_KEY)?.ok_or_else(missing)?;
+        seed(directory, TICKET_KEY)?;
+        previous(directory, 0).map(drop)
+    }
+
     /// Gives the server a new key. The present one works until `until_s` (Unix time) beside it.
     ///
     /// # Errors

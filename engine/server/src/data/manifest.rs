@@ -1,6 +1,7 @@
 //! `MANIFEST`: what a data directory is. Written last when a directory is made, so that its presence means that the
 //! rest is there.
 
+use super::directory::MadeWith;
 use super::secret::random;
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,11 @@ impl Manifest {
             segment_bytes,
             dedup_key: to_hex(&random::<16>()?),
         })
+    }
+
+    /// What a configuration must agree with.
+    pub(super) fn made_with(&self) -> MadeWith {
+        MadeWith { shard_count: self.shard_count, segment_bytes: self.segment_bytes }
     }
 
     /// Reads the text of a manifest.

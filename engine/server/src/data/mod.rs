@@ -16,7 +16,7 @@ mod manifest;
 mod secret;
 mod token;
 
-pub(crate) use directory::{DataDirectory, Wanted, is_made, shard_count_of};
+pub(crate) use directory::{DataDirectory, MadeWith, Wanted, in_use, is_made, look, made_with};
 pub(crate) use secret::random;
 pub(crate) use tern_protocol::hex::{from_hex, to_hex};
 pub(crate) use token::Token;

@@ -33,21 +33,22 @@ impl Token {
     /// # Errors
     /// The file cannot be read or made, others may read it, or its text is no token.
     pub(crate) fn from_file(path: &Path) -> Result<Self, Failure> {
-        if matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound) {
-            return Self::make(path);
-        }
-        Self::read(path)
+        Self::read(path)?.map_or_else(|| Self::make(path), Ok)
     }
 
-    /// Reads the token from a file that must be there.
+    /// Reads the token from a file; none where there is no file.
     ///
     /// # Errors
-    /// Likewise, or there is no file.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+    /// The file cannot be read, others may read it, or its text is no token.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let shown = path.display();
         let failed =
             |error: std::io::Error| Failure::start_up(format!("admin.token_file = {shown}: {error}"));
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
         let mode = file.metadata().map_err(failed)?.mode() & 0o777;
         if mode & 0o077 != 0 {
             let text = format!("admin.token_file = {shown}: its mode is {mode:03o}, allowed: 600, or less");
@@ -62,7 +63,7 @@ impl Token {
                 "admin.token_file = {shown}: no token in it, allowed: {allowed}"
             )));
         }
-        Ok(Self::new(text))
+        Ok(Some(Self::new(text)))
     }
 
     fn make(path: &Path) -> Result<Self, Failure> {

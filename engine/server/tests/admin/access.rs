@@ -4,10 +4,38 @@ use crate::node::{Node, identity, run, tool};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const TOKEN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"token\"\n";
 const OFF_LOOPBACK: &str = "[admin]\nlisten = \"0.0.0.0:0\"\ntoken_file = \"token\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n";
+
+#[test]
+fn health_is_asked_as_the_configuration_says() {
+    for config in [TOKEN, OFF_LOOPBACK] {
+        let node = Node::start(config);
+        let health = |dir: &Path| {
+            let listen = if config == TOKEN { "127.0.0.1:0" } else { "0.0.0.0:0" };
+            std::fs::write(dir.join("asked.toml"), config.replace(listen, &node.admin.to_string())).unwrap();
+            let mut tern = Command::new(env!("CARGO_BIN_EXE_tern"));
+            tern.current_dir(dir).args(["health", "--config", "asked.toml"]).output().unwrap()
+        };
+        let output = health(node.dir.path());
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"ok\n"[..]), "{output:?}");
+        let other = tempfile::tempdir().unwrap();
+        if config == OFF_LOOPBACK {
+            std::fs::write(other.path().join("cert.pem"), identity().0).unwrap();
+            assert_eq!(health(other.path()).status.code(), Some(3), "somebody else has the node's place");
+        }
+        let address = node.admin.to_string();
+        drop(node);
+        let mut tern = Command::new(env!("CARGO_BIN_EXE_tern"));
+        let output =
+            tern.args(["health", "--admin", &address.replace("0.0.0.0", "127.0.0.1")]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "nobody is there: {output:?}");
+    }
+}
 
 #[test]
 fn only_the_right_token_gets_answers() {

@@ -1,6 +1,7 @@
-//! `tern cores` on recorded machines, and the core maps of `deploy/core-maps`.
+//! `tern cores` on a captured machine and on described ones, and the core maps of `deploy/core-maps`.
 
-mod recorded;
+mod captured;
+mod described;
 mod threads;
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use std::process::{Command, Output};
 
 const LARGE: &str = include_str!("machines/2x10-core-40-thread.txt");
 const EPYC: &str = include_str!("machines/epyc-64-core-nps4.txt");
+const CAPTURED: &str = include_str!("machines/virtio-vm-captured.txt");
 const SMALL: &str = include_str!("machines/small-vm.txt");
 
 fn tern(args: &[&str]) -> Output {
@@ -20,10 +22,13 @@ fn text_of(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What `tern cores` says of a machine.
+/// What `tern cores` says of a described machine.
 fn report(machine: &str, more: &[&str]) -> Value {
     let place = tempfile::tempdir().unwrap();
-    let sys = recorded::write(machine, place.path());
+    report_of(&described::write(machine, place.path()), more)
+}
+
+fn report_of(sys: &Path, more: &[&str]) -> Value {
     let args = [&["cores", "--json", "--sysfs", sys.to_str().unwrap()], more].concat();
     serde_json::from_str(&text_of(&tern(&args))).unwrap()
 }
@@ -79,6 +84,24 @@ fn a_small_machine_uses_both_processors() {
     assert_eq!(report["hints"], serde_json::json!(["echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"]));
 }
 
+/// A virtio card's interrupts are its bus's, and its links lead through the device tree.
+#[test]
+fn a_captured_virtual_machine_is_read_as_the_kernel_shows_it() {
+    let place = tempfile::tempdir().unwrap();
+    let report = report_of(&captured::write(CAPTURED, place.path()), &[]);
+    let machine = &report["machine"];
+    assert_eq!(
+        (machine["threads"].as_array().unwrap().len(), &machine["offline"]),
+        (2, &serde_json::json!([]))
+    );
+    assert_eq!(machine["threads"][1]["siblings"], serde_json::json!([1]), "two cores of one thread each");
+    let queue = serde_json::json!({ "number": 0, "interrupt": 38, "interrupt_on": [1], "spread_over": [] });
+    let card = serde_json::json!({ "name": "eth0", "node": null, "queues": [queue] });
+    assert_eq!(machine["nics"], serde_json::json!([card]), "loopback and ifb have no device");
+    assert_eq!(numbers(&report["proposal"]["shards"]), [0, 1]);
+    assert_eq!(report["hints"], serde_json::json!(["echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"]));
+}
+
 #[test]
 fn shipped_core_maps_are_the_proposals() {
     for (file, machine) in [("2x10-core-40-thread.toml", LARGE), ("small-vm.toml", SMALL)] {
@@ -94,7 +117,7 @@ fn shipped_core_maps_are_the_proposals() {
 #[test]
 fn the_text_names_everything() {
     let place = tempfile::tempdir().unwrap();
-    let sys = recorded::write(LARGE, place.path());
+    let sys = described::write(LARGE, place.path());
     let text = text_of(&tern(&["cores", "--phone", "[::]:7322", "--sysfs", sys.to_str().unwrap()]));
     for part in [
         "2 sockets, 20 cores, 40 hardware threads, 2 NUMA nodes\n",
@@ -113,7 +136,7 @@ fn the_text_names_everything() {
 #[test]
 fn a_map_that_a_machine_cannot_have_is_refused_by_name() {
     let place = tempfile::tempdir().unwrap();
-    let sys = recorded::write(SMALL, place.path());
+    let sys = described::write(SMALL, place.path());
     let file = shipped("2x10-core-40-thread.toml");
     let output = tern(&["cores", "--sysfs", sys.to_str().unwrap(), "--config", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -116,7 +116,7 @@ fn check_settings(store: &Store) -> Result<()> {
                   {{.Config.Volumes}} {{.Config.ExposedPorts}}";
     let said = output_of(&mut store.podman(&["inspect", "--format", format, TAG]))?;
     let expected = format!(
-        "{USER} [/usr/bin/tern] [serve --config /etc/tern/tern.toml] SIGTERM map[/var/lib/tern:{{}}] map[7322/tcp:{{}}]"
+        "{USER} [/usr/bin/tern] [serve --config /etc/tern/tern.toml] SIGTERM map[/var/lib/tern:{{}} /var/lib/tern-admin:{{}}] map[7322/tcp:{{}}]"
     );
     if said.trim() == expected { Ok(()) } else { bail!("the image says {said:?}, not {expected:?}") }
 }

@@ -73,7 +73,8 @@ pub(super) fn live(package: &Path, skips: &Skips) -> Result<()> {
         bail!("under a live systemd ({}): {said}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     println!(
-        "package: under a live systemd: installed, started, drained, killed, misconfigured, removed in {} s",
+        "package: under a live systemd: installed, started, drained, killed, its key rotated, guarded, \
+         misconfigured, removed in {} s",
         started.elapsed().as_secs()
     );
     Ok(())
@@ -84,7 +85,7 @@ fn missing() -> Option<String> {
     if !Path::new(SYSTEMD).exists() {
         return Some(format!("{SYSTEMD} is not here"));
     }
-    let programs = ["unshare", "pivot_root", "setpriv", "timeout", "ip"];
+    let programs = ["unshare", "pivot_root", "setpriv", "timeout", "ip", "openssl"];
     let absent = programs.iter().find(|name| !works(Command::new("which").arg(name)));
     absent.map(|name| format!("{name} is not here"))
 }

@@ -45,7 +45,9 @@ make() {
         ip link set lo up &&
         # Not chroot: in one nobody makes user namespaces, which the unit asks for.
         pivot_root . old &&
-        umount -l /old
+        umount -l /old &&
+        # As a machine's first process has it: what systemd mounts for a service (its credentials) is seen by the service.
+        mount --make-rshared /
 }
 
 make || exit 125

@@ -1,4 +1,5 @@
-//! Machines from a compact description: writes the part of `/sys` and `/proc` that `tern cores` reads.
+//! Machines that were described, not captured: from a few lines after their data sheets and their drivers' habits, writes
+//! the part of `/sys` and `/proc` that `tern cores` reads.
 //!
 //! ```text
 //! socket S node N cores IDS threads FIRST [SECOND]    IDS, FIRST, SECOND: lists such as 0-4,8-12, one entry a core

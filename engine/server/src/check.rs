@@ -1,0 +1,82 @@
+//! `tern config check`: everything that would keep `serve` from serving here, found without making or changing anything.
+
+use crate::admin;
+use crate::config::{AdminAccess, Settings};
+use crate::data::{self, Token};
+use crate::exit::Failure;
+use crate::resolve::{Host, InForce, failure_of_start};
+use crate::serve;
+use std::path::Path;
+use tern_driver::check_machine;
+
+/// Where systemd gives a service the files of `LoadCredential=`, while it runs.
+const CREDENTIALS: &str = "/run/credentials/";
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What `serve` would refuse.
+    pub(crate) wrong: Vec<Failure>,
+    /// What it would go on with, and what could not be looked at.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Found {
+    /// All that can be found.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let mut found = Self::default();
+        match InForce::of(settings, &Host::here()) {
+            Ok(in_force) => {
+                found.warnings.extend(in_force.warnings);
+                found.note(check_machine(&in_force.limits).map_err(|error| failure_of_start(&error)));
+            }
+            Err(failure) => found.wrong.push(failure),
+        }
+        found.note(data::look(&settings.data));
+        found.look_at_access(&settings.admin_access);
+        if data::in_use(&settings.data) {
+            // Then its ports are taken as well, by the node that is meant.
+            let data = settings.data.display();
+            found
+                .warnings
+                .push(format!("a node is running on {data}: whether the ports are free was not tried"));
+        } else {
+            found.note(serve::phone_is_free(settings.phone));
+            found.note(serve::bind_admin(settings.admin).map(drop));
+        }
+        found
+    }
+
+    fn note(&mut self, result: Result<(), Failure>) {
+        self.wrong.extend(result.err());
+    }
+
+    fn look_at_access(&mut self, access: &AdminAccess) {
+        if let Some(tls) = &access.tls {
+            let later = [&tls.cert, &tls.key].map(|file| comes_later(file));
+            if later == [false; 2] {
+                self.note(admin::acceptor(tls).map(drop));
+            } else {
+                self.warnings.push(format!(
+                    "admin.tls_cert = {}: systemd puts it there when it starts the service; not looked at",
+                    tls.cert.display()
+                ));
+            }
+        }
+        let Some(file) = &access.token_file else { return };
+        match Token::read(file) {
+            Err(failure) => self.wrong.push(failure),
+            Ok(Some(_)) => {}
+            Ok(None) if file.parent().is_some_and(|place| place.as_os_str().is_empty() || place.exists()) => {}
+            Ok(None) => self.warnings.push(format!(
+                "admin.token_file = {}: its directory is not there; systemd makes those of StateDirectory= when it \
+                 starts the service, and nobody else does",
+                file.display()
+            )),
+        }
+    }
+}
+
+fn comes_later(file: &Path) -> bool {
+    file.starts_with(CREDENTIALS) && !file.exists()
+}
