@@ -211,6 +211,11 @@ impl Dedup {
         self.keep_to_limit();
     }
 
+    /// What was made before `oldest_s` is not taken in from the log, whatever the clock turns out to be.
+    pub(crate) fn forgets_before(&mut self, oldest_s: u32) {
+        self.dropped_until_s = self.dropped_until_s.max(oldest_s);
+    }
+
     /// Drops what may be dropped of too many. Also when time has passed: nothing new comes while it is full.
     fn keep_to_limit(&mut self) {
         while self.count > self.count_max && self.may_drop() {

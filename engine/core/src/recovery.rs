@@ -179,13 +179,14 @@ impl ShardRecovery {
         }
         let last_seq = mail.iter().map(|mail| mail.seq).max();
         report.orphan_count = shard.keep_orphans(&mail);
+        // Before the ids that want new records: the first commit has the last room, and without the epoch nothing goes on.
+        shard.writer.push_urgent(Item::Epoch);
+        shard.writer.wait(Waiter::Serving);
         shard.restore_mail(now, mail, ids);
         shard.begin_epoch(epoch, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.writer.log.recovered_done();
         shard.writer.note_freed();
         shard.writer.want_spares(out);
-        shard.writer.push_urgent(Item::Epoch);
-        shard.writer.wait(Waiter::Serving);
         shard.try_commit(now, out);
         (shard, report)
     }
@@ -271,6 +272,7 @@ impl Shard {
 
     fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, mut ids: Vec<FoundIds>) {
         let oldest_s = self.rotate_ids(now);
+        self.dedup.forgets_before(oldest_s);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
         let mut seen = HashSet::with_hasher(SeededHash(5, 6));

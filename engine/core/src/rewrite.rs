@@ -178,8 +178,10 @@ impl Finds<'_> {
             let bytes = Record::Account { account: account.id, payload }.encoded_bytes();
             self.take(position, bytes, Item::Account(index));
         }
-        let count = account.mailbox.len();
-        for entry in (0..count).filter_map(|at| account.mailbox.at(at)) {
+        // Also those that are over and stand behind one that waits.
+        let mut count = 0;
+        while let Some(entry) = account.mailbox.at(count) {
+            count += 1;
             let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
             if let Some(position) = position {
                 let floor_count = account.devices().filter(|device| device.floor >= entry.seq).count();

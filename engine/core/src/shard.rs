@@ -13,7 +13,7 @@ use crate::devices::Leaving;
 use crate::edges::Edges;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
-use crate::io::{ConnId, Input, KEPT_BYTES, Now, Output, Outputs};
+use crate::io::{ConnId, FatalError, Input, KEPT_BYTES, Now, Output, Outputs};
 use crate::limits::Limits;
 use crate::measures::{self, Measures};
 use crate::networks::Network;
@@ -359,6 +359,10 @@ impl Shard {
 
     fn do_chores(&mut self, now: Now, out: &mut Outputs) {
         self.writer.want_spares(out);
+        // Without room for the epoch no phone comes that could make any; where all files are used no write fails either.
+        if !self.serving && self.writer.carried.is_empty() && self.writer.log.is_full() {
+            out.push(Output::Fatal(FatalError::LogFullAtBoot));
+        }
         self.give_up_revoking();
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);

@@ -76,7 +76,8 @@ impl std::error::Error for StartError {}
 /// What an operator reads of the error that ends a node.
 pub(crate) fn fatal_text(error: FatalError) -> String {
     match error {
-        FatalError::LogFullAtBoot => "the drive is full: not even the boot epoch can be written".into(),
+        FatalError::LogFullAtBoot => "the drive is full, or the log has as many segments as limits.segment_count allows: not even the boot epoch can be \
+             written".into(),
         FatalError::LogWrite(DiskError::Full) => {
             "a write to the log failed: no space is left on the drive".into()
         }

@@ -11,8 +11,9 @@ use tern_core::limits::Limits;
 
 /// Bytes of an account with one device, its key and its name.
 const ACCOUNT_BYTES: usize = 300;
-/// Bytes of a remembered id: its hash and its place in the table, which is between half and nearly full.
-const ID_BYTES: usize = 16;
+/// Bytes of a remembered id: its hash and its place in the table, which is between half and nearly full, and its hash once
+/// more in the record that may have to be written elsewhere.
+const ID_BYTES: usize = 24;
 /// Bytes of a message that a session remembers until its answer.
 const UNANSWERED_BYTES: usize = 32;
 /// Bytes of an active phone's expanded keys.

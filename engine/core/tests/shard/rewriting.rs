@@ -125,6 +125,47 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
     assert_eq!(bodies, (0..12).map(|n| vec![n; 10]).collect::<Vec<_>>());
 }
 
+/// Acknowledges all that has come.
+fn ack_all(world: &mut World, phone: &mut Phone) {
+    phone.hear(world);
+    let numbers = phone.heard.drain(..).filter_map(|heard| match heard {
+        Heard::Message { number, .. } | Heard::Delivered { number, .. } => Some(number),
+        _ => None,
+    });
+    if let Some(number) = numbers.max() {
+        phone.ack(world, number);
+    }
+}
+
+#[test]
+fn mail_behind_what_is_over_does_not_hold_segments_either() {
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    // It waits for bob's other device for ever; the ticks behind it are over at once.
+    ann.send(&mut world, &quick, id(9_999), b"first");
+    world.pass_ms(60);
+    ack_all(&mut world, &mut quick);
+    for n in 0..63 {
+        quick.send(&mut world, &ann, id(20_000 + n), b"to ann");
+        ack_all(&mut world, &mut ann);
+        ack_all(&mut world, &mut quick);
+    }
+    let messages = 12;
+    for n in 0..messages {
+        ann.send(&mut world, &quick, id(10_000 + n), &[n as u8; 10]);
+        world.pass_ms(60);
+        ack_all(&mut world, &mut quick);
+        ack_all(&mut world, &mut ann);
+        rush(&mut world, &mut ann, 9, 100 * n + 1, 40);
+    }
+    world.pass_ms(3_000);
+    let counters = *world.shard.counters();
+    assert!(counters.mail_count_now > 13 + 40, "what is over is still there: {}", counters.mail_count_now);
+    assert!(counters.segments_used_now <= 8, "{} segments", counters.segments_used_now);
+}
+
 #[test]
 fn remembered_ids_do_not_hold_segments_and_are_known_after_a_crash() {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());

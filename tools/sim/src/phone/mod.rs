@@ -54,6 +54,9 @@ enum Acknowledged {
     Tick,
 }
 
+/// So long after a phone has connected its ticks for what it has read may be on their way, nanoseconds.
+const SAYS_AGAIN_NS: u64 = 5_000_000_000;
+
 /// One live connection.
 struct Connection {
     link: LinkId,
@@ -169,7 +172,10 @@ impl Phone {
             // Nobody keeps the connection of a device that is gone.
             return !self.connection.as_ref().is_some_and(|connection| connection.is_welcome);
         }
-        let settled = |c: &Connection| c.is_welcome && c.unacknowledged.is_empty();
+        // What it says again on a new connection makes mail for others. No answer comes to what was too much at once.
+        let says_again =
+            |c: &Connection| !self.unread.is_empty() && scene.now_ns() < c.began_ns + SAYS_AGAIN_NS;
+        let settled = |c: &Connection| c.is_welcome && c.unacknowledged.is_empty() && !says_again(c);
         self.connection.as_ref().is_some_and(settled) && self.outbox.is_empty() && self.wishes.is_empty()
     }
 
