@@ -65,17 +65,7 @@ impl Shard {
     /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
     fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
         self.check_memory(conn);
-        let Some(edge) = self.edges.get_mut(conn) else { return };
-        let reads_once = match edge.state {
-            State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => true,
-            State::Greeting
-            | State::Starting(_)
-            | State::Adopted(_)
-            | State::Dismissed
-            | State::Moving { .. }
-            | State::Closing { .. } => false,
-        };
-        if reads_once && !edge.is_deferred() {
+        if self.edges.get_mut(conn).is_some_and(|edge| edge.waits_for_phone()) {
             out.push(Output::ReceiveOnce(conn));
         }
     }
