@@ -221,3 +221,22 @@ fn a_clock_behind_the_log_is_held_at_the_start() {
     let counters = world.shard.counters();
     assert_eq!((counters.clock_steps, counters.clock_doubted_now, counters.expired), (1, 0, 0));
 }
+
+#[test]
+fn ids_that_a_start_by_a_wrong_clock_left_out_are_forgotten_and_not_new() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    // More than the horizon ahead, and no day without mail: such a start believes its clock.
+    world.now.wall_ms += 30 * 3_600_000;
+    let mut world = world.kill();
+    assert_eq!(world.shard.counters().clock_doubted_now, 0);
+    world.now.wall_ms -= 30 * 3_600_000;
+    world.pass_s(700);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0, "the step back is believed");
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_expired), 5);
+    assert_eq!(world.shard.counters().mail_count_now, 5, "none is there twice");
+}
