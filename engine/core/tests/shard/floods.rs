@@ -7,7 +7,7 @@ use crate::world::phone::{Heard, Phone};
 use crate::world::stranger::{address, busy_record_ms, first_flight};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
-use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_AGAIN, Kind, Parts};
 use tern_protocol::ids::{DeviceId, MessageId, ShardId};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
@@ -537,4 +537,15 @@ fn a_tick_that_nobody_takes_is_said_again_ever_more_rarely() {
         }
     }
     assert_eq!(said_at_ms, [100, 300, 700, 1500, 3100, 4700, 6300, 7900]);
+    // Each but the first says that it comes again: the sender's home looks further back for it.
+    let mut run = &*world.cast;
+    let mut says_again = Vec::new();
+    while !run.is_empty() {
+        let (envelope, rest) = Envelope::parse_first(run).expect("whole envelopes");
+        run = rest;
+        if envelope.kind() == Kind::Delivered {
+            says_again.push(envelope.has(FLAG_AGAIN));
+        }
+    }
+    assert_eq!(says_again, [false, true, true, true, true, true, true, true, true]);
 }

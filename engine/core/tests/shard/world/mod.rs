@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) drive_is_full: bool,
     /// What went to the control plane, to other shards and to the operator.
     pub(crate) gone_out: Vec<Output>,
+    /// Envelopes to other shards, one behind the other.
+    pub(crate) cast: Vec<u8>,
     /// The lanes' room that was waited for.
     pub(crate) wanted_room_bytes: Vec<usize>,
     /// Allocations inside steps.
@@ -128,6 +130,7 @@ impl World {
             stuck: BTreeSet::new(),
             drive_is_full,
             gone_out: Vec::new(),
+            cast: Vec::new(),
             wanted_room_bytes: Vec::new(),
             allocation_count: 0,
             held_bytes: 0,
@@ -250,6 +253,9 @@ impl World {
                 let alone = self.config.partitions.shard_count() == 1;
                 let leaves = matches!(other, Output::Mesh { .. } | Output::MoveSocket { .. });
                 assert!(!(alone && leaves), "one shard alone does not {other:?}");
+                if let Output::Mesh { data, .. } = &other {
+                    self.cast.extend_from_slice(&arena[data.clone()]);
+                }
                 self.gone_out.push(other);
             }
         }
