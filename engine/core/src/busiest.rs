@@ -49,6 +49,11 @@ impl Busiest {
         }
     }
 
+    /// Whether nothing is counted, so that nothing fades.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     /// A second is over.
     pub(crate) fn fade(&mut self) {
         self.places.iter_mut().for_each(|(_, count)| *count -= count.div_ceil(FADE));

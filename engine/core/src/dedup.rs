@@ -146,6 +146,11 @@ impl Dedup {
         self.count - self.ahead_count >= self.count_max.saturating_mul(LIVE_FACTOR)
     }
 
+    /// Whether rotations have memory to give back.
+    pub(crate) const fn is_freeing(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// Whether the id was seen.
     pub(crate) fn has(&self, made_s: u32, hash: IdHash) -> bool {
         self.find(made_s).is_ok_and(|index| self.periods[index].ids.has(hash.0))

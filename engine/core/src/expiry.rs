@@ -11,10 +11,13 @@ impl Shard {
         let expiry_s = self.config.limits.expiry_ms / 1000;
         let oldest_s = self.wall_clock.lived_ago(now, expiry_s);
         // All once in a sixteenth of the expiry, an hour at most: a shard at rest must not look at its accounts all the
-        // time. Chores come each second.
+        // time.
         let account_count = self.accounts.table_len() as u32;
         let round_s = (expiry_s / 16).clamp(1, 3_600) as u32;
-        for _ in 0..account_count.div_ceil(round_s).min(self.config.limits.step_budget) {
+        let passed_s =
+            (now.mono_ns.saturating_sub(self.chores_done_ns) / 1_000_000_000).clamp(1, u64::from(round_s));
+        let look_count = account_count.div_ceil(round_s).saturating_mul(passed_s as u32);
+        for _ in 0..look_count.min(self.config.limits.step_budget) {
             self.sweep_at = (self.sweep_at + 1) % account_count;
             let index = AccountIndex(self.sweep_at);
             let Some(account) = self.accounts.get_mut(index) else { continue };

@@ -35,6 +35,11 @@ impl ReadyKeys {
         self.count
     }
 
+    /// Whether no look around is needed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
     /// The edge of one of them is no more: phones that come and go must not keep others from having theirs.
     pub(crate) const fn ended(&mut self) {
         self.count -= 1;

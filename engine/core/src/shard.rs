@@ -153,6 +153,10 @@ pub struct Shard {
     /// Phones that were connected when a drain began: so many come back.
     drained_count: u32,
     next_chores_ns: u64,
+    /// When the last chores were done.
+    pub(crate) chores_done_ns: u64,
+    /// Whether anything has come since then.
+    is_awake: bool,
     loopback: Vec<u8>,
     /// Kept for its memory: messages whose `sent` a delivery implied, and to whom they went.
     pub(crate) said_sent: Vec<(AccountId, MessageId)>,
@@ -160,6 +164,8 @@ pub struct Shard {
 
 /// How often the chores are done: segments, horizons, expiry.
 const CHORES_NS: u64 = 1_000_000_000;
+/// How often in a shard to which nothing comes and that has nothing to give back: what wakes it now are only these.
+const REST_NS: u64 = 10_000_000_000;
 /// Phones of a drained shard that are asked back per second: a core does several times as many logins, and has others
 /// to serve.
 const RETURNS_PER_S: u32 = 1_000;
@@ -217,6 +223,8 @@ impl Shard {
             drain_until_ns: u64::MAX,
             drained_count: 0,
             next_chores_ns: now.mono_ns + CHORES_NS,
+            chores_done_ns: now.mono_ns,
+            is_awake: true,
             loopback: Vec::new(),
             said_sent: Vec::new(),
             config,
@@ -227,6 +235,10 @@ impl Shard {
     pub fn step(&mut self, now: Now, input: Input<'_>, out: &mut Outputs) {
         let now = self.clocks(now);
         self.now = now;
+        if !matches!(input, Input::Tick | Input::Flush) {
+            self.is_awake = true;
+            self.next_chores_ns = self.next_chores_ns.min(now.mono_ns + CHORES_NS);
+        }
         match self.checked(input) {
             Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
             Input::Received { conn, bytes } => self.received(now, conn, bytes, out),
@@ -332,8 +344,9 @@ impl Shard {
         self.expire_hand_overs(now, out);
         self.retry_ticks(now);
         if self.next_chores_ns <= now.mono_ns {
-            self.next_chores_ns = now.mono_ns + CHORES_NS;
             self.do_chores(now, out);
+            let pause_ns = if self.is_at_rest() { REST_NS } else { CHORES_NS };
+            (self.chores_done_ns, self.next_chores_ns) = (now.mono_ns, now.mono_ns + pause_ns);
         }
         self.go_on_rewriting(now);
         self.tell_changes(now);
@@ -378,6 +391,20 @@ impl Shard {
         self.loopback.shrink_to(KEPT_BYTES);
         self.router.shrink();
         out.shrink();
+    }
+
+    /// Whether nothing has come since the last chores, and these have left nothing for the next ones.
+    fn is_at_rest(&mut self) -> bool {
+        let was_awake = replace(&mut self.is_awake, false);
+        let has_more = !self.serving
+            || self.draining
+            || self.rewriting.is_some()
+            || self.stirred.count() > 0
+            || !self.ready_keys.is_empty()
+            || !self.leaving.is_empty()
+            || !self.busiest.is_empty()
+            || self.dedup.is_freeing();
+        !was_awake && !has_more
     }
 
     /// Forgets ids that have left the horizon; returns the first second that is kept.

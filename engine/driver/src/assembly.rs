@@ -309,6 +309,7 @@ impl Setup {
             })),
             spin_ns: self.spin_ns,
             trimmed_at_ns: 0,
+            trims: true,
         }))
     }
 }

@@ -132,13 +132,13 @@ impl Node {
         self.boards.iter().map(|board| board.report()).collect()
     }
 
-    /// How long ago each shard's last turn ended. An idle shard turns once a second: one that has not for several is
-    /// stuck, and its phones hear nothing.
+    /// For how long each shard's next turn has been due: zero while it sleeps as long as it may. One that is late by
+    /// seconds is stuck, and its phones hear nothing.
     #[must_use]
-    pub fn turn_ages(&self) -> Vec<Duration> {
+    pub fn turns_late_by(&self) -> Vec<Duration> {
         let now_ns = self.clock.mono_ns();
-        let age = |board: &Arc<Board>| Duration::from_nanos(now_ns.saturating_sub(board.turned_at_ns()));
-        self.boards.iter().map(age).collect()
+        let late = |board: &Arc<Board>| Duration::from_nanos(now_ns.saturating_sub(board.due_at_ns()));
+        self.boards.iter().map(late).collect()
     }
 
     /// The counters of each shard, likewise.

@@ -79,12 +79,12 @@ impl ShardReport {
     }
 }
 
-/// Where a shard's thread publishes: the end of each turn, and now and then its report.
+/// Where a shard's thread publishes: when its next turn is due, and now and then its report.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     report: Mutex<ShardReport>,
-    /// When the last turn ended, nanoseconds since the node's start.
-    turned_at_ns: AtomicU64,
+    /// When the next turn is due at the latest, nanoseconds since the node's start.
+    due_at_ns: AtomicU64,
 }
 
 impl Board {
@@ -93,9 +93,14 @@ impl Board {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the last turn ended, nanoseconds since the node's start.
-    pub(crate) fn turned_at_ns(&self) -> u64 {
-        self.turned_at_ns.load(Ordering::Relaxed)
+    /// When the next turn is due at the latest, nanoseconds since the node's start.
+    pub(crate) fn due_at_ns(&self) -> u64 {
+        self.due_at_ns.load(Ordering::Relaxed)
+    }
+
+    /// The thread sleeps until then at most, or has begun its turn then.
+    pub(crate) fn turn_is_due(&self, due_at_ns: u64) {
+        self.due_at_ns.store(due_at_ns, Ordering::Relaxed);
     }
 }
 
@@ -126,8 +131,8 @@ impl Reporter {
         }
     }
 
-    /// A turn ended: publishes, unless the last report is young. Costs a store and a comparison then, and a copy of some two
-    /// kilobytes at most twenty times a second. Never waits for a reader: the next report will do for it.
+    /// A turn ended: publishes, unless the last report is young. Costs a comparison then, and a copy of some two kilobytes
+    /// at most twenty times a second. Never waits for a reader: the next report will do for it.
     pub(crate) fn turn_ended(
         &mut self,
         now_ns: u64,
@@ -136,7 +141,6 @@ impl Reporter {
         ring: &mut Ring,
         to: &Board,
     ) {
-        to.turned_at_ns.store(now_ns, Ordering::Relaxed);
         self.is_late = now_ns < self.published_at_ns.saturating_add(PUBLISH_NS);
         if self.is_late {
             return;

@@ -24,7 +24,9 @@ const EVENTS_OF_A_TURN: usize = 1024;
 /// How long the door stays shut after the system refused to accept.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// Longest sleep.
-const SLEEP_MAX_NS: u64 = 1_000_000_000;
+const SLEEP_MAX_NS: u64 = 60_000_000_000;
+/// How often a shard that is awake looks for memory that its ring does not need.
+const TRIM_NS: u64 = 1_000_000_000;
 
 /// The way in: bound from the start, listening once the shard serves.
 pub(crate) struct Door {
@@ -68,8 +70,9 @@ pub(crate) struct ShardThread {
     /// Told once, when the shard serves.
     pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) spin_ns: u64,
-    /// When the ring last gave back memory that it does not need, monotonic nanoseconds.
+    /// When the ring last gave back memory that it does not need, monotonic nanoseconds, and whether it has more.
     pub(crate) trimmed_at_ns: u64,
+    pub(crate) trims: bool,
 }
 
 impl ShardThread {
@@ -85,6 +88,8 @@ impl ShardThread {
             self.wait()?;
             let now = self.clock.now();
             let turn_started_ns = now.mono_ns;
+            // A turn that does not end is late from now on, however long the shard meant to sleep.
+            self.board.turn_is_due(turn_started_ns);
             self.tell_box_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
@@ -120,6 +125,8 @@ impl ShardThread {
     /// The turn's one system call.
     fn wait(&mut self) -> Result<(), Exit> {
         let mut wait = self.sleep_time();
+        // What comes first may be earlier; a shard that is not back by then is stuck.
+        self.board.turn_is_due(self.turn_ended_ns + wait.map_or(0, |sleep| sleep.as_nanos() as u64));
         if wait.is_some() && self.spin() {
             wait = None;
         }
@@ -137,12 +144,14 @@ impl ShardThread {
             return None;
         }
         let now_ns = self.turn_ended_ns;
-        let report = self.reporter.next_deadline();
-        let until_ns =
-            [self.shard.next_deadline(), self.sockets.next_deadline(), self.door.resume_at_ns, report]
-                .into_iter()
-                .flatten()
-                .fold(now_ns + SLEEP_MAX_NS, u64::min);
+        let deadlines = [
+            self.shard.next_deadline(),
+            self.sockets.next_deadline(),
+            self.door.resume_at_ns,
+            self.reporter.next_deadline(),
+            self.trims.then_some(self.trimmed_at_ns + TRIM_NS),
+        ];
+        let until_ns = deadlines.into_iter().flatten().fold(now_ns + SLEEP_MAX_NS, u64::min);
         until_ns.checked_sub(now_ns).filter(|&left_ns| left_ns > 0).map(Duration::from_nanos)
     }
 
@@ -303,11 +312,10 @@ impl ShardThread {
         });
     }
 
-    /// A sleep is no longer than the time between two calls that do something.
     fn trim(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.trimmed_at_ns) >= SLEEP_MAX_NS {
+        if now_ns.saturating_sub(self.trimmed_at_ns) >= TRIM_NS {
             self.trimmed_at_ns = now_ns;
-            self.ring.trim();
+            self.trims = self.ring.trim();
         }
     }
 

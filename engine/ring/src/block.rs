@@ -89,14 +89,15 @@ impl Pool {
         block
     }
 
-    /// Frees half of the blocks of each size: what nobody uses is gone after a few calls.
-    pub(crate) fn trim(&mut self) {
+    /// Frees half of the blocks of each size: what nobody uses is gone after a few calls. Whether there are more.
+    pub(crate) fn trim(&mut self) -> bool {
         for free in &mut self.free {
             for block in free.drain(free.len() / 2..) {
                 self.free_bytes -= block.layout.size();
             }
             free.shrink_to(16);
         }
+        self.free_bytes > 0
     }
 
     /// Takes a block back that no operation uses any more.

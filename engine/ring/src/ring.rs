@@ -156,10 +156,12 @@ impl Ring {
         stats
     }
 
-    /// Gives back memory that was not needed lately: to be called about once a second.
-    pub fn trim(&mut self) {
-        self.memory.buffers.trim();
-        self.pool.trim();
+    /// Gives back memory that was not needed lately: to be called about once a second, as long as it says that there is
+    /// more to give back.
+    pub fn trim(&mut self) -> bool {
+        let has_buffers = self.memory.buffers.trim();
+        let has_blocks = self.pool.trim();
+        has_buffers || has_blocks
     }
 
     /// Hands an operation to the kernel at the next turn, or earlier if the queue is full.

@@ -140,3 +140,37 @@ fn what_a_mailbox_forgets_does_not_come_back_after_a_crash() {
         assert_eq!(phone.heard, [Heard::Drained]);
     }
 }
+
+/// How long the shard may sleep now, milliseconds.
+fn sleep_ms(world: &World) -> u64 {
+    let deadline_ns = world.shard.next_deadline().expect("there are always chores");
+    deadline_ns.saturating_sub(world.now.mono_ns) / 1_000_000
+}
+
+fn longest_sleep_ms(world: &mut World) -> u64 {
+    let slept = (0..11).map(|_| {
+        world.pass_ms(1_000);
+        world.turn();
+        sleep_ms(world)
+    });
+    slept.max().expect("some turns")
+}
+
+#[test]
+fn a_shard_at_rest_sleeps_for_long_and_one_to_which_something_came_does_not() {
+    let mut world = World::new(Limits::default());
+    let mut pairs = pairs(&mut world, 4);
+    assert!(sleep_ms(&world) <= 1_000);
+    // The busiest accounts fade for longest.
+    (0..4).for_each(|_| rest(&mut world));
+    assert!((9_000..=10_000).contains(&longest_sleep_ms(&mut world)));
+    // A word, and chores come within a second again until all of it is over.
+    talk(&mut world, &mut pairs, 20..21);
+    for _ in 0..5 {
+        assert!(sleep_ms(&world) <= 1_000, "{}", sleep_ms(&world));
+        world.pass_ms(1_000);
+        world.turn();
+    }
+    (0..4).for_each(|_| rest(&mut world));
+    assert!((9_000..=10_000).contains(&longest_sleep_ms(&mut world)));
+}

@@ -97,8 +97,9 @@ fn recovery(page: &mut Page, plane: &Plane) {
         #[allow(clippy::cast_precision_loss)]
         gauge(name, help, &mut plane.recovery().iter().map(|report| pick(report) as f64));
     }
-    let help = "How long ago the shard's last turn ended. An idle shard turns once a second.";
-    gauge("tern_shard_turn_age_seconds", help, &mut plane.turn_ages().iter().map(Duration::as_secs_f64));
+    let help = "For how long the shard's next turn has been due: 0 while it sleeps as long as it may.";
+    let late = plane.turns_late_by();
+    gauge("tern_shard_turn_late_seconds", help, &mut late.iter().map(Duration::as_secs_f64));
 }
 
 fn shards(page: &mut Page, reports: &[ShardReport]) {

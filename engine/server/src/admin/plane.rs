@@ -17,7 +17,7 @@ use tern_protocol::ids::ShardId;
 /// Longest wait for a shard's answer: many commits of a slow drive.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// How long a shard may be without a turn. An idle one turns once a second; past this its phones hear nothing.
+/// How late a shard may be for a turn; past this its phones hear nothing.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// What is known of a node before it serves.
@@ -57,7 +57,7 @@ struct Serving {
 pub(super) enum Trouble {
     Recovering(Recovering),
     Draining,
-    /// Shards, and how long they have not turned.
+    /// Shards, and how late they are for a turn.
     Stuck(Vec<(ShardId, Duration)>),
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Trouble {
             Self::Draining => f.write_str("draining"),
             Self::Stuck(shards) => {
                 let each = |(shard, age): &(ShardId, Duration)| {
-                    format!("shard {} has not turned for {} s", shard.0, age.as_secs())
+                    format!("shard {} should have turned {} s ago", shard.0, age.as_secs())
                 };
                 f.write_str(&shards.iter().map(each).collect::<Vec<_>>().join(", "))
             }
@@ -148,15 +148,17 @@ impl Plane {
         Some(self.stuck()).filter(|stuck| !stuck.is_empty()).map(Trouble::Stuck)
     }
 
-    /// Shards that have not turned for too long, and for how long.
+    /// Shards that should have turned too long ago, and how long.
     pub(crate) fn stuck(&self) -> Vec<(ShardId, Duration)> {
-        let ages = self.turn_ages().into_iter().enumerate();
-        ages.filter(|(_, age)| *age > STUCK_AFTER).map(|(shard, age)| (ShardId(shard as u16), age)).collect()
+        let late = self.turns_late_by().into_iter().enumerate();
+        late.filter(|(_, late)| *late > STUCK_AFTER)
+            .map(|(shard, late)| (ShardId(shard as u16), late))
+            .collect()
     }
 
-    /// How long ago each shard's last turn ended; empty before they serve.
-    pub(super) fn turn_ages(&self) -> Vec<Duration> {
-        self.serving.get().map(|serving| serving.node.turn_ages()).unwrap_or_default()
+    /// For how long each shard's next turn has been due; empty before they serve.
+    pub(super) fn turns_late_by(&self) -> Vec<Duration> {
+        self.serving.get().map(|serving| serving.node.turns_late_by()).unwrap_or_default()
     }
 
     /// Where phones connect.

@@ -122,13 +122,13 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
 
     let held = Held::shard(&node, 1);
     wait_for(&node, "/healthz", |status, text| {
-        status == 503 && text.contains("shard 1 has not turned for ") && !text.contains("shard 0")
+        status == 503 && text.contains("shard 1 should have turned ") && !text.contains("shard 0")
     });
     let status = node.json("/v1/status");
     assert_eq!(status["state"], "stuck");
     let (_, metrics) = node.get("/metrics");
     let age = |shard: u16| -> f64 {
-        let start = format!("tern_shard_turn_age_seconds{{shard=\"{shard}\"}} ");
+        let start = format!("tern_shard_turn_late_seconds{{shard=\"{shard}\"}} ");
         let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
         value.unwrap_or_else(|| panic!("no {start}")).parse().expect("a number")
     };
