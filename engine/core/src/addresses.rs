@@ -143,14 +143,35 @@ impl Addresses {
 
     /// Counts so many acts of an address. False if it was one too many; then none is counted.
     pub(crate) fn may(&mut self, act: Act, address: Address, now_ns: u64, count: u64) -> bool {
-        let rate = self.rates[act as usize];
-        rate.is_none() || self.entry(address.hash, now_ns).buckets[act as usize].take(rate, now_ns, count)
+        self.may_in_advance(act, address.hash, now_ns, count, 0).is_some()
     }
 
     /// Likewise, of an address that holds connections.
     pub(crate) fn holder_may(&mut self, act: Act, holder: Holder, now_ns: u64, count: u64) -> bool {
-        holder == Holder::default()
-            || self.may(act, Address { hash: self.held[holder.0 as usize].hash }, now_ns, count)
+        self.holder_may_in_advance(act, holder, now_ns, count, 0).is_some()
+    }
+
+    /// Likewise, and so many more in advance if there are plenty: how many.
+    pub(crate) fn holder_may_in_advance(
+        &mut self,
+        act: Act,
+        holder: Holder,
+        now_ns: u64,
+        count: u64,
+        more: u64,
+    ) -> Option<u64> {
+        if holder == Holder::default() {
+            return Some(more);
+        }
+        self.may_in_advance(act, self.held[holder.0 as usize].hash, now_ns, count, more)
+    }
+
+    fn may_in_advance(&mut self, act: Act, hash: u64, now_ns: u64, count: u64, more: u64) -> Option<u64> {
+        let rate = self.rates[act as usize];
+        if rate.is_none() {
+            return Some(more);
+        }
+        self.entry(hash, now_ns).buckets[act as usize].take_in_advance(rate, now_ns, count, more)
     }
 
     /// Whether an address may hold one more connection, which is half open at first.

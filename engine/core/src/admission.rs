@@ -66,6 +66,8 @@ pub(crate) struct Budget {
     look_at_count: usize,
 }
 
+/// Frames of a phone that talks which are counted for its account and its address before it says them.
+const IN_ADVANCE: u64 = 15;
 /// Buckets below which nobody looks for full ones.
 const LOOK_AT_COUNT_MIN: usize = 1024;
 
@@ -86,15 +88,20 @@ impl Budget {
 
     /// Counts what an account does. False if it was one too many.
     pub(crate) fn may(&mut self, account: AccountIndex, now_ns: u64, count: u64) -> bool {
+        self.may_in_advance(account, now_ns, count, 0).is_some()
+    }
+
+    /// Likewise, and so many more in advance if there are plenty: how many.
+    fn may_in_advance(&mut self, account: AccountIndex, now_ns: u64, count: u64, more: u64) -> Option<u64> {
         if self.rate.is_none() {
-            return true;
+            return Some(more);
         }
         if self.buckets.len() >= self.look_at_count {
             self.buckets.retain(|_, bucket| bucket.full_at_ns() > now_ns);
             self.look_at_count = (2 * self.buckets.len()).max(LOOK_AT_COUNT_MIN);
             self.buckets.shrink_to(self.look_at_count);
         }
-        self.buckets.entry(account).or_default().take(self.rate, now_ns, count)
+        self.buckets.entry(account).or_default().take_in_advance(self.rate, now_ns, count, more)
     }
 }
 
@@ -249,19 +256,28 @@ impl Shard {
     }
 
     /// Counts what a connection has said in one receive for its account and its address, once for all of it: on the way
-    /// of each frame there is only the bucket of its connection.
+    /// of each frame there is only the bucket of its connection. Of a phone that talks some are counted in advance, so
+    /// that the other two, which lie elsewhere and are in no cache, are looked at once in a while only.
     pub(crate) fn count_frames(&mut self, now: Now, conn: ConnId, count: u32) {
-        let Some(edge) = self.edges.get_mut(conn).filter(|_| count > 0) else { return };
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        let Some(count) = edge.not_counted(count) else { return };
+        let more = if edge.talks() { IN_ADVANCE } else { 0 };
+        let mut counted = more;
         if let State::Adopted(session) = edge.state
             && let Some(account) = self.sessions.get(session).map(|session| session.account)
-            && !self.saying.may(account, now.mono_ns, count.into())
         {
-            self.end_flood(conn, |counters| &mut counters.account_floods);
-            return;
+            match self.saying.may_in_advance(account, now.mono_ns, count, more) {
+                Some(of_account) => counted = of_account,
+                None => return self.end_flood(conn, |counters| &mut counters.account_floods),
+            }
         }
         let holder = self.edges.holder(conn);
-        if !self.addresses.holder_may(Act::SayFrame, holder, now.mono_ns, count.into()) {
-            self.end_flood(conn, |counters| &mut counters.address_floods);
+        match self.addresses.holder_may_in_advance(Act::SayFrame, holder, now.mono_ns, count, more) {
+            Some(of_address) => counted = counted.min(of_address),
+            None => return self.end_flood(conn, |counters| &mut counters.address_floods),
+        }
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.counted_frames = counted as u8;
         }
     }
 

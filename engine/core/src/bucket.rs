@@ -85,6 +85,17 @@ impl Bucket {
         true
     }
 
+    /// Takes tokens, and so many more in advance while no more than half of the burst is gone then. How many in advance;
+    /// none if there are not even those that are needed.
+    pub(crate) fn take_in_advance(&mut self, rate: Rate, now_ns: u64, count: u64, more: u64) -> Option<u64> {
+        let half = Rate { burst_ns: rate.burst_ns / 2, ..rate };
+        if self.take(half, now_ns, count + more) {
+            Some(more)
+        } else {
+            self.take(rate, now_ns, count).then_some(0)
+        }
+    }
+
     /// When it is full again: it is then as good as new.
     pub(crate) const fn full_at_ns(self) -> u64 {
         self.full_at_ns
@@ -191,5 +202,18 @@ mod tests {
             prop_assert!(!bucket.take(rate, S, more));
             prop_assert_eq!(bucket, before);
         }
+    }
+
+    #[test]
+    fn tokens_are_taken_in_advance_while_half_of_the_burst_is_left() {
+        let rate = Rate::new(10, 100);
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.take_in_advance(rate, S, 5, 15), Some(15));
+        assert_eq!(bucket.take_in_advance(rate, S, 15, 15), Some(15), "50 are gone");
+        assert_eq!(bucket.take_in_advance(rate, S, 1, 15), Some(0));
+        assert_eq!(bucket.take_in_advance(rate, S, 49, 15), Some(0));
+        assert_eq!(bucket.take_in_advance(rate, S, 1, 15), None);
+        assert_eq!(bucket.take_in_advance(rate, 11 * S, 1, 15), Some(15));
+        assert_eq!(Bucket::default().take_in_advance(Rate::new(0, 0), S, 1_000, 15), Some(15));
     }
 }

@@ -10,12 +10,11 @@
 //! back table by table.
 
 use crate::account::SeededHash;
-use crate::id_set::IdSet;
+use crate::id_set::{IdSet, Table};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::hash::BuildHasher;
-use hashbrown::HashTable;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_storage::mailbox::EntryKind;
 
@@ -73,7 +72,7 @@ pub(crate) struct Dedup {
     /// Ids of periods that are yet to come: from a log that was written by a clock that was ahead. Counted at rotations.
     ahead_count: usize,
     /// What was dropped and is not freed yet.
-    leaving: Vec<HashTable<u64>>,
+    leaving: Vec<Table>,
     /// Times that a period was dropped or a message refused for want of memory.
     pub(crate) hit_count: u64,
 }

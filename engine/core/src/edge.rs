@@ -93,6 +93,8 @@ pub(crate) struct Edge {
     pub(crate) dirty: bool,
     /// Whether it has not logged in yet.
     pub(crate) half_open: bool,
+    /// Frames that it has not said yet and that are counted for its account and its address.
+    pub(crate) counted_frames: u8,
     /// The login deadline, then the idle deadline.
     timer: TimerId,
     /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
@@ -146,6 +148,18 @@ impl Edge {
         self.transport.is_none()
             && self.opening.as_ref().is_some_and(|opening| !opening.answered)
             && !matches!(self.state, State::Closing { .. } | State::Moving { asked: true, .. })
+    }
+
+    /// How many of the frames that it has just said are to be counted for its account and its address, if any.
+    pub(crate) fn not_counted(&mut self, said: u32) -> Option<u64> {
+        let before = self.counted_frames;
+        self.counted_frames = u32::from(before).saturating_sub(said) as u8;
+        said.checked_sub(before.into()).filter(|&left| left > 0).map(u64::from)
+    }
+
+    /// Whether its phone talks: it was heard twice in a while.
+    pub(crate) fn talks(&self) -> bool {
+        self.transport.as_ref().is_some_and(Transport::is_expanded)
     }
 
     /// It has a session.
@@ -203,6 +217,7 @@ impl Shard {
                 sending: false,
                 dirty: false,
                 half_open: true,
+                counted_frames: 0,
                 timer,
                 heard_ms: accepted_ms,
                 meter: Meter::default(),
