@@ -113,7 +113,8 @@ impl Session {
         aws_lc_rs::rand::fill(&mut low).ok().context("no random numbers from the system")?;
         let run = Run { started_s: Clock::unix_s() + 1, first_low: u32::from_le_bytes(low) };
         let server_key = admin.as_ref().map(Admin::server_key).transpose()?;
-        let per_worker = phones_per_worker(common.phones)?;
+        let per_worker_max = phones_per_worker(common.phones)?;
+        let per_worker = per_worker_max.min(share(common.phones, common.threads));
         let mut crew = Crew::default();
         for first_phone in (0..common.phones).step_by(per_worker as usize) {
             let phone_count = per_worker.min(common.phones - first_phone);
@@ -127,14 +128,14 @@ impl Session {
                 first_phone,
                 phones_per_source: manner.phones_per_source,
                 keeps_tickets: manner.keeps_tickets,
-                one_of_many: common.phones > per_worker,
+                one_of_many: common.phones > per_worker_max,
             };
             let body_bytes = common.body;
             let make =
                 move || Fleet::new(config, keys, Books::new(accounts, first_phone, body_bytes, run), clock);
             // Slice after slice, so that the lists of one are gone before those of the next are made.
             crew.hire(make)?;
-            if common.phones > per_worker {
+            if common.phones > per_worker_max {
                 eprintln!("tern-load: {} of {} accounts are there", first_phone + phone_count, common.phones);
             }
         }
@@ -398,6 +399,11 @@ fn slice(hard_limit: u64, spare_count: u32) -> u32 {
     u32::try_from(room).unwrap_or(u32::MAX).min(PHONES_PER_WORKER) & !1
 }
 
+/// The phones of each of so many threads: an even number, so that pairs stay together.
+const fn share(phone_count: u32, threads: u32) -> u32 {
+    (phone_count / 2).div_ceil(threads) * 2
+}
+
 /// The keys of a slice of phones, and their accounts as far as they can be known.
 fn members(
     seed: u64,
@@ -446,6 +452,8 @@ mod tests {
         assert_eq!(slice(1_001, 576), 424);
         assert_eq!((slice(577, 576), slice(100, 576)), (0, 0));
         assert_eq!(slice(u64::MAX, 576), 19_000);
+        assert_eq!((share(1_000, 1), share(1_000, 2), share(1_000, 3)), (1_000, 500, 334));
+        assert_eq!((share(2, 256), share(10, 4)), (2, 4));
         assert_eq!(Which::Odd.of(5).collect::<Vec<_>>(), [1, 3]);
     }
 

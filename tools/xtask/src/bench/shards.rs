@@ -1,7 +1,7 @@
 //! `bench shards`: what a second shard on a second hardware thread brings.
 //!
 //! The generator is on the same hardware threads as the server: with one shard both share the first one, with two they
-//! share both. So everything has twice as much to run on, and twice the throughput is the most that could come of it.
+//! share both, and the generator has a thread for each. So everything has twice as much to run on, and twice the throughput is the most that could come of it.
 //! Half of all pairs have their phones on different shards, so that their messages cross the mesh.
 //!
 //! How much two hardware threads are at all, `machine` tells: two stubs that share nothing, each with half of the phones
@@ -51,7 +51,8 @@ fn measure(shards: u16, seconds: u32) -> Result<Value> {
     let cpu = (shards == 1).then_some(SERVER_CPU);
     let node = Node::start(NodePlan::new(&data.path().join("data"), shards, cpu))?;
     let traffic = Traffic { phones: PHONE_COUNT, pace: Pace::Window(1), seconds };
-    let result = clean(Load::start(&node, cpu, "pairs", &traffic.options())?.finish()?)?;
+    let options = [traffic.options(), vec!["--threads".into(), shards.to_string()]].concat();
+    let result = clean(Load::start(&node, cpu, "pairs", &options)?.finish()?)?;
     node.drain()?;
     Ok(result)
 }
