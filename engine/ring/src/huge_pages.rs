@@ -33,13 +33,24 @@ fn aligned(layout: Layout) -> Option<Layout> {
     if is_large(layout.size()) { layout.align_to(HUGE_PAGE_BYTES).ok() } else { None }
 }
 
+/// The bytes of the whole huge pages of a piece.
+const fn whole(bytes: usize) -> usize {
+    bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+}
+
 /// Tells the kernel about the whole huge pages of a piece. It may say no: then its pages are small ones.
-fn advise(start: *mut u8, bytes: usize, advice: libc::c_int) {
-    if !start.is_null() {
-        // SAFETY: these pieces of advice change how memory is backed, never what is in it; the range lies within one
-        // piece of the caller's, since its length is rounded down.
-        unsafe { libc::madvise(start.cast(), bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, advice) };
-    }
+fn advise(start: *mut u8, bytes: usize, advice: libc::c_int) -> bool {
+    // SAFETY: which advice is given, and that what is in the memory survives it or is not needed, is the callers' to say;
+    // the range lies within one piece of theirs, since its length is rounded down.
+    unsafe { libc::madvise(start.cast(), whole(bytes), advice) == 0 }
+}
+
+/// Lets a new piece lie on huge pages, also where small things have lain before: their small pages are given back, and
+/// the kernel gives huge ones, zeroed, as the piece is touched. False if what is in it stays.
+fn begin(start: *mut u8, bytes: usize) -> bool {
+    advise(start, bytes, libc::MADV_HUGEPAGE);
+    // Private memory that belongs to no file reads as zeros after this; nobody needs what is in a new piece.
+    advise(start, bytes, libc::MADV_DONTNEED)
 }
 
 // SAFETY: every call goes to the inner allocator, which keeps the contract; a piece is given back with the layout that
@@ -52,7 +63,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeOnHugePages<A> {
         };
         // SAFETY: the size is the caller's, so not zero.
         let start = unsafe { self.0.alloc(large) };
-        advise(start, large.size(), libc::MADV_HUGEPAGE);
+        if !start.is_null() {
+            begin(start, large.size());
+        }
         start
     }
 
@@ -61,9 +74,14 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeOnHugePages<A> {
             // SAFETY: the caller's promise is passed on.
             return unsafe { self.0.alloc_zeroed(layout) };
         };
-        // SAFETY: the size is the caller's, so not zero.
-        let start = unsafe { self.0.alloc_zeroed(large) };
-        advise(start, large.size(), libc::MADV_HUGEPAGE);
+        // SAFETY: the size is the caller's, so not zero. The inner allocator is not asked for zeros: it would write them
+        // itself, into small pages.
+        let start = unsafe { self.0.alloc(large) };
+        if !start.is_null() {
+            let zeroed_bytes = if begin(start, large.size()) { whole(large.size()) } else { 0 };
+            // SAFETY: the rest of the piece.
+            unsafe { start.add(zeroed_bytes).write_bytes(0, large.size() - zeroed_bytes) };
+        }
         start
     }
 
@@ -167,6 +185,44 @@ mod tests {
             }
             assert!(std::slice::from_raw_parts(piece, large.size()).iter().all(|byte| *byte == 0));
             ALLOCATOR.dealloc(piece, large);
+        }
+    }
+
+    /// Hands out memory that others have used.
+    struct Used;
+
+    // SAFETY: all of it is the system's allocator, whose new pieces are ours to write to.
+    unsafe impl GlobalAlloc for Used {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // SAFETY: the caller's promise is passed on; a piece is as long as its layout says.
+            unsafe {
+                let start = System.alloc(layout);
+                start.write_bytes(0xaa, layout.size());
+                start
+            }
+        }
+
+        unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { System.dealloc(start, layout) }
+        }
+    }
+
+    #[test]
+    fn memory_that_was_used_is_zeroed_to_its_last_byte_and_its_small_pages_are_given_back() {
+        let layout = Layout::from_size_align(2 * HUGE_PAGE_BYTES + 4099, 8).unwrap();
+        // SAFETY: the size is not zero, what is read lies within the piece, and it is given back with its layout.
+        unsafe {
+            let piece = LargeOnHugePages::new(Used).alloc_zeroed(layout);
+            let mut resident = [0; 2 * HUGE_PAGE_BYTES / 4096];
+            assert_eq!(libc::mincore(piece.cast(), 2 * HUGE_PAGE_BYTES, resident.as_mut_ptr()), 0);
+            assert_eq!(
+                resident.iter().filter(|page| **page & 1 == 1).count(),
+                0,
+                "nobody has touched them yet"
+            );
+            assert!(std::slice::from_raw_parts(piece, layout.size()).iter().all(|byte| *byte == 0));
+            LargeOnHugePages::new(Used).dealloc(piece, layout);
         }
     }
 
