@@ -255,10 +255,11 @@ impl Shard {
         }
     }
 
-    /// Counts what a connection has said in one receive for its account and its address, once for all of it: on the way
+    /// Counts what a connection has just said for its account and its address, once for all of it: on the way
     /// of each frame there is only the bucket of its connection. Of a phone that talks some are counted in advance, so
     /// that the other two, which lie elsewhere and are in no cache, are looked at once in a while only.
-    pub(crate) fn count_frames(&mut self, now: Now, conn: ConnId, count: u32) {
+    pub(crate) fn count_frames(&mut self, now: Now, conn: ConnId) {
+        let count = core::mem::take(&mut self.heard_frame_count);
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let Some(count) = edge.not_counted(count) else { return };
         let more = if edge.talks() { IN_ADVANCE } else { 0 };

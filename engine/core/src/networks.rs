@@ -47,10 +47,17 @@ impl FromStr for Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| NetworkError::Address)?;
+        let written: IpAddr = address.parse().map_err(|_| NetworkError::Address)?;
+        // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+        let address = written.to_canonical();
         let width = width(address);
+        let mapping_bits = self::width(written) - width;
         let prefix_bits = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| NetworkError::Prefix)?,
+            Some(prefix) => prefix
+                .parse::<u8>()
+                .ok()
+                .and_then(|bits| bits.checked_sub(mapping_bits))
+                .ok_or(NetworkError::Prefix)?,
             None => width,
         };
         if prefix_bits > width {
@@ -115,6 +122,8 @@ mod tests {
             ("10.0.0.0/8", "::ffff:10.1.1.1", "::ffff:11.1.1.1"),
             ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"),
             ("::/0", "2001:db8::1", "10.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.1.1.1", "11.1.1.1"),
+            ("::ffff:192.0.2.7", "::ffff:192.0.2.7", "192.0.2.8"),
         ] {
             assert!(network(text).contains(ip(inside)), "{text} {inside}");
             assert!(!network(text).contains(ip(outside)), "{text} {outside}");
@@ -129,6 +138,7 @@ mod tests {
             ("", NetworkError::Address),
             ("ten/8", NetworkError::Address),
             ("10.0.0.0/33", NetworkError::Prefix),
+            ("::ffff:10.0.0.0/95", NetworkError::Prefix),
             ("10.0.0.0/", NetworkError::Prefix),
             ("::/129", NetworkError::Prefix),
             ("10.0.0.1/8", NetworkError::HostBits),

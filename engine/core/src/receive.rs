@@ -40,7 +40,6 @@ impl Shard {
             self.end_flood(conn, |counters| &mut counters.address_byte_floods);
             return;
         }
-        self.heard_frame_count = 0;
         let Some(edge) = self.edges.get_mut(conn) else { return };
         if let Some(tail) = edge.tail() {
             tail.extend_from_slice(bytes);
@@ -48,18 +47,20 @@ impl Shard {
         } else {
             let used = self.use_bytes(now, conn, bytes, out);
             self.edges.keep_tail(conn, &bytes[used..]);
+            self.count_frames(now, conn);
         }
-        self.count_frames(now, conn, self.heard_frame_count);
         self.read_on(conn, out);
     }
 
     /// Works through bytes that were kept: the state has changed, or a turn has passed.
     pub(crate) fn use_tail(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
-        let Some(tail) = self.edges.get_mut(conn).and_then(Edge::tail) else { return };
-        let mut tail = take(tail);
-        let used = self.use_bytes(now, conn, &mut tail, out);
-        tail.drain(..used);
-        self.edges.put_tail(conn, tail);
+        if let Some(tail) = self.edges.get_mut(conn).and_then(Edge::tail) {
+            let mut tail = take(tail);
+            let used = self.use_bytes(now, conn, &mut tail, out);
+            tail.drain(..used);
+            self.edges.put_tail(conn, tail);
+        }
+        self.count_frames(now, conn);
     }
 
     /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.

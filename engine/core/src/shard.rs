@@ -114,7 +114,7 @@ pub struct Shard {
     /// What accounts may still ask for, and what they may still say in all.
     pub(crate) asking: Budget,
     pub(crate) saying: Budget,
-    /// Frames of the receive that is being read.
+    /// Frames that were said and are not counted yet, all by one connection.
     pub(crate) heard_frame_count: u32,
     pub(crate) edges: Edges,
     pub(crate) ready_keys: ReadyKeys,

@@ -49,8 +49,8 @@ pub(crate) struct CommonArgs {
     /// The first account is `load-K`, K even: so that several generators have phones of their own at one server.
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub(crate) first: u32,
-    /// Threads that drive the phones, at least: each keeps one core busy at most. There is one for each 19,000 phones
-    /// anyway, and fewer where the limit on open files is lower.
+    /// About so many threads drive the phones: each keeps one core busy at most, and partners stay together. There are
+    /// more where one would have more than 19,000 phones, or more than the limit on open files allows.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) threads: u32,
     /// What the device keys are derived from.

@@ -2,8 +2,10 @@
 
 use crate::world::phone::{Heard, Phone};
 use crate::world::{World, server_keys};
+use tern_core::io::Input;
 use tern_core::limits::Limits;
 use tern_protocol::ids::DeviceId;
+use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
 use tern_protocol::phone::ticket::{KeyMark, Ticket, TicketClaims, TicketKeys};
 
@@ -46,6 +48,30 @@ fn a_session_waits_until_its_ticket_is_used_up_on_disk() {
     let mut again = world.kill();
     let ann = Phone::resume(&mut again, 0, ticket);
     assert_eq!(ann.heard, [Heard::Drained]);
+}
+
+#[test]
+fn what_is_said_before_the_ticket_is_used_up_counts_for_its_account() {
+    let limits = Limits { account_frames_per_s: 20, account_frames_burst: 60, ..Limits::default() };
+    for (count, floods) in [(40, 0), (80, 1)] {
+        let (mut world, ticket) = with_a_ticket(limits);
+        world.pass_ms(5_000);
+        let mut ann = Phone::with_ticket(9, ticket);
+        world.step(Input::Accepted { slot: 9, peer: None });
+        world.turn();
+        while ann.account.is_none() {
+            ann.exchange(&mut world);
+            world.next_turn();
+            ann.hear(&mut world);
+        }
+        // All of it in one record with its `Start`.
+        (0..count).for_each(|token| ann.client.send(&ClientFrame::Ping { token }));
+        ann.exchange(&mut world);
+        world.next_turn();
+        ann.hear(&mut world);
+        assert_eq!((world.shard.counters().account_floods, world.shard.counters().floods), (floods, 0));
+        assert_eq!(ann.heard.contains(&Heard::Goodbye("Busy".into())), floods == 1, "{:?}", ann.heard);
+    }
 }
 
 #[test]

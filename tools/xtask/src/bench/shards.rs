@@ -1,8 +1,9 @@
 //! `bench shards`: what a second shard on a second hardware thread brings.
 //!
 //! The generator is on the same hardware threads as the server: with one shard both share the first one, with two they
-//! share both, and the generator has a thread for each. So everything has twice as much to run on, and twice the throughput is the most that could come of it.
-//! Half of all pairs have their phones on different shards, so that their messages cross the mesh.
+//! share both, and the generator has a thread for each, which is pinned to none. So everything has twice as much to run
+//! on, and twice the throughput is the most that could come of it. Half of all pairs have their phones on different
+//! shards, so that their messages cross the mesh.
 //!
 //! How much two hardware threads are at all, `machine` tells: two stubs that share nothing, each with half of the phones
 //! and with its own generator, against one. A server of shards that have no cost of their own would reach that.
