@@ -30,6 +30,10 @@ const LIVE_FACTOR: usize = 6;
 const TICK_AGAIN_S: u32 = 7_200;
 /// Tables that are freed at once, each second.
 const FREED_COUNT: usize = 4;
+/// So long before a period begins its tables are made, seconds: at its first message it would need all of them at once.
+const READY_S: u32 = 150;
+/// Tables that are made at once, each second.
+const MADE_COUNT: usize = 4;
 
 /// What a home may say of an id by its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -213,6 +217,30 @@ impl Dedup {
         let ahead = self.periods.iter().rev().take_while(|period| period.from_s > last_s);
         self.ahead_count = ahead.map(|period| period.ids.len()).sum();
         self.keep_to_limit();
+        self.make_next_ready();
+    }
+
+    /// If there will be many ids in the next period, makes some of its tables.
+    fn make_next_ready(&mut self) {
+        let next_s = Self::period(self.present_s).saturating_add(PERIOD_S);
+        if next_s - self.present_s > READY_S {
+            return;
+        }
+        let Ok(index) = self.find(self.present_s) else { return };
+        // As many as there would be in this one if it went on as it began.
+        let Period { from_s, ids, .. } = &self.periods[index];
+        let passed_s = (self.present_s - from_s).max(1);
+        let count = (ids.len() as u64 * u64::from(PERIOD_S) / u64::from(passed_s)).min(self.count_max as u64);
+        if IdSet::is_small(count as usize) {
+            return;
+        }
+        let next = self.find(next_s).unwrap_or_else(|index| {
+            let until_s = next_s.saturating_add(PERIOD_S);
+            let ids = IdSet::for_count(count as usize);
+            self.periods.insert(index, Period { from_s: next_s, until_s, ids });
+            index
+        });
+        self.periods[next].ids.make_ready(MADE_COUNT);
     }
 
     /// What was made before `oldest_s` is not taken in from the log, whatever the clock turns out to be.
@@ -241,15 +269,17 @@ impl Dedup {
     }
 
     fn find(&self, made_s: u32) -> Result<usize, usize> {
-        // The present period is the last one nearly always.
-        match self.periods.back() {
-            Some(last) if (last.from_s..last.until_s).contains(&made_s) => Ok(self.periods.len() - 1),
-            _ => self.periods.binary_search_by(|period| match period {
-                Period { until_s, .. } if *until_s <= made_s => Ordering::Less,
-                Period { from_s, .. } if *from_s > made_s => Ordering::Greater,
-                _ => Ordering::Equal,
-            }),
+        // The present period is the last one nearly always, or the last but one: the next may be there already.
+        let lasts = (0..self.periods.len()).rev().take(2);
+        let has = |period: &Period| (period.from_s..period.until_s).contains(&made_s);
+        if let Some(index) = lasts.into_iter().find(|&index| has(&self.periods[index])) {
+            return Ok(index);
         }
+        self.periods.binary_search_by(|period| match period {
+            Period { until_s, .. } if *until_s <= made_s => Ordering::Less,
+            Period { from_s, .. } if *from_s > made_s => Ordering::Greater,
+            _ => Ordering::Equal,
+        })
     }
 }
 
@@ -382,6 +412,32 @@ mod tests {
         }
         assert!(most < 20_000 * LIVE_FACTOR);
         assert!(dedup.reach_s() >= LIVE_S);
+    }
+
+    #[test]
+    fn the_tables_of_the_next_period_are_made_before_it_begins() {
+        let start_s = 500_000 * HOUR_S;
+        for (per_s, is_made) in [(1, false), (30, true)] {
+            let mut dedup = dedup(20_000_000);
+            for second in 0..PERIOD_S {
+                let now_s = start_s + second;
+                rotate(&mut dedup, now_s);
+                // Spread as keyed hashes are.
+                let hash = |n: u32| IdHash(u64::from(second * per_s + n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                (0..per_s).for_each(|n| dedup.insert_new(now_s, hash(n)));
+            }
+            assert_eq!(dedup.periods.len(), 1 + usize::from(is_made), "few ids need nothing");
+            let Some(next) = dedup.periods.get_mut(1) else { continue };
+            assert_eq!((next.from_s, next.ids.len()), (start_s + PERIOD_S, 0));
+            assert!(!next.ids.make_ready(0), "all of them are there");
+            // What comes finds its period, and what is old finds its own.
+            let found =
+                [start_s, start_s + PERIOD_S - 1, start_s + PERIOD_S].map(|made_s| dedup.find(made_s));
+            assert_eq!(found, [Ok(0), Ok(0), Ok(1)]);
+            rotate(&mut dedup, start_s + PERIOD_S);
+            dedup.insert_new(start_s + PERIOD_S, IdHash(1));
+            assert_eq!(dedup.periods.len(), 2);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::hint::black_box;
 
 /// Hashes of a line: 64 bytes.
 const LINE_COUNT: usize = 8;
@@ -122,7 +123,7 @@ impl IdSet {
     pub(crate) fn for_count(count: usize) -> Self {
         // Four fifths leave room for tables that get more than their share.
         let mut depth = 0;
-        while depth < DEPTH_MAX && count >> depth > TABLE_COUNT_MAX / 5 * 4 {
+        while depth < DEPTH_MAX && !Self::is_small(count >> depth) {
             depth += 1;
         }
         let table = |_| Table { depth, ..Table::default() };
@@ -133,6 +134,24 @@ impl IdSet {
             count: 0,
             first_count: (count >> depth) + (count >> depth >> 6),
         }
+    }
+
+    /// Whether it would be one table only.
+    pub(crate) const fn is_small(count: usize) -> bool {
+        count <= TABLE_COUNT_MAX / 5 * 4
+    }
+
+    /// Makes some of the tables that it expects to need, before they are needed: to be called again while it says that
+    /// there are more.
+    pub(crate) fn make_ready(&mut self, table_count: usize) -> bool {
+        let first_count = self.first_count;
+        let mut missing = self.tables.iter_mut().filter(|table| table.lines.is_empty());
+        for table in missing.by_ref().take(table_count) {
+            *table = Table::for_count(first_count, table.depth);
+            // Zeroed memory is there when it is touched first, which costs more than all the rest: a huge page is cleared.
+            black_box(&mut table.lines)[0] = [0; LINE_COUNT];
+        }
+        missing.next().is_some()
     }
 
     /// How many it has.
