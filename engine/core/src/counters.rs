@@ -76,6 +76,9 @@ pub const FAMILIES: &[(&str, &str)] = &[
     ("ephemeral_dropped", "Presence, watches and typing that were dropped, by where there was no room."),
 ];
 
+/// Limits that are hit where nothing is wrong: handshakes that wait a turn, phones that went away without a word.
+pub const EVERYDAY_LIMITS: [&str; 2] = ["handshakes_per_turn", "idle_ms"];
+
 define_counters! {
     /// Counts since boot, and gauges where the name ends in `_now`.
     pub struct Counters;

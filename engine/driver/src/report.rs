@@ -4,7 +4,7 @@ use crate::depths::Depths;
 use crate::mesh::MeshEnd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
-use tern_core::counters::Counters;
+use tern_core::counters::{Counters, EVERYDAY_LIMITS};
 use tern_core::define_counters;
 use tern_core::histogram::Histogram;
 use tern_core::measures::Measures;
@@ -204,9 +204,6 @@ impl Reporter {
         }
     }
 }
-
-/// Limits that are hit where nothing is wrong: handshakes that wait a turn, phones that went away without a word.
-const EVERYDAY_LIMITS: [&str; 2] = ["handshakes_per_turn", "idle_ms"];
 
 /// Which limits something ran into since `before`, and how often, as `mail_bytes 12 times, account_count 3 times`.
 fn limits_hit(before: &Counters, now: &Counters) -> Option<String> {

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tern_core::counters::{Counters, Metric};
+use tern_core::counters::{Counters, EVERYDAY_LIMITS, Metric};
 use tern_core::histogram::{BOUNDS_NS, Histogram};
 use tern_driver::{RecoveryReport, ShardReport};
 use tern_storage::io::SegmentId;
@@ -49,6 +49,7 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
         "state": state,
         "trouble": trouble.as_ref().map(ToString::to_string),
         "limit_hits": limit_hits(&totals.counters),
+        "everyday_limits": EVERYDAY_LIMITS,
         "phone": plane.phone(),
         "admin": plane.admin(),
         "server_key": plane.server_key(),

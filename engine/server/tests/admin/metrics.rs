@@ -139,7 +139,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("tern_ring_stale_completions_total", "for those who work on Tern"),
     ("tern_ring_rearms_total", "for those who work on Tern"),
     ("tern_ring_sockets_parked", "for those who work on Tern"),
-    ("tern_ring_slots_used", "the connections tell it"),
+    ("process_max_fds", "sockets lie in the rings' tables, which have limits of their own"),
     ("tern_ring_buffers", "those that are free tell more"),
     ("tern_control_requests_total", "what the endpoint refused tells more"),
     ("tern_recovery_segments", "of interest while a start lasts, when the log and GET /v1/status tell it"),
@@ -148,6 +148,14 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("process_cpu_seconds_total", "the processor time by mode is the same"),
     ("process_start_time_seconds", "a restart shows in every counter"),
 ];
+
+#[test]
+fn no_panel_adds_shards_of_different_nodes() {
+    let asks = asks();
+    assert!(asks.iter().any(|ask| ask.contains("by (instance, shard)")));
+    let mixed: Vec<_> = asks.iter().filter(|ask| ask.contains("by (shard")).collect();
+    assert!(mixed.is_empty(), "{mixed:?}");
+}
 
 #[test]
 fn every_family_is_on_the_dashboard_or_has_a_reason() {

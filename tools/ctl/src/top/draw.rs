@@ -284,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_is_hit_every_day_hides_no_other() {
+        let start = Instant::now();
+        let (before, mut after) =
+            (recorded("before", start), recorded("after", start + Duration::from_secs(2)));
+        after.status.limit_hits.insert("handshakes_per_turn".into(), 9_000);
+        let most = |after: &Sample| {
+            let view = View::between(Some(&before), after);
+            view.limits.sum_and_most().1.map(|(name, _)| name.to_owned())
+        };
+        assert_eq!(most(&after).as_deref(), Some("handshakes_per_turn"));
+        after.status.everyday_limits = vec!["handshakes_per_turn".into()];
+        assert_eq!(most(&after).as_deref(), Some("mail_bytes"));
+    }
+
+    #[test]
     fn ages_are_short() {
         assert_eq!([5, 65, 3_700, 90_000].map(age), ["5s", "1m05s", "1h01m", "1d01h"]);
     }

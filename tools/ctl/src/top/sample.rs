@@ -34,6 +34,9 @@ pub(super) struct Status {
     /// Times that something ran into each limit.
     #[serde(default)]
     pub(super) limit_hits: Counters,
+    /// Those among them that are hit where nothing is wrong.
+    #[serde(default)]
+    pub(super) everyday_limits: Vec<String>,
     pub(super) phone: String,
     pub(super) latency_bounds_ns: Vec<u64>,
     pub(super) totals: Counters,

@@ -69,6 +69,12 @@ impl Rates {
         Self { gained: after.iter().map(gain).collect(), seconds }
     }
 
+    /// Leaves some out.
+    fn without(mut self, names: &[String]) -> Self {
+        self.gained.retain(|name, _| !names.contains(name));
+        self
+    }
+
     /// Of all counters; and which one gained most, if any gained, with what it gained.
     pub(super) fn sum_and_most(&self) -> (f64, Option<(&str, f64)>) {
         let sum: u64 = self.gained.values().sum();
@@ -115,7 +121,8 @@ impl View {
                 before.map(|before| &before.status.limit_hits),
                 &status.limit_hits,
                 seconds,
-            ),
+            )
+            .without(&status.everyday_limits),
             sent: all(|latency| &latency.sent),
             commit: all(|latency| &latency.commit),
             shards,
