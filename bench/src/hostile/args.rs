@@ -66,6 +66,7 @@ pub fn hostile() -> Result<()> {
         "{}",
         json!({
             "attack": args.attack.name(),
+            "wanted_per_s": rate,
             "begun": seen.begun,
             "begun_per_s": (seen.begun as f64 / args.duration).round(),
             "left_out": seen.left_out,

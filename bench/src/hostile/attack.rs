@@ -37,6 +37,8 @@ pub(super) enum Attack {
     Acks,
     /// Phones that log in and say more at once than one connection may.
     Floods,
+    /// The first message of a phone's login, recorded once and said again by strangers.
+    Replays,
 }
 
 impl Attack {
@@ -53,7 +55,7 @@ impl Attack {
             Self::Slowloris => 500.0,
             Self::Halves => 500.0,
             // Each begins with four Diffie-Hellman operations on both sides.
-            Self::Bodies | Self::Acks => 200.0,
+            Self::Bodies | Self::Acks | Self::Replays => 200.0,
             // Each of them says some thousands of things.
             Self::Floods => 10.0,
         }
@@ -66,7 +68,7 @@ impl Attack {
 
     /// Whether a connection goes on until the server ends it; others leave by themselves after a while.
     pub(super) const fn stays(self) -> bool {
-        !matches!(self, Self::Connects | Self::Garbage | Self::Tickets | Self::Records)
+        !matches!(self, Self::Connects | Self::Garbage | Self::Tickets | Self::Records | Self::Replays)
     }
 
     /// Whether it logs in first.
@@ -85,7 +87,8 @@ impl Attack {
             | Self::Slowloris
             | Self::Tickets
             | Self::Records
-            | Self::Halves => {}
+            | Self::Halves
+            | Self::Replays => {}
         }
     }
 
@@ -100,7 +103,8 @@ impl Attack {
     pub(super) fn script(self, number: u64, random: &mut Random) -> Vec<u8> {
         let is_odd = number % 2 == 1;
         match self {
-            Self::Connects | Self::Bodies | Self::Acks | Self::Floods => Vec::new(),
+            // What is replayed was recorded elsewhere.
+            Self::Connects | Self::Bodies | Self::Acks | Self::Floods | Self::Replays => Vec::new(),
             Self::Halves => {
                 let mut bytes = preface(Pattern::IK);
                 record(&random.bytes(100), 200, &mut bytes);

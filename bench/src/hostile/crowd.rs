@@ -59,6 +59,8 @@ struct Crowd<'a> {
     free: Vec<u32>,
     random: Random,
     server_key: Option<[u8; 32]>,
+    /// The beginning of a login, for those who replay it.
+    recorded: Vec<u8>,
     seen: Seen,
     /// When each connection drips again, or leaves: in order, since all wait equally long.
     agenda: VecDeque<(Duration, u64)>,
@@ -76,6 +78,7 @@ pub(super) fn run(plan: &Plan) -> Result<Seen> {
         free: (0..plan.open_max).rev().collect(),
         random: Random::new(plan.seed),
         server_key: None,
+        recorded: Vec::new(),
         seen: Seen::default(),
         agenda: VecDeque::new(),
     };
@@ -113,8 +116,11 @@ impl Crowd<'_> {
     fn begin(&mut self, place: u32, number: u64, now: Duration) {
         let attack = self.plan.attack;
         self.seen.begun += 1;
-        let client = attack.logs_in().then(|| self.client(number));
-        let script = attack.script(number, &mut self.random);
+        let (client, script) = if attack == Attack::Replays {
+            self.replay(number)
+        } else {
+            (attack.logs_in().then(|| self.client(number)), attack.script(number, &mut self.random))
+        };
         self.visitors[place as usize] =
             Some(Visitor { slot: None, script, said_bytes: 0, sending: false, client });
         let key = self.key(place);
@@ -128,6 +134,18 @@ impl Crowd<'_> {
         } else if !attack.stays() {
             self.agenda.push_back((now + LEAVES_AFTER, key));
         }
+    }
+
+    /// A recorded login, once there is one: what comes before learns the server's key by a login of its own.
+    fn replay(&mut self, number: u64) -> (Option<Client>, Vec<u8>) {
+        if self.recorded.is_empty() {
+            let mut client = self.client(number);
+            if self.server_key.is_none() {
+                return (Some(client), Vec::new());
+            }
+            client.flush(&mut self.recorded);
+        }
+        (None, self.recorded.clone())
     }
 
     /// Eve, who has an account: she registers when she comes first.

@@ -68,6 +68,25 @@ fn value(toml: &[u8], key: &str) -> String {
 }
 
 #[test]
+fn the_limits_for_a_public_service_are_lower_than_the_defaults() {
+    let public = include_str!("../../../deploy/public.toml");
+    let (place, default) = (Place::new(public), Place::new(""));
+    assert_eq!(place.run(&["config", "check"]).stdout, b"ok\n");
+    let (shown, default) = (place.run(&["config", "show"]).stdout, default.run(&["config", "show"]).stdout);
+    let named = public.lines().filter_map(|line| line.split_once(" = "));
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    let mut count = 0;
+    for (name, limit) in named {
+        assert_eq!(value(&shown, name), limit);
+        // Zero is no limit.
+        let before = number(&value(&default, name));
+        assert!(before == 0 || number(limit) < before, "{name}");
+        count += 1;
+    }
+    assert!(count >= 10);
+}
+
+#[test]
 fn show_is_a_file_that_check_accepts() {
     let place = Place::new("shards = 2\n");
     let shown = place.run(&["config", "show"]).stdout;

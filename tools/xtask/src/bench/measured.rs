@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tern_admin::{gained, quantile};
 
 /// Every counter that an attack or a storm may touch, as `/v1/status` names them; `/metrics` has the same numbers.
-pub(super) const COUNTERS: [&str; 16] = [
+pub(super) const COUNTERS: [&str; 17] = [
     "accepted",
     "logins",
     "refused_connections",
@@ -16,6 +16,7 @@ pub(super) const COUNTERS: [&str; 16] = [
     "protocol_errors",
     "timeouts",
     "tickets_refused",
+    "logins_unproven",
     "too_large",
     "floods",
     "bad_acknowledgements",

@@ -23,7 +23,7 @@ pub(super) struct Attack {
     pub(super) quiet: Value,
     pub(super) attacked: Value,
     /// Hostile connections.
-    pub(super) begun: u64,
+    pub(super) connected: u64,
     /// The server's counters that tell of them, and what they gained.
     pub(super) refused: Vec<(&'static str, u64)>,
 }
@@ -40,7 +40,7 @@ impl Attack {
         json!({
             "quiet_latency_us": self.quiet["latency_us"],
             "latency_us": self.attacked["latency_us"],
-            "connections": self.begun,
+            "connections": self.connected,
             "counted": counted,
         })
     }
@@ -113,7 +113,7 @@ impl Account {
                 "attack:  {}, p99 {} beside {} hostile connections ({} refusals counted), {} without",
                 flow(&attack.attacked),
                 micros(&attack.attacked["latency_us"]["p99"]),
-                attack.begun,
+                attack.connected,
                 attack.refused_count(),
                 micros(&attack.quiet["latency_us"]["p99"])
             ),
@@ -161,7 +161,7 @@ mod tests {
         quiet["latency_us"] = json!({ "p99": 400.0 });
         attacked["latency_us"] = json!({ "p99": 500.0 });
         let refused = vec![("protocol_errors", 6), ("tickets_refused", 5)];
-        let attack = Attack { quiet, attacked, begun: 12, refused };
+        let attack = Attack { quiet, attacked, connected: 12, refused };
         absent["stored_per_s"] = json!(10.5);
         flap["flaps"] = json!(44);
         Account { talk: part(0, 5), absent, flap, storm, attack, restart_ms: 210 }

@@ -281,9 +281,9 @@ fn attack(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Attack> {
     let attackers = ATTACKS.map(|attack| Attackers::start(node, attack, ATTACK_SECONDS, None));
     let attackers = attackers.into_iter().collect::<Result<Vec<_>>>()?;
     let attacked = finish(load, teller)?;
-    let mut begun = 0;
+    let mut connected = 0;
     for crowd in attackers {
-        begun += crowd.finish()?["begun"].as_u64().context("begun")?;
+        connected += crowd.finish()?["connected"].as_u64().context("connected")?;
     }
     // What a shard counts is told a moment later.
     teller.quit.sleep(Duration::from_millis(200))?;
@@ -294,7 +294,7 @@ fn attack(args: &DemoArgs, node: &Node, teller: &Teller) -> Result<Attack> {
     }
     let p99 = micros(&attacked["latency_us"]["p99"]);
     teller.tell(Event::Result(format!("p99 {p99}, quiet {quiet_p99}")));
-    Ok(Attack { quiet, attacked, begun, refused: refused.into() })
+    Ok(Attack { quiet, attacked, connected, refused: refused.into() })
 }
 
 fn generate(node: &Node, mode: &str, options: &[(&str, u32)], teller: &Teller) -> Result<Load> {
