@@ -157,6 +157,7 @@ async fn start(
 fn cut_off() -> ! {
     warn!("asked twice to stop: the drain is cut off");
     log::tell_last_suppressed();
+    log::write_out();
     std::process::exit(Ending::CutOff as i32)
 }
 

@@ -37,7 +37,10 @@ fn main() -> ExitCode {
     let huge_pages = huge_pages::only_for_large();
     // clap ends the process with 2 for a wrong command line, and with 0 for --help and --version.
     match run(Cli::parse().command, huge_pages) {
-        Ok(ending) => ending.into(),
+        Ok(ending) => {
+            log::write_out();
+            ending.into()
+        }
         Err(Failure { ending, text }) => {
             log::say_last(&text);
             ending.into()

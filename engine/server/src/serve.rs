@@ -8,6 +8,7 @@ use crate::data::{DataDirectory, Token, is_made};
 use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::resolve::{Host, InForce, failure_of_start};
+use nix::unistd::gettid;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, RwLock};
@@ -135,7 +136,9 @@ pub(crate) fn bind_admin(admin: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Pins this thread, and with it the one that writes the log. A refusal is no reason not to serve.
 fn pin_main(map: &CoreMap) {
-    if let Err(error) = cores::pin_control(&map.control) {
-        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    for thread in [Some(gettid()), log::writer()].into_iter().flatten() {
+        if let Err(error) = cores::pin_control(thread, &map.control) {
+            warn!(control = ?map.control, %error, "the control thread could not be pinned");
+        }
     }
 }
