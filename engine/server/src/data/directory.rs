@@ -76,17 +76,19 @@ impl DataDirectory {
         })
     }
 
-    /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer.
+    /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer. One before that
+    /// ends, which has to be said if it still works.
     ///
     /// # Errors
-    /// In use, not a data directory, or not writable.
-    pub(crate) fn rotate_key(path: &Path, keep_s: u64) -> Result<KeyPair, Failure> {
+    /// In use, not a data directory, or not writable; the key before the present one still works.
+    pub(crate) fn rotate_key(path: &Path, keep_s: u64, end_previous: bool) -> Result<KeyPair, Failure> {
         if !path.join(MANIFEST).exists() {
             let shown = path.display();
             return Err(Failure::start_up(format!("{shown} is not a data directory (it has no {MANIFEST})")));
         }
         let _lock = lock(path)?;
-        Keys::rotate(path, unix_s().saturating_add(keep_s))
+        let now_s = unix_s();
+        Keys::rotate(path, now_s, now_s.saturating_add(keep_s), end_previous)
     }
 }
 

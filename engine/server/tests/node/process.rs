@@ -95,10 +95,15 @@ impl Node {
 
     /// Gives the stopped node a new key; the old one works for so many days, and none before it.
     pub(crate) fn rotate_key(&self, keep_days: u32) {
+        let output = self.try_to_rotate_key(keep_days, &["--end-previous"]);
+        assert!(output.status.success(), "the key is not rotated: {output:?}");
+    }
+
+    /// Likewise, with these flags; it may be refused.
+    pub(crate) fn try_to_rotate_key(&self, keep_days: u32, flags: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
         command.arg("rotate-key").arg("--data").arg(self.data());
-        let status = command.args(["--keep-days", &keep_days.to_string()]).status().expect("tern starts");
-        assert!(status.success(), "the key is not rotated");
+        command.args(["--keep-days", &keep_days.to_string()]).args(flags).output().expect("tern starts")
     }
 
     /// Stops its process for a while, or lets it go on.
