@@ -1,6 +1,6 @@
 //! `tern serve`: from settings to what a node is made of. `control` starts it, and stays until its end.
 
-use crate::admin::{self, About, Gate, Plane};
+use crate::admin::{About, Gate, Identity, Plane};
 use crate::config::Settings;
 use crate::control::{self, AdminDoor};
 use crate::cores::{self, CoreMap};
@@ -37,7 +37,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     in_force.warnings.iter().for_each(|text| warn!("{text}"));
     check_machine(&in_force.limits).map_err(|error| failure_of_start(&error))?;
     let access = &settings.admin_access;
-    let tls = access.tls.as_ref().map(admin::acceptor).transpose()?;
+    let tls = access.tls.as_ref().map(Identity::read).transpose()?;
     let admin = bind_admin(settings.admin);
     // What is there already is opened first: that another node has it says more than that its ports are taken.
     let admin = if is_made(&settings.data) {
