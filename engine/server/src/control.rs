@@ -72,6 +72,8 @@ pub(crate) async fn run(
 
     let mut tells = interval(log::TELL_EVERY);
     let mut pings = notifier.ping_every().map(interval);
+    // What was kept back is said once.
+    pings.iter_mut().for_each(|pings| pings.set_missed_tick_behavior(MissedTickBehavior::Delay));
     let exit = loop {
         tokio::select! {
             exit = exited.recv_async() => break exit,
