@@ -83,13 +83,12 @@ pub(crate) struct NodeParts {
 
 impl NodeParts {
     pub(crate) fn new(config: &NodeConfig) -> Result<Self, StartError> {
-        let bind = |address| BoundAddress::bind(address).map_err(|error| StartError::Bind(address, error));
-        let first = bind(config.phone)?;
+        let failed = |error| StartError::Bind(config.phone, error);
+        let first = BoundAddress::bind(config.phone).map_err(failed)?;
         let phone = first.local_addr();
-        let mut bound = vec![first];
-        for _ in 1..config.shard_count {
-            bound.push(bind(phone)?);
-        }
+        let others =
+            (1..config.shard_count).map(|_| first.beside()).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let bound = std::iter::once(first).chain(others).collect();
         let (exit, exited) = flume::bounded(1);
         let (tell_progress, progress) = flume::unbounded();
         Ok(Self {

@@ -47,10 +47,22 @@ impl RawSocket {
     }
 
     pub(crate) fn listen(self, backlog_count: u32) -> io::Result<TcpListener> {
+        self.start_to_listen(backlog_count)?;
+        Ok(TcpListener::from(self.0))
+    }
+
+    pub(crate) fn start_to_listen(&self, backlog_count: u32) -> io::Result<()> {
         let backlog = i32::try_from(backlog_count).unwrap_or(i32::MAX);
         // SAFETY: no memory is passed.
         let result = unsafe { libc::listen(self.0.as_raw_fd(), backlog) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(TcpListener::from(self.0)) }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// An address that was bound by name stays bound.
+    pub(crate) fn stop_to_listen(&self) -> io::Result<()> {
+        // SAFETY: no memory is passed.
+        let result = unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RD) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

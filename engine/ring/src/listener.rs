@@ -25,19 +25,45 @@ pub struct BoundAddress {
 }
 
 impl BoundAddress {
-    /// Binds `address` with SO_REUSEADDR and SO_REUSEPORT (each shard has its own listener on the same address, and
-    /// the kernel spreads connections over them) and TCP_NODELAY, which accepted sockets inherit.
+    /// Takes `address`, with TCP_NODELAY, which accepted sockets inherit. Until this socket and those beside it are closed,
+    /// nobody else can take it this way, whether they listen yet or not. What is left of a former listener's connections
+    /// is no hindrance.
     ///
     /// # Errors
     /// The operating system's.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = RawSocket::tcp(&address)?;
         socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         socket.set(libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         socket.bind(&raw_address(&address))?;
+        // With SO_REUSEADDR, which leftovers need, several may bind, but only one may listen. It must go on to refuse the
+        // others when it does not listen any more, so that it gives the option up meanwhile. A port of the kernel's choice
+        // is nobody else's anyway, and would be given up with the listening.
+        if address.port() == 0 {
+            socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 0)?;
+        } else {
+            socket.start_to_listen(0)?;
+            socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 0)?;
+            socket.stop_to_listen()?;
+        }
+        // From here on for the sockets beside it.
+        socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
+    }
+
+    /// Another socket on the same address: each shard has its own listener, and the kernel spreads connections over them
+    /// (SO_REUSEPORT).
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn beside(&self) -> io::Result<Self> {
+        let socket = RawSocket::tcp(&self.address)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        socket.set(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        socket.set(libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        socket.bind(&raw_address(&self.address))?;
+        Ok(Self { socket, address: self.address })
     }
 
     /// What was bound; tells the port when 0 was asked for.
@@ -61,6 +87,8 @@ impl BoundAddress {
     /// # Errors
     /// The operating system's.
     pub fn listen(self, backlog_count: u32) -> io::Result<Listener> {
+        // Before, because accepted sockets inherit it, and what is left of them must not be in the way of a next start.
+        self.socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         Ok(Listener { socket: self.socket.listen(backlog_count)? })
     }
 }
@@ -255,7 +283,49 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use std::net::TcpStream;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn an_address_is_taken_once_and_leftovers_are_no_hindrance() {
+        let first = BoundAddress::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr();
+        let is_taken = || {
+            // Also for who only tries whether it is free.
+            let tries = [BoundAddress::bind(address).map(drop), TcpListener::bind(address).map(drop)];
+            tries.map(|tried| tried.map_err(|error| error.kind())) == [Err(io::ErrorKind::AddrInUse); 2]
+        };
+        assert!(is_taken(), "by the kernel's choice");
+        drop(first);
+        let first = BoundAddress::bind(address).unwrap();
+        assert!(is_taken(), "by name");
+        let second = first.beside().unwrap();
+        assert!(is_taken() && TcpStream::connect(address).is_err(), "nobody listens yet");
+        let second = second.listen(16).unwrap();
+        assert!(is_taken(), "one of them listens");
+        let first = first.listen(16).unwrap();
+        assert!(is_taken(), "both of them listen");
+        first.socket.set_nonblocking(true).unwrap();
+        second.socket.set_nonblocking(true).unwrap();
+        // By chance alone all of them would be at one of the two once in half a million runs.
+        let phones: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut accepted = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while accepted.len() < phones.len() {
+            assert!(Instant::now() < deadline, "only {} were accepted", accepted.len());
+            for (place, listener) in [&first.socket, &second.socket].into_iter().enumerate() {
+                accepted.extend(listener.accept().ok().map(|(socket, _)| (place, socket)));
+            }
+        }
+        assert!(
+            accepted.iter().any(|(place, _)| *place == 0) && accepted.iter().any(|(place, _)| *place == 1)
+        );
+        // Half of them are closed by this side, whose half they keep for a while, and half stay open.
+        accepted.truncate(10);
+        drop(first);
+        assert!(is_taken(), "one of them is left");
+        drop(second);
+        BoundAddress::bind(address).unwrap().beside().unwrap().listen(16).unwrap();
+    }
 
     /// What the listener says next: the error of a pause, or a peer.
     fn next(ring: &mut Ring) -> Result<SocketAddr, i32> {

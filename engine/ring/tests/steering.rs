@@ -27,7 +27,7 @@ fn the_listener_of_the_own_hardware_thread_gets_all() {
         let mut ring = Ring::new(&Config { descriptor_count: 64, ..Config::default() }).unwrap();
         let first = BoundAddress::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address: SocketAddr = first.local_addr();
-        let second = BoundAddress::bind(address).unwrap();
+        let second = first.beside().unwrap();
         let mut ids = Vec::new();
         for (index, bound) in [first, second].into_iter().enumerate() {
             bound.prefer_cpu(if index == right { here } else { elsewhere }).unwrap();

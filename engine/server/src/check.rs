@@ -1,6 +1,6 @@
 //! `tern config check`: everything that would keep `serve` from serving here, found without making or changing anything.
 
-use crate::admin;
+use crate::admin::Identity;
 use crate::config::{AdminAccess, Settings};
 use crate::data::{self, Token};
 use crate::exit::Failure;
@@ -55,7 +55,7 @@ impl Found {
         if let Some(tls) = &access.tls {
             let later = [&tls.cert, &tls.key].map(|file| comes_later(file));
             if later == [false; 2] {
-                self.note(admin::acceptor(tls).map(drop));
+                self.note(Identity::read(tls).map(drop));
             } else {
                 self.warnings.push(format!(
                     "admin.tls_cert = {}: systemd puts it there when it starts the service; not looked at",

@@ -18,7 +18,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node until SIGTERM or SIGINT drains it.
     Serve(Box<ServeArgs>),
-    /// Give the server of a stopped node a new key. Phones that know the old one are told the new one.
+    /// Give the server of a stopped node a new key. Phones that know the old one are told the new one. One old key is kept:
+    /// while the one of an earlier change works, another change is refused.
     RotateKey {
         /// Data directory.
         #[arg(long, value_name = "DIR")]
@@ -26,6 +27,9 @@ pub(crate) enum Command {
         /// For how many days the old key still works.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// End the key of an earlier change, though it still works: phones that know no later one are locked out.
+        #[arg(long)]
+        end_previous: bool,
     },
     /// Ask the node that runs here with this configuration whether it serves: prints `ok`, or ends with 3.
     Health(Box<ServeArgs>),

@@ -1,7 +1,7 @@
 //! The main thread's life: starts the node, serves the admin endpoint from before the recovery, listens for signals, and
 //! tells systemd, until the node ends.
 
-use crate::admin::{self, Plane};
+use crate::admin::{self, Identity, Plane};
 use crate::config::AdminAccess;
 use crate::data::Token;
 use crate::exit::{Ending, Failure};
@@ -20,7 +20,6 @@ use tern_storage::io::SegmentId;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
 /// How often a start is looked after.
@@ -34,7 +33,7 @@ const MORE_TIME: Duration = Duration::from_secs(60);
 pub(crate) struct AdminDoor {
     pub(crate) listener: TcpListener,
     /// Who the endpoint is; changed by SIGHUP.
-    pub(crate) tls: Option<Arc<RwLock<TlsAcceptor>>>,
+    pub(crate) tls: Option<Arc<RwLock<Identity>>>,
     /// The files of its token, certificate and key.
     pub(crate) access: AdminAccess,
 }
@@ -73,6 +72,8 @@ pub(crate) async fn run(
 
     let mut tells = interval(log::TELL_EVERY);
     let mut pings = notifier.ping_every().map(interval);
+    // What was kept back is said once.
+    pings.iter_mut().for_each(|pings| pings.set_missed_tick_behavior(MissedTickBehavior::Delay));
     let exit = loop {
         tokio::select! {
             exit = exited.recv_async() => break exit,
@@ -157,28 +158,39 @@ async fn start(
 fn cut_off() -> ! {
     warn!("asked twice to stop: the drain is cut off");
     log::tell_last_suppressed();
+    log::write_out();
     std::process::exit(Ending::CutOff as i32)
 }
 
 /// The endpoint's token, certificate and key are read again. What cannot be used changes nothing.
-fn reload(access: &AdminAccess, tls: Option<&RwLock<TlsAcceptor>>, plane: &Plane) {
+fn reload(access: &AdminAccess, tls: Option<&RwLock<Identity>>, plane: &Plane) {
     let gone = |file: &Path| {
         Failure::start_up(format!("admin.token_file = {}: there is no such file", file.display()))
     };
     let read = |file: &Path| Token::read(file)?.ok_or_else(|| gone(file));
     let token = access.token_file.as_deref().map(read).transpose();
-    let acceptor = access.tls.as_ref().map(admin::acceptor).transpose();
-    match token.and_then(|token| Ok((token, acceptor?))) {
+    let identity = access.tls.as_ref().map(Identity::read).transpose();
+    match token.and_then(|token| Ok((token, identity?))) {
         Err(failure) => warn!("nothing is reloaded: {}", failure.text),
-        Ok((token, acceptor)) => {
-            if let Some(token) = token {
-                plane.gate().set_token(token);
-            }
-            if let (Some(tls), Some(acceptor)) = (tls, acceptor) {
-                *tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
-            }
-            info!("reloaded the admin endpoint's token, certificate and key; all else needs a restart");
+        Ok((token, identity)) => {
+            let token = token.map(|token| plane.gate().set_token(token));
+            let certificate = tls.zip(identity).map(|(tls, identity)| {
+                let mut tls = tls.write().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *tls, identity).chain() != tls.chain()
+            });
+            // Whoever brings the files may have brought the old ones once more, as systemd does with LoadCredential=.
+            let (token, certificate) = (news(token), news(certificate));
+            info!(token, certificate, "reloaded the admin endpoint's access; all else needs a restart");
         }
+    }
+}
+
+/// What became of something that was read again, if there is such a thing.
+fn news(has_changed: Option<bool>) -> &'static str {
+    match has_changed {
+        Some(true) => "new",
+        Some(false) => "unchanged",
+        None => "none",
     }
 }
 

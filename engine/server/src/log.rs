@@ -1,14 +1,20 @@
 //! The log on standard error: text or JSON, and warnings that repeat are written a few times a second and counted
 //! beyond that, so that a storm fills no drive. The count is told with the next line of the same place, within a minute
-//! in a line of its own, and in `/metrics`.
+//! in a line of its own, and in `/metrics`. A thread of its own writes the lines out: whoever reads standard error and
+//! stalls holds up nothing else, and what does not fit the queue is counted and told likewise.
+
+mod queue;
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use crate::exit::Failure;
+use nix::unistd::{Pid, gettid};
+use queue::Queue;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata, Subscriber, warn};
@@ -22,6 +28,17 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// How often [`tell_suppressed`] wants to be called.
 pub(crate) const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// Bytes of lines that may wait for standard error.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+/// How long the end of the process waits for them.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// What waits for standard error.
+static QUEUE: Queue = Queue::new(WAITING_BYTES_MAX);
+
+/// The thread that writes it out, once the log has started.
+static WRITER: OnceLock<Pid> = OnceLock::new();
+
 /// What judges this process's log.
 static LIMITER: OnceLock<Arc<Limiter>> = OnceLock::new();
 
@@ -31,17 +48,18 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 /// Starts the log. `TERN_LOG` (over the file) chooses what is written, `TERN_LOG_FORMAT` its form.
 ///
 /// # Errors
-/// `TERN_LOG_FORMAT` is neither, or `TERN_LOG` is no filter.
+/// `TERN_LOG_FORMAT` is neither, or `TERN_LOG` is no filter; the system gives no thread.
 pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
     let format = match std::env::var("TERN_LOG_FORMAT") {
         Ok(text) => format_named(&text)?,
         Err(_) => settings.format,
     };
     let filter = filter_of(std::env::var("TERN_LOG").ok().as_deref(), settings.level)?;
+    start_writer().map_err(|error| Failure::start_up(format!("log: {error}")))?;
     let _ = FORMAT.set(format);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Line)
         // A log that cannot be written must not end the node.
         .log_internal_errors(false);
     let limiter =
@@ -49,7 +67,7 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
     match format {
         LogFormat::Text => {
             let inner = Format::default();
-            builder.with_ansi(std::io::stderr().is_terminal()).event_format(Calm { inner, limiter }).init();
+            builder.with_ansi(io::stderr().is_terminal()).event_format(Calm { inner, limiter }).init();
         }
         LogFormat::Json => {
             let inner = Format::default().json();
@@ -57,6 +75,42 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn start_writer() -> io::Result<()> {
+    let (tell, told) = mpsc::channel();
+    thread::Builder::new().name("log".into()).spawn(move || {
+        let _ = tell.send(gettid());
+        QUEUE.write_to(io::stderr());
+    })?;
+    if let Ok(writer) = told.recv() {
+        let _ = WRITER.set(writer);
+    }
+    Ok(())
+}
+
+/// The thread that writes the log, if it has started.
+pub(crate) fn writer() -> Option<Pid> {
+    WRITER.get().copied()
+}
+
+/// A line for the queue: the log hands each over in one piece.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        QUEUE.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until the log is written out, as far as somebody takes it: the process ends.
+pub(crate) fn write_out() {
+    QUEUE.wait_until_written(LAST_WAIT);
 }
 
 /// Why the process ends, when it does not end as it should: in the log's form, whatever the log leaves out.
@@ -68,8 +122,13 @@ pub(crate) fn say_last(text: &str) {
         }
         _ => format!("tern: {text}"),
     };
-    // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    if writer().is_some() {
+        QUEUE.push(format!("{line}\n").as_bytes());
+        write_out();
+    } else {
+        // Standard error may lie on the drive that is the trouble: the exit code must come all the same.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
 }
 
 /// Says what was left out since it was last said, if anything was: where, and how often.
@@ -83,6 +142,10 @@ pub(crate) fn tell_last_suppressed() {
 }
 
 fn tell_before(now: Instant) {
+    let left_out_count = QUEUE.take_untold();
+    if left_out_count > 0 {
+        warn!(left_out_count, "lines were left out: standard error took them too slowly");
+    }
     let untold = LIMITER.get().map(|limiter| limiter.take_untold(now)).unwrap_or_default();
     if untold.is_empty() {
         return;
@@ -94,7 +157,8 @@ fn tell_before(now: Instant) {
 
 /// Lines that were left out since the start.
 pub(crate) fn suppressed_count() -> u64 {
-    LIMITER.get().map_or(0, |limiter| limiter.suppressed_count.load(Ordering::Relaxed))
+    let repeated = LIMITER.get().map_or(0, |limiter| limiter.suppressed_count.load(Ordering::Relaxed));
+    repeated + QUEUE.left_out_count()
 }
 
 /// What is written: what `TERN_LOG` says, or else the configuration.
@@ -324,11 +388,11 @@ mod tests {
     struct Text(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Text {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }

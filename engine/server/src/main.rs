@@ -37,7 +37,10 @@ fn main() -> ExitCode {
     let huge_pages = huge_pages::only_for_large();
     // clap ends the process with 2 for a wrong command line, and with 0 for --help and --version.
     match run(Cli::parse().command, huge_pages) {
-        Ok(ending) => ending.into(),
+        Ok(ending) => {
+            log::write_out();
+            ending.into()
+        }
         Err(Failure { ending, text }) => {
             log::say_last(&text);
             ending.into()
@@ -48,8 +51,9 @@ fn main() -> ExitCode {
 fn run(command: Command, huge_pages: io::Result<()>) -> Result<Ending, Failure> {
     match command {
         Command::Serve(args) => serve::serve(&Settings::load(&args)?, huge_pages),
-        Command::RotateKey { data, keep_days } => {
-            let keys = data::DataDirectory::rotate_key(&data, u64::from(keep_days) * 24 * 3600)?;
+        Command::RotateKey { data, keep_days, end_previous } => {
+            let keep_s = u64::from(keep_days) * 24 * 3600;
+            let keys = data::DataDirectory::rotate_key(&data, keep_s, end_previous)?;
             println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
             Ok(Ending::Drained)
         }

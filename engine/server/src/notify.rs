@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// Longest time between two words to a watchdog.
+const PING_EVERY_MAX: Duration = Duration::from_secs(1);
+
 /// Who started this process, if it wants to know how it is.
 pub(crate) struct Notifier {
     socket: Option<UnixDatagram>,
@@ -26,11 +29,8 @@ impl Notifier {
         });
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-        // Twice as often as it must hear.
-        let ping_every = number("WATCHDOG_USEC")
-            .filter(|&us| us > 1 && is_for_us && socket.is_some())
-            .map(|us| Duration::from_micros(us / 2));
-        Self { socket, ping_every }
+        let time = number("WATCHDOG_USEC").filter(|&us| us > 0 && is_for_us && socket.is_some());
+        Self { socket, ping_every: time.map(|us| ping_every(Duration::from_micros(us))) }
     }
 
     /// How often the watchdog wants to hear, if there is one.
@@ -48,6 +48,12 @@ impl Notifier {
     }
 }
 
+/// How often a watchdog is told that ends the process when it has heard nothing for so long: what keeps back one word or
+/// two must not look like an end.
+fn ping_every(time: Duration) -> Duration {
+    (time / 4).clamp(Duration::from_micros(1), PING_EVERY_MAX)
+}
+
 /// A path, or with an `@` in front a name in the abstract name space.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes() {
@@ -63,6 +69,17 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_not_said_does_not_end_the_process() {
+        for time in [1, 200_000, 2_000_000, 30_000_000, 3_600_000_000].map(Duration::from_micros) {
+            let every = ping_every(time);
+            assert!(every > Duration::ZERO && every <= PING_EVERY_MAX, "{every:?}");
+            // Two words in a row may be left out, and the third be late.
+            assert!(time < Duration::from_micros(4) || 3 * every < time, "{every:?} for {time:?}");
+        }
+        assert_eq!(ping_every(Duration::from_secs(30)), Duration::from_secs(1));
+    }
 
     #[test]
     fn both_kinds_of_sockets_hear() {

@@ -1,6 +1,6 @@
 //! `tern serve`: from settings to what a node is made of. `control` starts it, and stays until its end.
 
-use crate::admin::{self, About, Gate, Plane};
+use crate::admin::{About, Gate, Identity, Plane};
 use crate::config::Settings;
 use crate::control::{self, AdminDoor};
 use crate::cores::{self, CoreMap};
@@ -8,11 +8,19 @@ use crate::data::{DataDirectory, Token, is_made};
 use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::resolve::{Host, InForce, failure_of_start};
+use nix::unistd::gettid;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
 use tern_driver::{NodeConfig, StartError, check_machine};
 use tracing::{info, warn};
+
+/// Longest time that the kernel is given to close the sockets of a node that was killed: some ten thousand a shard.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked at.
+const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs the node until it ends.
 ///
@@ -29,7 +37,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     in_force.warnings.iter().for_each(|text| warn!("{text}"));
     check_machine(&in_force.limits).map_err(|error| failure_of_start(&error))?;
     let access = &settings.admin_access;
-    let tls = access.tls.as_ref().map(admin::acceptor).transpose()?;
+    let tls = access.tls.as_ref().map(Identity::read).transpose()?;
     let admin = bind_admin(settings.admin);
     // What is there already is opened first: that another node has it says more than that its ports are taken.
     let admin = if is_made(&settings.data) {
@@ -47,6 +55,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     }
     // Before the node, so that a taken port costs no recovery.
     let admin = admin?;
+    wait_for_phone(settings.phone)?;
     let map = in_force.map;
     let token = access.token_file.as_deref().map(Token::from_file).transpose()?;
     let keys = data.keys;
@@ -91,13 +100,30 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     })
 }
 
-/// Whether the phone door's address can be bound; tried and given back.
+/// Whether the phone door's address can be taken; tried and given back.
 ///
 /// # Errors
 /// It cannot: the text names key, address and why.
 pub(crate) fn phone_is_free(phone: SocketAddr) -> Result<(), Failure> {
-    let bound = TcpListener::bind(phone).map(drop);
-    bound.map_err(|error| Failure::start_up(StartError::Bind(phone, error).to_string()))
+    TcpListener::bind(phone).map(drop).map_err(|error| phone_is_taken(phone, error))
+}
+
+/// Likewise, but waits a little for a node that was killed: the kernel may still be closing its sockets.
+fn wait_for_phone(phone: SocketAddr) -> Result<(), Failure> {
+    let deadline = Instant::now() + CLOSE_WAIT;
+    loop {
+        match TcpListener::bind(phone) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(TRY_EVERY);
+            }
+            Err(error) => return Err(phone_is_taken(phone, error)),
+        }
+    }
+}
+
+fn phone_is_taken(phone: SocketAddr, error: io::Error) -> Failure {
+    Failure::start_up(StartError::Bind(phone, error).to_string())
 }
 
 /// Binds the admin endpoint's address.
@@ -108,9 +134,11 @@ pub(crate) fn bind_admin(admin: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(admin).map_err(|error| Failure::start_up(format!("admin = {admin}: {error}")))
 }
 
-/// A refusal is no reason not to serve.
+/// Pins this thread, and with it the one that writes the log. A refusal is no reason not to serve.
 fn pin_main(map: &CoreMap) {
-    if let Err(error) = cores::pin_control(&map.control) {
-        warn!(control = ?map.control, %error, "the control thread could not be pinned");
+    for thread in [Some(gettid()), log::writer()].into_iter().flatten() {
+        if let Err(error) = cores::pin_control(thread, &map.control) {
+            warn!(control = ?map.control, %error, "the control thread could not be pinned");
+        }
     }
 }

@@ -103,6 +103,22 @@ fn start_up_failures_end_with_3_and_damage_with_5() {
 }
 
 #[test]
+fn two_nodes_do_not_share_the_phones_of_one_port() {
+    let place = tempfile::tempdir().unwrap();
+    let copy = place.path().join("copy");
+    // A directory that is there already, as one that was copied.
+    assert_eq!(Tern::start(&copy, &["--shards", "1"]).terminate().status.code(), Some(0));
+    let node = Tern::start(&place.path().join("data"), &["--shards", "2"]);
+    let phone = &node.node.ready().phone.to_string();
+    let mut second = Command::new(env!("CARGO_BIN_EXE_tern"));
+    second.args(["serve", "--admin", "127.0.0.1:0", "--phone", phone, "--data"]).arg(&copy);
+    let error = Node::start(&mut second).unwrap_err().to_string();
+    assert!(error.contains("exit status: 3") && error.contains(phone), "{error}");
+    drop(node);
+    Node::start(&mut second).unwrap();
+}
+
+#[test]
 fn sigterm_and_sigint_drain_and_the_process_serves_again() {
     let place = tempfile::tempdir().unwrap();
     let node = Tern::start(place.path(), &["--shards", "2"]);

@@ -1,6 +1,6 @@
 //! Who may ask: a bearer token, compared in constant time; wrong ones are counted, and slowed down.
 
-use super::listen::PeerAddress;
+use super::listen::Peer;
 use super::plane::Plane;
 use super::reply::Refusal;
 use axum::extract::{Request, State};
@@ -59,11 +59,11 @@ impl Gate {
         }
     }
 
-    /// From now on this token holds, and no other.
-    pub(crate) fn set_token(&self, token: Token) {
-        if let Some(held) = &self.token {
-            *held.write().unwrap_or_else(PoisonError::into_inner) = token;
-        }
+    /// From now on this token holds, and no other. Whether it is another one than before.
+    pub(crate) fn set_token(&self, token: Token) -> bool {
+        let Some(held) = &self.token else { return false };
+        let mut held = held.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *held, token) != *held
     }
 
     /// Reasons and counts of what was refused.
@@ -76,7 +76,7 @@ impl Gate {
         ]
     }
 
-    /// A connection was one too many.
+    /// A connection was one too many: it was refused, or another was given up for it.
     pub(super) fn connection_refused(&self) {
         self.connection_refusals.fetch_add(1, Ordering::Relaxed);
     }
@@ -122,20 +122,22 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 
 /// Stands before every route.
 pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+    let peer = request.extensions().get::<Peer>();
     let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
-    let verdict = if request.uri().path() == OPEN_PATH {
-        Verdict::Passes
-    } else {
-        plane.gate().judge(header, Instant::now())
-    };
+    let is_open = request.uri().path() == OPEN_PATH;
+    let verdict = if is_open { Verdict::Passes } else { plane.gate().judge(header, Instant::now()) };
     match verdict {
-        Verdict::Passes => match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => Refusal::too_slow().into_response(),
-        },
+        Verdict::Passes => {
+            if let Some(peer) = peer.filter(|_| !is_open) {
+                peer.connection.may_ask();
+            }
+            match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => Refusal::too_slow().into_response(),
+            }
+        }
         Verdict::Unauthorised => {
-            let peer = peer.map_or_else(|| "unknown".to_string(), |peer| peer.to_string());
+            let peer = peer.map_or_else(|| "unknown".to_string(), |peer| peer.address.to_string());
             tracing::warn!(peer, "an admin request with a wrong token, or without one");
             Refusal::unauthorised().into_response()
         }

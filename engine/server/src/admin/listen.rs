@@ -1,27 +1,23 @@
 //! The endpoint's sockets: accepted one by one, wrapped in TLS where that is set, each with limits, so that a client
 //! that is slow, silent or one of many costs a socket for a while and nothing else.
 
+use super::places::{Connection, GivenUp, Places};
 use super::plane::Plane;
+use super::tls::Identity;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-/// Connections at a time.
-const CONNECTION_COUNT_MAX: usize = 256;
-/// Connections of one address at a time.
-const CONNECTIONS_OF_ONE_MAX: usize = 32;
 /// Longest time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Longest wait for a whole head of a request, the pause between two requests included.
@@ -40,13 +36,16 @@ const NOT_TLS: &[u8] =
     connection: close\r\n\r\n{\"error\": \"this endpoint speaks TLS: ask it by https://\"}";
 
 /// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PeerAddress(pub(super) SocketAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) connection: Arc<Connection>,
+}
 
 /// Accepts and serves until the task is dropped. A connection has the identity that was in force when it began.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<RwLock<TlsAcceptor>>>, plane: Arc<Plane>) {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<RwLock<Identity>>>, plane: Arc<Plane>) {
     let routes = super::routes(Arc::clone(&plane));
-    let open = Arc::new(Open::default());
+    let places = Arc::new(Places::default());
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -56,27 +55,37 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<RwLock<TlsAccep
                 continue;
             }
         };
-        let Some(place) = Open::take(&open, peer.ip()) else {
+        let Some((place, given_up)) = Places::take(&places, peer.ip()) else {
             plane.gate().connection_refused();
             warn!(%peer, "an admin connection refused: too many are open");
             continue;
         };
+        if let Some(GivenUp(whose)) = given_up {
+            plane.gate().connection_refused();
+            warn!(%whose, "an admin connection that showed no right to ask is given up: too many are open");
+        }
         let tls = tls.as_ref().map(|tls| tls.read().unwrap_or_else(PoisonError::into_inner).clone());
         let routes = routes.clone();
         tokio::spawn(async move {
-            let ended = match tls {
-                None => talk(socket, peer, routes).await,
-                Some(tls) => talk_tls(socket, peer, tls, routes).await,
+            let peer = Peer { address: peer, connection: Arc::clone(place.connection()) };
+            let address = peer.address;
+            let talk = async {
+                match tls {
+                    None => talk(socket, peer, routes).await,
+                    Some(identity) => talk_tls(socket, peer, identity, routes).await,
+                }
             };
-            if let Err(error) = ended {
-                debug!(%peer, %error, "an admin connection ended");
+            tokio::select! {
+                ended = talk => if let Err(error) = ended {
+                    debug!(peer = %address, %error, "an admin connection ended");
+                },
+                () = place.given_up() => {}
             }
-            drop(place);
         });
     }
 }
 
-async fn talk_tls(socket: TcpStream, peer: SocketAddr, tls: TlsAcceptor, routes: Router) -> io::Result<()> {
+async fn talk_tls(socket: TcpStream, peer: Peer, identity: Identity, routes: Router) -> io::Result<()> {
     let wrapped = timeout(HANDSHAKE_TIME, async {
         let mut first = [0];
         if socket.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
@@ -87,16 +96,16 @@ async fn talk_tls(socket: TcpStream, peer: SocketAddr, tls: TlsAcceptor, routes:
             socket.try_write(NOT_TLS)?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP where TLS is due"));
         }
-        tls.accept(socket).await
+        identity.acceptor().accept(socket).await
     });
     talk(wrapped.await??, peer, routes).await
 }
 
-async fn talk<S>(stream: S, peer: SocketAddr, routes: Router) -> io::Result<()>
+async fn talk<S>(stream: S, peer: Peer, routes: Router) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = TowerToHyperService::new(routes.layer(axum::Extension(PeerAddress(peer))));
+    let service = TowerToHyperService::new(routes.layer(axum::Extension(peer)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -109,70 +118,9 @@ where
     timeout(LIFE_GRACE, connection).await?.map_err(io::Error::other)
 }
 
-/// The open connections, by address.
-#[derive(Debug, Default)]
-struct Open(Mutex<HashMap<IpAddr, usize>>);
-
-/// One open connection.
-#[derive(Debug)]
-struct Place {
-    open: Arc<Open>,
-    address: IpAddr,
-}
-
-impl Open {
-    /// A place for a connection, if there is one.
-    fn take(open: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut counts = open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = counts.values().sum();
-        let of_one = counts.entry(address).or_insert(0);
-        if all >= CONNECTION_COUNT_MAX || *of_one >= CONNECTIONS_OF_ONE_MAX {
-            // The entry was there before: a new one is below its own limit, and the sum is not small.
-            if *of_one == 0 {
-                counts.remove(&address);
-            }
-            return None;
-        }
-        *of_one += 1;
-        drop(counts);
-        Some(Place { open: Arc::clone(open), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_few_for_one_address_and_given_back() {
-        let open = Arc::new(Open::default());
-        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let mut places: Vec<Place> =
-            (0..CONNECTIONS_OF_ONE_MAX).map(|_| Open::take(&open, address(1)).unwrap()).collect();
-        assert!(Open::take(&open, address(1)).is_none());
-        assert!(Open::take(&open, address(2)).is_some());
-        places.pop();
-        places.push(Open::take(&open, address(1)).unwrap());
-        for n in 2.. {
-            let Some(place) = Open::take(&open, address(n)) else { break };
-            places.push(place);
-        }
-        assert_eq!(places.len(), CONNECTION_COUNT_MAX);
-        places.clear();
-        assert!(open.0.lock().unwrap().is_empty(), "nothing is kept of who has gone");
-    }
 
     #[test]
     fn the_plain_answer_is_whole() {

@@ -51,7 +51,7 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     let started = plane.started_unix_s();
     page.family("process_start_time_seconds", Kind::Gauge, "When the process started, Unix time.")
         .sample(&[], started);
-    let help = "Warnings that were left out of the log because they repeated too fast.";
+    let help = "Lines that were left out of the log: warnings that repeated too fast, and what standard error did not take.";
     page.family("tern_log_suppressed_lines", Kind::Counter, help).sample(&[], log::suppressed_count());
     let mut refused = page.family(
         "tern_admin_refusals",

@@ -25,6 +25,7 @@ mod gate;
 mod hottest;
 mod listen;
 mod metrics;
+mod places;
 mod plane;
 mod process;
 mod reply;
@@ -34,7 +35,7 @@ mod tls;
 pub(crate) use gate::Gate;
 pub(crate) use listen::serve;
 pub(crate) use plane::{About, Plane};
-pub(crate) use tls::acceptor;
+pub(crate) use tls::Identity;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -161,17 +161,17 @@ fn check(key: &str, threads: &Threads, machine: &Machine) -> Result<(), Failure>
     Ok(())
 }
 
-/// Moves the calling thread, and those that it will start, to the control threads. Empty: anywhere.
+/// Moves a thread, and those that it will start, to the control threads. Empty: anywhere.
 ///
 /// # Errors
 /// The kernel's; the node works without.
-pub(crate) fn pin_control(control: &[usize]) -> Result<(), nix::Error> {
+pub(crate) fn pin_control(thread: Pid, control: &[usize]) -> Result<(), nix::Error> {
     if control.is_empty() {
         return Ok(());
     }
     let mut set = CpuSet::new();
     control.iter().try_for_each(|&cpu| set.set(cpu))?;
-    sched_setaffinity(Pid::from_raw(0), &set)
+    sched_setaffinity(thread, &set)
 }
 
 #[cfg(test)]
@@ -298,9 +298,9 @@ mod tests {
         let here = super::super::here();
         let one = here.allowed[here.allowed.len() - 1];
         std::thread::spawn(move || {
-            pin_control(&[one]).unwrap();
+            pin_control(Pid::from_raw(0), &[one]).unwrap();
             assert_eq!(super::super::here().allowed, [one]);
-            pin_control(&[]).unwrap();
+            pin_control(Pid::from_raw(0), &[]).unwrap();
             assert_eq!(super::super::here().allowed, [one]);
         })
         .join()

@@ -8,10 +8,15 @@ use nix::unistd::{AccessFlags, eaccess};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tern_protocol::phone::noise::KeyPair;
 
 const LOCK: &str = "LOCK";
+/// How often the lock is tried before another process has the directory,
+const LOCK_TRIES: u32 = 10;
+/// and the pause in between.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const MANIFEST: &str = "MANIFEST";
 
 /// What the configuration wants of the directory.
@@ -76,17 +81,19 @@ impl DataDirectory {
         })
     }
 
-    /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer.
+    /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer. One before that
+    /// ends, which has to be said if it still works.
     ///
     /// # Errors
-    /// In use, not a data directory, or not writable.
-    pub(crate) fn rotate_key(path: &Path, keep_s: u64) -> Result<KeyPair, Failure> {
+    /// In use, not a data directory, or not writable; the key before the present one still works.
+    pub(crate) fn rotate_key(path: &Path, keep_s: u64, end_previous: bool) -> Result<KeyPair, Failure> {
         if !path.join(MANIFEST).exists() {
             let shown = path.display();
             return Err(Failure::start_up(format!("{shown} is not a data directory (it has no {MANIFEST})")));
         }
         let _lock = lock(path)?;
-        Keys::rotate(path, unix_s().saturating_add(keep_s))
+        let now_s = unix_s();
+        Keys::rotate(path, now_s, now_s.saturating_add(keep_s), end_previous)
     }
 }
 
@@ -150,6 +157,11 @@ pub(crate) fn look(path: &Path) -> Result<(), Failure> {
 }
 
 fn lock(path: &Path) -> Result<File, Failure> {
+    lock_between(path, || thread::sleep(LOCK_PAUSE))
+}
+
+/// Tries several times, with a pause in between: who only looks whether the directory is in use has it for a moment.
+fn lock_between(path: &Path, mut pause: impl FnMut()) -> Result<File, Failure> {
     let file = path.join(LOCK);
     let lock = OpenOptions::new()
         .write(true)
@@ -159,7 +171,14 @@ fn lock(path: &Path) -> Result<File, Failure> {
         .open(&file)
         .and_then(|lock| atomic::give_to_owner_of(path, &lock).map(|()| lock))
         .map_err(|error| Failure::start_up(format!("{}: {error}", file.display())))?;
-    match lock.try_lock() {
+    let mut tried = lock.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if matches!(tried, Err(TryLockError::WouldBlock)) {
+            pause();
+            tried = lock.try_lock();
+        }
+    }
+    match tried {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(Failure::start_up(format!(
             "data directory {} is in use by another process (it holds {LOCK})",
@@ -272,6 +291,28 @@ mod tests {
         assert!(failure.text.contains("in use"), "{}", failure.text);
         drop(first);
         DataDirectory::open(place.path(), WANTED).unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_keeps_no_node_from_starting() {
+        let place = tempfile::tempdir().unwrap();
+        drop(DataDirectory::open(place.path(), WANTED).unwrap());
+        let look = || {
+            let lock = File::open(place.path().join(LOCK)).unwrap();
+            lock.try_lock_shared().unwrap();
+            lock
+        };
+        let (mut looking, mut pause_count) = (Some(look()), 0);
+        let lock = lock_between(place.path(), || {
+            pause_count += 1;
+            drop(looking.take());
+        });
+        assert_eq!((lock.is_ok(), pause_count), (true, 1));
+        drop(lock);
+        let _stays = look();
+        let mut pause_count = 0;
+        assert!(lock_between(place.path(), || pause_count += 1).is_err());
+        assert_eq!(pause_count, LOCK_TRIES - 1, "it does not try for ever");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tern_protocol::hex::to_hex;
 const LENGTH_MIN: usize = 16;
 
 /// A token, as its hash: comparing hashes tells nothing of length or likeness, and the token is not kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Token([u8; 32]);
 
 impl Token {

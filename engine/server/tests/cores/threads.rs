@@ -54,6 +54,7 @@ fn shards_and_the_control_thread_run_where_the_map_says() {
     let threads = threads(&format!("shards = \"{last}\"\ncontrol = \"{first}\""));
     assert_eq!(threads["shard-0"], last, "{threads:?}");
     assert_eq!(threads["tern"], first, "{threads:?}");
+    assert_eq!(threads["log"], first, "nor is the log written there: {threads:?}");
     assert_eq!(threads["segments"], first, "the helper stays off the shard's thread: {threads:?}");
 }
 

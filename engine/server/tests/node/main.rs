@@ -6,6 +6,7 @@ mod disk;
 mod doors;
 mod hostile;
 mod kills;
+mod log;
 mod phone;
 mod process;
 mod resume;

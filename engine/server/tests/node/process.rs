@@ -1,8 +1,9 @@
 //! A `tern serve` in a temporary directory, which a test may kill and start again on the same addresses.
 
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How a node is started.
@@ -16,11 +17,20 @@ pub(crate) struct Setup {
     pub(crate) open_files: Option<u32>,
     /// What its environment has beside the test's own.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// The pipe that it logs to; else what it says is kept.
+    pub(crate) stderr: Option<PathBuf>,
 }
 
 impl Setup {
     pub(crate) fn shards(shards: u16) -> Self {
-        Self { shards, config: String::new(), drive_mb: None, open_files: None, environment: Vec::new() }
+        Self {
+            shards,
+            config: String::new(),
+            drive_mb: None,
+            open_files: None,
+            environment: Vec::new(),
+            stderr: None,
+        }
     }
 }
 
@@ -83,12 +93,17 @@ impl Node {
         self.wait_for_the_end()
     }
 
-    /// Gives the stopped node a new key; the old one works for so many days.
+    /// Gives the stopped node a new key; the old one works for so many days, and none before it.
     pub(crate) fn rotate_key(&self, keep_days: u32) {
+        let output = self.try_to_rotate_key(keep_days, &["--end-previous"]);
+        assert!(output.status.success(), "the key is not rotated: {output:?}");
+    }
+
+    /// Likewise, with these flags; it may be refused.
+    pub(crate) fn try_to_rotate_key(&self, keep_days: u32, flags: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
         command.arg("rotate-key").arg("--data").arg(self.data());
-        let status = command.args(["--keep-days", &keep_days.to_string()]).status().expect("tern starts");
-        assert!(status.success(), "the key is not rotated");
+        command.args(["--keep-days", &keep_days.to_string()]).args(flags).output().expect("tern starts")
     }
 
     /// Stops its process for a while, or lets it go on.
@@ -157,7 +172,15 @@ impl Node {
 }
 
 fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> tern_node::Node {
-    tern_node::Node::start(&mut command(dir, setup, phone, admin)).expect("tern serves")
+    let mut command = command(dir, setup, phone, admin);
+    let Some(pipe) = &setup.stderr else {
+        return tern_node::Node::start(&mut command).expect("tern serves");
+    };
+    let stderr = OpenOptions::new().write(true).open(pipe).expect("somebody may read");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn();
+    let mut node = tern_node::Node::of(child.expect("tern starts")).expect("its output is a pipe");
+    node.wait_until_ready(tern_node::READY_WAIT, || Ok(())).expect("tern serves");
+    node
 }
 
 fn command(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> Command {

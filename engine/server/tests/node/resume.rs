@@ -85,6 +85,8 @@ fn a_changed_server_key_is_told_to_who_knew_the_old_one() {
     assert_eq!(ann.next(), Heard::Drained);
     assert_eq!(ann.told_key, None, "there is nothing to tell");
     assert!(node.drain().success());
+    let refused = node.try_to_rotate_key(0, &[]);
+    assert_eq!(refused.status.code(), Some(3), "the old key still works: {refused:?}");
     node.rotate_key(0);
     node.start_again();
     let mut ann = Phone::resume(node.phone, kept);
