@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -145,6 +145,11 @@ impl Shard {
         }
         if age == Age::Ahead {
             self.counters.refused_ahead += 1;
+            self.cast_to(now, Kind::Expired, 0, ends, id, 0);
+            return;
+        }
+        if envelope.has(FLAG_ANSWER_ONLY) {
+            self.counters.refused_expired += 1;
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }

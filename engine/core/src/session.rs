@@ -301,7 +301,7 @@ impl Shard {
         }
         let ends = Ends { to, from, device };
         let mut parts = Parts { seq: greeting, body, ..ends.parts(now, Kind::Message, message) };
-        let has_copy = self.append_copy(now, account, &parts);
+        let has_copy = self.append_copy(now, account, &mut parts);
         let Some(account) = self.accounts.get(account) else { return };
         parts.from_name = &account.name;
         if !has_copy {
