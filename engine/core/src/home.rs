@@ -248,13 +248,20 @@ impl Shard {
         true
     }
 
-    /// A device has everything up to `floor`.
-    pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
+    /// A device has everything up to `floor`; nothing up to `passed` waited for it.
+    pub(crate) fn acknowledge(
+        &mut self,
+        now: Now,
+        index: AccountIndex,
+        place: usize,
+        passed: Seq,
+        floor: Seq,
+    ) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         // Expiry may have moved the floor past what the device acknowledges: floors never go back.
         let Some(device) = account.device_mut(place) else { return };
         let floor = floor.max(device.floor);
-        let old = core::mem::replace(&mut device.floor, floor);
+        let old = core::mem::replace(&mut device.floor, floor).max(passed);
         let device = device.id;
         self.stirred.note(account, index);
         let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));

@@ -257,6 +257,7 @@ impl Shard {
             Input::Tick => {
                 self.use_deferred(now, out);
                 self.let_go(now);
+                self.go_on_passing(now);
             }
             Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(),
@@ -356,7 +357,7 @@ impl Shard {
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if self.edges.has_handshakes() || !self.leaving.is_empty() || self.watches.has_more() {
+        if self.edges.has_handshakes() || self.has_pieces_left() || self.watches.has_more() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.
@@ -393,6 +394,11 @@ impl Shard {
         out.shrink();
     }
 
+    /// Whether long work is under way that is done in pieces, one a turn.
+    fn has_pieces_left(&self) -> bool {
+        !self.leaving.is_empty() || self.sessions.are_passing()
+    }
+
     /// Whether nothing has come since the last chores, and these have left nothing for the next ones.
     fn is_at_rest(&mut self) -> bool {
         let was_awake = replace(&mut self.is_awake, false);
@@ -401,7 +407,7 @@ impl Shard {
             || self.rewriting.is_some()
             || self.stirred.count() > 0
             || !self.ready_keys.is_empty()
-            || !self.leaving.is_empty()
+            || self.has_pieces_left()
             || !self.busiest.is_empty()
             || self.dedup.is_freeing();
         !was_awake && !has_more
