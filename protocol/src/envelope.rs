@@ -15,6 +15,9 @@ pub const ENVELOPE_VERSION: u8 = 1;
 pub const FLAG_IMPLIES_SENT: u8 = 1;
 /// Flag of a tick: it may have been said before.
 pub const FLAG_AGAIN: u8 = 2;
+/// Flag of a message: its sender's home can make no copies of it for the sender's other devices. It is answered, but not
+/// taken unless it was taken before.
+pub const FLAG_ANSWER_ONLY: u8 = 4;
 
 /// What an envelope carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -101,7 +101,7 @@ pub(crate) struct Device {
     pub(crate) revoking: Revoking,
     /// Mail up to here was before its time.
     pub(crate) since: Seq,
-    /// Mail up to here it has acknowledged.
+    /// Mail up to here does not wait for it: it has acknowledged its own.
     pub(crate) floor: Seq,
     pub(crate) log_floor: Floor,
     pub(crate) session: Option<SessionId>,

@@ -6,7 +6,7 @@ use crate::dedup::Age;
 use crate::io::Now;
 use crate::shard::Shard;
 use core::mem::take;
-use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
 use tern_protocol::ids::{DeviceId, MessageId};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::mailbox::EntryKind;
@@ -14,11 +14,9 @@ use tern_storage::mailbox::EntryKind;
 impl Shard {
     /// Puts a copy of a message into its sender's mailbox, if the sender has other devices and the copy is not there
     /// since an earlier try. False: there is no room for it.
-    pub(crate) fn append_copy(&mut self, now: Now, index: AccountIndex, message: &Parts<'_>) -> bool {
+    pub(crate) fn append_copy(&mut self, now: Now, index: AccountIndex, message: &mut Parts<'_>) -> bool {
         let has_others = self.accounts.get(index).is_some_and(|account| account.devices().nth(1).is_some());
-        let now_s = (now.wall_ms / 1000) as u32;
-        // Of an id from outside the horizon nobody knows; the recipient's home says so to the sender.
-        if !has_others || self.dedup.age(message.id.unix_s(), now_s) != Age::Known {
+        if !has_others {
             return true;
         }
         let copy = Parts {
@@ -33,6 +31,12 @@ impl Shard {
         let made_s = copy.id.unix_s();
         let hash = self.dedup.hash(copy.to, copy.from, copy.id, EntryKind::Copy);
         if self.dedup.has(made_s, hash) {
+            return true;
+        }
+        // Whether there was a copy nobody knows, and there will be none. The recipient's home may remember for longer, and
+        // only if it has the message already may it say anything else than that it is too late.
+        if self.dedup.age(made_s, (now.wall_ms / 1000) as u32) != Age::Known {
+            message.flags |= FLAG_ANSWER_ONLY;
             return true;
         }
         if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from) {

@@ -23,15 +23,24 @@ impl Shard {
         self.said_sent = said_sent;
     }
 
+    /// A piece of what sessions still have to look through, one session each turn.
+    pub(crate) fn go_on_passing(&mut self, now: Now) {
+        if let Some(id) = self.sessions.next_passing() {
+            self.deliver(now, id);
+        }
+    }
+
+    /// Passes over a step's budget of what is for other devices; if there is more of it, it goes on in a later turn.
     /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.
     fn fill_window(&mut self, now: Now, id: SessionId, said_sent: &mut Vec<(AccountId, MessageId)>) {
         // Half of what makes a slow reader: delivery alone never does.
         let backlog_bytes = DELIVERY_BACKLOG_BYTES.min(self.config.limits.edge_backlog_bytes / 2);
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_passing()) else { return };
         let Some(account) = self.accounts.get_mut(session.account) else { return };
         let left_count = self.config.limits.delivery_count.saturating_sub(session.acknowledged);
         let window_count = usize::from(self.config.limits.window_count).min(left_count as usize);
         let mut index = account.mailbox.index_above(session.cursor);
+        let mut budget = self.config.limits.step_budget;
         while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {
                 if !core::mem::replace(&mut session.told_drained, true) {
@@ -40,11 +49,16 @@ impl Shard {
                 }
                 return;
             };
+            if budget == 0 {
+                self.sessions.passes_later(id);
+                return;
+            }
             index += 1;
             let place = entry.seq;
             let mail = entry.mail.filter(|_| entry.waiting.has(session.place()));
             let Some(mail) = mail else {
                 session.cursor = place;
+                budget -= 1;
                 continue;
             };
             let envelope =

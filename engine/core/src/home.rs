@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -148,6 +148,11 @@ impl Shard {
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
+        if envelope.has(FLAG_ANSWER_ONLY) {
+            self.counters.refused_expired += 1;
+            self.cast_to(now, Kind::Expired, 0, ends, id, 0);
+            return;
+        }
         let is_out_of_turn = self.is_out_of_turn(now, key, id, session);
         let no_room = self.no_room_for(index, EntryKind::Message, envelope.from());
         no_room.into_iter().for_each(|why| self.count_no_room(why));
@@ -243,13 +248,20 @@ impl Shard {
         true
     }
 
-    /// A device has everything up to `floor`.
-    pub(crate) fn acknowledge(&mut self, now: Now, index: AccountIndex, place: usize, floor: Seq) {
+    /// A device has everything up to `floor`; nothing up to `passed` waited for it.
+    pub(crate) fn acknowledge(
+        &mut self,
+        now: Now,
+        index: AccountIndex,
+        place: usize,
+        passed: Seq,
+        floor: Seq,
+    ) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         // Expiry may have moved the floor past what the device acknowledges: floors never go back.
         let Some(device) = account.device_mut(place) else { return };
         let floor = floor.max(device.floor);
-        let old = core::mem::replace(&mut device.floor, floor);
+        let old = core::mem::replace(&mut device.floor, floor).max(passed);
         let device = device.id;
         self.stirred.note(account, index);
         let (first, end) = (account.mailbox.index_above(old), account.mailbox.index_above(floor));

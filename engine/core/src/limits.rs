@@ -20,6 +20,7 @@
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
+//! | mail of other devices before its own | `step_budget` entries a turn | it looks on in a later turn |
 //! | deliveries of a connection | `delivery_count` | told to come back, and numbered anew |
 //! | mailboxes | `mailbox_count` and `mailbox_bytes` each, `mail_bytes` in all, `expiry_ms` | `busy` for the sender; expiry |
 //! | one sender's part of a mailbox | as much as is free | `busy` for the sender |
@@ -82,8 +83,9 @@ pub struct Limits {
     /// Bytes of plaintext that may wait for one socket to take its last send.
     pub edge_backlog_bytes: usize,
     /// Pieces of housekeeping that one step does before it lets others go first: mailbox entries that lose a revoked
-    /// device, watchers that are told of a change, accounts that expire or take up a change. What phones and other shards
-    /// say is not counted here: it is limited by what a turn takes from sockets and lanes.
+    /// device, that expire, or that a device passes over on the way to its own, watchers that are told of a change,
+    /// accounts that are looked at or take up a change. What phones and other shards say is not counted here: it is
+    /// limited by what a turn takes from sockets and lanes.
     pub step_budget: u32,
     /// Handshakes that are begun per turn; further ones wait for the next. Each is answered in the turn behind it.
     pub handshakes_per_turn: u32,

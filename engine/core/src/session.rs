@@ -13,6 +13,7 @@ use crate::share::Share;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::mem::take;
 use core::num::NonZeroU32;
 use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq, ShardId};
@@ -66,6 +67,8 @@ pub(crate) struct Session {
     pub(crate) told_drained: bool,
     /// How present the phone says that it is.
     pub(crate) presence: PresenceState,
+    /// Whether it stands in the list of those that look for their mail among others'.
+    is_passing: bool,
     /// A message of it was passed over, for there was no memory for one more: none is taken any more, and the phone
     /// is sent away once those before have their answers.
     is_full: bool,
@@ -89,6 +92,17 @@ impl Session {
         self.under_way.as_ref().map_or(0, |under_way| under_way.window.len())
     }
 
+    /// Up to where no mail waits for the device: it has acknowledged its own, and what else there was is for others.
+    fn floor(&self) -> Seq {
+        let first = self.under_way.as_ref().and_then(|under_way| under_way.window.front());
+        first.map_or(self.cursor, |first| Seq(first.0 - 1))
+    }
+
+    /// Whether it looks for its mail among others', and will be back here by itself.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_passing
+    }
+
     /// An envelope is on its way to the device.
     pub(crate) fn delivers(&mut self, place: Seq) {
         self.under_way().window.push_back(place);
@@ -109,6 +123,9 @@ impl Session {
 pub(crate) struct Sessions {
     slots: Chunks<Option<Session>>,
     free: Vec<u32>,
+    /// Those that have found so much mail of others in their mailbox that they look on in a later turn. One that has
+    /// ended may still be here.
+    passing: VecDeque<SessionId>,
     /// Messages without a final answer, by the memory that is kept for them.
     pub(crate) unanswered_count: usize,
     share: Share,
@@ -119,6 +136,7 @@ impl Sessions {
         Self {
             slots: Chunks::new(),
             free: Vec::new(),
+            passing: VecDeque::new(),
             unanswered_count: 0,
             share: Share::new(limits.unanswered_count as usize, 4, limits.connection_count as usize),
         }
@@ -145,6 +163,29 @@ impl Sessions {
         let Some(Some(session)) = self.slots.get_mut(id.index()) else { return };
         let over = session.under_way.take_if(|u| u.window.is_empty() && u.outbound.is_empty());
         self.unanswered_count -= over.map_or(0, |under_way| under_way.counted as usize);
+    }
+
+    /// Whether any looks on in the next turn.
+    pub(crate) fn are_passing(&self) -> bool {
+        !self.passing.is_empty()
+    }
+
+    /// A session looks on in a later turn.
+    pub(crate) fn passes_later(&mut self, id: SessionId) {
+        if let Some(session) = self.get_mut(id) {
+            session.is_passing = true;
+            self.passing.push_back(id);
+        }
+    }
+
+    /// The session whose turn it is to look on.
+    pub(crate) fn next_passing(&mut self) -> Option<SessionId> {
+        while let Some(id) = self.passing.pop_front() {
+            if self.get_mut(id).is_some_and(|session| take(&mut session.is_passing)) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -207,6 +248,7 @@ impl Shard {
             acknowledged: 0,
             told_drained: false,
             presence: PresenceState::Available,
+            is_passing: false,
             is_full: false,
         };
         let id = self.sessions.add(session);
@@ -248,6 +290,8 @@ impl Shard {
             && device.session == Some(id)
         {
             device.session = None;
+            // The next session need not look at the mail of others again.
+            device.floor = device.floor.max(session.floor());
         }
         self.presence_changed(session.account);
     }
@@ -301,7 +345,7 @@ impl Shard {
         }
         let ends = Ends { to, from, device };
         let mut parts = Parts { seq: greeting, body, ..ends.parts(now, Kind::Message, message) };
-        let has_copy = self.append_copy(now, account, &parts);
+        let has_copy = self.append_copy(now, account, &mut parts);
         let Some(account) = self.accounts.get(account) else { return };
         parts.from_name = &account.name;
         if !has_copy {
@@ -403,14 +447,14 @@ impl Shard {
             self.refuse(conn, ErrorCode::BadAcknowledgement, "more than was delivered");
             return;
         }
-        let mut floor = None;
+        let (passed, mut floor) = (session.floor(), None);
         while session.acknowledged < number {
             session.acknowledged += 1;
             floor = session.under_way().window.pop_front();
         }
         if let Some(floor) = floor {
             let (account, place, conn) = (session.account, session.place(), session.conn);
-            self.acknowledge(now, account, place, floor);
+            self.acknowledge(now, account, place, passed, floor);
             if number >= self.config.limits.delivery_count {
                 // It has all that it was given, and gets the rest under new numbers.
                 self.counters.deliveries_full += 1;

@@ -11,6 +11,7 @@ use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::devices::Leaving;
 use crate::edges::Edges;
+use crate::expiry::Sweep;
 use crate::handover::HandOvers;
 use crate::home::RefusalKey;
 use crate::io::{ConnId, FatalError, Input, KEPT_BYTES, Now, Output, Outputs};
@@ -130,7 +131,7 @@ pub struct Shard {
     pub(crate) refusals: HashMap<RefusalKey, Refusal, SeededHash>,
     /// Ticks that nobody has confirmed.
     pub(crate) owed: Owed,
-    pub(crate) sweep_at: u32,
+    pub(crate) sweep: Sweep,
     pub(crate) watches: Watches,
     /// Accounts that hold memory for their traffic.
     pub(crate) stirred: Stirred,
@@ -206,7 +207,7 @@ impl Shard {
             dedup: Dedup::new(config.dedup_key, limits.dedup_horizon_ms, limits.dedup_count),
             refusals: HashMap::with_hasher(hash),
             owed: Owed::default(),
-            sweep_at: 0,
+            sweep: Sweep::default(),
             watches: Watches::default(),
             stirred: Stirred::default(),
             busiest: Busiest::default(),
@@ -257,6 +258,8 @@ impl Shard {
             Input::Tick => {
                 self.use_deferred(now, out);
                 self.let_go(now);
+                self.go_on_passing(now);
+                self.go_on_sweeping(now);
             }
             Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(),
@@ -356,7 +359,7 @@ impl Shard {
         self.router.flush(out);
         self.flush_edges(out);
         self.handshakes_left = self.config.limits.handshakes_per_turn;
-        if self.edges.has_handshakes() || !self.leaving.is_empty() || self.watches.has_more() {
+        if self.edges.has_handshakes() || self.has_pieces_left() || self.watches.has_more() {
             out.push(Output::Continue);
         }
         // What a full drive does not take in time was never ticked: its senders still have it.
@@ -380,7 +383,7 @@ impl Shard {
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);
         self.begin_rewriting(now);
-        self.sweep_expired(now);
+        self.begin_sweep(now);
         self.shrink_silent_keys(now);
         self.let_accounts_rest(now);
         self.busiest.fade();
@@ -393,6 +396,11 @@ impl Shard {
         out.shrink();
     }
 
+    /// Whether long work is under way that is done in pieces, one a turn.
+    fn has_pieces_left(&self) -> bool {
+        !self.leaving.is_empty() || self.sessions.are_passing() || self.sweep.has_more()
+    }
+
     /// Whether nothing has come since the last chores, and these have left nothing for the next ones.
     fn is_at_rest(&mut self) -> bool {
         let was_awake = replace(&mut self.is_awake, false);
@@ -401,7 +409,7 @@ impl Shard {
             || self.rewriting.is_some()
             || self.stirred.count() > 0
             || !self.ready_keys.is_empty()
-            || !self.leaving.is_empty()
+            || self.has_pieces_left()
             || !self.busiest.is_empty()
             || self.dedup.is_freeing();
         !was_awake && !has_more

@@ -21,6 +21,9 @@ struct OwedTick {
     /// Whose mailbox holds the message.
     account: AccountIndex,
     seq: Seq,
+    /// What it said the first time of `sent`, and says each time: its sender's home takes the first that comes, and what
+    /// a later one says beside would be heard by nobody.
+    implies_sent: bool,
 }
 
 /// The ticks that nobody has confirmed, by how often they were sent: within one round the times only grow.
@@ -30,14 +33,9 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    fn push(&mut self, round: usize, now_ns: u64, (account, seq): (AccountIndex, Seq), retry_ms: u64) {
-        let due_ns = now_ns + (retry_ms << round) * 1_000_000;
-        self.rounds[round].push_back(OwedTick { due_ns, account, seq });
-    }
-
     /// A tick was owed when the shard stopped: it is sent at once.
     pub(crate) fn push_recovered(&mut self, now_ns: u64, account: AccountIndex, seq: Seq) {
-        self.rounds[0].push_back(OwedTick { due_ns: now_ns, account, seq });
+        self.rounds[0].push_back(OwedTick { due_ns: now_ns, account, seq, implies_sent: false });
     }
 
     /// When to look again, monotonic nanoseconds.
@@ -103,15 +101,22 @@ impl Shard {
 
     /// Sends the `delivered` tick that an entry owes, and looks again later whether it still does.
     pub(crate) fn send_tick(&mut self, now: Now, index: AccountIndex, seq: Seq) {
-        self.send_tick_in_round(now, index, seq, 0);
+        self.send_tick_in_round(now, (index, seq), 0, None);
     }
 
-    fn send_tick_in_round(&mut self, now: Now, index: AccountIndex, seq: Seq, round: usize) {
+    fn send_tick_in_round(
+        &mut self,
+        now: Now,
+        (index, seq): (AccountIndex, Seq),
+        round: usize,
+        implied_sent: Option<bool>,
+    ) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let mailbox_id = account.id;
         let owed = account.mailbox.change(seq, |entry| {
             // Acknowledged by all before its commit: safe by rule (c), and the sender hears both at once.
-            let implies_sent = entry.position.is_none() && entry.waiting.is_empty();
+            let is_by_rule_c = entry.position.is_none() && entry.waiting.is_empty();
+            let implies_sent = implied_sent.unwrap_or(is_by_rule_c);
             let is_owed = entry.tick == TickState::Owed;
             entry.answered |= is_owed && implies_sent;
             is_owed.then_some((implies_sent, entry.from, entry.from_device, entry.id))
@@ -121,7 +126,8 @@ impl Shard {
         let flags = again | if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
         let ends = Ends { to, from: mailbox_id, device };
         self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
-        self.owed.push(round, now.mono_ns, (index, seq), self.config.limits.tick_retry_ms);
+        let due_ns = now.mono_ns + (self.config.limits.tick_retry_ms << round) * 1_000_000;
+        self.owed.rounds[round].push_back(OwedTick { due_ns, account: index, seq, implies_sent });
     }
 
     /// Sends ticks again that nobody has confirmed in time. Those that are settled leave the front at once: waiting
@@ -130,7 +136,8 @@ impl Shard {
         let mut left_count = self.config.limits.step_budget;
         for round in 0..ROUND_COUNT {
             while left_count > 0
-                && let Some(&OwedTick { due_ns, account, seq }) = self.owed.rounds[round].front()
+                && let Some(&OwedTick { due_ns, account, seq, implies_sent }) =
+                    self.owed.rounds[round].front()
             {
                 let entry = self.accounts.get(account).and_then(|account| account.mailbox.find(seq));
                 let is_owed = entry.is_some_and(|entry| entry.tick == TickState::Owed);
@@ -141,7 +148,8 @@ impl Shard {
                 self.owed.rounds[round].pop_front();
                 if is_owed {
                     self.counters.ticks_retried += 1;
-                    self.send_tick_in_round(now, account, seq, (round + 1).min(ROUND_COUNT - 1));
+                    let next_round = (round + 1).min(ROUND_COUNT - 1);
+                    self.send_tick_in_round(now, (account, seq), next_round, Some(implies_sent));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
+use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
 use tern_protocol::phone::frame::ClientFrame;
 
@@ -226,6 +227,32 @@ fn mail_that_nobody_fetches_expires() {
     let mut world = world.kill();
     let bob = Phone::connect(&mut world, 1, "bob", 2);
     assert_eq!(bob.heard, [Heard::Drained]);
+}
+
+#[test]
+fn a_long_mailbox_expires_in_pieces() {
+    let mut world = World::new(Limits { expiry_ms: 60_000, step_budget: 10, ..Limits::default() });
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    (1..=55).for_each(|n| ann.send(&mut world, &bob, id(n), b"too late"));
+    world.pass_ms(10);
+    world.now.mono_ns += 120_000_000_000;
+    world.now.wall_ms += 120_000;
+    let mut expired = 0;
+    while expired < 55 {
+        world.next_turn();
+        let now = world.shard.counters().expired;
+        assert!((1..=10).contains(&(now - expired)), "{expired} before, {now} behind it");
+        assert_eq!(world.shard.counters().mail_count_now, 55 - now, "what has expired is gone at once");
+        expired = now;
+        world.step(Input::Flush);
+        let goes_on = world.out.list.iter().any(|output| matches!(output, Output::Continue));
+        assert_eq!(goes_on, expired < 55);
+        world.turn();
+    }
+    world.pass_ms(200);
+    let mut world = world.kill();
+    assert_eq!(Phone::connect(&mut world, 1, "bob", 2).heard, [Heard::Drained]);
 }
 
 #[test]

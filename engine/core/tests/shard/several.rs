@@ -3,9 +3,9 @@
 use crate::stuck::{create, here_and_there};
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
-use tern_core::io::Input;
+use tern_core::io::{Input, Lane};
 use tern_core::limits::Limits;
-use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
 use tern_protocol::ids::{DeviceId, MessageId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, PresenceState};
 use tern_protocol::phone::noise::KeyPair;
@@ -272,6 +272,66 @@ fn a_sent_tick_from_another_shard_waits_for_the_copy() {
     world.turn();
     ann.hear(&mut world);
     assert_eq!(ann.heard[1..], [Heard::Sent(id(1))]);
+}
+
+#[test]
+fn a_message_of_which_there_can_be_no_copy_is_only_asked_after() {
+    // Ids are known by periods of five minutes: for a time more is known than is promised.
+    let limits = Limits { dedup_horizon_ms: 60_000, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, there) = here_and_there();
+    create(&mut world, 1, &name, &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 1, &name, 1);
+    let mut send = |world: &mut World, low| {
+        ann.say(world, &ClientFrame::Send { to: there, id: MessageId(id(low)), body: b"hello" });
+    };
+    send(&mut world, 1);
+    world.pass_s(100);
+    send(&mut world, 1);
+    send(&mut world, 2);
+    let mut run = &*world.cast;
+    let mut messages = Vec::new();
+    while !run.is_empty() {
+        let (envelope, rest) = Envelope::parse_first(run).expect("whole envelopes");
+        run = rest;
+        if envelope.kind() == Kind::Message {
+            messages.push((envelope.id().0, envelope.has(FLAG_ANSWER_ONLY)));
+        }
+    }
+    assert_eq!(messages, [(id(1), false), (id(1), false), (id(2), true)], "the copy of the first is there");
+    let copies = Phone::connect(&mut world, 2, &name, 2).heard;
+    assert_eq!(copies.iter().filter(|heard| matches!(heard, Heard::Copy { .. })).count(), 1);
+}
+
+#[test]
+fn a_message_that_is_only_asked_after_is_not_taken() {
+    let mut world = World::one_of(2, Limits::default());
+    let (name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 1, &name, 1);
+    let mut comes = |world: &mut World, low, flags| {
+        let message = Parts {
+            kind: Kind::Message,
+            flags,
+            to: ann.account.expect("logged in"),
+            from: there,
+            from_device: DeviceId(1),
+            id: MessageId(id(low)),
+            time_ms: world.now.wall_ms,
+            seq: 1,
+            from_name: "far",
+            body: b"x",
+        };
+        let mut envelopes = Vec::new();
+        message.encode(&mut envelopes);
+        world.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+        world.pass_ms(10);
+        ann.hear(world);
+        let out = world.shard.measures().out.mesh[Lane::Control as usize];
+        (ann.heard.len(), [Kind::Sent, Kind::Expired].map(|kind| out[kind as usize]))
+    };
+    assert_eq!(comes(&mut world, 1, 0), (2, [1, 0]));
+    assert_eq!(comes(&mut world, 1, FLAG_ANSWER_ONLY), (2, [2, 0]), "it was taken, and its sender may know");
+    assert_eq!(comes(&mut world, 2, FLAG_ANSWER_ONLY), (2, [2, 1]));
 }
 
 #[test]
