@@ -324,7 +324,7 @@ impl Recovery {
 
     fn hand_out(&mut self, position: Position, record: &StoredRecord<'_>, sink: &mut Sink<'_>) {
         self.next_lsn = self.next_lsn.max(record.lsn.saturating_add(1));
-        self.usage.put(position.segment, 1, record.bytes as u32);
+        self.usage.put(position.segment, 1, record.bytes as u32, record.bytes as u32);
         match record.meaning() {
             Some(meaning) => {
                 self.report.record_count += 1;

@@ -8,6 +8,7 @@ use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
+use tern_protocol::phone::frame::ClientFrame;
 
 const NOW_S: u64 = 1_800_000_000;
 const SEGMENT_BYTES: u32 = 64 << 10;
@@ -385,4 +386,42 @@ fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
     assert_eq!(world.shard.counters().drive_full, full.drive_full, "there is room again");
     let world = world.kill();
     assert_eq!(world.shard.counters().accounts_now, made + 1);
+}
+
+#[test]
+fn a_log_of_large_mail_that_died_and_small_mail_that_lives_does_not_fill_up() {
+    const BATCHES: u64 = 110;
+    const LARGE: u64 = 20;
+    const SMALL: u64 = 80;
+    let limits = Limits {
+        commit_bytes: 64 << 10,
+        segment_count: 12,
+        account_messages_per_s: 0,
+        mailbox_count: 1 << 20,
+        ..limits()
+    };
+    let mut world = World::in_segments(256 << 10, 1, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 1, "quick", 2);
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    absent.leave(&mut world);
+    for batch in 0..BATCHES {
+        // All in one commit, so that blocks are full.
+        for low in 0..LARGE + SMALL {
+            let (to, body) = if low < LARGE { (&quick, &[9; 1000][..]) } else { (&absent, &b"x"[..]) };
+            let (to, id) = (to.account.expect("logged in"), MessageId(id(1_000 * batch + low)));
+            ann.client.send(&ClientFrame::Send { to, id, body });
+        }
+        ann.exchange(&mut world);
+        world.pass_ms(60);
+        ack_all(&mut world, &mut quick);
+        ack_all(&mut world, &mut ann);
+    }
+    let counters = *world.shard.counters();
+    assert_eq!((counters.drive_full, counters.refused_busy), (0, 0));
+    assert!(counters.log_bytes_written > 12 * (256 << 10), "{}", counters.log_bytes_written);
+    let mut world = world.kill();
+    assert!(world.shard.counters().mail_count_now >= BATCHES * SMALL);
+    let absent = Phone::connect(&mut world, 2, "absent", 3);
+    assert!(absent.heard.iter().all(|heard| matches!(heard, Heard::Message { .. })));
 }
