@@ -425,3 +425,37 @@ fn a_log_of_large_mail_that_died_and_small_mail_that_lives_does_not_fill_up() {
     let absent = Phone::connect(&mut world, 2, "absent", 3);
     assert!(absent.heard.iter().all(|heard| matches!(heard, Heard::Message { .. })));
 }
+
+#[test]
+fn mail_that_is_larger_than_messages_may_be_by_now_is_written_again_and_arrives() {
+    const SEGMENTS: u64 = 10;
+    let large = Limits { body_bytes: 20_000, commit_bytes: 20_000 + 8192, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, large);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut sink = Phone::connect(&mut world, 1, "sink", 2);
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    sink.leave(&mut world);
+    absent.leave(&mut world);
+    // Three of them fill a segment.
+    for low in 0..3 * SEGMENTS {
+        let to = if low % 3 == 0 { &absent } else { &sink };
+        ann.send(&mut world, to, id(low), &[low as u8; 20_000]);
+    }
+    let mut world = world.kill_with_limits(limits());
+    let mut sink = Phone::connect(&mut world, 1, "sink", 2);
+    while sink.heard.iter().any(|heard| matches!(heard, Heard::Message { .. })) {
+        ack_all(&mut world, &mut sink);
+        world.pass_ms(20);
+        sink.hear(&mut world);
+    }
+    world.pass_ms(3_000);
+    assert!(world.shard.counters().log_segments_rewritten >= 4);
+    let mut world = world.kill();
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    absent.hear(&mut world);
+    let bodies = absent.heard.iter().filter_map(|heard| match heard {
+        Heard::Message { body, .. } => Some((body[0], body.len())),
+        _ => None,
+    });
+    assert!(bodies.eq((0..SEGMENTS).map(|n| (3 * n as u8, 20_000))));
+}

@@ -149,6 +149,15 @@ fn a_full_log_that_is_thin_only_by_weight_gets_room_again() {
 }
 
 #[test]
+fn what_was_written_in_larger_commits_can_be_written_again() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 7000)]);
+    let report = world.restart(LogConfig { commit_bytes_max: 4000, ..CONFIG });
+    assert!(report.rot.is_empty());
+    world.commit(&[mail(1, 7000)]);
+}
+
+#[test]
 fn the_last_spare_is_for_copies_and_gives_back_room_for_all() {
     let mut world = World::with(LogConfig { segment_count_max: 6, ..CONFIG });
     world.commit(&[mail(1, 10)]);
