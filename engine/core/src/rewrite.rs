@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
+use tern_storage::io::SegmentId;
 use tern_storage::log::{Commit, NoRoom, Position, Record};
 use tern_storage::mailbox::{Entry, EntryKind};
 
@@ -44,22 +45,26 @@ pub(crate) struct Rewriting {
     done: Seq,
     /// The first record of removed accounts that was not looked at.
     next_gone: AccountId,
+    /// The first place of ids that was not looked at.
+    next_ids: Position,
     /// When it goes on, monotonic nanoseconds.
     due_ns: u64,
 }
 
 impl Rewriting {
     const fn new(now: Now) -> Self {
-        let (next_account, done, next_gone) = (0, Seq(0), AccountId(0));
-        Self { pass: Pass::Weigh, next_account, done, next_gone, due_ns: now.mono_ns }
+        Self {
+            pass: Pass::Weigh,
+            next_account: 0,
+            done: Seq(0),
+            next_gone: AccountId(0),
+            next_ids: Position { segment: SegmentId(0), offset: 0 },
+            due_ns: now.mono_ns,
+        }
     }
 
     pub(crate) const fn due_ns(&self) -> u64 {
         self.due_ns
-    }
-
-    fn starts_over(&mut self, pass: Pass) {
-        (self.pass, self.next_account, self.done, self.next_gone) = (pass, 0, Seq(0), AccountId(0));
     }
 }
 
@@ -93,7 +98,7 @@ impl Shard {
                     if !self.writer.log.choose_thin() {
                         return;
                     }
-                    round.starts_over(Pass::Queue);
+                    round = Rewriting { pass: Pass::Queue, due_ns: round.due_ns, ..Rewriting::new(now) };
                 }
                 Pass::Queue | Pass::Wait => {
                     self.writer.rewrites_are_due = true;
@@ -130,7 +135,8 @@ impl Shard {
         let Self { accounts, writer, cache, .. } = self;
         let queues = round.pass == Pass::Queue;
         let mut found = Finds { writer, cache, queues, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
-        let is_all = found.look_at_accounts(accounts, round) && found.look_at_gone(round);
+        let is_all =
+            found.look_at_accounts(accounts, round) && found.look_at_gone(round) && found.look_at_ids(round);
         if is_all {
             found.look_at_tables();
         }
@@ -267,22 +273,27 @@ impl Finds<'_> {
         false
     }
 
-    /// Looks at what there is few of: the epoch, remembered ids, and the segment whose ids are still to be written.
+    /// Looks at records of ids; true when it has seen all.
+    fn look_at_ids(&mut self, round: &mut Rewriting) -> bool {
+        while !self.is_enough() {
+            self.note_look();
+            let Some((at, record)) = self.writer.id_records.first_from(round.next_ids) else { return true };
+            round.next_ids = Position { offset: at.offset + 1, ..at };
+            if self.writer.log.is_leaving(at) {
+                let groups = record.groups.as_deref();
+                let bytes = groups.map_or(usize::MAX, |groups| Record::Ids { groups }.encoded_bytes());
+                self.take(at, bytes, Item::RewrittenIds(at));
+            }
+        }
+        false
+    }
+
+    /// Looks at what there is one of: the epoch, and the segment whose ids are still to be written.
     fn look_at_tables(&mut self) {
         let leaving = |writer: &Writer, position| writer.log.is_leaving(position);
         if let Some(position) = self.writer.epoch_position.filter(|&position| leaving(self.writer, position))
         {
             self.take(position, Record::Epoch(0).encoded_bytes(), Item::Epoch);
-        }
-        for at in 0..self.writer.ids_live.len() {
-            let record = &self.writer.ids_live[at];
-            let (position, hashes) = (record.position, record.hashes.as_deref());
-            if !leaving(self.writer, position) {
-                continue;
-            }
-            let bytes = hashes
-                .map_or(usize::MAX, |hashes| Record::Ids { from_s: 0, span_s: 0, hashes }.encoded_bytes());
-            self.take(position, bytes, Item::RewrittenIds(position));
         }
         let pinned = self.writer.segment_ids.pinned.filter(|&position| leaving(self.writer, position));
         if self.queues && pinned.is_some() {
@@ -354,13 +365,9 @@ impl Sources<'_> {
         commit: &mut Commit<'_>,
         old: Position,
     ) -> Result<Option<Carrying>, NoRoom> {
-        let found = self.ids_live.iter().find(|record| record.position == old);
-        let Some((record, hashes)) = found.and_then(|record| Some((record, record.hashes.as_deref()?)))
-        else {
-            return Ok(None);
-        };
-        let span_s = record.until_s - record.from_s;
-        commit.push(&Record::Ids { from_s: record.from_s, span_s, hashes }).map(Carrying::plain)
+        let record = self.id_records.get(old);
+        let Some(groups) = record.and_then(|record| record.groups.as_deref()) else { return Ok(None) };
+        commit.push(&Record::Ids { groups }).map(Carrying::plain)
     }
 }
 

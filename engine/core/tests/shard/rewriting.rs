@@ -192,6 +192,36 @@ fn remembered_ids_do_not_hold_segments_and_are_known_after_a_crash() {
     assert_eq!(world.shard.counters().duplicates, 12);
 }
 
+#[test]
+fn ids_of_a_whole_day_in_one_segment_are_known_after_a_crash() {
+    const COUNT: u64 = 280;
+    // A phone chooses their times: one in each five minutes.
+    let day_id = |n: u64| (NOW_S - 300 * n) << 32 | n;
+    let mut world = World::in_segments(4 * SEGMENT_BYTES, 1, limits());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut sink = Phone::connect(&mut world, 40, "sink", 9);
+    sink.leave(&mut world);
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    // All of it is over, and its segments are used again.
+    for round in 0..12 {
+        rush(&mut world, &mut ann, 9, 100_000 + 100 * round, 40);
+    }
+    world.pass_ms(3_000);
+    assert!(world.shard.counters().segments_used_now <= IDLE_COUNT);
+    let mut world = world.kill();
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let sink = Phone::connect(&mut world, 40, "sink", 9);
+    assert_eq!(sink.heard, [Heard::Drained]);
+    ann.heard.clear();
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    assert_eq!(ann.heard, (0..COUNT).map(|n| Heard::Sent(day_id(n))).collect::<Vec<_>>());
+    assert_eq!(world.shard.counters().duplicates, COUNT);
+}
+
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
 fn half_read_message_moves(limits: Limits) -> World {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
