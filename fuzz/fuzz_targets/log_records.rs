@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::{BLOCK_BYTES, DiskDone, DiskOp, SegmentId};
-use tern_storage::log::{LogConfig, Record, Recovery};
+use tern_storage::log::{IdGroup, LogConfig, Record, Recovery};
 
 const CONFIG: LogConfig = LogConfig {
     stream: 1,
@@ -77,12 +77,15 @@ fn written_files() -> Vec<Vec<u8>> {
         }
         arena.clear();
         let mailbox = AccountId(1 << 48 | 1);
+        let mut groups = Vec::new();
+        let group = IdGroup { from_s: 300, span_s: 300, hashes: &[3; 16] };
+        (0..=round % 2).for_each(|_| group.encode(&mut groups));
         let mut commit = log.begin(&mut arena);
         for record in [
             Record::Mail { mailbox, seq: Seq(u64::from(round)), envelope: &[round; 100] },
             Record::Epoch(u32::from(round)),
             Record::Floor { mailbox, device: DeviceId(1), up_to: Seq(1) },
-            Record::Ids { from_s: 300, span_s: 300, hashes: &[3; 16] },
+            Record::Ids { groups: &groups },
         ] {
             let _ = commit.push(&record);
         }

@@ -4,12 +4,12 @@
 //! written. Mail for an absent account and changes of tables go at once; floors wait longest, for company.
 
 use crate::account::{Account, AccountIndex, Accounts, Floor, Revoking, stored};
-use crate::dedup::{Dedup, IdHash, PERIOD_S};
+use crate::dedup::{Dedup, IdHash};
+use crate::id_records::IdRecords;
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
-use crate::writer::{Carried, GoneRange, IdsRecord, Item, Waiter, Writer};
-use alloc::collections::VecDeque;
+use crate::writer::{Carried, GoneRange, Item, Waiter, Writer};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
@@ -22,7 +22,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) accounts: &'a mut Accounts,
     pub(crate) cache: &'a Cache,
     dedup: &'a Dedup,
-    pub(crate) ids_live: &'a VecDeque<IdsRecord>,
+    pub(crate) id_records: &'a IdRecords,
     epoch: u32,
     pub(crate) scratch: &'a mut Vec<u8>,
     avoided_count: u64,
@@ -52,10 +52,7 @@ impl Sources<'_> {
             }
             &Item::Gone(account, _) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
             Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
-            Item::Ids { from_s, hashes, .. } => {
-                let record = Record::Ids { from_s: *from_s, span_s: PERIOD_S, hashes };
-                commit.push(&record).map(Carrying::plain)
-            }
+            Item::Ids { groups, .. } => commit.push(&Record::Ids { groups }).map(Carrying::plain),
             &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
             &Item::RewrittenFloor { account, device } => self.put_floor_again(commit, account, device),
             &Item::RewrittenIds(old) => self.put_ids_again(commit, old),
@@ -193,7 +190,7 @@ impl Shard {
             ops,
             scratch,
             urgent_taken,
-            ids_live,
+            id_records,
             rewrites,
             rewrites_are_due,
             ..
@@ -202,7 +199,7 @@ impl Shard {
             accounts: &mut self.accounts,
             cache: &self.cache,
             dedup: &self.dedup,
-            ids_live,
+            id_records,
             epoch: self.epoch,
             scratch,
             avoided_count: 0,
@@ -354,9 +351,8 @@ impl Shard {
                         self.writer.log.dead(old);
                     }
                 }
-                Item::Ids { from_s, hashes, unpin } => {
-                    let until_s = from_s.saturating_add(PERIOD_S);
-                    self.writer.ids_are_live(from_s, until_s, hashes, position);
+                Item::Ids { groups, unpin } => {
+                    self.writer.ids_are_live(groups, position);
                     if let Some(unpin) = unpin {
                         self.writer.log.dead(unpin);
                     }

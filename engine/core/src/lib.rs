@@ -37,6 +37,7 @@ pub mod handover;
 pub mod histogram;
 mod home;
 mod hottest;
+mod id_records;
 mod id_set;
 pub mod io;
 pub mod lanes;

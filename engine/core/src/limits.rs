@@ -94,7 +94,7 @@ pub struct Limits {
     /// Bytes of envelopes to other shards that may wait in a shard for a turn's end or for room, all lanes together, at
     /// most; a node of many shards makes it smaller. Half is for messages, half for control.
     pub lane_backlog_bytes: usize,
-    /// Bytes of one group commit.
+    /// Bytes of one group commit; more, where the log holds a larger record from before.
     pub commit_bytes: usize,
     /// Segment files of a shard's log.
     pub segment_count: u32,

@@ -4,10 +4,11 @@
 use crate::account::{Account, Floor, SeededHash, stored};
 use crate::dedup::IdHash;
 use crate::home::{entry_kind, waiting_for};
+use crate::id_records::SegmentIds;
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
 use crate::wall_clock::Stamps;
-use crate::writer::{GoneRange, Item, SegmentIds, Waiter};
+use crate::writer::{GoneRange, Item, Waiter};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -17,7 +18,7 @@ use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, CacheRef};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{LogConfig, Position, Record, Recovery, RecoveryError};
+use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 pub use tern_storage::log::RecoveryReport;
@@ -43,10 +44,8 @@ struct FoundFloor {
 
 #[derive(Debug)]
 struct FoundIds {
-    from_s: u32,
-    until_s: u32,
     position: Position,
-    hashes: Vec<u64>,
+    groups: Vec<u8>,
 }
 
 /// What the scan has gathered.
@@ -112,11 +111,11 @@ impl Found {
                 self.gone.push((GoneRange { first: account, last: account }, position));
             }
             Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
-            Record::Ids { from_s, span_s, hashes } => {
-                let hashes =
-                    hashes.chunks_exact(8).filter_map(|h| Some(u64::from_le_bytes(h.try_into().ok()?)));
-                let (until_s, hashes) = (from_s.saturating_add(span_s), hashes.collect());
-                self.ids.push(FoundIds { from_s, until_s, position, hashes });
+            Record::Ids { groups } => self.ids.push(FoundIds { position, groups: groups.to_vec() }),
+            Record::IdsOfHour(group) => {
+                let mut groups = Vec::new();
+                group.encode(&mut groups);
+                self.ids.push(FoundIds { position, groups });
             }
         }
     }
@@ -270,26 +269,30 @@ impl Shard {
         }
     }
 
-    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, mut ids: Vec<FoundIds>) {
+    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<FoundIds>) {
         let oldest_s = self.rotate_ids(now);
         self.dedup.forgets_before(oldest_s);
         let forgets = bug!(self, dedup_forgotten);
         let mut known = HashSet::with_hasher(SeededHash(3, 4));
         let mut seen = HashSet::with_hasher(SeededHash(5, 6));
         // Those that an older build wrote are by the hour, and come first.
-        ids.sort_by_key(|ids| (Reverse(ids.until_s - ids.from_s), ids.from_s));
-        for FoundIds { from_s, until_s, position, hashes } in ids {
-            // A crash may have left a record twice, too.
-            if until_s <= oldest_s || !seen.insert((from_s, SeededHash(7, 8).hash_one(&hashes))) {
-                continue;
-            }
-            let bytes = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-            self.writer.ids_are_live(from_s, until_s, bytes, position);
-            for hash in hashes {
+        let mut found: Vec<IdGroup<'_>> = ids.iter().flat_map(|ids| IdGroup::all(&ids.groups)).collect();
+        found.retain(|group| group.until_s() > oldest_s);
+        found.sort_by_key(|group| (Reverse(group.span_s), group.from_s));
+        for group in found {
+            for hash in group.hashes.chunks_exact(8).filter_map(|hash| hash.try_into().ok()) {
+                let hash = u64::from_le_bytes(hash);
                 known.insert(hash);
                 if !forgets {
-                    self.dedup.insert_between(from_s, until_s, IdHash(hash));
+                    self.dedup.insert_between(group.from_s, group.until_s(), IdHash(hash));
                 }
+            }
+        }
+        for FoundIds { position, groups } in ids {
+            // A crash may have left a record twice, too.
+            let is_over = IdGroup::all(&groups).all(|group| group.until_s() <= oldest_s);
+            if !is_over && seen.insert(SeededHash(7, 8).hash_one(&groups)) {
+                self.writer.ids_are_live(groups, position);
             }
         }
         // A crash may have left mail twice. Its envelope is the same in both, or has been dropped from the later one

@@ -1,8 +1,8 @@
 //! Thin segments of the log are left: what still lives in them is written elsewhere, a little at a time, and they are
 //! given back.
 //!
-//! A round goes through everything that the shard keeps, twice: it weighs what lies in the segments that the log has
-//! chosen, and then queues what lies in those that are worth it. The copies are commits like others and go after all
+//! A round goes through everything that the shard keeps, twice: it weighs what lies in sealed segments, and then queues
+//! what lies in those that are worth it. The copies are commits like others and go after all
 //! else; the old places die when the copies are durable. The log is never read: all that lives is in memory.
 
 use crate::account::{Account, AccountIndex, Accounts, stored};
@@ -14,10 +14,12 @@ use alloc::vec::Vec;
 use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
+use tern_storage::io::SegmentId;
 use tern_storage::log::{Commit, NoRoom, Position, Record};
 use tern_storage::mailbox::{Entry, EntryKind};
 
-/// Accounts and mail that one step looks at: about 100 microseconds.
+/// What one step looks at, each account, message and record; what is found in a segment that counts is looked at twice.
+/// About 100 microseconds.
 const LOOKS_PER_STEP: usize = 1024;
 /// Time between two steps, and the same while the log is short of space.
 const STEP_NS: u64 = 20_000_000;
@@ -39,19 +41,30 @@ enum Pass {
 pub(crate) struct Rewriting {
     pass: Pass,
     next_account: u32,
+    /// What of its mailbox was looked at.
+    done: Seq,
     /// The first record of removed accounts that was not looked at.
     next_gone: AccountId,
+    /// The first place of ids that was not looked at.
+    next_ids: Position,
     /// When it goes on, monotonic nanoseconds.
     due_ns: u64,
 }
 
 impl Rewriting {
-    pub(crate) const fn due_ns(&self) -> u64 {
-        self.due_ns
+    const fn new(now: Now) -> Self {
+        Self {
+            pass: Pass::Weigh,
+            next_account: 0,
+            done: Seq(0),
+            next_gone: AccountId(0),
+            next_ids: Position { segment: SegmentId(0), offset: 0 },
+            due_ns: now.mono_ns,
+        }
     }
 
-    fn starts_over(&mut self, pass: Pass) {
-        (self.pass, self.next_account, self.next_gone) = (pass, 0, AccountId(0));
+    pub(crate) const fn due_ns(&self) -> u64 {
+        self.due_ns
     }
 }
 
@@ -60,9 +73,7 @@ impl Shard {
     pub(crate) fn begin_rewriting(&mut self, now: Now) {
         let may_begin = self.serving && !self.draining && self.rewriting.is_none();
         if may_begin && self.writer.log.begin_leaving() {
-            let start = AccountId(0);
-            self.rewriting =
-                Some(Rewriting { pass: Pass::Weigh, next_account: 0, next_gone: start, due_ns: now.mono_ns });
+            self.rewriting = Some(Rewriting::new(now));
         }
     }
 
@@ -84,10 +95,10 @@ impl Shard {
         } else if !waits_for_commit && self.look_further(&mut round) {
             match round.pass {
                 Pass::Weigh => {
-                    if !self.writer.log.drop_dense() {
+                    if !self.writer.log.choose_thin() {
                         return;
                     }
-                    round.starts_over(Pass::Queue);
+                    round = Rewriting { pass: Pass::Queue, due_ns: round.due_ns, ..Rewriting::new(now) };
                 }
                 Pass::Queue | Pass::Wait => {
                     self.writer.rewrites_are_due = true;
@@ -122,22 +133,15 @@ impl Shard {
     /// Looks at some more of what the shard keeps; true when it has seen all.
     fn look_further(&mut self, round: &mut Rewriting) -> bool {
         let Self { accounts, writer, cache, .. } = self;
-        let mut found = Finds { writer, cache, queues: round.pass == Pass::Queue, queued_bytes: 0 };
-        let mut looks = 0;
-        while looks < LOOKS_PER_STEP && found.queued_bytes < BATCH_BYTES {
-            if round.next_account as usize >= accounts.table_len() {
-                let is_all = found.look_at_gone(round);
-                if is_all {
-                    found.look_at_tables();
-                }
-                found.note_queued();
-                return is_all;
-            }
-            looks += 1 + found.look_at(accounts, AccountIndex(round.next_account));
-            round.next_account += 1;
+        let queues = round.pass == Pass::Queue;
+        let mut found = Finds { writer, cache, queues, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
+        let is_all =
+            found.look_at_accounts(accounts, round) && found.look_at_gone(round) && found.look_at_ids(round);
+        if is_all {
+            found.look_at_tables();
         }
         found.note_queued();
-        false
+        is_all
     }
 }
 
@@ -148,10 +152,21 @@ struct Finds<'a> {
     /// The second time: what is found is queued.
     queues: bool,
     queued_bytes: usize,
+    looks_left: usize,
 }
 
 impl Finds<'_> {
+    /// Whether the rest is for the next step.
+    const fn is_enough(&self) -> bool {
+        self.looks_left == 0 || self.queued_bytes >= BATCH_BYTES
+    }
+
+    fn note_look(&mut self) {
+        self.looks_left = self.looks_left.saturating_sub(1);
+    }
+
     fn take(&mut self, at: Position, bytes: usize, item: Item) {
+        self.note_look();
         if self.queues {
             self.queued_bytes += bytes;
             self.writer.rewrites.push_back(item);
@@ -166,11 +181,29 @@ impl Finds<'_> {
         self.writer.rewrites_are_due |= self.queued_bytes.max(held_bytes) >= BATCH_BYTES;
     }
 
-    /// Returns how many entries its mailbox has.
-    fn look_at(&mut self, accounts: &Accounts, index: AccountIndex) -> usize {
-        let Some(account) = accounts.get(index) else { return 0 };
+    /// Looks at accounts; true when it has seen all.
+    fn look_at_accounts(&mut self, accounts: &Accounts, round: &mut Rewriting) -> bool {
+        while (round.next_account as usize) < accounts.table_len() {
+            if self.is_enough() {
+                return false;
+            }
+            self.note_look();
+            let index = AccountIndex(round.next_account);
+            let is_all =
+                accounts.get(index).is_none_or(|account| self.look_at(account, index, &mut round.done));
+            if is_all {
+                (round.next_account, round.done) = (round.next_account + 1, Seq(0));
+            }
+        }
+        true
+    }
+
+    /// Looks at an account and its mailbox behind `done`; true when it has seen all of it. However much is enough, it sees
+    /// something of the mailbox.
+    fn look_at(&mut self, account: &Account, index: AccountIndex, done: &mut Seq) -> bool {
         // Of an account that loses a device another record is on its way; before it is its turn, none may say so.
-        let position = account.position.filter(|_| !account.is_revoking());
+        let is_its_turn = *done == Seq(0) && !account.is_revoking();
+        let position = account.position.filter(|_| is_its_turn);
         if let Some(position) = position.filter(|&position| self.writer.log.is_leaving(position)) {
             self.writer.scratch.clear();
             stored::encode(account, &mut self.writer.scratch);
@@ -179,9 +212,13 @@ impl Finds<'_> {
             self.take(position, bytes, Item::Account(index));
         }
         // Also those that are over and stand behind one that waits.
-        let mut count = 0;
-        while let Some(entry) = account.mailbox.at(count) {
-            count += 1;
+        for at in account.mailbox.index_above(*done).. {
+            let Some(entry) = account.mailbox.at(at) else { break };
+            if *done > Seq(0) && self.is_enough() {
+                return false;
+            }
+            *done = entry.seq;
+            self.note_look();
             let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
             if let Some(position) = position {
                 let floor_count = account.devices().filter(|device| device.floor >= entry.seq).count();
@@ -199,13 +236,14 @@ impl Finds<'_> {
                 self.take(position, FLOOR_BYTES, Item::RewrittenFloor { account: index, device });
             }
         }
-        count
+        true
     }
 
     /// Looks at records of removed accounts; true when it has seen all. Neighbours become one record, so that these
     /// records are never more than there are accounts between them.
     fn look_at_gone(&mut self, round: &mut Rewriting) -> bool {
-        for _ in 0..LOOKS_PER_STEP {
+        while !self.is_enough() {
+            self.note_look();
             let next = self.writer.gone.range(round.next_gone..).next();
             let Some((&first, &(mut last, position))) = next else { return true };
             let mut is_leaving = self.writer.log.is_leaving(position);
@@ -216,13 +254,16 @@ impl Finds<'_> {
                 }
                 continue;
             }
+            let mut looks_left = self.looks_left;
             let mut beside = self.writer.gone.range(AccountId(last.0 + 1)..).take(RANGE_RECORDS_MAX);
             while let Some((&next, &(next_last, position))) = beside.next()
                 && next.0 == last.0 + 1
             {
+                looks_left = looks_left.saturating_sub(1);
                 last = next_last;
                 is_leaving |= self.writer.log.is_leaving(position);
             }
+            self.looks_left = looks_left;
             round.next_gone = AccountId(last.0 + 1);
             if is_leaving {
                 self.queued_bytes += GONE_BYTES;
@@ -232,22 +273,27 @@ impl Finds<'_> {
         false
     }
 
-    /// Looks at what there is few of: the epoch, remembered ids, and the segment whose ids are still to be written.
+    /// Looks at records of ids; true when it has seen all.
+    fn look_at_ids(&mut self, round: &mut Rewriting) -> bool {
+        while !self.is_enough() {
+            self.note_look();
+            let Some((at, record)) = self.writer.id_records.first_from(round.next_ids) else { return true };
+            round.next_ids = Position { offset: at.offset + 1, ..at };
+            if self.writer.log.is_leaving(at) {
+                let groups = record.groups.as_deref();
+                let bytes = groups.map_or(usize::MAX, |groups| Record::Ids { groups }.encoded_bytes());
+                self.take(at, bytes, Item::RewrittenIds(at));
+            }
+        }
+        false
+    }
+
+    /// Looks at what there is one of: the epoch, and the segment whose ids are still to be written.
     fn look_at_tables(&mut self) {
         let leaving = |writer: &Writer, position| writer.log.is_leaving(position);
         if let Some(position) = self.writer.epoch_position.filter(|&position| leaving(self.writer, position))
         {
             self.take(position, Record::Epoch(0).encoded_bytes(), Item::Epoch);
-        }
-        for at in 0..self.writer.ids_live.len() {
-            let record = &self.writer.ids_live[at];
-            let (position, hashes) = (record.position, record.hashes.as_deref());
-            if !leaving(self.writer, position) {
-                continue;
-            }
-            let bytes = hashes
-                .map_or(usize::MAX, |hashes| Record::Ids { from_s: 0, span_s: 0, hashes }.encoded_bytes());
-            self.take(position, bytes, Item::RewrittenIds(position));
         }
         let pinned = self.writer.segment_ids.pinned.filter(|&position| leaving(self.writer, position));
         if self.queues && pinned.is_some() {
@@ -319,13 +365,9 @@ impl Sources<'_> {
         commit: &mut Commit<'_>,
         old: Position,
     ) -> Result<Option<Carrying>, NoRoom> {
-        let found = self.ids_live.iter().find(|record| record.position == old);
-        let Some((record, hashes)) = found.and_then(|record| Some((record, record.hashes.as_deref()?)))
-        else {
-            return Ok(None);
-        };
-        let span_s = record.until_s - record.from_s;
-        commit.push(&Record::Ids { from_s: record.from_s, span_s, hashes }).map(Carrying::plain)
+        let record = self.id_records.get(old);
+        let Some(groups) = record.and_then(|record| record.groups.as_deref()) else { return Ok(None) };
+        commit.push(&Record::Ids { groups }).map(Carrying::plain)
     }
 }
 
@@ -359,4 +401,64 @@ fn without_body(account: &Account, entry: &Entry, out: &mut Vec<u8>) {
         body: &[],
     };
     parts.encode(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::SeededHash;
+    use tern_protocol::ids::{MessageId, PartitionId};
+    use tern_storage::log::{LogConfig, Recovery};
+    use tern_storage::mailbox::{DeviceSet, TickState};
+
+    fn writer() -> Writer {
+        let config = LogConfig {
+            stream: 0,
+            segment_bytes: 64 << 10,
+            commit_bytes_max: 8192,
+            spare_count: 2,
+            segment_count_max: 8,
+            salt_seed: 1,
+        };
+        Writer::new(Recovery::new(config).finish().0, 8192, 1_000)
+    }
+
+    #[test]
+    fn a_step_sees_a_piece_of_a_long_mailbox() {
+        const COUNT: usize = 5 * LOOKS_PER_STEP;
+        let mut accounts = Accounts::new(SeededHash(1, 2));
+        let id = accounts.new_id(PartitionId(0));
+        let mut account = Account::new(id, "bob", &[[1; 32]], Seq(0));
+        for n in 1..=COUNT as u64 {
+            account.mailbox.push(Entry {
+                seq: Seq(n),
+                from: id,
+                from_device: DeviceId(1),
+                id: MessageId(n),
+                waiting: DeviceSet::one(0),
+                kind: EntryKind::Message,
+                tick: TickState::NotDue,
+                answered: false,
+                time_s: 0,
+                mail: None,
+                position: None,
+            });
+        }
+        accounts.add(account);
+        let (mut writer, cache) = (writer(), Cache::new(usize::MAX));
+        let mut round = Rewriting::new(Now { mono_ns: 0, wall_ms: 0 });
+        let mut steps = 1;
+        loop {
+            let before = round.done.0;
+            let (writer, cache) = (&mut writer, &cache);
+            let mut found =
+                Finds { writer, cache, queues: false, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
+            if found.look_at_accounts(&accounts, &mut round) {
+                break;
+            }
+            assert!((1..=LOOKS_PER_STEP as u64).contains(&(round.done.0 - before)));
+            steps += 1;
+        }
+        assert_eq!((steps, round.next_account, round.done), (6, 1, Seq(0)));
+    }
 }

@@ -1,10 +1,10 @@
 //! What waits for the log: in three queues by urgency, with those who wait for it to be durable.
 
 use crate::account::AccountIndex;
-use crate::dedup::{Dedup, IdHash};
+use crate::dedup::IdHash;
 use crate::devices::{Asker, Revocation};
+use crate::id_records::{IdRecords, SegmentIds};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -28,10 +28,9 @@ pub(crate) enum Item {
     /// With the account's own record, which stays live until the removal is durable: else its id could come back.
     Gone(AccountId, Option<Position>),
     Epoch,
+    /// Ids by their periods, and what is dead once they are durable.
     Ids {
-        /// Where their period begins.
-        from_s: u32,
-        hashes: Vec<u8>,
+        groups: Vec<u8>,
         unpin: Option<Position>,
     },
     /// Mail that is in the log already, in a segment that is being left.
@@ -55,17 +54,6 @@ pub(crate) enum Item {
 pub(crate) struct GoneRange {
     pub(crate) first: AccountId,
     pub(crate) last: AccountId,
-}
-
-/// A record of ids in the log.
-#[derive(Debug)]
-pub(crate) struct IdsRecord {
-    /// The seconds of Unix time that its ids were made in: the first, and the one after the last.
-    pub(crate) from_s: u32,
-    pub(crate) until_s: u32,
-    pub(crate) position: Position,
-    /// What it holds, to write it elsewhere; `None` where memory was short: it keeps its segment until its time is over.
-    pub(crate) hashes: Option<Box<[u8]>>,
 }
 
 /// Who waits for a table change to be durable.
@@ -110,30 +98,6 @@ pub(crate) struct Carried {
     pub(crate) floor: Seq,
 }
 
-/// The ids in the mail segment that is open now. They become records of their own before the segment can be freed:
-/// dedup must outlive the mail. They are put in order as they come, so that the end of a segment costs next to nothing.
-#[derive(Debug, Default)]
-pub(crate) struct SegmentIds {
-    /// The pinned record that keeps the segment until the ids are durable elsewhere.
-    pub(crate) pinned: Option<Position>,
-    /// By where their period begins: the hashes' bytes, less than a record takes.
-    open: BTreeMap<u32, Vec<u8>>,
-    /// Likewise, and each is a record.
-    full: Vec<(u32, Vec<u8>)>,
-}
-
-impl SegmentIds {
-    /// Takes an id that was made at `made_s`.
-    pub(crate) fn push(&mut self, (made_s, hash): (u32, IdHash), ids_per_record: usize) {
-        let from_s = Dedup::period(made_s);
-        let hashes = self.open.entry(from_s).or_default();
-        hashes.extend_from_slice(&hash.0.to_le_bytes());
-        if hashes.len() >= ids_per_record * size_of::<u64>() {
-            self.full.push((from_s, core::mem::take(hashes)));
-        }
-    }
-}
-
 /// The log with what waits for it.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -148,10 +112,7 @@ pub(crate) struct Writer {
     pub(crate) urgent_done: u64,
     pub(crate) waiters: VecDeque<(u64, Waiter)>,
     pub(crate) segment_ids: SegmentIds,
-    pub(crate) ids_live: VecDeque<IdsRecord>,
-    /// Ids whose hashes are kept to write them elsewhere, and how many may be.
-    ids_kept_count: usize,
-    ids_kept_max: usize,
+    pub(crate) id_records: IdRecords,
     /// Removed accounts, by the first id of each record of them: the last one, and where the record is.
     pub(crate) gone: BTreeMap<AccountId, (AccountId, Position)>,
     /// Live records of thin segments: written when nothing else has to be, or along with it.
@@ -185,9 +146,7 @@ impl Writer {
             urgent_done: 0,
             waiters: VecDeque::new(),
             segment_ids: SegmentIds::default(),
-            ids_live: VecDeque::new(),
-            ids_kept_count: 0,
-            ids_kept_max,
+            id_records: IdRecords::new(ids_kept_max),
             gone: BTreeMap::new(),
             rewrites: VecDeque::new(),
             rewrites_are_due: false,
@@ -292,38 +251,32 @@ impl Writer {
             return;
         }
         self.log.live(position);
-        let ids = core::mem::replace(ids, SegmentIds { pinned: Some(position), ..SegmentIds::default() });
+        let ids = core::mem::replace(ids, SegmentIds::behind(position));
         self.push_ids(ids);
     }
 
     /// Queues the records of a segment's ids; the last one releases the segment.
-    pub(crate) fn push_ids(&mut self, ids: SegmentIds) {
-        let SegmentIds { mut pinned, open, full } = ids;
-        let open = open.into_iter().filter(|(_, hashes)| !hashes.is_empty());
-        let mut records = full.into_iter().chain(open).peekable();
-        while let Some((from_s, hashes)) = records.next() {
+    pub(crate) fn push_ids(&mut self, mut ids: SegmentIds) {
+        let mut pinned = ids.pinned.take();
+        let mut records = ids.into_records(self.ids_per_record).into_iter().peekable();
+        while let Some(groups) = records.next() {
             let unpin = if records.peek().is_none() { pinned.take() } else { None };
-            self.push_urgent(Item::Ids { from_s, hashes, unpin });
+            self.push_urgent(Item::Ids { groups, unpin });
         }
         if let Some(position) = pinned {
             self.log.dead(position);
         }
     }
 
-    /// A record of ids made from one second until another is in the log.
-    pub(crate) fn ids_are_live(&mut self, from_s: u32, until_s: u32, hashes: Vec<u8>, position: Position) {
+    /// A record of ids is in the log.
+    pub(crate) fn ids_are_live(&mut self, groups: Vec<u8>, position: Position) {
         self.log.live(position);
-        let count = hashes.len() / size_of::<u64>();
-        let is_kept = self.ids_kept_count + count <= self.ids_kept_max;
-        self.ids_kept_count += if is_kept { count } else { 0 };
-        let hashes = is_kept.then(|| hashes.into_boxed_slice());
-        self.ids_live.push_back(IdsRecord { from_s, until_s, position, hashes });
+        self.id_records.add(groups, position);
     }
 
     /// A record of ids is somewhere else now, unless its time has left the horizon meanwhile.
     pub(crate) fn ids_are_rewritten(&mut self, old: Position, position: Position) {
-        if let Some(record) = self.ids_live.iter_mut().find(|record| record.position == old) {
-            record.position = position;
+        if self.id_records.moves(old, position) {
             self.log.live(position);
             self.log.dead(old);
         }
@@ -331,15 +284,9 @@ impl Writer {
 
     /// Forgets records of ids that have left the horizon.
     pub(crate) fn drop_ids_before(&mut self, oldest_s: u32) {
-        let (log, kept_count) = (&mut self.log, &mut self.ids_kept_count);
-        self.ids_live.retain(|record| {
-            let is_kept = record.until_s > oldest_s;
-            if !is_kept {
-                log.dead(record.position);
-                *kept_count -= record.hashes.as_ref().map_or(0, |hashes| hashes.len() / size_of::<u64>());
-            }
-            is_kept
-        });
+        while let Some(position) = self.id_records.pop_before(oldest_s) {
+            self.log.dead(position);
+        }
     }
 
     /// Recovery found a record of removed accounts that no other one includes, in the order of their first ids.

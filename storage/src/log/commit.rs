@@ -139,6 +139,8 @@ struct Part {
     start: usize,
     first_lsn: u64,
     record_count: u32,
+    /// Bytes of the largest of its records.
+    largest_bytes: u32,
 }
 
 impl Part {
@@ -223,7 +225,9 @@ impl<'a> Commit<'a> {
         record.encode(&part.seal, commit, lsn, buffer);
         self.next_lsn += 1;
         self.bytes += record_bytes;
-        self.parts[head.index()] = Some(Part { record_count: part.record_count + 1, ..part });
+        let record_count = part.record_count + 1;
+        let largest_bytes = part.largest_bytes.max(record_bytes as u32);
+        self.parts[head.index()] = Some(Part { record_count, largest_bytes, ..part });
         Ok(Position { segment: part.segment, offset })
     }
 
@@ -292,7 +296,7 @@ impl<'a> Commit<'a> {
         // The header's place; it is filled in when the commit is finished.
         buffer.resize(buffer.len() + COMMIT_HEADER_BYTES, 0);
         self.bytes += COMMIT_HEADER_BYTES;
-        Ok(Part { segment, seal, rolled, write_offset, start, first_lsn, record_count: 0 })
+        Ok(Part { segment, seal, rolled, write_offset, start, first_lsn, record_count: 0, largest_bytes: 0 })
     }
 
     fn finish_part(&mut self, head: Head, part: Part, ends: &[HeadEnd; HEAD_COUNT], ops: &mut Vec<DiskOp>) {
@@ -339,7 +343,7 @@ impl<'a> Commit<'a> {
                 self.log.usage.seal(before.segment);
             }
         }
-        self.log.usage.put(part.segment, part.record_count, record_bytes);
+        self.log.usage.put(part.segment, part.record_count, record_bytes, part.largest_bytes);
     }
 
     /// Writes of the log's own: zeros over torn tails, and over the header of one freed segment.

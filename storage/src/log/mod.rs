@@ -54,6 +54,7 @@
 //! | 6 ids of an hour, as older builds wrote them | hour of Unix time (4), count (4), keyed hashes (8 each) |
 //! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
 //! | 8 accounts gone | first account (8), last account (8) |
+//! | 9 ids of several spans | as kind 7, for each span, one behind the other |
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
 //! lost. Segments say the version of the format (2; those of 1 are read).
@@ -100,7 +101,7 @@ mod usage;
 mod tests;
 
 pub use commit::{Commit, NoRoom};
-pub use record::Record;
+pub use record::{IdGroup, Record};
 pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink};
 pub use segment::{FORMAT_VERSION, Head, Position};
 pub use stream::{Log, LogConfig, LogEvent, LogStats};

@@ -56,7 +56,7 @@ struct GonePart {
     last: U64,
 }
 
-/// The fixed part of an ids record's payload; `count` hashes of 8 bytes follow.
+/// The fixed part of ids that were made in one span of time; `count` hashes of 8 bytes follow.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct IdsPart {
@@ -117,15 +117,66 @@ pub enum Record<'a> {
         /// The highest.
         last: AccountId,
     },
-    /// Message ids that were made in a span of time, as keyed hashes.
+    /// Message ids, as keyed hashes.
     Ids {
-        /// Where the span begins, seconds of Unix time.
-        from_s: u32,
-        /// Its length, seconds.
-        span_s: u32,
-        /// Hashes of 8 bytes each, little-endian.
-        hashes: &'a [u8],
+        /// What [`IdGroup::encode`] has written: at least one of them.
+        groups: &'a [u8],
     },
+    /// Message ids of an hour, as older builds wrote them.
+    IdsOfHour(IdGroup<'a>),
+}
+
+/// Message ids that were made in one span of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdGroup<'a> {
+    /// Where the span begins, seconds of Unix time.
+    pub from_s: u32,
+    /// Its length, seconds.
+    pub span_s: u32,
+    /// Hashes of 8 bytes each, little-endian.
+    pub hashes: &'a [u8],
+}
+
+impl<'a> IdGroup<'a> {
+    /// Bytes of a group beside its hashes.
+    pub const HEADER_BYTES: usize = size_of::<IdsPart>();
+
+    /// Appends it to others.
+    ///
+    /// # Panics
+    /// If hashes are not whole.
+    pub fn encode(&self, groups: &mut Vec<u8>) {
+        assert!(self.hashes.len().is_multiple_of(8), "hashes have 8 bytes each");
+        let count = U32::new((self.hashes.len() / 8) as u32);
+        let part = IdsPart { from_s: U32::new(self.from_s), span_s: U32::new(self.span_s), count };
+        groups.extend_from_slice(part.as_bytes());
+        groups.extend_from_slice(self.hashes);
+    }
+
+    /// The groups of a record, up to one that is not whole.
+    pub fn all(mut groups: &'a [u8]) -> impl Iterator<Item = Self> {
+        core::iter::from_fn(move || {
+            let (group, rest) = Self::split_first(groups)?;
+            groups = rest;
+            Some(group)
+        })
+    }
+
+    fn split_first(groups: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (part, rest) = IdsPart::ref_from_prefix(groups).ok()?;
+        let (hashes, rest) = rest.split_at_checked((part.count.get() as usize).checked_mul(8)?)?;
+        Some((Self { from_s: part.from_s.get(), span_s: part.span_s.get(), hashes }, rest))
+    }
+
+    /// Where the span ends, seconds of Unix time.
+    #[must_use]
+    pub const fn until_s(&self) -> u32 {
+        self.from_s.saturating_add(self.span_s)
+    }
+
+    const fn encoded_bytes(&self) -> usize {
+        Self::HEADER_BYTES + self.hashes.len()
+    }
 }
 
 impl Record<'_> {
@@ -138,7 +189,8 @@ impl Record<'_> {
             | Self::Account { .. }
             | Self::AccountGone(_)
             | Self::AccountsGone { .. }
-            | Self::Ids { .. } => Head::Tables,
+            | Self::Ids { .. }
+            | Self::IdsOfHour(_) => Head::Tables,
         }
     }
 
@@ -153,7 +205,8 @@ impl Record<'_> {
                 Self::Account { payload, .. } => 8 + payload.len(),
                 Self::AccountGone(_) => 8,
                 Self::AccountsGone { .. } => size_of::<GonePart>(),
-                Self::Ids { hashes, .. } => size_of::<IdsPart>() + hashes.len(),
+                Self::Ids { groups } => groups.len(),
+                Self::IdsOfHour(group) => group.encoded_bytes(),
             }
     }
 
@@ -166,18 +219,20 @@ impl Record<'_> {
             | Self::Account { account, .. }
             | Self::AccountGone(account)
             | Self::AccountsGone { first: account, .. } => account.partition(),
-            Self::Epoch(_) | Self::Ids { .. } => PartitionId(0),
+            Self::Epoch(_) | Self::Ids { .. } | Self::IdsOfHour(_) => PartitionId(0),
         }
     }
 
-    const fn kind(&self) -> u8 {
+    fn kind(&self) -> u8 {
         match self {
             Self::Mail { .. } => 1,
             Self::Floor { .. } => 2,
             Self::Epoch(_) => 3,
             Self::Account { .. } => 4,
             Self::AccountGone(_) => 5,
-            Self::Ids { .. } => 7,
+            Self::Ids { groups } if IdGroup::all(groups).nth(1).is_some() => 9,
+            // One group is what builds before this one know, too.
+            Self::Ids { .. } | Self::IdsOfHour(_) => 7,
             Self::AccountsGone { .. } => 8,
         }
     }
@@ -224,13 +279,8 @@ impl Record<'_> {
                 let part = GonePart { first: U64::new(first.0), last: U64::new(last.0) };
                 out.extend_from_slice(part.as_bytes());
             }
-            Self::Ids { from_s, span_s, hashes } => {
-                assert!(hashes.len().is_multiple_of(8), "hashes have 8 bytes each");
-                let count = U32::new((hashes.len() / 8) as u32);
-                let part = IdsPart { from_s: U32::new(from_s), span_s: U32::new(span_s), count };
-                out.extend_from_slice(part.as_bytes());
-                out.extend_from_slice(hashes);
-            }
+            Self::Ids { groups } => out.extend_from_slice(groups),
+            Self::IdsOfHour(group) => group.encode(out),
         }
         let crc = crc32c::crc32c_append(seal.seed, &out[start + CRC_BYTES..]);
         out[start..start + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
@@ -318,13 +368,13 @@ impl<'a> StoredRecord<'a> {
             6 => {
                 let (part, hashes) = HourPart::ref_from_prefix(payload).ok()?;
                 let from_s = part.hour.get().checked_mul(HOUR_S)?;
-                are_whole(hashes, part.count.get()).then_some(())?;
-                Record::Ids { from_s, span_s: HOUR_S, hashes }
+                let is_whole = hashes.len() as u64 == u64::from(part.count.get()) * 8;
+                is_whole.then_some(Record::IdsOfHour(IdGroup { from_s, span_s: HOUR_S, hashes }))?
             }
-            7 => {
-                let (part, hashes) = IdsPart::ref_from_prefix(payload).ok()?;
-                are_whole(hashes, part.count.get()).then_some(())?;
-                Record::Ids { from_s: part.from_s.get(), span_s: part.span_s.get(), hashes }
+            7 | 9 => {
+                let groups = payload;
+                let bytes: usize = IdGroup::all(groups).map(|group| group.encoded_bytes()).sum();
+                (bytes == groups.len()).then_some(Record::Ids { groups })?
             }
             8 => {
                 let part = GonePart::ref_from_bytes(payload).ok()?;
@@ -333,10 +383,6 @@ impl<'a> StoredRecord<'a> {
             _ => return None,
         })
     }
-}
-
-const fn are_whole(hashes: &[u8], count: u32) -> bool {
-    hashes.len() as u64 == count as u64 * 8
 }
 
 #[cfg(test)]
@@ -353,8 +399,30 @@ mod tests {
             let (kind, version) = (6, RECORD_VERSION);
             StoredRecord { valid: true, lsn: 1, commit_low: 1, kind, version, payload, bytes: 48 }
         };
-        let ids = Record::Ids { from_s: 1_800_000_000, span_s: 3_600, hashes: &[7; 16] };
-        assert_eq!(record(&payload).meaning(), Some(ids));
+        let ids = IdGroup { from_s: 1_800_000_000, span_s: 3_600, hashes: &[7; 16] };
+        assert_eq!(record(&payload).meaning(), Some(Record::IdsOfHour(ids)));
         assert_eq!(record(&payload[..20]).meaning(), None);
+    }
+
+    #[test]
+    fn ids_of_several_spans_are_one_record() {
+        let all = [
+            IdGroup { from_s: 300, span_s: 300, hashes: &[7; 16] },
+            IdGroup { from_s: 900, span_s: 300, hashes: &[] },
+            IdGroup { from_s: 0, span_s: u32::MAX, hashes: &[8; 24] },
+        ];
+        let mut groups = Vec::new();
+        let seal = Seal::new(1, 2);
+        for (group, kind) in all.iter().zip([7, 9, 9]) {
+            group.encode(&mut groups);
+            let (ids, mut out) = (Record::Ids { groups: &groups }, Vec::new());
+            ids.encode(&seal, 1, 1, &mut out);
+            assert_eq!(out.len(), ids.encoded_bytes());
+            let record = read_record(&out, &seal).expect("it is whole");
+            assert_eq!((record.kind, record.meaning()), (kind, Some(ids)));
+            let cut = StoredRecord { payload: &record.payload[..groups.len() - 1], ..record };
+            assert_eq!(cut.meaning(), None);
+        }
+        assert!(IdGroup::all(&groups).eq(all));
     }
 }

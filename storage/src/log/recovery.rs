@@ -9,6 +9,8 @@ use crate::io::{BLOCK_BYTES, SegmentId};
 use alloc::vec::Vec;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
+/// Bytes of small records that may have to go into the commit of a large one.
+const BESIDE_BYTES: usize = 1024;
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -324,7 +326,8 @@ impl Recovery {
 
     fn hand_out(&mut self, position: Position, record: &StoredRecord<'_>, sink: &mut Sink<'_>) {
         self.next_lsn = self.next_lsn.max(record.lsn.saturating_add(1));
-        self.usage.put(position.segment, 1, record.bytes as u32);
+        self.usage.put(position.segment, 1, record.bytes as u32, record.bytes as u32);
+        self.make_room_for(record.bytes);
         match record.meaning() {
             Some(meaning) => {
                 self.report.record_count += 1;
@@ -332,6 +335,14 @@ impl Recovery {
             }
             None => self.unknown = self.unknown.or(Some(record.kind_and_version())),
         }
+    }
+
+    /// Commits may have been larger once: they must take what one of them took, when it is to be written elsewhere.
+    /// Segments may have been longer, too; what fits none any more weighs more than half of one, and is never chosen.
+    fn make_room_for(&mut self, record_bytes: usize) {
+        let needed = COMMIT_HEADER_BYTES + record_bytes + BESIDE_BYTES;
+        let segment_room = self.config.segment_bytes as usize - BLOCK;
+        self.config.commit_bytes_max = self.config.commit_bytes_max.max(needed.min(segment_room));
     }
 
     /// Reports a damaged place and hands out the records after its header whose own checksums hold.

@@ -13,7 +13,7 @@ pub struct LogConfig {
     pub stream: u16,
     /// Length of new segment files; a multiple of the block.
     pub segment_bytes: u32,
-    /// Most bytes of one commit, headers included, padding not.
+    /// Most bytes of one commit, headers included, padding not. Recovery raises it where the log holds larger records.
     pub commit_bytes_max: usize,
     /// Segments kept ready.
     pub spare_count: u32,

@@ -21,18 +21,34 @@ enum State {
     Quarantined,
 }
 
+/// What some records of a segment weigh, padding left out.
+#[derive(Clone, Copy, Default, Debug)]
+struct Weight {
+    count: u32,
+    bytes: u32,
+    largest_bytes: u32,
+}
+
+impl Weight {
+    fn add(&mut self, count: u32, bytes: u32, largest_bytes: u32) {
+        self.count = self.count.saturating_add(count);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.largest_bytes = self.largest_bytes.max(largest_bytes);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     state: State,
     generation: u64,
     live_count: u32,
     floor_count: u32,
-    /// What its commits hold, whether it still lives or not, padding left out.
-    record_count: u32,
-    record_bytes: u32,
-    /// While its live records are to be written elsewhere: the bytes of those that were found so far.
-    leaving_bytes: Option<u32>,
-    /// It was looked through and is not worth it before less than half of so many records are live.
+    /// What lived in it when that was weighed for the last time; all that its commits hold, if it never was.
+    weight: Weight,
+    /// While a round weighs it or leaves it: what was found of it. The count is what lived when the round began.
+    found: Option<Weight>,
+    /// It was left, and something in it that nobody finds still lives: it is not worth it before less than half of so
+    /// many records do.
     passed_count: u32,
     /// Whether the file is as long as new segments are; another one is made anew before it is used again.
     right_length: bool,
@@ -43,9 +59,8 @@ const ABSENT: Slot = Slot {
     generation: 0,
     live_count: 0,
     floor_count: 0,
-    record_count: 0,
-    record_bytes: 0,
-    leaving_bytes: None,
+    weight: Weight { count: 0, bytes: 0, largest_bytes: 0 },
+    found: None,
     passed_count: u32::MAX,
     right_length: true,
 };
@@ -56,11 +71,22 @@ impl Slot {
     }
 
     /// What lives in it, as if all its records were as long as they are on average.
-    const fn live_bytes(&self) -> u64 {
-        if self.record_count == 0 {
+    const fn likely_bytes(&self) -> u64 {
+        if self.weight.count == 0 {
             return 0;
         }
-        self.record_bytes as u64 * self.held_count() as u64 / self.record_count as u64
+        self.weight.bytes as u64 * self.held_count() as u64 / self.weight.count as u64
+    }
+
+    /// What lives in it, as if all that died since it was weighed had been as long as the largest of it: not less.
+    const fn least_bytes(&self) -> u64 {
+        let died_count = self.weight.count.saturating_sub(self.held_count());
+        (self.weight.bytes as u64).saturating_sub(died_count as u64 * self.weight.largest_bytes as u64)
+    }
+
+    /// Whether it may be looked at to be left.
+    fn may_be_left(&self) -> bool {
+        matches!(self.state, State::Used { sealed: true, .. }) && self.held_count() <= self.passed_count / 2
     }
 }
 
@@ -77,6 +103,8 @@ pub(super) struct Usage {
     /// Mail segments by generation; freed ones leave when they come to the front.
     mail_order: VecDeque<SegmentId>,
     used_count: u32,
+    /// Segments that were opened since all were weighed.
+    unweighed_count: u32,
     /// Nothing is freed while recovery has not said what is live.
     holding: bool,
 }
@@ -91,6 +119,7 @@ impl Usage {
             untold: Vec::new(),
             mail_order: VecDeque::new(),
             used_count: 0,
+            unweighed_count: 0,
             holding: true,
         }
     }
@@ -136,6 +165,7 @@ impl Usage {
     /// Everything live has been said: frees what nothing points at.
     pub(super) fn stop_holding(&mut self) {
         self.holding = false;
+        self.unweighed_count = self.used_count;
         for index in 0..self.slots.len() {
             self.free_if_dead(SegmentId(index as u32));
         }
@@ -202,6 +232,7 @@ impl Usage {
         self.spares.remove(at);
         *self.slot(segment) = Slot { state: State::Used { head, sealed: false }, generation, ..ABSENT };
         self.used_count += 1;
+        self.unweighed_count += 1;
         if head == Head::Mail {
             self.mail_order.push_back(segment);
         }
@@ -218,51 +249,82 @@ impl Usage {
         self.free_oldest_mail();
     }
 
-    /// So many records more are in a segment.
-    pub(super) fn put(&mut self, segment: SegmentId, record_count: u32, record_bytes: u32) {
-        let slot = self.slot(segment);
-        slot.record_count = slot.record_count.saturating_add(record_count);
-        slot.record_bytes = slot.record_bytes.saturating_add(record_bytes);
+    /// So many records more are in a segment, the largest of them of so many bytes.
+    pub(super) fn put(&mut self, segment: SegmentId, count: u32, bytes: u32, largest_bytes: u32) {
+        self.slot(segment).weight.add(count, bytes, largest_bytes);
     }
 
     // Thin segments.
 
-    /// Sealed segments of which no more than half may be live, the thinnest first, with the estimate.
-    pub(super) fn thin(&self, segment_bytes: u32) -> Vec<(SegmentId, u64)> {
-        let mut thin: Vec<_> = self
-            .slots
-            .iter()
-            .zip(0..)
-            .filter(|(slot, _)| matches!(slot.state, State::Used { sealed: true, .. }))
-            .filter(|(slot, _)| slot.held_count() <= slot.passed_count / 2)
-            .map(|(slot, index)| (SegmentId(index), slot.live_bytes()))
-            .filter(|&(_, live_bytes)| live_bytes <= u64::from(segment_bytes / 2))
-            .collect();
-        thin.sort_unstable_by_key(|&(segment, live_bytes)| (live_bytes, segment));
+    fn candidates(&self) -> impl Iterator<Item = (SegmentId, &Slot)> {
+        let slots = self.slots.iter().zip(0..);
+        slots.filter(|(slot, _)| slot.may_be_left()).map(|(slot, index)| (SegmentId(index), slot))
+    }
+
+    /// Sealed segments in which likely no more than so much lives, the thinnest first, with the estimate: exact for those
+    /// that were just weighed.
+    pub(super) fn thin(&self, bytes_max: u64) -> Vec<(SegmentId, u64)> {
+        let likely = self.candidates().map(|(segment, slot)| (segment, slot.likely_bytes()));
+        let mut thin: Vec<_> = likely.filter(|&(_, bytes)| bytes <= bytes_max).collect();
+        thin.sort_unstable_by_key(|&(segment, bytes)| (bytes, segment));
         thin
     }
 
-    /// Begins to look for what lives in a segment.
-    pub(super) fn begin_leaving(&mut self, segment: SegmentId) {
-        self.slot(segment).leaving_bytes = Some(0);
+    /// Of those sealed segments in which no more than so much may live: what does at least.
+    pub(super) fn possibly_thin(&self, bytes_max: u64) -> impl Iterator<Item = u64> {
+        self.candidates().map(|(_, slot)| slot.least_bytes()).filter(move |&bytes| bytes <= bytes_max)
     }
 
-    /// Adds to what was found in a segment that is being left.
-    pub(super) fn weigh(&mut self, segment: SegmentId, bytes: u32) {
-        if let Some(leaving_bytes) = &mut self.slot(segment).leaving_bytes {
-            *leaving_bytes = leaving_bytes.saturating_add(bytes);
+    /// Segments that were opened since all were weighed; all, if they never were.
+    pub(super) fn unweighed_count(&self) -> u32 {
+        self.unweighed_count
+    }
+
+    /// Begins to weigh what lives in all sealed segments.
+    pub(super) fn begin_weighing(&mut self) {
+        self.unweighed_count = 0;
+        for slot in self.slots.iter_mut().filter(|slot| slot.may_be_left()) {
+            slot.found = Some(Weight { count: slot.held_count(), ..Weight::default() });
         }
     }
 
-    /// What was found in a segment that is being left; `None` for any other.
-    pub(super) fn leaving_bytes(&self, segment: SegmentId) -> Option<u32> {
-        self.slots.get(segment.0 as usize)?.leaving_bytes
+    /// Adds to what was found in a segment that is being weighed.
+    pub(super) fn weigh(&mut self, segment: SegmentId, bytes: u32) {
+        if let Some(found) = &mut self.slot(segment).found {
+            found.add(0, bytes, bytes);
+        }
+    }
+
+    /// All was found: this is what the segments weigh, at most what fits one. Which of them are left is still to be said.
+    pub(super) fn end_weighing(&mut self, segment_bytes: u32) {
+        for slot in &mut self.slots {
+            if let Some(Weight { count, bytes, largest_bytes }) = slot.found.take() {
+                let (bytes, largest_bytes) = (bytes.min(segment_bytes), largest_bytes.min(segment_bytes));
+                slot.weight = Weight { count, bytes, largest_bytes };
+            }
+        }
+    }
+
+    /// The weighing was given up.
+    pub(super) fn stop_weighing(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.found = None);
+    }
+
+    /// Begins to leave a segment.
+    pub(super) fn begin_leaving(&mut self, segment: SegmentId) {
+        let slot = self.slot(segment);
+        slot.found = Some(slot.weight);
+    }
+
+    /// Whether a segment is being weighed or left.
+    pub(super) fn is_leaving(&self, segment: SegmentId) -> bool {
+        self.slots.get(segment.0 as usize).is_some_and(|slot| slot.found.is_some())
     }
 
     /// A segment is not left any more, whatever still lives in it.
     pub(super) fn end_leaving(&mut self, segment: SegmentId, tried: bool) {
         let slot = self.slot(segment);
-        if slot.leaving_bytes.take().is_some() && tried {
+        if slot.found.take().is_some() && tried {
             slot.passed_count = slot.held_count();
         }
     }

@@ -8,6 +8,7 @@ use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
 use tern_protocol::envelope::{Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
+use tern_protocol::phone::frame::ClientFrame;
 
 const NOW_S: u64 = 1_800_000_000;
 const SEGMENT_BYTES: u32 = 64 << 10;
@@ -189,6 +190,36 @@ fn remembered_ids_do_not_hold_segments_and_are_known_after_a_crash() {
     }
     assert_eq!(ann.heard, (0..12).map(|n| Heard::Sent(id(100 * n + 1))).collect::<Vec<_>>());
     assert_eq!(world.shard.counters().duplicates, 12);
+}
+
+#[test]
+fn ids_of_a_whole_day_in_one_segment_are_known_after_a_crash() {
+    const COUNT: u64 = 280;
+    // A phone chooses their times: one in each five minutes.
+    let day_id = |n: u64| (NOW_S - 300 * n) << 32 | n;
+    let mut world = World::in_segments(4 * SEGMENT_BYTES, 1, limits());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut sink = Phone::connect(&mut world, 40, "sink", 9);
+    sink.leave(&mut world);
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    // All of it is over, and its segments are used again.
+    for round in 0..12 {
+        rush(&mut world, &mut ann, 9, 100_000 + 100 * round, 40);
+    }
+    world.pass_ms(3_000);
+    assert!(world.shard.counters().segments_used_now <= IDLE_COUNT);
+    let mut world = world.kill();
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let sink = Phone::connect(&mut world, 40, "sink", 9);
+    assert_eq!(sink.heard, [Heard::Drained]);
+    ann.heard.clear();
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    assert_eq!(ann.heard, (0..COUNT).map(|n| Heard::Sent(day_id(n))).collect::<Vec<_>>());
+    assert_eq!(world.shard.counters().duplicates, COUNT);
 }
 
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
@@ -385,4 +416,76 @@ fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
     assert_eq!(world.shard.counters().drive_full, full.drive_full, "there is room again");
     let world = world.kill();
     assert_eq!(world.shard.counters().accounts_now, made + 1);
+}
+
+#[test]
+fn a_log_of_large_mail_that_died_and_small_mail_that_lives_does_not_fill_up() {
+    const BATCHES: u64 = 110;
+    const LARGE: u64 = 20;
+    const SMALL: u64 = 80;
+    let limits = Limits {
+        commit_bytes: 64 << 10,
+        segment_count: 12,
+        account_messages_per_s: 0,
+        mailbox_count: 1 << 20,
+        ..limits()
+    };
+    let mut world = World::in_segments(256 << 10, 1, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 1, "quick", 2);
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    absent.leave(&mut world);
+    for batch in 0..BATCHES {
+        // All in one commit, so that blocks are full.
+        for low in 0..LARGE + SMALL {
+            let (to, body) = if low < LARGE { (&quick, &[9; 1000][..]) } else { (&absent, &b"x"[..]) };
+            let (to, id) = (to.account.expect("logged in"), MessageId(id(1_000 * batch + low)));
+            ann.client.send(&ClientFrame::Send { to, id, body });
+        }
+        ann.exchange(&mut world);
+        world.pass_ms(60);
+        ack_all(&mut world, &mut quick);
+        ack_all(&mut world, &mut ann);
+    }
+    let counters = *world.shard.counters();
+    assert_eq!((counters.drive_full, counters.refused_busy), (0, 0));
+    assert!(counters.log_bytes_written > 12 * (256 << 10), "{}", counters.log_bytes_written);
+    let mut world = world.kill();
+    assert!(world.shard.counters().mail_count_now >= BATCHES * SMALL);
+    let absent = Phone::connect(&mut world, 2, "absent", 3);
+    assert!(absent.heard.iter().all(|heard| matches!(heard, Heard::Message { .. })));
+}
+
+#[test]
+fn mail_that_is_larger_than_messages_may_be_by_now_is_written_again_and_arrives() {
+    const SEGMENTS: u64 = 10;
+    let large = Limits { body_bytes: 20_000, commit_bytes: 20_000 + 8192, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, large);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut sink = Phone::connect(&mut world, 1, "sink", 2);
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    sink.leave(&mut world);
+    absent.leave(&mut world);
+    // Three of them fill a segment.
+    for low in 0..3 * SEGMENTS {
+        let to = if low % 3 == 0 { &absent } else { &sink };
+        ann.send(&mut world, to, id(low), &[low as u8; 20_000]);
+    }
+    let mut world = world.kill_with_limits(limits());
+    let mut sink = Phone::connect(&mut world, 1, "sink", 2);
+    while sink.heard.iter().any(|heard| matches!(heard, Heard::Message { .. })) {
+        ack_all(&mut world, &mut sink);
+        world.pass_ms(20);
+        sink.hear(&mut world);
+    }
+    world.pass_ms(3_000);
+    assert!(world.shard.counters().log_segments_rewritten >= 4);
+    let mut world = world.kill();
+    let mut absent = Phone::connect(&mut world, 2, "absent", 3);
+    absent.hear(&mut world);
+    let bodies = absent.heard.iter().filter_map(|heard| match heard {
+        Heard::Message { body, .. } => Some((body[0], body.len())),
+        _ => None,
+    });
+    assert!(bodies.eq((0..SEGMENTS).map(|n| (3 * n as u8, 20_000))));
 }

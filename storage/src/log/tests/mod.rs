@@ -33,7 +33,7 @@ pub(super) enum Owned {
     Account(u64, Vec<u8>),
     Gone(u64),
     GoneRange(u64, u64),
-    Ids(u32, Vec<u8>),
+    Ids(Vec<u8>),
 }
 
 impl Owned {
@@ -51,7 +51,7 @@ impl Owned {
             Self::GoneRange(first, last) => {
                 Record::AccountsGone { first: AccountId(*first), last: AccountId(*last) }
             }
-            Self::Ids(from_s, hashes) => Record::Ids { from_s: *from_s, span_s: 300, hashes },
+            Self::Ids(groups) => Record::Ids { groups },
         }
     }
 
@@ -63,7 +63,8 @@ impl Owned {
             Record::Account { account, payload } => Self::Account(account.0, payload.to_vec()),
             Record::AccountGone(account) => Self::Gone(account.0),
             Record::AccountsGone { first, last } => Self::GoneRange(first.0, last.0),
-            Record::Ids { from_s, hashes, .. } => Self::Ids(from_s, hashes.to_vec()),
+            Record::Ids { groups } => Self::Ids(groups.to_vec()),
+            Record::IdsOfHour(_) => unreachable!("nobody writes them any more"),
         }
     }
 }

@@ -18,7 +18,7 @@ fn leave(world: &mut World) -> u32 {
     for (position, _, record) in &found {
         world.log.weigh(*position, record.borrow().encoded_bytes() as u32);
     }
-    world.log.drop_dense();
+    world.log.choose_thin();
     let leaving: Vec<&Found> = found.iter().filter(|found| world.log.is_leaving(found.0)).collect();
     let mut records: Vec<Owned> = leaving.iter().map(|found| found.2.clone()).collect();
     while !records.is_empty() {
@@ -77,6 +77,84 @@ fn what_is_not_thin_after_all_is_left_alone_until_much_more_of_it_died() {
     large.iter().step_by(2).for_each(|&p| kill(&mut world, p));
     assert!(world.log.begin_leaving(), "before half of what lived has died");
     assert!(leave(&mut world) >= 4);
+}
+
+/// Fills segments, each with two large records and forty small ones; where the large ones are.
+fn fill(world: &mut World, segment_count: u64) -> Vec<Position> {
+    let mut large = Vec::new();
+    for n in 0..segment_count {
+        let start = world.kept.len();
+        world.commit(&[mail(n, 7000), mail(n, 7000)]);
+        let small: Vec<Owned> = (0..40).map(|_| mail(n, 10)).collect();
+        world.commit(&small);
+        let placed: Vec<Position> = world.kept[start..].iter().map(|kept| kept.0).collect();
+        assert!(placed.iter().all(|p| p.segment == placed[0].segment));
+        large.extend(&placed[..2]);
+    }
+    large
+}
+
+#[test]
+fn what_is_thin_only_by_weight_is_left_too() {
+    let mut world = World::new();
+    let large = fill(&mut world, 8);
+    large.iter().for_each(|&p| kill(&mut world, p));
+    assert!(world.log.begin_leaving(), "nearly all live by their number, an eighth by their bytes");
+    assert_eq!(leave(&mut world), 7);
+}
+
+#[test]
+fn what_was_dense_when_it_was_weighed_is_weighed_again_once_the_log_has_grown() {
+    let mut world = World::new();
+    let large = fill(&mut world, 8);
+    let last_small = |large: &Position, world: &World| {
+        let mut there = world.kept.iter().rev().map(|kept| kept.0);
+        there.find(|p| p.segment == large.segment).expect("small ones are there")
+    };
+    for large in large.iter().step_by(2) {
+        let small = last_small(large, &world);
+        kill(&mut world, small);
+    }
+    assert!(world.log.begin_leaving(), "for all that is known it was a large one in each that died");
+    assert_eq!(leave(&mut world), 0);
+    large.iter().for_each(|&p| kill(&mut world, p));
+    assert!(!world.log.begin_leaving(), "the log has not grown since then");
+    fill(&mut world, 4);
+    assert!(world.log.begin_leaving());
+    assert_eq!(leave(&mut world), 8);
+    assert!(!world.log.begin_leaving(), "the new ones are dense");
+}
+
+#[test]
+fn a_full_log_that_is_thin_only_by_weight_gets_room_again() {
+    let mut world = World::with(LogConfig { segment_count_max: 8, ..CONFIG });
+    world.commit(&[Owned::Epoch(1)]);
+    let small: Vec<Owned> = (0..40).map(|n| mail(n, 10)).collect();
+    let (first, second) = (vec![mail(1, 7000)], vec![mail(2, 7000)]);
+    for kind in [&first, &second, &small].into_iter().cycle() {
+        if !world.log.can_commit() {
+            break;
+        }
+        world.commit(kind);
+    }
+    assert!(world.log.is_full());
+    assert!(!world.log.begin_leaving(), "all of it lives");
+    let is_large = |kept: &&Found| kept.2.borrow().encoded_bytes() > 7000;
+    let large: Vec<Position> = world.kept.iter().filter(is_large).map(|kept| kept.0).collect();
+    large.iter().for_each(|&p| kill(&mut world, p));
+    assert!(world.log.is_low() && world.log.begin_leaving());
+    assert_eq!(leave(&mut world), 1);
+    world.commit(&[mail(1, 10)]);
+    assert!(world.log.has_room() && !world.log.is_full());
+}
+
+#[test]
+fn what_was_written_in_larger_commits_can_be_written_again() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 7000)]);
+    let report = world.restart(LogConfig { commit_bytes_max: 4000, ..CONFIG });
+    assert!(report.rot.is_empty());
+    world.commit(&[mail(1, 7000)]);
 }
 
 #[test]

@@ -13,7 +13,15 @@ fn record() -> impl Strategy<Value = Owned> {
         1 => any::<u32>().prop_map(Owned::Epoch),
         2 => (any::<u64>(), bytes()).prop_map(|(a, p)| Owned::Account(a, p)),
         1 => any::<u64>().prop_map(Owned::Gone),
-        1 => (any::<u32>(), 0..100_usize).prop_map(|(h, n)| Owned::Ids(h, vec![h as u8; n * 8])),
+        1 => (any::<u32>(), 0..100_usize, 1..4_u32).prop_map(|(from_s, count, group_count)| {
+            let mut groups = Vec::new();
+            for n in 0..group_count {
+                let from_s = from_s.wrapping_add(n);
+                let hashes = &vec![from_s as u8; count / group_count as usize * 8][..];
+                IdGroup { from_s, span_s: 300, hashes }.encode(&mut groups);
+            }
+            Owned::Ids(groups)
+        }),
     ]
 }
 

@@ -158,6 +158,13 @@ impl World {
         self.kill()
     }
 
+    /// Likewise, with other limits.
+    pub(crate) fn kill_with_limits(mut self, limits: Limits) -> Self {
+        limits.validate().expect("the test's limits hold");
+        self.config.limits = limits;
+        self.kill()
+    }
+
     /// Likewise, and there is no room on the drive for another file.
     pub(crate) fn kill_on_a_full_drive(self) -> Self {
         let Self { mut config, mut files, now, .. } = self;
