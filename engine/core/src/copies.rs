@@ -35,7 +35,7 @@ impl Shard {
         if self.dedup.has(made_s, hash) {
             return true;
         }
-        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from) {
+        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from, copy.encoded_bytes()) {
             self.count_no_room(why);
             return false;
         }

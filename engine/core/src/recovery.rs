@@ -66,7 +66,7 @@ struct Found {
 impl Found {
     fn new() -> Self {
         Self {
-            cache: Cache::new(usize::MAX),
+            cache: Cache::default(),
             accounts: BTreeMap::new(),
             gone: Vec::new(),
             mail: Vec::new(),
