@@ -1,7 +1,10 @@
-//! What a shard's mail takes of memory.
+//! What a shard's mail takes of memory, while it serves and while it starts.
 
+use crate::stuck::create;
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
+use tern_core::control::ControlRequest;
+use tern_core::io::Input;
 use tern_core::limits::{Limits, MAIL_SLACK_BYTES};
 
 const MIB: usize = 1 << 20;
@@ -108,4 +111,59 @@ fn places_in_mailboxes_count() {
     assert!(world.shard.counters().memory_full > 0);
     assert!(count < MIB as u64 / (256 + 128), "{count} messages of 256 bytes, and their places");
     assert!((MIB..=MIB + MAIL_SLACK_BYTES).contains(&(held_bytes as usize)), "{held_bytes}");
+}
+
+#[test]
+fn a_start_holds_no_mail_that_nobody_waits_for() {
+    let mut world = World::in_segments(16 << 20, 1, limits(2 * MIB));
+    let mut ann = Phone::connect(&mut world, 9, "ann", 9);
+    let (bob, carol, gone) =
+        (away(&mut world, 5, "bob"), away(&mut world, 6, "carol"), away(&mut world, 7, "gone"));
+    create(&mut world, 1, "dora", &[2, 3]);
+    let mut quick = Phone::connect(&mut world, 2, "dora", 2);
+    let mut low = 0;
+    let mut send = |world: &mut World, ann: &mut Phone, to: &Phone| {
+        low += 1;
+        ann.send(world, to, id(low), &[low as u8; 30_000]);
+        world.pass_ms(10);
+        ann.hear(world);
+        assert!(ann.heard.contains(&Heard::Sent(id(low))), "{:?}", ann.heard);
+        id(low)
+    };
+    let (mut carols, mut doras) = (Vec::new(), Vec::new());
+    for _ in 0..14 {
+        // Dora's other device, and Carol, stay away.
+        doras.push(send(&mut world, &mut ann, &quick));
+        carols.push(send(&mut world, &mut ann, &carol));
+        let bobs: Vec<_> = (0..20).map(|_| send(&mut world, &mut ann, &bob)).collect();
+        assert_eq!(fetch(&mut world, &bob, "bob"), bobs);
+        quick.hear(&mut world);
+        let (number, _) =
+            quick.heard.drain(..).filter_map(|heard| number_and_id(&heard)).next_back().unwrap();
+        quick.ack(&mut world, number);
+        send(&mut world, &mut ann, &gone);
+        world.pass_ms(150);
+        take_ticks(&mut world, &mut ann);
+        fetch(&mut world, &gone, "gone");
+        take_ticks(&mut world, &mut ann);
+    }
+    // The last one waits when its account goes.
+    send(&mut world, &mut ann, &gone);
+    world.step(Input::Control { token: 8, request: ControlRequest::RemoveAccount { name: "gone".into() } });
+    world.pass_ms(150);
+    let written_bytes = world.shard.counters().log_bytes_written as usize;
+    assert!(written_bytes > 9 * MIB, "{written_bytes} bytes, of which less than one MiB is waited for");
+    let mut world = world.kill();
+    let most_bytes = world.recovery_bytes_max as usize;
+    assert!(most_bytes < 2 * MIB + MAIL_SLACK_BYTES + MIB, "{most_bytes} bytes of {written_bytes} at once");
+    assert_eq!(world.wanted_count, 1, "what is waited for was read again");
+    assert_eq!(world.shard.counters().mail_count_now, 28);
+    assert_eq!(fetch(&mut world, &carol, "carol"), carols);
+    let slow = Phone::connect(&mut world, 3, "dora", 3);
+    assert_eq!(slow.heard.iter().filter_map(number_and_id).map(|(_, id)| id).collect::<Vec<_>>(), doras);
+    let bodies = slow.heard.iter().filter_map(|heard| match heard {
+        Heard::Message { id, body, .. } => Some((*id as u8, body)),
+        _ => None,
+    });
+    assert!(bodies.into_iter().all(|(low, body)| *body == vec![low; 30_000]));
 }
