@@ -27,6 +27,8 @@ pub const ENTRY_BYTES_MAX: usize = CLASS_BYTES[CLASS_COUNT - 1];
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Most slots of a chunk.
 const SLOTS_MAX: usize = CHUNK_BYTES / CLASS_BYTES[0];
+/// What is held beyond a limit at most, bytes: a chunk of each size, so that none waits for room that others hold.
+pub const SLACK_BYTES: usize = CLASS_COUNT * CHUNK_BYTES;
 
 /// Where an entry is. Good until [`Cache::remove`]; using it afterwards is a bug, which debug builds catch when the
 /// slot is still empty.
@@ -69,29 +71,34 @@ struct Class {
     empty_count: u32,
 }
 
-/// A bounded store of byte strings.
-#[derive(Debug)]
+/// A store of byte strings. It takes what it is given; whoever has a limit asks [`Cache::has_room`] before.
+#[derive(Debug, Default)]
 pub struct Cache {
     classes: [Class; CLASS_COUNT],
-    bytes_max: usize,
     chunk_count: usize,
     bytes_used: usize,
 }
 
 impl Cache {
-    /// An empty cache that holds at most `bytes_max` bytes of memory in chunks of 256 KiB.
+    /// Whether `length` bytes find room while `bytes_max` bytes of memory may be held, up to [`SLACK_BYTES`] more
+    /// included: in a chunk that is there, or in a new one. Empty slots of another size are no room, and a chunk goes
+    /// back only when all its entries are gone: few of them may hold much.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
-        Self { classes: Default::default(), bytes_max, chunk_count: 0, bytes_used: 0 }
+    pub fn has_room(&self, length: usize, bytes_max: usize) -> bool {
+        let Some(class) = class_of(length) else { return false };
+        let class = &self.classes[class];
+        if !class.open.is_empty() || class.chunk_count() == 0 {
+            return true;
+        }
+        // The first chunk of each size is its own.
+        let first_count = self.classes.iter().filter(|class| class.chunk_count() > 0).count();
+        (self.chunk_count - first_count + 1) * CHUNK_BYTES <= bytes_max
     }
 
-    /// Copies `bytes` in. `None` when the limit is reached, or when they are longer than [`ENTRY_BYTES_MAX`].
+    /// Copies `bytes` in. `None` when they are longer than [`ENTRY_BYTES_MAX`].
     pub fn insert(&mut self, bytes: &[u8]) -> Option<CacheRef> {
-        let class = CLASS_BYTES.iter().position(|&c| bytes.len() <= c)?;
+        let class = class_of(bytes.len())?;
         if self.classes[class].open.is_empty() {
-            if (self.chunk_count + 1) * CHUNK_BYTES > self.bytes_max {
-                return None;
-            }
             self.classes[class].grow(class);
             self.chunk_count += 1;
         }
@@ -132,7 +139,16 @@ impl Cache {
     }
 }
 
+/// The smallest slots that take so many bytes.
+fn class_of(length: usize) -> Option<usize> {
+    CLASS_BYTES.iter().position(|&bytes| length <= bytes)
+}
+
 impl Class {
+    const fn chunk_count(&self) -> usize {
+        self.chunks.len() - self.holes.len()
+    }
+
     fn chunk(&self, index: u32) -> &Chunk {
         self.chunks[index as usize].as_ref().expect("a cache entry whose chunk is there")
     }
@@ -203,7 +219,10 @@ impl Class {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::vec::Vec;
+
+    const BYTES_MAX: usize = 4 << 20;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -212,14 +231,15 @@ mod tests {
         fn it_holds_what_a_list_holds(
             steps in proptest::collection::vec((any::<bool>(), 0_usize..70_000, any::<u8>(), any::<usize>()), 1..200),
         ) {
-            let mut cache = Cache::new(4 << 20);
+            let mut cache = Cache::default();
             let mut model: Vec<(CacheRef, Vec<u8>)> = Vec::new();
             for (insert, length, fill, pick) in steps {
                 if insert || model.is_empty() {
                     let bytes = vec![fill; length];
-                    match cache.insert(&bytes) {
-                        Some(entry) => model.push((entry, bytes)),
-                        None => prop_assert!(length > ENTRY_BYTES_MAX || cache.bytes_held() >= 4 << 20),
+                    let has_room = cache.has_room(length, BYTES_MAX);
+                    prop_assert!(has_room || length > ENTRY_BYTES_MAX || cache.bytes_held() >= BYTES_MAX);
+                    if has_room {
+                        model.push((cache.insert(&bytes).unwrap(), bytes));
                     }
                 } else {
                     let (entry, _) = model.swap_remove(pick % model.len());
@@ -228,19 +248,20 @@ mod tests {
                 for (entry, bytes) in &model {
                     prop_assert_eq!(cache.get(*entry), &bytes[..]);
                 }
-                prop_assert!(cache.bytes_held() <= 4 << 20 && cache.bytes_used() <= cache.bytes_held());
+                prop_assert!(cache.bytes_held() <= BYTES_MAX + SLACK_BYTES);
+                prop_assert!(cache.bytes_used() <= cache.bytes_held());
             }
             for (entry, _) in model.drain(..) {
                 cache.remove(entry);
             }
             prop_assert_eq!(cache.bytes_used(), 0);
-            prop_assert!(cache.bytes_held() <= CLASS_COUNT * CHUNK_BYTES, "one spare chunk for each class");
+            prop_assert!(cache.bytes_held() <= SLACK_BYTES, "one spare chunk for each class");
         }
     }
 
     #[test]
     fn small_entries_share_a_chunk_and_references_outlive_growth() {
-        let mut cache = Cache::new(usize::MAX);
+        let mut cache = Cache::default();
         let entries: Vec<_> = (0..5000_u32).map(|n| cache.insert(&n.to_le_bytes()).unwrap()).collect();
         assert_eq!(cache.bytes_held(), 5000_usize.div_ceil(SLOTS_MAX) * CHUNK_BYTES);
         assert!(entries.iter().zip(0_u32..).all(|(&e, n)| cache.get(e) == n.to_le_bytes()));
@@ -248,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_largest_body_of_the_default_limits_takes_no_slot_of_twice_its_size() {
-        let mut cache = Cache::new(usize::MAX);
+        let mut cache = Cache::default();
         let entry = cache.insert(&[7; (32 << 10) + HEADER_BYTES + NAME_BYTES_MAX]).unwrap();
         assert!(entry.slot_bytes() < 33 << 10);
         assert_eq!(cache.bytes_used(), entry.slot_bytes());
@@ -256,7 +277,7 @@ mod tests {
 
     #[test]
     fn empty_chunks_go_back_but_for_one() {
-        let mut cache = Cache::new(usize::MAX);
+        let mut cache = Cache::default();
         let entries: Vec<_> = (0..16).map(|_| cache.insert(&[1; 65_536]).unwrap()).collect();
         assert_eq!(cache.bytes_held(), 4 * CHUNK_BYTES);
         for entry in entries {
@@ -270,21 +291,41 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_and_an_empty_entry_is_one() {
-        let mut cache = Cache::new(CHUNK_BYTES);
+    fn an_empty_entry_is_one_and_there_is_a_longest() {
+        let mut cache = Cache::default();
         assert_eq!(cache.insert(&vec![0; ENTRY_BYTES_MAX + 1]), None);
+        assert!(!cache.has_room(ENTRY_BYTES_MAX + 1, usize::MAX));
         let empty = cache.insert(&[]).unwrap();
         assert_eq!(cache.get(empty), b"");
-        assert_eq!(cache.insert(&[0; 300]), None, "another class needs another chunk");
-        assert!(cache.insert(&[0; 200]).is_some());
-        assert_eq!(cache.bytes_used(), 512);
+        cache.insert(&[0; 300]).unwrap();
+        assert_eq!(cache.bytes_used(), 256 + 512);
+    }
+
+    #[test]
+    fn a_few_small_entries_that_hold_all_memory_leave_a_chunk_to_each_other_size_and_no_more() {
+        const CHUNKS: usize = 8;
+        let mut cache = Cache::default();
+        let mut kept_counts = Vec::new();
+        for length in CLASS_BYTES {
+            let mut kept = BTreeSet::new();
+            let mut all = Vec::new();
+            while cache.has_room(length, CHUNKS * CHUNK_BYTES) {
+                all.push(cache.insert(&vec![1; length]).unwrap());
+            }
+            // Of each chunk all but one are removed again.
+            all.retain(|entry| !kept.insert(entry.chunk));
+            all.into_iter().for_each(|entry| cache.remove(entry));
+            kept_counts.push(kept.len());
+        }
+        assert_eq!(kept_counts, [CHUNKS + 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(cache.bytes_held(), CHUNKS * CHUNK_BYTES + SLACK_BYTES);
     }
 
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "removed cache entry")]
     fn a_removed_entry_is_not_read() {
-        let mut cache = Cache::new(CHUNK_BYTES);
+        let mut cache = Cache::default();
         let entry = cache.insert(b"x").unwrap();
         cache.remove(entry);
         let _ = cache.get(entry);

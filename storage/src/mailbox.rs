@@ -18,6 +18,8 @@ use tern_protocol::ids::{AccountId, MessageId, Seq};
 
 /// Entries that an empty mailbox keeps memory for.
 const KEPT_COUNT: usize = 8;
+/// A list with places for so many is made shorter when only a quarter of them is used.
+const LONG_COUNT: usize = 256;
 /// Entries from the end that are looked through for one; where that does not do, their places are kept in an order.
 const LOOK_COUNT: usize = 64;
 /// Fewer entries than these are not worth an effort for those among them that are over.
@@ -254,6 +256,10 @@ impl Mailbox {
             self.pop_any().into_iter().for_each(&mut take);
         }
         let Some(queue) = self.0.as_mut() else { return };
+        // The rest of a long list must not hold the memory of all of it.
+        if queue.entries.capacity() >= LONG_COUNT && queue.entries.len() <= queue.entries.capacity() / 4 {
+            queue.entries.shrink_to(queue.entries.len() * 2);
+        }
         let over_count = queue.entries.len() - queue.count as usize;
         if over_count < OVER_COUNT_MIN || over_count < queue.count as usize {
             return;

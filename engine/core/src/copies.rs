@@ -39,7 +39,7 @@ impl Shard {
             message.flags |= FLAG_ANSWER_ONLY;
             return true;
         }
-        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from) {
+        if let Some(why) = self.no_room_for(index, EntryKind::Copy, copy.from, copy.encoded_bytes()) {
             self.count_no_room(why);
             return false;
         }

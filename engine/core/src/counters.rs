@@ -205,6 +205,8 @@ define_counters! {
     mailboxes_filled_now,
     /// Bytes of waiting mail in memory now.
     mail_bytes_now as mailbox_bytes,
+    /// Bytes of memory that waiting mail and its places take now, with what is kept ready for more of the same size.
+    mail_held_bytes_now,
     /// Group commits.
     log_commits,
     /// Bytes written to the log, padding included.

@@ -25,7 +25,7 @@ const AHEAD_S: u32 = 300;
 /// For how long nothing is dropped, seconds: what was sent within it may still be tried again by a live connection.
 const LIVE_S: u32 = 600;
 /// The periods that may not be dropped may take so many times the limit.
-const LIVE_FACTOR: usize = 6;
+const LIVE_FACTOR: usize = crate::limits::DEDUP_LIVE_FACTOR;
 /// A tick that is said again is looked for so far back, seconds.
 const TICK_AGAIN_S: u32 = 7_200;
 /// Tables that are freed at once, each second.

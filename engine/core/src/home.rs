@@ -154,7 +154,8 @@ impl Shard {
             return;
         }
         let is_out_of_turn = self.is_out_of_turn(now, key, id, session);
-        let no_room = self.no_room_for(index, EntryKind::Message, envelope.from());
+        let length = envelope.bytes().len();
+        let no_room = self.no_room_for(index, EntryKind::Message, envelope.from(), length);
         no_room.into_iter().for_each(|why| self.count_no_room(why));
         if is_out_of_turn || no_room.is_some() || !self.append(now, index, envelope) {
             self.refuse_stream(now, key, id, session);

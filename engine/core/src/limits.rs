@@ -46,6 +46,10 @@ const RECORDS_BYTES: usize = 128 << 10;
 /// Connections that a shard may have beyond [`Limits::connection_count`] for a moment: half-open ones that were given up
 /// are still closing while others have come in their place. A driver's table of sockets must have more spare places.
 pub const OVERLAP_COUNT: u32 = 32;
+/// Bytes that a shard's mail may take beyond [`Limits::mail_bytes`]: the last memory for each size of mail.
+pub const MAIL_SLACK_BYTES: usize = tern_storage::cache::SLACK_BYTES;
+/// So many times [`Limits::dedup_count`] may be remembered of the last ten to fifteen minutes.
+pub const DEDUP_LIVE_FACTOR: usize = 6;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -67,8 +71,9 @@ pub struct Limits {
     pub mailbox_count: u32,
     /// Bytes of one mailbox in memory, by the sizes of the cache's slots; `delivered` ticks are not held to it.
     pub mailbox_bytes: u64,
-    /// Bytes of all mailboxes of a shard in memory. The last sixteenth is for copies and ticks, and half of that for
-    /// `delivered` ticks alone.
+    /// Bytes of memory of all mailboxes of a shard: slots for mail, empty ones included, and 128 for each entry. Up to
+    /// [`MAIL_SLACK_BYTES`] come on top. The last sixteenth is for copies and ticks, and half of that for `delivered` ticks
+    /// alone.
     pub mail_bytes: usize,
     /// Sockets of a shard, from its ring's descriptor table. Past it the shard gives up the one that has kept it waiting
     /// for its login for longest; where none has, the new one is closed at once.
@@ -339,7 +344,7 @@ impl Limits {
             ),
             (
                 "unanswered_count",
-                self.unanswered_count / 4 >= self.connection_count,
+                self.unanswered_count >= self.unanswered_count_min(),
                 "at least 4 x connection_count",
             ),
         ];
@@ -354,6 +359,12 @@ impl Limits {
     #[must_use]
     pub const fn edge_bytes_min(&self) -> usize {
         EDGE_SHARE_BYTES * self.connection_count as usize + RECORDS_BYTES
+    }
+
+    /// Least `unanswered_count` for this `connection_count`.
+    #[must_use]
+    pub const fn unanswered_count_min(&self) -> u32 {
+        self.connection_count.saturating_mul(4)
     }
 
     /// A rate that is on needs a burst that lets the largest single thing pass.

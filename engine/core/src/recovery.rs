@@ -1,9 +1,11 @@
 //! From the log's records back to a shard: accounts, mailboxes with what was not acknowledged, remembered ids, and a
 //! new boot epoch that is durable before the shard serves.
 
-use crate::account::{Account, Floor, SeededHash, stored};
+mod found;
+
+use self::found::{Found, FoundFloor, FoundIds, Mail, set_waiting};
+use crate::account::{Floor, SeededHash, stored};
 use crate::dedup::IdHash;
-use crate::home::{entry_kind, waiting_for};
 use crate::id_records::SegmentIds;
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
@@ -14,112 +16,15 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::hash::BuildHasher;
 use hashbrown::HashSet;
-use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
-use tern_storage::cache::{Cache, CacheRef};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
-use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
+use tern_storage::log::{IdGroup, LogConfig, Position, Recovery, RecoveryError};
+use tern_storage::mailbox::{Entry, TickState};
 
 pub use tern_storage::log::RecoveryReport;
 
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
-
-#[derive(Debug)]
-struct Mail {
-    mailbox: AccountId,
-    seq: Seq,
-    lsn: u64,
-    position: Position,
-    mail: CacheRef,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct FoundFloor {
-    lsn: u64,
-    up_to: Seq,
-    position: Position,
-}
-
-#[derive(Debug)]
-struct FoundIds {
-    position: Position,
-    groups: Vec<u8>,
-}
-
-/// What the scan has gathered.
-#[derive(Debug)]
-struct Found {
-    cache: Cache,
-    accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
-    gone: Vec<(GoneRange, Position)>,
-    mail: Vec<Mail>,
-    floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
-    epoch: Option<(u32, Position)>,
-    ids: Vec<FoundIds>,
-    /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
-    unknown: Option<&'static str>,
-}
-
-impl Found {
-    fn new() -> Self {
-        Self {
-            cache: Cache::new(usize::MAX),
-            accounts: BTreeMap::new(),
-            gone: Vec::new(),
-            mail: Vec::new(),
-            floors: BTreeMap::new(),
-            epoch: None,
-            ids: Vec::new(),
-            unknown: None,
-        }
-    }
-
-    fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
-        match record {
-            Record::Mail { mailbox, seq, envelope } => {
-                // The checksum held: anything that is no envelope was written by another version.
-                if Envelope::parse(envelope).is_err() {
-                    self.unknown = Some("an envelope");
-                } else if let Some(mail) = self.cache.insert(envelope) {
-                    self.mail.push(Mail { mailbox, seq, lsn, position, mail });
-                }
-            }
-            Record::Floor { mailbox, device, up_to } => {
-                let found = FoundFloor { lsn, up_to, position };
-                let floor = self.floors.entry((mailbox, device)).or_insert(found);
-                if floor.lsn <= lsn {
-                    *floor = found;
-                }
-            }
-            Record::Epoch(epoch) => {
-                if self.epoch.is_none_or(|(last, _)| last < epoch) {
-                    self.epoch = Some((epoch, position));
-                }
-            }
-            Record::Account { account, payload } => {
-                if stored::decode(account, payload).is_none() {
-                    self.unknown = Some("an account");
-                }
-                let found = self.accounts.entry(account).or_insert((lsn, position, Vec::new()));
-                if found.0 <= lsn {
-                    *found = (lsn, position, payload.to_vec());
-                }
-            }
-            Record::AccountGone(account) => {
-                self.gone.push((GoneRange { first: account, last: account }, position));
-            }
-            Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
-            Record::Ids { groups } => self.ids.push(FoundIds { position, groups: groups.to_vec() }),
-            Record::IdsOfHour(group) => {
-                let mut groups = Vec::new();
-                group.encode(&mut groups);
-                self.ids.push(FoundIds { position, groups });
-            }
-        }
-    }
-}
 
 /// Reads a shard's log, segment by segment, then makes the shard.
 #[derive(Debug)]
@@ -142,7 +47,8 @@ impl ShardRecovery {
             segment_count_max: config.limits.segment_count,
             salt_seed,
         });
-        Self { config, log, found: Found::new() }
+        let found = Found::new(config.limits.mail_bytes);
+        Self { config, log, found }
     }
 
     /// Reads one whole segment file. Files come in ascending generation
@@ -156,7 +62,25 @@ impl ShardRecovery {
         found.unknown.map_or(Ok(()), |what| Err(RecoveryError::Content(what)))
     }
 
+    /// Which segments must be read once more, by [`Self::segment_again`], when all were read: those with mail that somebody
+    /// waits for, where the log has more mail than the shard may hold. None otherwise.
+    #[must_use]
+    pub fn wanted(&mut self) -> Vec<SegmentId> {
+        self.found.want()
+    }
+
+    /// Reads a segment file once more.
+    ///
+    /// # Errors
+    /// When it does not hold what it held.
+    pub fn segment_again(&mut self, segment: SegmentId, bytes: &[u8]) -> Result<(), RecoveryError> {
+        self.found.take_again(&self.log, segment, bytes)
+    }
+
     /// Makes the shard. It serves once its new epoch is durable: `Output::Serving` says so.
+    ///
+    /// # Panics
+    /// If a segment that was wanted was not read again.
     #[must_use]
     pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
         let (log, mut report) = self.log.finish();
@@ -176,7 +100,7 @@ impl ShardRecovery {
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
-        let last_seq = mail.iter().map(|mail| mail.seq).max();
+        let last_seq = mail.iter().map(|mail| mail.entry.seq).max();
         report.orphan_count = shard.keep_orphans(&mail);
         // Before the ids that want new records: the first commit has the last room, and without the epoch nothing goes on.
         shard.writer.push_urgent(Item::Epoch);
@@ -195,10 +119,7 @@ impl Shard {
     /// Sets the wall clock by what the log says of it.
     fn recover_clock(&mut self, now: Now, mail: &[Mail]) -> Now {
         let mut stamps = Stamps::default();
-        for found in mail {
-            let envelope = Envelope::parse(self.cache.get(found.mail)).expect("parsed when it was found");
-            stamps.note((envelope.time_ms() / 1000) as u32);
-        }
+        mail.iter().for_each(|found| stamps.note(found.entry.time_s));
         if !bug!(self, clock_believed) {
             self.wall_clock.recover(now, &stamps);
         }
@@ -241,7 +162,7 @@ impl Shard {
         let mut count = 0;
         for found in mail {
             if self.accounts.by_id(found.mailbox).is_none() && !self.writer.is_gone(found.mailbox) {
-                self.writer.log.live(found.position);
+                self.writer.log.live(found.position());
                 count += 1;
             }
         }
@@ -295,25 +216,14 @@ impl Shard {
                 self.writer.ids_are_live(groups, position);
             }
         }
-        // A crash may have left mail twice. Its envelope is the same in both, or has been dropped from the later one
-        // because all its devices had it: the fuller one says more, should their floors have rotted.
-        mail.sort_unstable_by_key(|mail| {
-            let bytes = self.cache.get(mail.mail).len();
-            (mail.mailbox, mail.seq, Reverse((bytes, mail.lsn)))
-        });
-        let counts_twice = bug!(self, rewritten_counts_twice);
-        let cache = &mut self.cache;
-        mail.dedup_by(|again, first| {
-            let is_twice = (again.mailbox, again.seq) == (first.mailbox, first.seq) && !counts_twice;
-            if is_twice {
-                cache.remove(again.mail);
-            }
-            is_twice
-        });
+        found::sort(&mut mail);
+        if !bug!(self, rewritten_counts_twice) {
+            found::drop_twice(&mut mail, &mut self.cache);
+        }
         // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
         let mut by_segment: BTreeMap<SegmentId, SegmentIds> = BTreeMap::new();
         for found in mail {
-            let (mailbox, position) = (found.mailbox, found.position);
+            let (mailbox, position) = (found.mailbox, found.position());
             let entry = self.restore_one(now, found);
             let (made_s, hash) = crate::commit::id_of(&self.dedup, mailbox, &entry);
             if made_s < oldest_s {
@@ -336,25 +246,12 @@ impl Shard {
 
     /// Puts one message back into its mailbox, if anything about it is still open.
     fn restore_one(&mut self, now: Now, found: Mail) -> Entry {
-        let Mail { mailbox, seq, position, mail, .. } = found;
-        let envelope = Envelope::parse(self.cache.get(mail)).expect("parsed when it was found");
-        let kind = entry_kind(envelope.kind());
-        let mut entry = Entry {
-            seq,
-            from: envelope.from(),
-            from_device: envelope.sender_device(),
-            id: envelope.id(),
-            waiting: DeviceSet::default(),
-            kind,
-            tick: kind.first_tick_state(),
-            answered: kind != EntryKind::Copy,
-            time_s: (envelope.time_ms() / 1000) as u32,
-            mail: None,
-            position: Some(position),
-        };
+        let position = found.position();
+        let Mail { mailbox, mut entry, .. } = found;
+        let (seq, mail) = (entry.seq, entry.mail.take());
         let index = self.accounts.by_id(mailbox);
         let Some(account) = index.and_then(|index| self.accounts.get_mut(index)) else {
-            self.cache.remove(mail);
+            mail.into_iter().for_each(|mail| self.cache.remove(mail));
             return entry;
         };
         account.mailbox.note_written(seq);
@@ -365,9 +262,9 @@ impl Shard {
             entry.tick = TickState::Settled;
         }
         if entry.waiting.is_empty() {
-            self.cache.remove(mail);
+            mail.into_iter().for_each(|mail| self.cache.remove(mail));
         } else {
-            entry.mail = Some(mail);
+            entry.mail = Some(mail.expect("mail that somebody waits for is held, or was read again"));
         }
         if entry.is_over() {
             return entry;
@@ -405,39 +302,5 @@ impl Shard {
             self.writer.log.live(position);
             self.writer.set_epoch_position(position);
         }
-    }
-}
-
-/// Which devices still wait for an entry, and whether one has acknowledged it already.
-fn set_waiting(account: &Account, entry: &mut Entry) {
-    let for_whom = waiting_for(account, entry.kind, entry.from_device);
-    for place in (0..DEVICES_MAX).filter(|&place| for_whom.has(place)) {
-        let Some(device) = account.device(place).filter(|device| entry.seq > device.since) else { continue };
-        if entry.seq > device.floor {
-            entry.waiting.0 |= DeviceSet::one(place).0;
-        } else if entry.tick == TickState::NotDue {
-            entry.tick = TickState::Owed;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_whole_and_of_no_known_form_is_noticed() {
-        let position = Position { segment: SegmentId(0), offset: 0 };
-        let (account, seq) = (AccountId(1), Seq(1));
-        let future = Record::Account { account, payload: &[99, 0, 0, 0] };
-        let no_envelope = Record::Mail { mailbox: account, seq, envelope: b"of another time" };
-        for (record, what) in [(future, "an account"), (no_envelope, "an envelope")] {
-            let mut found = Found::new();
-            found.take(position, 1, record);
-            assert_eq!(found.unknown, Some(what));
-        }
-        let mut found = Found::new();
-        found.take(position, 1, Record::Epoch(1));
-        assert_eq!(found.unknown, None);
     }
 }

@@ -445,7 +445,7 @@ mod tests {
             });
         }
         accounts.add(account);
-        let (mut writer, cache) = (writer(), Cache::new(usize::MAX));
+        let (mut writer, cache) = (writer(), Cache::default());
         let mut round = Rewriting::new(Now { mono_ns: 0, wall_ms: 0 });
         let mut steps = 1;
         loop {

@@ -212,8 +212,7 @@ impl Shard {
             stirred: Stirred::default(),
             busiest: Busiest::default(),
             leaving: VecDeque::new(),
-            // Recovery must be able to take in all that was promised, so the limit stands at the door instead.
-            cache: Cache::new(usize::MAX),
+            cache: Cache::default(),
             writer: Writer::new(log, limits.commit_bytes, limits.dedup_count),
             rewriting: None,
             epoch: 0,
@@ -427,6 +426,7 @@ impl Shard {
         self.counters.sessions_now = self.sessions.count() as u64;
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;
+        self.counters.mail_held_bytes_now = self.mail_held_bytes() as u64;
         self.counters.deferred_now = self.edges.deferred_count() as u64;
         self.counters.ready_keys_now = self.ready_keys.count() as u64;
         self.counters.edge_bytes_now = self.edges.buffer_bytes() as u64;

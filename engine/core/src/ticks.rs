@@ -70,7 +70,8 @@ impl Shard {
             }
             return;
         }
-        if self.no_room_for(index, kind, envelope.from()).is_none() && self.append(now, index, envelope) {
+        let no_room = self.no_room_for(index, kind, envelope.from(), envelope.bytes().len());
+        if no_room.is_none() && self.append(now, index, envelope) {
             // Without memory for its id the tick goes on all the same: at worst its sender hears it twice.
             if !self.dedup.is_full() {
                 self.dedup.insert_new(made_s, hash);

@@ -38,7 +38,8 @@ pub(crate) fn prepare(data: &Path, shard_count: u16) -> Result<(), StartError> {
     File::open(data).and_then(|directory| directory.sync_all()).map_err(wrap(data))
 }
 
-/// Reads all segments of a shard into `recovery` and opens them for writing; tells `progress` how far it is.
+/// Reads all segments of a shard into `recovery`, some of them twice where it asks for that, and opens them for writing;
+/// tells `progress` how far it is.
 pub(crate) fn recover(
     directory: &Path,
     recovery: &mut ShardRecovery,
@@ -46,6 +47,7 @@ pub(crate) fn recover(
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
     let found = find(directory).map_err(|error| StartError::Data(directory.to_owned(), error))?;
     progress.found(shard, found.len());
+    let segment_count = found.len();
     let mut files = HashMap::new();
     for (_, segment) in found {
         let path = directory.join(file_name(segment));
@@ -53,6 +55,14 @@ pub(crate) fn recover(
         let bytes = fs::read(&path).map_err(data_error)?;
         recovery.segment(segment, &bytes).map_err(|error| StartError::Recovery(path.clone(), error))?;
         files.insert(segment, DurableFile::open(&path).map_err(data_error)?);
+        progress.read_one(shard);
+    }
+    let wanted = recovery.wanted();
+    progress.found(shard, segment_count + wanted.len());
+    for segment in wanted {
+        let path = directory.join(file_name(segment));
+        let bytes = fs::read(&path).map_err(|error| StartError::Data(path.clone(), error))?;
+        recovery.segment_again(segment, &bytes).map_err(|error| StartError::Recovery(path, error))?;
         progress.read_one(shard);
     }
     Ok(files)

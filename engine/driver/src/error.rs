@@ -99,6 +99,9 @@ fn recovery_text(error: RecoveryError) -> String {
         }
         RecoveryError::Order => other("its generation is another segment's, too".into()),
         RecoveryError::Length => other("it is longer than 4 GiB".into()),
+        RecoveryError::Changed => {
+            "changed while it was read: another process writes it, or its drive fails".into()
+        }
         RecoveryError::Record(kind, version) => format!(
             "holds records of kind {kind}, version {version}, which this version of tern does not know: start the version \
              that wrote them"

@@ -160,6 +160,42 @@ fn waiting_mail_survives_a_restart() {
 }
 
 #[test]
+fn more_mail_than_a_shard_may_hold_survives_a_restart() {
+    const COUNT: u32 = 150;
+    let data = tempfile::tempdir().unwrap();
+    let names = ["sender".to_owned(), "away".to_owned()];
+    let node = Node::start(config(data.path(), 1)).unwrap();
+    create(&node, &names);
+    let away = Phone::login(node.phone_addr(), "away", KNOWN).account;
+    let mut sender = Phone::login(node.phone_addr(), "sender", KNOWN);
+    let mut sent = vec![];
+    for n in 1..=COUNT {
+        let id = id(n);
+        sender.send(away, id, &[n as u8; 30_000]);
+        sender.until(|event| (*event == Told::Sent(id)).then_some(()));
+        sent.push((id, vec![n as u8; 30_000]));
+    }
+    drop(node);
+    let file_count = std::fs::read_dir(data.path().join("shard-000")).unwrap().count();
+    let mut tight = config(data.path(), 1);
+    tight.limits.mail_bytes = 1 << 20;
+    let progress = Arc::new(StartProgress::new(1));
+    let node = Node::start_watched(tight, &progress).unwrap();
+    let shard = progress.shards().next().unwrap();
+    assert!(shard.segment_count as usize > file_count, "some were read again: {shard:?}");
+    assert_eq!(shard.read_count, shard.segment_count);
+    let mut phone = Phone::login(node.phone_addr(), "away", KNOWN);
+    for message in sent {
+        let (number, got) = phone.until(|event| match event {
+            Told::Deliver { number, id, body, .. } => Some((*number, (*id, body.clone()))),
+            _ => None,
+        });
+        assert!(got == message, "{:?} instead of {:?}", got.0, message.0);
+        phone.ack(number);
+    }
+}
+
+#[test]
 fn a_drain_says_goodbye_and_ends() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::start(config(data.path(), 2)).unwrap();

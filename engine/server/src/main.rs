@@ -92,5 +92,9 @@ fn show(settings: &Settings) -> Result<String, Failure> {
     in_force.warnings.iter().for_each(|text| eprintln!("tern: warning: {text}"));
     let memory = host.memory_bytes.map_or_else(|| "unknown".into(), memory::gib);
     let values = settings.to_toml(in_force.shard_count, in_force.segment_bytes, &in_force.limits);
-    Ok(format!("# Memory that the limits allow: {}, of {memory}.\n{values}", in_force.allowance.to_text()))
+    let legend: String = memory::Allowance::legend().iter().map(|line| format!("#   {line}\n")).collect();
+    Ok(format!(
+        "# Memory that the limits allow: {}, of {memory}.\n{legend}{values}",
+        in_force.allowance.to_text()
+    ))
 }

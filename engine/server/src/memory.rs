@@ -1,19 +1,28 @@
 //! How much memory the limits allow, and how much there is.
 //!
-//! A shard's mail, buffers, remembered ids and accounts grow until a limit says `busy`. Where the limits of all shards
-//! together allow more than the machine has, the kernel's OOM killer comes before `busy` does. So those that the
-//! configuration does not name are made from what there is.
+//! A shard's mail, buffers, remembered ids, accounts and connections grow until a limit says `busy`. Where the limits of
+//! all shards together allow more than the machine has, the kernel's OOM killer comes before `busy` does. So those that
+//! the configuration does not name are made from what there is.
 
 use crate::config::LimitsTable;
 use std::fs::read_to_string;
 use std::path::Path;
-use tern_core::limits::Limits;
+use tern_core::limits::{DEDUP_LIVE_FACTOR, Limits, MAIL_SLACK_BYTES};
 
 /// Bytes of an account with one device, its key and its name.
 const ACCOUNT_BYTES: usize = 300;
-/// Bytes of a remembered id: its hash and its place in the table, which is between half and nearly full, and its hash once
-/// more in the record that may have to be written elsewhere.
-const ID_BYTES: usize = 24;
+/// Bytes of a remembered id in its table, which is between half and nearly full.
+const ID_BYTES: usize = 16;
+/// Bytes of its hash in the record that may have to be written elsewhere: of these there are never more than the limit.
+const ID_RECORD_BYTES: usize = 8;
+/// Bytes for each id of the limit: those of the last ten minutes may be several times as many before `busy`.
+const ID_LIMIT_BYTES: usize = DEDUP_LIVE_FACTOR * ID_BYTES + ID_RECORD_BYTES;
+/// Bytes of the kernel for a phone's socket while nothing is under way.
+const SOCKET_BYTES: usize = 4608;
+/// Bytes of a phone's edge and session: half of it at rest, all of it while it talks.
+const SESSION_BYTES: usize = 1024;
+/// Bytes of a connection.
+const CONNECTION_BYTES: usize = SOCKET_BYTES + SESSION_BYTES;
 /// Bytes of a message that a session remembers until its answer.
 const UNANSWERED_BYTES: usize = 32;
 /// Bytes of an active phone's expanded keys.
@@ -22,13 +31,18 @@ const READY_KEY_BYTES: usize = 1331;
 const WATCH_BYTES: usize = 32;
 /// Bytes of the lanes between all shards together.
 const MESH_BYTES: usize = 64 << 20;
-/// One part in so many is for buffers, ids and accounts each, and is kept for everything that is not counted here: the
-/// kernel's sockets, the sessions, the system.
+/// One part in so many is for buffers, ids and accounts each, and is kept for everything that is not counted here: what
+/// sockets have under way, the log's buffers, the system.
 const PART: usize = 8;
+/// Of such a part one in so many is for messages without an answer, expanded keys and watches each.
+const SMALL_PART: usize = 4;
 /// Least mail of a shard: with less a node is of no use.
 const MAIL_BYTES_MIN: usize = 16 << 20;
 /// Fewest ids: with fewer the horizon is of no use.
 const ID_COUNT_MIN: usize = 100_000;
+/// Fewest expanded keys and watches.
+const READY_KEY_COUNT_MIN: u32 = 1_024;
+const WATCH_COUNT_MIN: u32 = 65_536;
 /// Fewest accounts of a shard by default.
 const ACCOUNT_COUNT_MIN: u32 = 10_000;
 
@@ -39,6 +53,7 @@ pub(crate) struct Allowance {
     buffers: usize,
     ids: usize,
     accounts: usize,
+    connections: usize,
     /// What is small each: messages without an answer, expanded keys, watches, lanes.
     rest: usize,
 }
@@ -55,17 +70,18 @@ impl Allowance {
             if shard_count > 1 { MESH_BYTES } else { 0 },
         ];
         Self {
-            mail: all(limits.mail_bytes, 1),
+            mail: all(limits.mail_bytes.saturating_add(MAIL_SLACK_BYTES), 1),
             buffers: all(limits.edge_bytes, 1),
-            ids: all(limits.dedup_count, ID_BYTES),
+            ids: all(limits.dedup_count, ID_LIMIT_BYTES),
             accounts: all(limits.account_count as usize, ACCOUNT_BYTES),
+            connections: all(limits.connection_count as usize, CONNECTION_BYTES),
             rest: small.into_iter().fold(0, usize::saturating_add),
         }
     }
 
     /// All of it.
     pub(crate) fn sum(&self) -> usize {
-        [self.mail, self.buffers, self.ids, self.accounts, self.rest]
+        [self.mail, self.buffers, self.ids, self.accounts, self.connections, self.rest]
             .into_iter()
             .fold(0, usize::saturating_add)
     }
@@ -78,14 +94,31 @@ impl Allowance {
     /// One line for people.
     pub(crate) fn to_text(self) -> String {
         format!(
-            "{} (mail {}, buffers {}, remembered ids {}, accounts {}, other {})",
+            "{} (mail {}, buffers {}, remembered ids {}, accounts {}, connections {}, other {})",
             gib(self.sum()),
             gib(self.mail),
             gib(self.buffers),
             gib(self.ids),
             gib(self.accounts),
+            gib(self.connections),
             gib(self.rest)
         )
+    }
+
+    /// What is counted, as lines for people.
+    pub(crate) fn legend() -> [String; 4] {
+        [
+            "mail: mail_bytes, its places in mailboxes included; buffers: edge_bytes".into(),
+            format!(
+                "remembered ids: {DEDUP_LIVE_FACTOR} x dedup_count, as those of the last ten minutes may be, of {ID_BYTES} bytes, \
+                 and {ID_RECORD_BYTES} more for dedup_count"
+            ),
+            format!(
+                "accounts: {ACCOUNT_BYTES} bytes each of account_count; connections: {CONNECTION_BYTES} each of \
+                 connection_count, {SOCKET_BYTES} of them the kernel's"
+            ),
+            "other: unanswered_count, ready_key_count, watch_count, the lanes between shards".into(),
+        ]
     }
 }
 
@@ -105,11 +138,24 @@ pub(crate) fn fit(given: &LimitsTable, shard_count: u16, memory_bytes: Option<us
         limits.edge_bytes = limits.edge_bytes.min(part).max(limits.edge_bytes_min());
     }
     if !given.names("dedup_count") {
-        limits.dedup_count = limits.dedup_count.min(part / ID_BYTES).max(ID_COUNT_MIN);
+        limits.dedup_count = limits.dedup_count.min(part / ID_LIMIT_BYTES).max(ID_COUNT_MIN);
     }
     if !given.names("account_count") {
-        let fits = u32::try_from(part / ACCOUNT_BYTES).unwrap_or(u32::MAX);
+        let fits = count_in(part, ACCOUNT_BYTES);
         limits.account_count = limits.account_count.min(fits).max(ACCOUNT_COUNT_MIN);
+    }
+    let small = part / SMALL_PART;
+    if !given.names("unanswered_count") {
+        let fits = count_in(small, UNANSWERED_BYTES);
+        limits.unanswered_count = limits.unanswered_count.min(fits).max(limits.unanswered_count_min());
+    }
+    if !given.names("ready_key_count") {
+        let fits = count_in(small, READY_KEY_BYTES);
+        limits.ready_key_count = limits.ready_key_count.min(fits).max(READY_KEY_COUNT_MIN);
+    }
+    if !given.names("watch_count") {
+        let fits = count_in(small, WATCH_BYTES);
+        limits.watch_count = limits.watch_count.min(fits).max(WATCH_COUNT_MIN);
     }
     if !given.names("mail_bytes") {
         let others = Allowance::of(&Limits { mail_bytes: 0, ..limits }, shard_count).sum();
@@ -117,6 +163,11 @@ pub(crate) fn fit(given: &LimitsTable, shard_count: u16, memory_bytes: Option<us
         limits.mail_bytes = limits.mail_bytes.min(left).max(MAIL_BYTES_MIN);
     }
     limits
+}
+
+/// How many of so many bytes.
+fn count_in(part: usize, bytes: usize) -> u32 {
+    u32::try_from(part / bytes).unwrap_or(u32::MAX)
 }
 
 /// The memory that this process may have: the machine's, or what the control groups that it is in allow (version 2),
@@ -155,7 +206,7 @@ mod tests {
     #[test]
     fn what_nobody_names_fits_the_machine() {
         for (gib, shards) in
-            [(1, 1), (2, 2), (4, 2), (23, 2), (32, 14), (64, 38), (24, 56), (256, 111), (1024, 4)]
+            [(1, 1), (1, 2), (2, 2), (4, 2), (23, 2), (32, 14), (64, 38), (24, 56), (256, 111), (1024, 4)]
         {
             let limits = fit(&given(""), shards, Some(gib * GIB));
             limits.validate().unwrap();
@@ -170,11 +221,36 @@ mod tests {
     }
 
     #[test]
+    fn a_million_phones_on_a_small_machine_leave_room_for_their_mail() {
+        let limits = fit(&given("connection_count = 19000"), 56, Some(24 * GIB));
+        limits.validate().unwrap();
+        let sum = Allowance::of(&limits, 56).sum();
+        assert!(sum <= 24 * GIB / 8 * 7, "{}", super::gib(sum));
+        assert!(limits.mail_bytes >= 32 << 20 && limits.account_count >= 100_000, "{limits:?}");
+        assert!(limits.ready_key_count >= 10_000 && limits.dedup_count >= 500_000, "{limits:?}");
+    }
+
+    #[test]
+    fn connections_and_the_ids_of_the_last_minutes_take_room_from_mail() {
+        let of = |text: &str| fit(&given(text), 1, Some(6 * GIB));
+        let few = of("connection_count = 16000\nedge_bytes = 700000000\nunanswered_count = 600000");
+        let many = of("connection_count = 116000\nedge_bytes = 700000000\nunanswered_count = 600000");
+        assert_eq!(few.mail_bytes - many.mail_bytes, 100_000 * 5632);
+        let more_ids = of("dedup_count = 11000000").mail_bytes;
+        assert_eq!(of("dedup_count = 10000000").mail_bytes - more_ids, 1_000_000 * (6 * 16 + 8));
+        let text = Allowance::of(&many, 1).to_text();
+        assert!(text.contains("connections 0.6 GiB"), "{text}");
+    }
+
+    #[test]
     fn what_is_named_stays() {
-        let text = "mail_bytes = 9000000000\nedge_bytes = 99000000\ndedup_count = 2000\naccount_count = 7";
+        let text = "mail_bytes = 9000000000\nedge_bytes = 99000000\ndedup_count = 2000\naccount_count = 7
+            unanswered_count = 3000000\nready_key_count = 9\nwatch_count = 3000001";
         let limits = fit(&given(text), 14, Some(2 * GIB));
         assert_eq!((limits.mail_bytes, limits.edge_bytes), (9_000_000_000, 99_000_000));
         assert_eq!((limits.dedup_count, limits.account_count), (2000, 7));
+        let small = (limits.unanswered_count, limits.ready_key_count, limits.watch_count);
+        assert_eq!(small, (3_000_000, 9, 3_000_001));
         // The rest makes room for what is named.
         let much = fit(&given("dedup_count = 100000000"), 2, Some(8 * GIB)).mail_bytes;
         assert!(much < fit(&given(""), 2, Some(8 * GIB)).mail_bytes, "{much}");

@@ -30,6 +30,8 @@ pub enum RecoveryError {
     Order,
     /// The file is longer than offsets reach.
     Length,
+    /// It was read again, and does not hold any more what it held.
+    Changed,
 }
 
 /// What recovery found.
@@ -178,6 +180,22 @@ impl Recovery {
         self.scan(Place { segment, head, seal: described.seal }, bytes, right_length, sink);
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
+    }
+
+    /// Reads records again that were handed out before, by their offsets in the file of their segment: `None` for one that
+    /// is not there any more.
+    pub fn again<'b>(
+        &self,
+        segment: SegmentId,
+        bytes: &'b [u8],
+        offsets: impl Iterator<Item = u32>,
+    ) -> impl Iterator<Item = Option<Record<'b>>> {
+        let scanned = self.scanned.iter().find(|scanned| scanned.segment == segment);
+        let seal = scanned.map(|scanned| scanned.seal);
+        offsets.map(move |offset| {
+            let record = read_record(bytes.get(offset as usize..)?, seal.as_ref()?)?;
+            record.meaning().filter(|_| record.valid)
+        })
     }
 
     /// Ends recovery. Nothing counts as live until [`Log::live`] says so, and nothing is freed before

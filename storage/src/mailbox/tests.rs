@@ -191,6 +191,19 @@ fn an_empty_mailbox_forgets_what_no_floor_can_matter_for_and_no_more() {
 }
 
 #[test]
+fn the_rest_of_a_long_list_does_not_hold_the_memory_of_all_of_it() {
+    let mut mailbox = Mailbox::default();
+    (1..=10_000).for_each(|seq| mailbox.push(entry(seq, 1, TickState::Settled)));
+    assert!(mailbox.held_bytes() > 10_000 * size_of::<Entry>());
+    for seq in 1..=9_990 {
+        mailbox.change(Seq(seq), |entry| entry.waiting = DeviceSet::default());
+        taken(&mut mailbox);
+    }
+    assert_eq!((mailbox.len(), mailbox.find(Seq(10_000)).map(|entry| entry.seq)), (10, Some(Seq(10_000))));
+    assert!(mailbox.held_bytes() < 300 * size_of::<Entry>(), "{}", mailbox.held_bytes());
+}
+
+#[test]
 fn reading_position_is_found() {
     let mut mailbox = Mailbox::default();
     for seq in [2, 4, 6] {

@@ -10,6 +10,7 @@ mod hostile;
 mod journey;
 mod limits;
 mod measures;
+mod memory;
 mod passing;
 mod proxied;
 mod ready_keys;

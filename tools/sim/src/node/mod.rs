@@ -356,6 +356,11 @@ impl Node {
         for (_, segment, bytes) in files {
             recovery.segment(segment, bytes).map_err(|error| format!("{segment:?}: {error:?}"))?;
         }
+        for wanted in recovery.wanted() {
+            let file = disk.files().find(|&(segment, _)| segment == wanted);
+            let (_, bytes) = file.ok_or_else(|| format!("{wanted:?} is not there"))?;
+            recovery.segment_again(wanted, bytes).map_err(|error| format!("{wanted:?}, again: {error:?}"))?;
+        }
         let mut outputs = Outputs::default();
         let (shard, _report) = recovery.finish(now, &mut outputs);
         Ok(Driven {

@@ -41,6 +41,10 @@ pub(crate) struct World {
     pub(crate) allocation_count: u64,
     /// What steps have allocated and not freed.
     pub(crate) held_bytes: i64,
+    /// The most that recovery held at once.
+    pub(crate) recovery_bytes_max: u64,
+    /// Segments that recovery wanted to read once more.
+    pub(crate) wanted_count: usize,
     config: ShardConfig,
 }
 
@@ -104,16 +108,26 @@ impl World {
         rot_count: usize,
         drive_is_full: bool,
     ) -> Self {
-        let mut recovery = ShardRecovery::new(config.clone());
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
             tern_storage::log::Recovery::generation(&bytes[..4096]).unwrap_or(u64::MAX)
         });
-        for (number, bytes) in order {
-            recovery.segment(SegmentId(*number), bytes).expect("the log is readable");
-        }
-        let mut out = Outputs::default();
-        let (shard, report) = recovery.finish(now, &mut out);
+        let mut recovered = None;
+        let mut wanted_count = 0;
+        let counted = allocation_counter::measure(|| {
+            let mut recovery = ShardRecovery::new(config.clone());
+            for (number, bytes) in order {
+                recovery.segment(SegmentId(*number), bytes).expect("the log is readable");
+            }
+            let wanted = recovery.wanted();
+            wanted_count = wanted.len();
+            for segment in wanted {
+                recovery.segment_again(segment, &files[&segment.0]).expect("the log is still the same");
+            }
+            let mut out = Outputs::default();
+            recovered = Some((recovery.finish(now, &mut out), out));
+        });
+        let ((shard, report), out) = recovered.expect("it was recovered");
         assert_eq!(report.rot.len(), rot_count, "the disk is perfect but for what the test spoilt");
         let mut world = Self {
             shard,
@@ -134,6 +148,8 @@ impl World {
             wanted_room_bytes: Vec::new(),
             allocation_count: 0,
             held_bytes: 0,
+            recovery_bytes_max: counted.bytes_max,
+            wanted_count,
             config,
         };
         world.turn();

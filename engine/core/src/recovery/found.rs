@@ -1,0 +1,282 @@
+//! What the scan of a log has gathered, and which of the mail is worth its memory.
+
+use crate::account::{Account, stored};
+use crate::home::{entry_kind, waiting_for};
+use crate::writer::GoneRange;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use tern_protocol::envelope::Envelope;
+use tern_protocol::ids::{AccountId, DeviceId, Seq};
+use tern_storage::cache::{Cache, ENTRY_BYTES_MAX, SLACK_BYTES};
+use tern_storage::io::SegmentId;
+use tern_storage::log::{Position, Record, Recovery, RecoveryError};
+use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
+
+/// A record of mail.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) mailbox: AccountId,
+    lsn: u64,
+    /// Bytes of its envelope.
+    length: u32,
+    /// As it came; its envelope is in memory while all mail is held, or once it was read again.
+    pub(super) entry: Entry,
+}
+
+impl Mail {
+    pub(super) fn position(&self) -> Position {
+        self.entry.position.expect("what was found has a place in the log")
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FoundFloor {
+    lsn: u64,
+    pub(super) up_to: Seq,
+    pub(super) position: Position,
+}
+
+#[derive(Debug)]
+pub(super) struct FoundIds {
+    pub(super) position: Position,
+    pub(super) groups: Vec<u8>,
+}
+
+/// What the scan has gathered.
+///
+/// Which mail somebody waits for shows only when all is read, and most of a log may be mail that nobody does. So once
+/// the mail takes all the memory that it may have, it is let go of, and only where it lies is remembered; in the end
+/// what somebody waits for is read again. A log that holds no more than a shard may hold is read once.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) cache: Cache,
+    pub(super) accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
+    pub(super) gone: Vec<(GoneRange, Position)>,
+    pub(super) mail: Vec<Mail>,
+    pub(super) floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
+    pub(super) epoch: Option<(u32, Position)>,
+    pub(super) ids: Vec<FoundIds>,
+    /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
+    pub(super) unknown: Option<&'static str>,
+    mail_bytes_max: usize,
+    holds_mail: bool,
+    /// What is to be read again, in order: where it lies, and its index in `mail`.
+    wanted: Vec<(Position, u32)>,
+}
+
+impl Found {
+    pub(super) fn new(mail_bytes_max: usize) -> Self {
+        Self {
+            cache: Cache::default(),
+            accounts: BTreeMap::new(),
+            gone: Vec::new(),
+            mail: Vec::new(),
+            floors: BTreeMap::new(),
+            epoch: None,
+            ids: Vec::new(),
+            unknown: None,
+            mail_bytes_max,
+            holds_mail: true,
+            wanted: Vec::new(),
+        }
+    }
+
+    pub(super) fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
+        match record {
+            Record::Mail { mailbox, seq, envelope } => match Envelope::parse(envelope) {
+                Ok(envelope) if envelope.bytes().len() <= ENTRY_BYTES_MAX => {
+                    let length = envelope.bytes().len() as u32;
+                    let entry = entry_of(seq, position, envelope);
+                    self.mail.push(Mail { mailbox, lsn, length, entry });
+                    self.hold_last(envelope.bytes());
+                }
+                // The checksum held: anything that is no envelope was written by another version.
+                _ => self.unknown = Some("an envelope"),
+            },
+            Record::Floor { mailbox, device, up_to } => {
+                let found = FoundFloor { lsn, up_to, position };
+                let floor = self.floors.entry((mailbox, device)).or_insert(found);
+                if floor.lsn <= lsn {
+                    *floor = found;
+                }
+            }
+            Record::Epoch(epoch) => {
+                if self.epoch.is_none_or(|(last, _)| last < epoch) {
+                    self.epoch = Some((epoch, position));
+                }
+            }
+            Record::Account { account, payload } => {
+                if stored::decode(account, payload).is_none() {
+                    self.unknown = Some("an account");
+                }
+                let found = self.accounts.entry(account).or_insert((lsn, position, Vec::new()));
+                if found.0 <= lsn {
+                    *found = (lsn, position, payload.to_vec());
+                }
+            }
+            Record::AccountGone(account) => {
+                self.gone.push((GoneRange { first: account, last: account }, position));
+            }
+            Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
+            Record::Ids { groups } => self.ids.push(FoundIds { position, groups: groups.to_vec() }),
+            Record::IdsOfHour(group) => {
+                let mut groups = Vec::new();
+                group.encode(&mut groups);
+                self.ids.push(FoundIds { position, groups });
+            }
+        }
+    }
+
+    /// Keeps the envelope of what was found last, while there is memory for all of them.
+    fn hold_last(&mut self, envelope: &[u8]) {
+        if !self.holds_mail {
+            return;
+        }
+        if let Some(last) = self.mail.last_mut() {
+            last.entry.mail = self.cache.insert(envelope);
+        }
+        let held_bytes = self.cache.bytes_held() + self.mail.len() * size_of::<Mail>();
+        if held_bytes > self.mail_bytes_max.saturating_add(SLACK_BYTES) {
+            self.holds_mail = false;
+            self.cache = Cache::default();
+            self.mail.iter_mut().for_each(|mail| mail.entry.mail = None);
+        }
+    }
+
+    /// All was read: which segments have mail that is not held and that somebody waits for.
+    pub(super) fn want(&mut self) -> Vec<SegmentId> {
+        if self.holds_mail {
+            return Vec::new();
+        }
+        for &(range, _) in &self.gone {
+            while let Some((&id, _)) = self.accounts.range(range.first..=range.last).next() {
+                self.accounts.remove(&id);
+            }
+        }
+        sort(&mut self.mail);
+        drop_twice(&mut self.mail, &mut self.cache);
+        let mut account: Option<Account> = None;
+        self.wanted.clear();
+        for (index, mail) in self.mail.iter().enumerate() {
+            if account.as_ref().is_none_or(|account| account.id != mail.mailbox) {
+                account = self.account(mail.mailbox);
+            }
+            let mut entry = mail.entry;
+            account.iter().for_each(|account| set_waiting(account, &mut entry));
+            if !entry.waiting.is_empty() {
+                self.wanted.push((mail.position(), index as u32));
+            }
+        }
+        self.wanted.sort_unstable();
+        let mut segments: Vec<_> = self.wanted.iter().map(|(position, _)| position.segment).collect();
+        segments.dedup();
+        segments
+    }
+
+    /// An account with the floors of its devices.
+    fn account(&self, id: AccountId) -> Option<Account> {
+        let (_, _, payload) = self.accounts.get(&id)?;
+        let mut account = stored::decode(id, payload)?;
+        for device in account.devices_mut() {
+            let floor = self.floors.get(&(id, device.id)).map(|floor| floor.up_to);
+            device.floor = floor.max(Some(device.since)).unwrap_or(device.since);
+        }
+        Some(account)
+    }
+
+    /// Takes the mail that is wanted from a segment.
+    pub(super) fn take_again(
+        &mut self,
+        log: &Recovery,
+        segment: SegmentId,
+        bytes: &[u8],
+    ) -> Result<(), RecoveryError> {
+        let first = self.wanted.partition_point(|(position, _)| position.segment < segment);
+        let count = self.wanted[first..].partition_point(|(position, _)| position.segment == segment);
+        let wanted = &self.wanted[first..first + count];
+        let offsets = wanted.iter().map(|(position, _)| position.offset);
+        for (&(_, index), record) in wanted.iter().zip(log.again(segment, bytes, offsets)) {
+            let found = &mut self.mail[index as usize];
+            match record {
+                Some(Record::Mail { mailbox, seq, envelope })
+                    if (mailbox, seq) == (found.mailbox, found.entry.seq)
+                        && Envelope::parse(envelope).is_ok() =>
+                {
+                    found.entry.mail = self.cache.insert(envelope);
+                }
+                _ => return Err(RecoveryError::Changed),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts mail in the order of its places; of what is there twice the fuller one comes first, and then the later one.
+pub(super) fn sort(mail: &mut [Mail]) {
+    mail.sort_unstable_by_key(|mail| (mail.mailbox, mail.entry.seq, Reverse((mail.length, mail.lsn))));
+}
+
+/// Drops what a crash has left twice. Its envelope is the same in both, or has been dropped from the later one because
+/// all its devices had it: the fuller one says more, should their floors have rotted.
+pub(super) fn drop_twice(mail: &mut Vec<Mail>, cache: &mut Cache) {
+    mail.dedup_by(|again, first| {
+        let is_twice = (again.mailbox, again.entry.seq) == (first.mailbox, first.entry.seq);
+        if is_twice {
+            again.entry.mail.into_iter().for_each(|mail| cache.remove(mail));
+        }
+        is_twice
+    });
+}
+
+/// What an envelope in the log becomes in a mailbox, before it is known who waits for it.
+fn entry_of(seq: Seq, position: Position, envelope: Envelope<'_>) -> Entry {
+    let kind = entry_kind(envelope.kind());
+    Entry {
+        seq,
+        from: envelope.from(),
+        from_device: envelope.sender_device(),
+        id: envelope.id(),
+        waiting: DeviceSet::default(),
+        kind,
+        tick: kind.first_tick_state(),
+        answered: kind != EntryKind::Copy,
+        time_s: (envelope.time_ms() / 1000) as u32,
+        mail: None,
+        position: Some(position),
+    }
+}
+
+/// Which devices still wait for an entry, and whether one has acknowledged it already.
+pub(super) fn set_waiting(account: &Account, entry: &mut Entry) {
+    let for_whom = waiting_for(account, entry.kind, entry.from_device);
+    for place in (0..DEVICES_MAX).filter(|&place| for_whom.has(place)) {
+        let Some(device) = account.device(place).filter(|device| entry.seq > device.since) else { continue };
+        if entry.seq > device.floor {
+            entry.waiting.0 |= DeviceSet::one(place).0;
+        } else if entry.tick == TickState::NotDue {
+            entry.tick = TickState::Owed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_whole_and_of_no_known_form_is_noticed() {
+        let position = Position { segment: SegmentId(0), offset: 0 };
+        let (account, seq) = (AccountId(1), Seq(1));
+        let future = Record::Account { account, payload: &[99, 0, 0, 0] };
+        let no_envelope = Record::Mail { mailbox: account, seq, envelope: b"of another time" };
+        for (record, what) in [(future, "an account"), (no_envelope, "an envelope")] {
+            let mut found = Found::new(0);
+            found.take(position, 1, record);
+            assert_eq!(found.unknown, Some(what));
+        }
+        let mut found = Found::new(0);
+        found.take(position, 1, Record::Epoch(1));
+        assert_eq!(found.unknown, None);
+    }
+}
