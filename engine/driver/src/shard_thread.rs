@@ -91,6 +91,7 @@ impl ShardThread {
             // A turn that does not end is late from now on, however long the shard meant to sleep.
             self.board.turn_is_due(turn_started_ns);
             self.tell_box_room(now);
+            self.tell_lane_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
             // all that is ever in them.
@@ -99,6 +100,8 @@ impl ShardThread {
                 self.take_commands(now);
             }
             self.take_mesh(now);
+            // Once more: the marks of those that have made room meanwhile are taken.
+            self.tell_lane_room(now);
             if std::mem::take(&mut self.go_on) || self.is_due(now) {
                 self.shard.step(now, Input::Tick, &mut self.out);
             }
@@ -295,6 +298,14 @@ impl ShardThread {
     }
 
     fn take_mesh(&mut self, now: Now) {
+    /// Says which lanes have room again: before what phones say, so that nobody is refused for a lane that is empty.
+    fn tell_lane_room(&mut self, now: Now) {
+        let (shard, out) = (&mut self.shard, &mut self.out);
+        self.mesh.take_room(|to, lane, room_bytes| {
+            shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
+        });
+    }
+
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
         let found_bytes = self.mesh.receive(
@@ -307,9 +318,6 @@ impl ShardThread {
             },
         );
         self.reporter.mesh_depth(found_bytes);
-        self.mesh.take_room(|to, lane, room_bytes| {
-            shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
-        });
     }
 
     fn trim(&mut self, now_ns: u64) {
