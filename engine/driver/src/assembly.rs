@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::control::{Command, Port};
 use crate::disk::Disk;
 use crate::error::StartError;
-use crate::lifecycle::{Exit, Lifecycle, panic_text};
+use crate::lifecycle::{Exit, Lifecycle, live};
 use crate::maker;
 use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
@@ -17,7 +17,6 @@ use crate::sockets::Sockets;
 use crate::start_progress::StartProgress;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -216,37 +215,28 @@ fn shard_config(
 impl Setup {
     /// The thread's life.
     fn run(self) {
-        let own = self.config.shard;
+        let name = format!("shard {}", self.config.shard.0);
         let (lifecycle, progress) = (Arc::clone(&self.lifecycle), self.progress.clone());
-        let mut ports: Arc<[Port]> = Arc::new([]);
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut thread = match self.boot() {
-                Ok(Some(thread)) => thread,
-                Ok(None) => return Ok(()),
+        let run = |thread: &mut Option<ShardThread>| {
+            match self.boot() {
+                Ok(booted) => *thread = booted,
                 Err(error) => {
                     let _ = progress.send(Progress::Failed(error));
-                    return Ok(());
                 }
-            };
-            ports = Arc::clone(&thread.ports);
-            thread.run()
-        }));
-        let (exit, failed) = match ended {
-            Ok(Ok(())) => return,
-            Ok(Err(exit @ Exit::Fatal(error))) => (exit, StartError::Fatal(error)),
-            Ok(Err(exit)) => {
-                let text = exit.to_string();
-                (exit, StartError::Panicked(text))
             }
-            Err(payload) => {
-                let text = format!("shard {}: {}", own.0, panic_text(&*payload));
-                (Exit::Panicked(text.clone()), StartError::Panicked(text))
-            }
+            thread.as_mut().map_or(Ok(()), ShardThread::run)
         };
-        // Heard only while the node starts.
-        let _ = progress.send(Progress::Failed(failed));
-        lifecycle.stop(exit);
-        wake_all(&ports);
+        live(&name, None, run, |thread, exit| {
+            let failed = match &exit {
+                Exit::Fatal(error) => StartError::Fatal(*error),
+                Exit::Panicked(text) => StartError::Panicked(text.clone()),
+                Exit::Drained => StartError::Panicked(exit.to_string()),
+            };
+            // Heard only while the node starts.
+            let _ = progress.send(Progress::Failed(failed));
+            lifecycle.stop(exit);
+            wake_all(thread.as_ref().map_or(&[], |thread| &thread.ports));
+        });
     }
 
     /// From nothing to a shard that writes its epoch. None: the start was given up.
