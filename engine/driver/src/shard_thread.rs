@@ -14,7 +14,7 @@ use tern_core::control::ControlReply;
 use tern_core::io::{HandOverToken, Input, Now, Outputs};
 use tern_core::shard::Shard;
 use tern_protocol::ids::ShardId;
-use tern_ring::{BoundAddress, Event, ListenerId, Peer, Ring};
+use tern_ring::{Event, ListenerId, Peer, Ring};
 use tracing::warn;
 
 /// Commands of the control plane that one turn takes.
@@ -28,9 +28,9 @@ const SLEEP_MAX_NS: u64 = 60_000_000_000;
 /// How often a shard that is awake looks for memory that its ring does not need.
 const TRIM_NS: u64 = 1_000_000_000;
 
-/// The way in: bound from the start, listening once the shard serves.
+/// The way in: shut until all shards can serve, because the system spreads phones over those that listen.
+#[derive(Default)]
 pub(crate) struct Door {
-    pub(crate) bound: Option<BoundAddress>,
     pub(crate) listener: Option<ListenerId>,
     /// Monotonic nanoseconds.
     pub(crate) resume_at_ns: Option<u64>,
@@ -67,7 +67,7 @@ pub(crate) struct ShardThread {
     pub(crate) has_more: bool,
     /// Another thread has put something into one of the queues and woken this one.
     pub(crate) woken: bool,
-    /// Told once, when the shard serves.
+    /// Told once, when the shard can serve.
     pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) spin_ns: u64,
     /// When the ring last gave back memory that it does not need, monotonic nanoseconds, and whether it has more.
@@ -278,6 +278,7 @@ impl ShardThread {
                     let input = Input::Control { token: self.next_reply, request };
                     self.shard.step(now, input, &mut self.out);
                 }
+                Command::Open(listener) => self.door.listener = Some(self.ring.accept(listener)),
                 Command::Drain => {
                     if let Some(listener) = self.door.listener.take() {
                         self.ring.stop_accept(listener);
@@ -297,7 +298,6 @@ impl ShardThread {
         }
     }
 
-    fn take_mesh(&mut self, now: Now) {
     /// Says which lanes have room again: before what phones say, so that nobody is refused for a lane that is empty.
     fn tell_lane_room(&mut self, now: Now) {
         let (shard, out) = (&mut self.shard, &mut self.out);
@@ -306,6 +306,7 @@ impl ShardThread {
         });
     }
 
+    fn take_mesh(&mut self, now: Now) {
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
         let found_bytes = self.mesh.receive(
