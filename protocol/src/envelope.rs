@@ -300,14 +300,24 @@ impl<'a> Envelope<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use std::string::String;
     use std::vec::Vec;
+
+    fn every_kind() -> Vec<Kind> {
+        (0..=u8::MAX).filter_map(Kind::from_wire).collect()
+    }
+
+    #[test]
+    fn numbers_of_kinds_have_no_gaps() {
+        let numbers: Vec<u8> = every_kind().into_iter().map(|kind| kind as u8).collect();
+        assert_eq!(numbers, (1..=Kind::Typing as u8).collect::<Vec<_>>());
+    }
 
     proptest! {
         #[test]
         fn what_was_encoded_is_read(to: u64, from: u64, id: u64, time_ms: u64, seq: u64, device: u16,
-            flags: u8, kind in 1_u8..10, name in "[a-z0-9.-]{0,64}", body: Vec<u8>) {
-            let kind = Kind::from_wire(kind).unwrap();
+            flags: u8, kind in select(every_kind()), name in "[a-z0-9.-]{0,64}", body: Vec<u8>) {
             let parts = Parts { kind, flags, to: AccountId(to), from: AccountId(from), from_device: DeviceId(device),
                 id: MessageId(id), time_ms, seq, from_name: &name, body: &body };
             let mut run = Vec::new();

@@ -27,7 +27,7 @@ pub(super) enum Attack {
     Slowloris,
     /// Resume tickets that the server never made.
     Tickets,
-    /// Records longer than a handshake may be, and records of no bytes.
+    /// Records longer than a handshake may be, records of no bytes, and records of those who are logged in.
     Records,
     /// Phones that log in and send a message that is larger than allowed.
     Bodies,
@@ -128,8 +128,14 @@ impl Attack {
             }
             Self::Records => {
                 let mut bytes = preface(Pattern::IK);
-                let claimed = if is_odd { 0 } else { HANDSHAKE_BYTES_MAX + 1 };
-                record(&random.bytes(claimed), claimed, &mut bytes);
+                match number % 3 {
+                    0 => record(&random.bytes(HANDSHAKE_BYTES_MAX + 1), HANDSHAKE_BYTES_MAX + 1, &mut bytes),
+                    1 => record(&[], 0, &mut bytes),
+                    _ => {
+                        bytes.extend([RecordKind::Transport as u8, 0xff, 0xff]);
+                        bytes.extend(random.bytes(HANDSHAKE_BYTES_MAX + 1));
+                    }
+                }
                 bytes
             }
         }
@@ -177,7 +183,7 @@ impl Random {
 mod tests {
     use super::*;
     use tern_protocol::phone::preface::PrefaceError;
-    use tern_protocol::phone::record::{RecordError, split};
+    use tern_protocol::phone::record::{RecordError, split, split_handshake};
 
     fn script(attack: Attack, number: u64) -> Vec<u8> {
         attack.script(number, &mut Random::new(7))
@@ -201,10 +207,12 @@ mod tests {
         let half = script(Attack::Halves, 0);
         assert!(preface_of(&half).is_ok());
         assert_eq!(split(&half[PREFACE_BYTES..]), Ok(None), "the rest never comes");
-        for number in 0..2 {
+        let errors =
+            [RecordError::Length, RecordError::Length, RecordError::Kind(RecordKind::Transport as u8)];
+        for (error, number) in errors.into_iter().zip(0..) {
             let bytes = script(Attack::Records, number);
             assert!(preface_of(&bytes).is_ok());
-            assert_eq!(split(&bytes[PREFACE_BYTES..]), Err(RecordError::Length));
+            assert_eq!(split_handshake(&bytes[PREFACE_BYTES..]), Err(error));
         }
     }
 

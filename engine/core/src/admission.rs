@@ -13,7 +13,7 @@ use crate::shard::Shard;
 use core::net::SocketAddr;
 use hashbrown::HashMap;
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
-use tern_protocol::phone::record::{self, RecordKind};
+use tern_protocol::phone::record;
 use tern_protocol::phone::server::busy_refusal;
 use tern_protocol::proxy::{self, Header};
 
@@ -195,10 +195,10 @@ impl Shard {
     /// The preface is read, and this shard is to do the handshake: nothing is made ready for it before its first
     /// record is whole, its address may begin one more, and the turn has time. `None` lets it begin.
     pub(crate) fn admit_handshake(&mut self, now: Now, conn: ConnId, behind_preface: &[u8]) -> Option<Next> {
-        match record::split(behind_preface) {
-            Ok(Some((RecordKind::Handshake, _))) => {}
+        match record::split_handshake(behind_preface) {
+            Ok(Some(_)) => {}
             Ok(None) => return Some(Next::Wait),
-            Ok(Some(_)) | Err(_) => {
+            Err(_) => {
                 self.refuse(conn, ErrorCode::Malformed, "handshake record");
                 return Some(Next::Stop);
             }

@@ -202,7 +202,7 @@ pub enum Output {
         /// The answer.
         reply: ControlReply,
     },
-    /// The boot epoch is durable: start to accept.
+    /// The boot epoch is durable: it may be let in whoever comes.
     Serving,
     /// More work is waiting than one step may do: step with `Tick` soon, after other inputs.
     Continue,

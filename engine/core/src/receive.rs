@@ -182,10 +182,10 @@ impl Shard {
     }
 
     fn use_handshake(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], out: &mut Outputs) -> Next {
-        let total = match record::split(bytes) {
-            Ok(Some((RecordKind::Handshake, total))) => total,
+        let total = match record::split_handshake(bytes) {
+            Ok(Some(total)) => total,
             Ok(None) => return Next::Wait,
-            Ok(Some(_)) | Err(_) => {
+            Err(_) => {
                 self.refuse(conn, ErrorCode::Malformed, "handshake record");
                 return Next::Stop;
             }

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::control::{Command, Port};
 use crate::disk::Disk;
 use crate::error::StartError;
-use crate::lifecycle::{Exit, Lifecycle, panic_text};
+use crate::lifecycle::{Exit, Lifecycle, live};
 use crate::maker;
 use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
@@ -17,7 +17,6 @@ use crate::sockets::Sockets;
 use crate::start_progress::StartProgress;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -37,6 +36,7 @@ const _: () = assert!(SPARE_SLOTS >= 2 * OVERLAP_COUNT, "some are for those abov
 /// What a shard's thread tells the starting thread.
 enum Progress {
     Ring(ShardId, RingHandle, Waker),
+    /// It can serve.
     Serving(ShardId, RecoveryReport),
     Failed(StartError),
 }
@@ -50,7 +50,6 @@ struct Setup {
     cpus: Option<Vec<Place>>,
     spin_ns: u64,
     data: PathBuf,
-    bound: BoundAddress,
     mesh: MeshEnd,
     jobs: flume::Sender<maker::Job>,
     commands: flume::Receiver<Command>,
@@ -65,7 +64,8 @@ struct Setup {
 /// A node that is being put together.
 pub(crate) struct NodeParts {
     pub(crate) phone: SocketAddr,
-    bound: Vec<BoundAddress>,
+    /// The door's sockets, one for each shard. They hold the address, and nobody is let in.
+    pub(crate) bound: Vec<BoundAddress>,
     pub(crate) partitions: Arc<PartitionMap>,
     pub(crate) ports: Arc<[Port]>,
     pub(crate) boards: Vec<Arc<Board>>,
@@ -88,7 +88,10 @@ impl NodeParts {
         let phone = first.local_addr();
         let others =
             (1..config.shard_count).map(|_| first.beside()).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let bound = std::iter::once(first).chain(others).collect();
+        let bound: Vec<_> = std::iter::once(first).chain(others).collect();
+        for (shard, bound) in (0..config.shard_count).zip(&bound) {
+            steer(shard, config.cpus.as_deref(), bound);
+        }
         let (exit, exited) = flume::bounded(1);
         let (tell_progress, progress) = flume::unbounded();
         Ok(Self {
@@ -119,7 +122,7 @@ impl NodeParts {
         self.threads.push(helper);
         let tell_progress = self.tell_progress.take().expect("threads are started once");
         let ends = mesh::build(config.shard_count, config.limits.lane_bytes);
-        for ((number, mesh), bound) in (0..config.shard_count).zip(ends).zip(self.bound.drain(..)) {
+        for (number, mesh) in (0..config.shard_count).zip(ends) {
             let (tell_command, commands) = flume::unbounded();
             let (introduce, introduction) = flume::bounded(1);
             let setup = Setup {
@@ -127,7 +130,6 @@ impl NodeParts {
                 cpus: config.cpus.clone(),
                 spin_ns: spin_ns(config.thread_count, config.shard_count),
                 data: config.data.clone(),
-                bound,
                 mesh,
                 jobs: jobs.clone(),
                 commands,
@@ -146,7 +148,7 @@ impl NodeParts {
         Ok(())
     }
 
-    /// Makes the shards known to each other and waits until all serve.
+    /// Makes the shards known to each other and waits until all of them can serve.
     pub(crate) fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
         let count = self.boards.len();
         let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
@@ -216,44 +218,34 @@ fn shard_config(
 impl Setup {
     /// The thread's life.
     fn run(self) {
-        let own = self.config.shard;
+        let name = format!("shard {}", self.config.shard.0);
         let (lifecycle, progress) = (Arc::clone(&self.lifecycle), self.progress.clone());
-        let mut ports: Arc<[Port]> = Arc::new([]);
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut thread = match self.boot() {
-                Ok(Some(thread)) => thread,
-                Ok(None) => return Ok(()),
+        let run = |thread: &mut Option<ShardThread>| {
+            match self.boot() {
+                Ok(booted) => *thread = booted,
                 Err(error) => {
                     let _ = progress.send(Progress::Failed(error));
-                    return Ok(());
                 }
-            };
-            ports = Arc::clone(&thread.ports);
-            thread.run()
-        }));
-        let (exit, failed) = match ended {
-            Ok(Ok(())) => return,
-            Ok(Err(exit @ Exit::Fatal(error))) => (exit, StartError::Fatal(error)),
-            Ok(Err(exit)) => {
-                let text = exit.to_string();
-                (exit, StartError::Panicked(text))
             }
-            Err(payload) => {
-                let text = format!("shard {}: {}", own.0, panic_text(&*payload));
-                (Exit::Panicked(text.clone()), StartError::Panicked(text))
-            }
+            thread.as_mut().map_or(Ok(()), ShardThread::run)
         };
-        // Heard only while the node starts.
-        let _ = progress.send(Progress::Failed(failed));
-        lifecycle.stop(exit);
-        wake_all(&ports);
+        live(&name, None, run, |thread, exit| {
+            let failed = match &exit {
+                Exit::Fatal(error) => StartError::Fatal(*error),
+                Exit::Panicked(text) => StartError::Panicked(text.clone()),
+                Exit::Drained => StartError::Panicked(exit.to_string()),
+            };
+            // Heard only while the node starts.
+            let _ = progress.send(Progress::Failed(failed));
+            lifecycle.stop(exit);
+            wake_all(thread.as_ref().map_or(&[], |thread| &thread.ports));
+        });
     }
 
     /// From nothing to a shard that writes its epoch. None: the start was given up.
     fn boot(self) -> Result<Option<ShardThread>, StartError> {
         let own = self.config.shard;
         pin(own.0, self.cpus.as_deref());
-        steer(own.0, self.cpus.as_deref(), &self.bound);
         let limits = self.config.limits;
         let descriptor_count = limits.connection_count.saturating_add(SPARE_SLOTS);
         // A turn receives at most what there are buffers for, a thousand times, and answers two phones each time. Of a
@@ -285,7 +277,7 @@ impl Setup {
             out,
             clock,
             sockets: Sockets::default(),
-            door: Door { bound: Some(self.bound), listener: None, resume_at_ns: None },
+            door: Door::default(),
             mesh: self.mesh,
             peers,
             disk: Disk::new(directory, files, self.jobs),

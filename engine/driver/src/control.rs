@@ -4,13 +4,15 @@ use std::sync::Arc;
 use tern_core::control::{ControlReply, ControlRequest};
 use tern_core::partitions::PartitionMap;
 use tern_protocol::ids::ShardId;
-use tern_ring::Waker;
+use tern_ring::{Listener, Waker};
 
 /// What a shard's thread is told from outside.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Ask the shard; the answer goes to the sender.
     Request(ControlRequest, flume::Sender<ControlReply>),
+    /// Accept phones.
+    Open(Listener),
     /// Drain.
     Drain,
 }

@@ -28,7 +28,7 @@ pub enum StartError {
     Limits(LimitError),
     /// This machine lacks something; each says how to get it.
     Missing(Vec<Missing>),
-    /// The phone door's address cannot be bound.
+    /// The phone door's address cannot be bound, or nobody can listen there.
     Bind(SocketAddr, io::Error),
     /// A file or directory of the data directory cannot be used.
     Data(PathBuf, io::Error),

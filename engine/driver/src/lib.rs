@@ -1,6 +1,6 @@
 //! The core on real rings: threads, sockets, lanes between shards, log files, the clock. No behaviour of its own.
 //!
-//! [`Node::start`] makes one pinned thread per shard ([`NodeConfig`]); each turns its loop (`shard_thread`): one system
+//! [`Node::start`] makes one pinned thread per shard ([`NodeConfig`]) and opens the door when all of them can serve; each turns its loop (`shard_thread`): one system
 //! call that submits and waits, then completions, mesh and commands become inputs of the pure shard, and its outputs
 //! become operations again. The parts: `sockets` (slots, closes, moves), `mesh` (lanes between shards), `disk` (log
 //! files), `report` (counts and latencies), `start_progress` (how far a start is), `boot` (from files to a serving shard), `lifecycle` (how a node ends), `clock`, `pin`.

@@ -3,6 +3,7 @@
 use crate::error::fatal_text;
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tern_core::io::FatalError;
 
@@ -59,8 +60,24 @@ impl Lifecycle {
     }
 }
 
+/// Runs the life of the thread `name`, and calls `failed` if it ends with a reason to stop the node, or by a panic. Only
+/// then are its parts dropped: a ring waits for what is still under way, for seconds if need be, and nobody shall be
+/// served meanwhile by a node that has lost a shard.
+pub(crate) fn live<P>(
+    name: &str,
+    mut parts: P,
+    run: impl FnOnce(&mut P) -> Result<(), Exit>,
+    failed: impl FnOnce(&P, Exit),
+) {
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut parts)))
+        .unwrap_or_else(|panic| Err(Exit::Panicked(format!("{name}: {}", panic_text(&*panic)))));
+    if let Err(exit) = ended {
+        failed(&parts, exit);
+    }
+}
+
 /// The words of a panic.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
 }
@@ -68,6 +85,37 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    /// What a thread owns: its end says whether the node had been told to stop.
+    struct Parts<'a> {
+        lifecycle: &'a Lifecycle,
+        stopping_at_end: &'a Cell<Option<bool>>,
+    }
+
+    impl Drop for Parts<'_> {
+        fn drop(&mut self) {
+            self.stopping_at_end.set(Some(self.lifecycle.is_stopping()));
+        }
+    }
+
+    #[test]
+    fn a_node_stops_before_the_parts_of_its_failed_shard_are_dropped() {
+        type Life = fn(&mut Parts<'_>) -> Result<(), Exit>;
+        let full = Exit::Fatal(FatalError::LogFullAtBoot);
+        let lives: [(Life, Exit); 2] = [
+            (|_| Err(Exit::Fatal(FatalError::LogFullAtBoot)), full),
+            (|_| panic!("out of ideas"), Exit::Panicked("shard 7: out of ideas".into())),
+        ];
+        for (life, exit) in lives {
+            let (tell, told) = flume::bounded(1);
+            let (lifecycle, stopping_at_end) = (Lifecycle::new(2, tell), Cell::new(None));
+            let parts = Parts { lifecycle: &lifecycle, stopping_at_end: &stopping_at_end };
+            live("shard 7", parts, life, |_, exit| lifecycle.stop(exit));
+            assert_eq!(stopping_at_end.get(), Some(true), "others would be served while it takes its time");
+            assert_eq!(told.try_recv(), Ok(exit));
+        }
+    }
 
     #[test]
     fn the_first_reason_is_told_once() {

@@ -322,7 +322,7 @@ impl MeshEnd {
         self.outgoing(to).waiting_hand_overs.push_back(state);
     }
 
-    /// Remembers that the shard waits for `bytes` of room.
+    /// Remembers that the shard waits for `bytes` of room; the turn's end asks the receiver to say when.
     pub(crate) fn want_room(&mut self, to: ShardId, lane: Lane, bytes: usize) {
         let want = &mut self.outgoing(to).wants[lane as usize];
         let is_new = want.replace(bytes).is_none();
@@ -334,8 +334,12 @@ impl MeshEnd {
         while let Some(to) = self.touched.pop() {
             let Some(outgoing) = self.outgoing[to].as_mut() else { continue };
             outgoing.touched = false;
-            if !outgoing.push_hand_overs() {
+            let all_went = outgoing.push_hand_overs();
+            // Before the mark: whoever finds that looks at this afterwards, so that the shard may sleep until it is told.
+            if !all_went || outgoing.wants.iter().any(Option::is_some) {
                 self.board[to].wanted_by[self.own].store(true, Ordering::Release);
+            }
+            if !all_went {
                 fence(Ordering::SeqCst);
                 outgoing.push_hand_overs();
             }
@@ -477,7 +481,8 @@ impl MeshEnd {
         }
     }
 
-    /// Calls `room` for each lane that has the room that its shard waits for; asks the others' receivers to say when.
+    /// Calls `room` for each lane that has the room that its shard waits for; asks the others' receivers to say when. To
+    /// be called after [`MeshEnd::receive`], which takes the marks of those that have made some.
     pub(crate) fn take_room(&mut self, mut room: impl FnMut(ShardId, Lane, usize)) {
         if self.want_count == 0 {
             return;
@@ -531,3 +536,7 @@ mod tests;
 #[cfg(test)]
 #[path = "mesh/overload_tests.rs"]
 mod overload_tests;
+
+#[cfg(test)]
+#[path = "mesh/room_tests.rs"]
+mod room_tests;

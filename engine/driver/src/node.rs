@@ -11,6 +11,7 @@ use crate::outputs::wake_all;
 use crate::pin::Place;
 use crate::report::{Board, ShardReport};
 use crate::start_progress::StartProgress;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use tern_core::limits::Limits;
 use tern_core::networks::Network;
 use tern_core::shard::RecoveryReport;
 use tern_protocol::phone::noise::KeyPair;
-use tern_ring::probe;
+use tern_ring::{BoundAddress, probe};
+
+/// Connections that may wait for their accept at each shard; the system's somaxconn caps it.
+const BACKLOG_COUNT: u32 = 4096;
 
 /// What a node is made with.
 #[derive(Clone, Debug)]
@@ -67,22 +71,28 @@ pub struct Node {
     /// The one that shards' turns are timed by.
     clock: Clock,
     recovery: Vec<RecoveryReport>,
+    /// The sockets of the door; none once it is open.
+    bound: Vec<BoundAddress>,
     lifecycle: Arc<Lifecycle>,
     exited: flume::Receiver<Exit>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts all shards and returns when every one of them serves.
+    /// Starts all shards, opens the door and returns: it serves.
     ///
     /// # Errors
     /// What keeps it from serving; then everything that was started is stopped again.
     pub fn start(config: NodeConfig) -> Result<Self, StartError> {
         let progress = Arc::new(StartProgress::new(config.shard_count));
-        Self::start_watched(config, &progress)
+        let mut node = Self::start_watched(config, &progress)?;
+        node.open()?;
+        Ok(node)
     }
 
-    /// The same, and another thread may see meanwhile how far it is. `progress` has a place for each shard.
+    /// Starts all shards and returns when every one of them can serve. The door is still shut, so that a node that is
+    /// dropped before [`Node::open`] has served nobody. Another thread may see meanwhile how far it is: `progress` has a
+    /// place for each shard.
     ///
     /// # Errors
     /// Likewise.
@@ -108,10 +118,26 @@ impl Node {
             boards: node_parts.boards,
             clock: Clock::new(node_parts.start),
             recovery,
+            bound: node_parts.bound,
             lifecycle: node_parts.lifecycle,
             exited: node_parts.exited,
             threads: node_parts.threads,
         })
+    }
+
+    /// Lets phones in, at all shards at once: none gets more than its part of them because the others are not ready. Once
+    /// it is open it stays open.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`]; then nobody was let in.
+    pub fn open(&mut self) -> Result<(), StartError> {
+        let listen = |bound: BoundAddress| bound.listen(BACKLOG_COUNT);
+        let listeners: io::Result<Vec<_>> = self.bound.drain(..).map(listen).collect();
+        let listeners = listeners.map_err(|error| StartError::Bind(self.phone, error))?;
+        for (port, listener) in self.control.ports.iter().zip(listeners) {
+            port.tell(Command::Open(listener));
+        }
+        Ok(())
     }
 
     /// Where phones connect.

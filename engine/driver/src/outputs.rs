@@ -7,9 +7,6 @@ use crate::sockets::Sockets;
 use tern_core::io::{ConnId, Input, Output};
 use tern_protocol::ids::ShardId;
 
-/// Connections that may wait for their accept; the system's somaxconn caps it.
-const BACKLOG_COUNT: u32 = 4096;
-
 impl ShardThread {
     /// Does what the shard asked for in this turn, in order.
     ///
@@ -36,7 +33,11 @@ impl ShardThread {
                         let _ = answer.send(reply);
                     }
                 }
-                Output::Serving => self.serve()?,
+                Output::Serving => {
+                    if let Some(tell) = self.serving.take() {
+                        tell();
+                    }
+                }
                 Output::Continue => self.go_on = true,
                 Output::Drained => self.drained(),
                 Output::Fatal(error) => return Err(Exit::Fatal(error)),
@@ -60,19 +61,6 @@ impl ShardThread {
             let now = self.clock.now();
             self.shard.step(now, Input::SocketMoved { conn, moved: false }, &mut self.out);
         }
-    }
-
-    fn serve(&mut self) -> Result<(), Exit> {
-        if let Some(bound) = self.door.bound.take() {
-            let listener = bound
-                .listen(BACKLOG_COUNT)
-                .map_err(|error| Exit::Panicked(format!("shard {} cannot listen: {error}", self.own.0)))?;
-            self.door.listener = Some(self.ring.accept(listener));
-        }
-        if let Some(tell) = self.serving.take() {
-            tell();
-        }
-        Ok(())
     }
 
     fn drained(&self) {

@@ -14,7 +14,7 @@ use tern_core::control::ControlReply;
 use tern_core::io::{HandOverToken, Input, Now, Outputs};
 use tern_core::shard::Shard;
 use tern_protocol::ids::ShardId;
-use tern_ring::{BoundAddress, Event, ListenerId, Peer, Ring};
+use tern_ring::{Event, ListenerId, Peer, Ring};
 use tracing::warn;
 
 /// Commands of the control plane that one turn takes.
@@ -28,9 +28,9 @@ const SLEEP_MAX_NS: u64 = 60_000_000_000;
 /// How often a shard that is awake looks for memory that its ring does not need.
 const TRIM_NS: u64 = 1_000_000_000;
 
-/// The way in: bound from the start, listening once the shard serves.
+/// The way in: shut until all shards can serve, because the system spreads phones over those that listen.
+#[derive(Default)]
 pub(crate) struct Door {
-    pub(crate) bound: Option<BoundAddress>,
     pub(crate) listener: Option<ListenerId>,
     /// Monotonic nanoseconds.
     pub(crate) resume_at_ns: Option<u64>,
@@ -67,7 +67,7 @@ pub(crate) struct ShardThread {
     pub(crate) has_more: bool,
     /// Another thread has put something into one of the queues and woken this one.
     pub(crate) woken: bool,
-    /// Told once, when the shard serves.
+    /// Told once, when the shard can serve.
     pub(crate) serving: Option<Box<dyn FnOnce() + Send>>,
     pub(crate) spin_ns: u64,
     /// When the ring last gave back memory that it does not need, monotonic nanoseconds, and whether it has more.
@@ -91,6 +91,7 @@ impl ShardThread {
             // A turn that does not end is late from now on, however long the shard meant to sleep.
             self.board.turn_is_due(turn_started_ns);
             self.tell_box_room(now);
+            self.tell_lane_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
             // all that is ever in them.
@@ -99,6 +100,8 @@ impl ShardThread {
                 self.take_commands(now);
             }
             self.take_mesh(now);
+            // Once more: the marks of those that have made room meanwhile are taken.
+            self.tell_lane_room(now);
             if std::mem::take(&mut self.go_on) || self.is_due(now) {
                 self.shard.step(now, Input::Tick, &mut self.out);
             }
@@ -275,6 +278,7 @@ impl ShardThread {
                     let input = Input::Control { token: self.next_reply, request };
                     self.shard.step(now, input, &mut self.out);
                 }
+                Command::Open(listener) => self.door.listener = Some(self.ring.accept(listener)),
                 Command::Drain => {
                     if let Some(listener) = self.door.listener.take() {
                         self.ring.stop_accept(listener);
@@ -294,6 +298,14 @@ impl ShardThread {
         }
     }
 
+    /// Says which lanes have room again: before what phones say, so that nobody is refused for a lane that is empty.
+    fn tell_lane_room(&mut self, now: Now) {
+        let (shard, out) = (&mut self.shard, &mut self.out);
+        self.mesh.take_room(|to, lane, room_bytes| {
+            shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
+        });
+    }
+
     fn take_mesh(&mut self, now: Now) {
         let (ring, peers) = (&mut self.ring, &self.peers);
         let (shard, out) = (&mut self.shard, &mut self.out);
@@ -307,9 +319,6 @@ impl ShardThread {
             },
         );
         self.reporter.mesh_depth(found_bytes);
-        self.mesh.take_room(|to, lane, room_bytes| {
-            shard.step(now, Input::LaneRoom { to, lane, room_bytes }, out);
-        });
     }
 
     fn trim(&mut self, now_ns: u64) {

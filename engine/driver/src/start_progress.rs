@@ -11,7 +11,7 @@ pub struct StartProgress(Box<[Counts]>);
 struct Counts {
     segment_count: AtomicU32,
     read_count: AtomicU32,
-    /// Zero while it does not serve.
+    /// Zero while it cannot serve.
     took_us: AtomicU64,
 }
 
@@ -22,7 +22,7 @@ pub struct ShardStart {
     pub segment_count: u32,
     /// Those that were read.
     pub read_count: u32,
-    /// How long it took from the search for its segments until it served; `None` before.
+    /// How long it took from the search for its segments until it could serve; `None` before.
     pub took: Option<Duration>,
 }
 

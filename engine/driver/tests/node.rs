@@ -4,7 +4,9 @@
 mod phones;
 
 use phones::{Login, Phone, Told, config, create, id};
-use std::net::TcpStream;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tern_driver::{Exit, Node, StartError, StartProgress};
@@ -292,4 +294,49 @@ fn a_start_is_watched_and_idle_shards_turn_when_they_are_due() {
         assert!(late.len() == 2 && late.iter().all(|late| *late < Duration::from_secs(2)), "{late:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Whether somebody listens there.
+fn is_open(address: SocketAddr) -> bool {
+    match TcpStream::connect(address) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn nobody_is_let_in_before_every_shard_can_serve_and_the_node_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), 2);
+    // An address that is known before the node tells it.
+    wanted.phone = TcpListener::bind(wanted.phone).unwrap().local_addr().unwrap();
+    // A segment on a drive that does not answer: whoever opens a pipe to read waits for somebody who writes.
+    let directory = data.path().join("shard-001");
+    std::fs::create_dir(&directory).unwrap();
+    let segment = directory.join("seg-000000ff.log");
+    assert!(Command::new("mkfifo").arg(&segment).status().unwrap().success());
+    let progress = Arc::new(StartProgress::new(2));
+    let (address, watched) = (wanted.phone, Arc::clone(&progress));
+    let starting = std::thread::spawn(move || Node::start_watched(wanted, &watched));
+    let end = Instant::now() + Duration::from_secs(10);
+    while progress.shards().next().unwrap().took.is_none() {
+        assert!(Instant::now() < end && !starting.is_finished(), "the first shard does not recover");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!is_open(address), "the second shard recovers, and its phones would wait with the first one");
+    // The drive answers: an empty segment.
+    let pipe = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    let empty = data.path().join("empty");
+    std::fs::write(&empty, vec![0; 4 << 20]).unwrap();
+    std::fs::rename(&empty, &segment).unwrap();
+    drop(pipe);
+    let mut node = starting.join().unwrap().unwrap();
+    assert!(!is_open(address), "whoever started it has not opened it");
+    node.open().unwrap();
+    let phones: Vec<Phone> = (0..8)
+        .map(|n| Phone::login(address, &format!("ann-{n}"), Login { hint: true, ..REGISTER }))
+        .collect();
+    settled(&node, |counters| counters.sessions_now == phones.len() as u64);
+    assert!(node.counters().iter().all(|shard| shard.sessions_now > 0), "both shards serve");
 }

@@ -201,9 +201,7 @@ impl Ring {
                 None
             }
             Operation::Connect { slot, .. } => self.connect_completed(slot, result),
-            Operation::Write { file, block, offset, written, key } => {
-                self.write_completed(Operation::Write { file, block, offset, written, key }, result)
-            }
+            write @ Operation::Write { .. } => self.write_completed(write, result),
             Operation::Sync { file, key } => {
                 if result == -libc::EINTR || result == -libc::EAGAIN {
                     self.push_sync(file, key);
@@ -262,18 +260,18 @@ impl Ring {
         Some(Event::ConnectFailed { key, error: -result })
     }
 
-    fn write_completed(&mut self, operation: Operation, result: i32) -> Option<Event<'static>> {
-        let Operation::Write { file, block, offset, written, key } = operation else {
+    pub(crate) fn write_completed(&mut self, operation: Operation, result: i32) -> Option<Event<'static>> {
+        let Operation::Write { file, block, offset, written, direct, key } = operation else {
             unreachable!("called with a write")
         };
         let done = written + usize::try_from(result).unwrap_or(0);
-        let refused = result == -libc::EINVAL && file.is_direct();
+        let refused = result == -libc::EINVAL && direct;
         if refused {
             file.give_up_direct();
         }
         let retry = refused || result == -libc::EINTR || result == -libc::EAGAIN;
         if (result > 0 && done < block.length()) || retry {
-            self.push_write(Operation::Write { file, block, offset, written: done, key });
+            self.push_write(file, block, offset, done, key);
             return None;
         }
         self.pool.give(block);
@@ -281,7 +279,7 @@ impl Ring {
             ..0 => Some(Event::Written { key, result: Err(-result) }),
             // A device that takes nothing and says no error would be asked for ever.
             0 => Some(Event::Written { key, result: Err(libc::EIO) }),
-            _ if file.is_direct() => Some(Event::Written { key, result: Ok(()) }),
+            _ if direct => Some(Event::Written { key, result: Ok(()) }),
             _ => {
                 self.push_sync(file, key);
                 None

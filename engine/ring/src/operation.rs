@@ -18,8 +18,9 @@ pub(crate) enum Operation {
     Install { _socket: OwnedFd, number: Box<libc::c_int>, address: Box<RawAddress>, key: u64 },
     /// Connecting the socket in `slot`.
     Connect { slot: u32, _address: Box<RawAddress> },
-    /// Writing `block` to `offset`, of which `written` bytes are there.
-    Write { file: DurableFile, block: Block, offset: u64, written: usize, key: u64 },
+    /// Writing `block` to `offset`, of which `written` bytes are there. Whether by O_DIRECT was decided when it was
+    /// submitted: the file may have given that up since.
+    Write { file: DurableFile, block: Block, offset: u64, written: usize, direct: bool, key: u64 },
     /// Making a buffered write durable.
     Sync { file: DurableFile, key: u64 },
     /// Reading the wake counter.

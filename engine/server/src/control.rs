@@ -58,11 +58,14 @@ pub(crate) async fn run(
     let notifier = Notifier::from_environment();
     let service = tokio::spawn(admin::serve(listener, tls.clone(), Arc::clone(&plane)));
     let reload = || reload(&access, tls.as_deref(), &plane);
-    let Some(node) = start(&plane, config, &mut signals, &notifier, reload).await? else {
-        // Nobody was served, so that there is nothing to make safe. The shards' threads end with the process.
+    let Some(mut node) = start(&plane, config, &mut signals, &notifier, reload).await? else {
+        // The door was shut: nobody was served, so that there is nothing to make safe. The shards' threads end with the
+        // process.
         info!("stopped while the node recovered");
         return Ok(Ending::Drained);
     };
+    // From here on a signal drains.
+    node.open().map_err(|error| failure_of_start(&error))?;
     started();
     tell_recovery(&node);
     let exited = node.exited();

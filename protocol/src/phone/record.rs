@@ -11,7 +11,7 @@ pub const HEADER_BYTES: usize = 3;
 /// Bytes of the AES-GCM tag at the end of an encrypted payload.
 pub const TAG_BYTES: usize = 16;
 /// Longest payload of a handshake record. The longest one of version 1 has 162 bytes; what is above this is refused
-/// as soon as the header is seen, so that a stranger cannot make the server hold 64 KiB.
+/// as soon as the header is seen, so that with [`split_handshake`] a stranger cannot make the server hold 64 KiB.
 pub const HANDSHAKE_BYTES_MAX: usize = 512;
 
 const VERSION_PAYLOAD_BYTES: usize = 2;
@@ -75,6 +75,18 @@ pub fn split(buffer: &[u8]) -> Result<Option<(RecordKind, usize)>, RecordError> 
     Ok((buffer.len() >= total_bytes).then_some((kind, total_bytes)))
 }
 
+/// Likewise of a client that has no keys yet, which may say handshake records only: the record's bytes with its header.
+/// Another kind is an error at its first byte, whatever its length: nobody waits for the rest of it.
+///
+/// # Errors
+/// As [`split`]; [`RecordError::Kind`] also of the kinds that are known.
+pub fn split_handshake(buffer: &[u8]) -> Result<Option<usize>, RecordError> {
+    match buffer.first() {
+        Some(&kind) if kind != RecordKind::Handshake as u8 => Err(RecordError::Kind(kind)),
+        _ => Ok(split(buffer)?.map(|(_, total_bytes)| total_bytes)),
+    }
+}
+
 /// Appends a clear record.
 ///
 /// # Panics
@@ -105,6 +117,19 @@ mod tests {
         assert_eq!(split(&[0, 2, 0, 1, 1]), Ok(Some((RecordKind::Version, 5))));
         assert_eq!(split(&[3, 4, 0, 1, 1]), Ok(None));
         assert_eq!(split(&[3, 5, 0]), Err(RecordError::Length));
+    }
+
+    #[test]
+    fn without_keys_another_kind_is_refused_at_its_first_byte() {
+        assert_eq!(split_handshake(&[]), Ok(None));
+        assert_eq!(split_handshake(&[1]), Ok(None));
+        assert_eq!(split_handshake(&[1, 2, 0, 7]), Ok(None));
+        assert_eq!(split_handshake(&[1, 2, 0, 7, 7, 7]), Ok(Some(5)));
+        assert_eq!(split_handshake(&[1, 1, 2]), Err(RecordError::Length));
+        for kind in [0, 2, 3, 4, 5, 0xff] {
+            assert_eq!(split_handshake(&[kind]), Err(RecordError::Kind(kind)));
+            assert_eq!(split_handshake(&[kind, 0xff, 0xff]), Err(RecordError::Kind(kind)));
+        }
     }
 
     proptest! {

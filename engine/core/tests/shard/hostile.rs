@@ -89,6 +89,17 @@ fn records_of_impossible_lengths_are_refused_at_their_header() {
         assert_eq!(world.closed.pop(), Some(9), "{header:?}");
         bystanders.talk(&mut world);
     }
+    // The largest record of those who are logged in: nothing is kept for the rest of it, neither before the handshake nor
+    // between its messages. A kind alone is enough.
+    for header in [&[2, 0xff, 0xff][..], &[2]] {
+        world.accept(9, None);
+        world.throw(9, &[preface, header].concat());
+        assert_eq!(world.closed.pop(), Some(9), "{header:?}");
+        flights_of_xx(&mut world, 9);
+        world.throw(9, header);
+        assert_eq!(world.closed.pop(), Some(9), "{header:?} after the server's answer");
+        bystanders.talk(&mut world);
+    }
     // Behind a login: empty, shorter than any frame, garbage of the largest length.
     for header in [[2, 0, 0], [2, 19, 0], [2, 0xff, 0xff]] {
         let _phone = Phone::connect(&mut world, 9, "eve", 5);
@@ -96,7 +107,7 @@ fn records_of_impossible_lengths_are_refused_at_their_header() {
         assert_eq!(world.closed.pop(), Some(9), "{header:?}");
         bystanders.talk(&mut world);
     }
-    assert_eq!(world.shard.counters().protocol_errors, 9);
+    assert_eq!(world.shard.counters().protocol_errors, 13);
 }
 
 #[test]

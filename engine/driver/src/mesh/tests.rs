@@ -1,4 +1,4 @@
-//! The mesh alone: order, wakes, room, boxes, memory.
+//! The mesh alone: order, wakes, boxes, memory.
 
 use super::*;
 use std::sync::atomic::AtomicUsize;
@@ -12,7 +12,7 @@ const BODY_BYTES: usize = 32 << 10;
 const LANE_BYTES: usize = 512;
 
 /// Something of the form of an envelope: its length, then a filling.
-fn record(bytes: usize, fill: u8) -> Vec<u8> {
+pub(super) fn record(bytes: usize, fill: u8) -> Vec<u8> {
     let mut record = vec![fill; bytes];
     record[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
     record
@@ -66,24 +66,6 @@ fn only_a_sleeper_is_woken_and_only_once() {
     assert!(!ends[0].fall_asleep(), "must not sleep over what came");
     runs(&mut ends[0]);
     assert!(ends[0].fall_asleep());
-}
-
-#[test]
-fn room_is_told_when_it_is_there_even_to_a_sleeper() {
-    let mut ends = build(SHARDS, LANE_BYTES);
-    ends[0].send(ShardId(1), Lane::Bulk, &record(100, 1).repeat(4));
-    ends[0].want_room(ShardId(1), Lane::Bulk, 256);
-    ends[0].publish(|_| {});
-    ends[0].take_room(|_, _, _| panic!("there is no room yet"));
-    assert!(ends[0].fall_asleep());
-    let mut woken = vec![];
-    ends[1].receive(|to| woken.push(to), |_, _| {});
-    assert_eq!(woken, [ShardId(0)]);
-    let mut rooms = vec![];
-    ends[0].receive(|_| {}, |_, _| {});
-    ends[0].take_room(|to, lane, bytes| rooms.push((to, lane, bytes)));
-    assert_eq!(rooms, [(ShardId(1), Lane::Bulk, LANE_BYTES)]);
-    ends[0].take_room(|_, _, _| panic!("told once"));
 }
 
 #[test]

@@ -84,6 +84,7 @@ fn while_it_recovers_it_tells_how_far_it_is_and_a_signal_ends_it() {
         }
         let recovering = "recovering: 1 of 2 shards are done";
         wait_for(&node, "/healthz", |status, text| status == 503 && text.contains(recovering));
+        assert!(std::net::TcpStream::connect(node.phone).is_err(), "one shard would serve without the other");
         let status = node.json("/v1/status");
         assert_eq!((&status["state"], &status["shards"]), (&"recovering".into(), &serde_json::json!([])));
         let (status, text) = node.get("/v1/accounts");
