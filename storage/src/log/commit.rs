@@ -1,7 +1,7 @@
 //! One group commit: its stored header, and how it is put together.
 
 use super::record::Record;
-use super::segment::{HEAD_COUNT, Head, Position, Seal, Segment};
+use super::segment::{FORMAT_VERSION, HEAD_COUNT, Head, Position, Seal, Segment};
 use super::stream::{InFlight, Log, Open};
 use crate::io::{BLOCK_BYTES, DiskOp, SegmentId};
 use alloc::vec::Vec;
@@ -282,6 +282,7 @@ impl<'a> Commit<'a> {
         };
         let rolled = in_place.is_none();
         let described = Segment {
+            version: FORMAT_VERSION,
             stream: log.config.stream,
             head: head as u8,
             seal,

@@ -2,7 +2,9 @@
 
 use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
 use super::record::{Record, StoredRecord, read_record, read_sound_record};
-use super::segment::{FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block};
+use super::segment::{
+    FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
+};
 use super::stream::{Log, LogConfig, Open};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, SegmentId};
@@ -70,7 +72,7 @@ struct Scanned {
     head: Head,
     seal: Seal,
     end_bytes: u32,
-    /// Whether new segments have this length too, and nothing damaged is at the end.
+    /// Whether new segments have this length and format too, and nothing damaged is at the end.
     reusable: bool,
     suspect: bool,
 }
@@ -177,7 +179,9 @@ impl Recovery {
         let length = self.config.segment_bytes;
         let right_length = bytes.len() == length as usize && described.segment_bytes == length && !adopted;
         self.usage.found_used(segment, head, described.seal.generation, right_length);
-        self.scan(Place { segment, head, seal: described.seal }, bytes, right_length, sink);
+        // One of an older format gets nothing new: who knows only that format would take it for all that there is.
+        let reusable = right_length && described.version == FORMAT_VERSION;
+        self.scan(Place { segment, head, seal: described.seal }, bytes, reusable, sink);
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -249,6 +253,7 @@ impl Recovery {
         let agrees = seal.generation == generation || seal.salt == salt;
         let new = self.scanned.iter().all(|s| s.seal.generation != seal.generation);
         (agrees && new).then_some(Segment {
+            version: FORMAT_VERSION,
             stream: self.config.stream,
             head,
             seal,
@@ -256,7 +261,7 @@ impl Recovery {
         })
     }
 
-    fn scan(&mut self, place: Place, bytes: &[u8], right_length: bool, sink: &mut Sink<'_>) {
+    fn scan(&mut self, place: Place, bytes: &[u8], reusable: bool, sink: &mut Sink<'_>) {
         let mut at = BLOCK;
         let mut suspect = false;
         while at + BLOCK <= bytes.len() {
@@ -297,7 +302,7 @@ impl Recovery {
             head: place.head,
             seal: place.seal,
             end_bytes: at.min(bytes.len()) as u32,
-            reusable: right_length,
+            reusable,
             suspect,
         });
     }

@@ -117,6 +117,8 @@ pub(super) enum FirstBlock {
 /// A segment as its header describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Segment {
+    /// Of the format.
+    pub(super) version: u32,
     pub(super) stream: u16,
     /// As stored: a later build's head may be unknown to this one.
     pub(super) head: u8,
@@ -129,7 +131,7 @@ impl Segment {
     pub(super) fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
         let mut header = SegmentHeader {
             magic: MAGIC,
-            version: U32::new(FORMAT_VERSION),
+            version: U32::new(self.version),
             stream: U16::new(self.stream),
             head: self.head,
             reserved: 0,
@@ -165,6 +167,7 @@ pub(super) fn read_first_block(bytes: &[u8]) -> FirstBlock {
         return FirstBlock::Version(header.version.get());
     }
     FirstBlock::Formatted(Segment {
+        version: header.version.get(),
         stream: header.stream.get(),
         head: header.head,
         seal: Seal::new(generation, salt),

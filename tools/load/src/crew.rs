@@ -78,14 +78,17 @@ impl Crew {
 
     /// Where everything stands. Fails when a worker has ended, which none does by itself.
     pub(crate) fn counts(&self) -> Result<Counts> {
-        let mut sum = Counts::default();
-        for worker in &self.workers {
-            if worker.thread.is_finished() {
-                bail!("a worker has ended");
-            }
-            sum += *worker.published.lock();
+        if self.workers.iter().any(|worker| worker.thread.is_finished()) {
+            bail!("a worker has ended");
         }
-        Ok(sum)
+        Ok(self.last_counts())
+    }
+
+    /// Where everything stood when it was last published: also by workers that have ended.
+    pub(crate) fn last_counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        self.workers.iter().for_each(|worker| sum += *worker.published.lock());
+        sum
     }
 }
 
@@ -102,6 +105,7 @@ impl Worker {
                     publish(&fleet, &theirs);
                     let _ = tell.send(Ok(fleet.waker()));
                     if let Err(error) = work(&mut fleet, &to_do, &theirs) {
+                        publish(&fleet, &theirs);
                         eprintln!("tern-load: {error:#}");
                     }
                 }

@@ -55,12 +55,13 @@ fn main() -> ExitCode {
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
     let mut session = Session::set_up(mode.common(), manner(mode))?;
-    match mode {
+    let found = match mode {
         Mode::Idle(args) => idle::run(args, &mut session),
         Mode::Pairs(args) => talk::run(&args.talk(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
         Mode::Flap(args) => talk::run(&args.talk(), &mut session),
-    }
+    };
+    Ok(session.conclude(found))
 }
 
 fn manner(mode: &Mode) -> Manner {

@@ -1,6 +1,6 @@
 //! The last line: every field of the contract, in every mode.
 
-use crate::ledger::Faults;
+use crate::ledger::{Faults, Sums};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -107,6 +107,17 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Takes over the sums of the books, faults included.
+    pub(crate) fn set_sums(&mut self, sums: &Sums) {
+        self.sent = sums.sent;
+        self.ticked = sums.ticked;
+        self.unticked = sums.sent - sums.ticked;
+        self.delivered = sums.delivered;
+        self.redelivered = sums.redelivered;
+        self.refused = sums.refused;
+        self.set_faults(sums.faults);
+    }
+
     /// Takes over the faults.
     pub(crate) fn set_faults(&mut self, faults: Faults) {
         self.duplicated = faults.duplicated;

@@ -321,18 +321,12 @@ impl Session {
         let sums = &tally.sums;
         let mut report = Report {
             phones: self.phone_count,
-            sent: sums.sent,
-            ticked: sums.ticked,
-            unticked: sums.sent - sums.ticked,
-            delivered: sums.delivered,
-            redelivered: sums.redelivered,
-            refused: sums.refused,
             latency_us: Latency::of(&tally.latency_ns),
             steady_latency_us: Latency::of(&tally.steady_latency_ns),
             tick_latency_us: Latency::of(&tally.tick_latency_ns),
             ..Report::default()
         };
-        report.set_faults(sums.faults);
+        report.set_sums(sums);
         logins.report(&mut report);
         if let Some(refusal) = &refusal {
             eprintln!("tern-load: refused: {refusal}");
@@ -350,6 +344,22 @@ impl Session {
     /// The report of a run in which nothing was sent: `delivered` is what earlier runs left.
     pub(crate) fn report_of_leftovers(&self) -> Result<Report> {
         Ok(Report { delivered: self.crew.counts()?.sums.leftovers, ..self.report()? })
+    }
+
+    /// What a mode found, and whether it is complete. Where it broke off, what the workers last said still counts: a
+    /// fault is a fault.
+    pub(crate) fn conclude(&self, found: Result<(Report, bool)>) -> (Report, bool) {
+        found.unwrap_or_else(|error| {
+            eprintln!("tern-load: {error:#}");
+            (self.report_so_far(), false)
+        })
+    }
+
+    fn report_so_far(&self) -> Report {
+        let Counts { first_logins, sums, .. } = self.crew.last_counts();
+        let mut report = Report { phones: self.phone_count, logged_in: first_logins, ..Report::default() };
+        report.set_sums(&sums);
+        report
     }
 
     /// The server's part: null without an admin endpoint.
@@ -445,6 +455,8 @@ fn device_key(seed: u64, phone: u32) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Cli;
+    use clap::Parser;
 
     #[test]
     fn slices_are_even_and_leave_room() {
@@ -455,6 +467,19 @@ mod tests {
         assert_eq!((share(1_000, 1), share(1_000, 2), share(1_000, 3)), (1_000, 500, 334));
         assert_eq!((share(2, 256), share(10, 4)), (2, 4));
         assert_eq!(Which::Odd.of(5).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn a_fault_that_was_found_before_a_worker_ended_is_told() {
+        let line = "tern-load pairs --phone 127.0.0.1:1 --phones 4 --window 1 --duration 1";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let manner = Manner { phones_per_source: 4, keeps_tickets: false };
+        let session = Session::set_up(cli.mode.common(), manner).unwrap();
+        session.crew.one(0, |fleet| fleet.books.tally.sums.faults.misordered = 2).unwrap();
+        let ended: Result<()> = session.crew.one(0, |_| panic!("a defect of the generator"));
+        let (report, complete) = session.conclude(Err(ended.unwrap_err()));
+        assert_eq!((report.misordered, report.phones, report.lost), (2, 4, None));
+        assert_eq!((complete, report.exit_code(complete)), (false, 1));
     }
 
     #[test]

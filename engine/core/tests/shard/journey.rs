@@ -44,6 +44,21 @@ fn an_online_message_is_ticked_and_never_written() {
 }
 
 #[test]
+fn without_a_window_a_message_is_committed_at_once() {
+    for (write_back_ms, is_sent) in [(0, true), (1, false), (50, false)] {
+        let mut world = World::new(Limits { write_back_ms, ..Limits::default() });
+        let (mut ann, bob) = two_phones(&mut world);
+        // He is there and has not acknowledged it; no time passes.
+        ann.send(&mut world, &bob, id(1), b"hello");
+        ann.hear(&mut world);
+        assert_eq!(ann.heard.contains(&Heard::Sent(id(1))), is_sent, "{write_back_ms} ms");
+        world.pass_ms(write_back_ms + 1);
+        ann.hear(&mut world);
+        assert_eq!(ann.heard[1..], [Heard::Sent(id(1))], "{write_back_ms} ms");
+    }
+}
+
+#[test]
 fn what_is_settled_ends_no_sleep() {
     let mut world =
         World::new(Limits { write_back_ms: 50, tick_retry_ms: 100, floor_delay_ms: 10, ..Limits::default() });

@@ -185,3 +185,41 @@ fn promtool_finds_nothing_wrong_with_the_alerts() {
     let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
     assert!(output.status.success(), "{output:?}");
 }
+
+/// A node that cannot accept, as it looks from outside: sockets of phones are in the tables of the rings, so that the
+/// process has few descriptors of its own.
+const NO_DESCRIPTOR: &str = r#"
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'tern_accept_pauses_total{job="tern",instance="a",shard="1"}'
+        values: "0x10 20+20x10"
+      - series: 'process_open_fds{job="tern",instance="a"}'
+        values: "40x20"
+      - series: 'process_max_fds{job="tern",instance="a"}'
+        values: "1048576x20"
+    alert_rule_test:
+      - eval_time: 10m
+        alertname: TernDescriptorsShort
+      - eval_time: 15m
+        alertname: TernDescriptorsShort
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, shard: "1", severity: page }
+"#;
+
+#[test]
+fn want_of_descriptors_raises_its_alert() {
+    let place = tempfile::tempdir().unwrap();
+    let rules = deployed("prometheus/tern.rules.yml");
+    // What it says is for people.
+    let lines = rules
+        .lines()
+        .filter(|line| !["annotations:", "summary:"].iter().any(|word| line.trim().starts_with(word)));
+    std::fs::write(place.path().join("rules.yml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let test = place.path().join("test.yml");
+    std::fs::write(&test, format!("rule_files: [rules.yml]\n{NO_DESCRIPTOR}")).unwrap();
+    let output = Command::new(PROMTOOL).args(["test", "rules"]).arg(&test).output();
+    let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
+    assert!(output.status.success(), "{output:?}");
+}

@@ -27,7 +27,7 @@ fn fill(ann: &mut Phone, to: AccountId) -> (Vec<u64>, u64) {
     panic!("the drive never filled up");
 }
 
-fn ann_and_absent_bob(node: &Node) -> (Phone, AccountId) {
+pub(crate) fn ann_and_absent_bob(node: &Node) -> (Phone, AccountId) {
     let bob = Phone::log_in(node.phone, "bob", 2, &Way::default()).account;
     // Bob's connection is closed, and the node has seen it: what comes for him now is kept.
     node.wait_for("tern_logins_total", 1);

@@ -4,6 +4,7 @@ mod chat;
 mod descriptors;
 mod disk;
 mod doors;
+mod endings;
 mod hostile;
 mod kills;
 mod log;

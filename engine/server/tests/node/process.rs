@@ -139,7 +139,12 @@ impl Node {
     }
 
     pub(crate) fn wait_for_the_end(&mut self) -> ExitStatus {
-        self.process.wait_for_the_end().expect("the node ends").status
+        self.wait_for_last_words().status
+    }
+
+    /// Likewise, with what it said.
+    pub(crate) fn wait_for_last_words(&mut self) -> tern_node::Ended {
+        self.process.wait_for_the_end().expect("the node ends")
     }
 
     /// A counter or gauge of the shards, summed: `tern_` and its field, as the list of counters spells it, and

@@ -24,10 +24,10 @@ fn wait_for(node: &Node, path: &str, wanted: impl Fn(u16, &str) -> bool) {
 }
 
 /// A thread of a node that does not run for now: what a defect or a drive that hangs would do to it.
-struct Held(Pid);
+pub(crate) struct Held(pub(crate) Pid);
 
 impl Held {
-    fn shard(node: &Node, shard: u16) -> Self {
+    pub(crate) fn shard(node: &Node, shard: u16) -> Self {
         let tasks = format!("/proc/{}/task", node.process_id());
         let name_of = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
         let mut tasks = std::fs::read_dir(tasks).expect("its threads").flatten().map(|task| task.path());
@@ -40,7 +40,7 @@ impl Held {
         Self(thread)
     }
 
-    fn let_go(self) {}
+    pub(crate) fn let_go(self) {}
 }
 
 impl Drop for Held {

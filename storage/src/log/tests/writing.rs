@@ -181,6 +181,25 @@ fn what_is_not_of_this_stream_is_refused() {
 }
 
 #[test]
+fn a_segment_of_an_older_format_is_read_and_not_written_on() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 50), Owned::Epoch(1)]);
+    for file in world.disk.files.values_mut().filter(|file| file.starts_with(b"TERNSEG1")) {
+        file[8] = 1;
+        let crc = crc32c::crc32c(&file[..36]);
+        file[36..40].copy_from_slice(&crc.to_le_bytes());
+    }
+    world.restart(CONFIG);
+    world.commit(&[mail(2, 50), Owned::Epoch(2)]);
+    let kept = world.kept.clone();
+    assert_eq!(kept.iter().map(|found| world.file(found.0)[8]).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    world.restart(CONFIG);
+    world.commit(&[mail(3, 50)]);
+    assert_eq!(world.kept[..4], kept);
+    assert_eq!(world.kept[4].0.segment, kept[2].0.segment, "one of the present format is written on");
+}
+
+#[test]
 fn segments_may_change_their_length() {
     let mut world = World::new();
     world.commit(&[mail(1, 50), Owned::Epoch(1)]);

@@ -11,6 +11,8 @@ pub(crate) struct Counts {
     pub(super) phones: [u64; Stage::COUNT],
     /// Of those online, how many found their mailbox empty once.
     pub(super) drained: u64,
+    /// Phones that were logged in at least once.
+    pub(crate) first_logins: u64,
     /// Logins, later ones too.
     pub(crate) logins: u64,
     /// Of these, by a ticket.
@@ -55,6 +57,7 @@ impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.phones.iter_mut().zip(other.phones).for_each(|(mine, theirs)| *mine += theirs);
         self.drained += other.drained;
+        self.first_logins += other.first_logins;
         self.logins += other.logins;
         self.resumed += other.resumed;
         self.lost += other.lost;

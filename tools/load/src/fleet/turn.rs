@@ -165,7 +165,7 @@ impl Fleet {
 
     /// Where everything stands.
     pub(crate) fn counts(&self) -> Counts {
-        Counts { sums: self.books.tally.sums, ..self.counts }
+        Counts { sums: self.books.tally.sums, first_logins: self.logins.first_count, ..self.counts }
     }
 
     /// Counts logins as if nobody had been here before.

@@ -1,4 +1,5 @@
-//! `PROMISES.toml`: every promise that README makes to a user names the tests that prove it.
+//! `PROMISES.toml`: promises that README makes to its users, each with the tests that prove it. Checked is that README
+//! still says it and that the tests are there and run; not that no promise is missing, nor what a test proves.
 //!
 //! ```toml
 //! [[promise]]

@@ -5,6 +5,7 @@
 
 mod calls;
 mod container;
+mod documents;
 mod image;
 mod live;
 mod root;
@@ -32,7 +33,7 @@ const FILES: [&str; 5] = [
     "/usr/bin/tern-load",
     "/usr/lib/systemd/system/tern.service",
 ];
-/// Where the package's documentation is.
+/// Where the package's documentation is, laid out as in the sources.
 const DOCUMENTATION: &str = "/usr/share/doc/tern/";
 /// What a removed package leaves: its data, and its configuration until it is purged.
 const DATA: &str = "/var/lib/tern/";
@@ -102,7 +103,7 @@ fn check_contents(package: &Path) -> Result<()> {
     if files != FILES {
         bail!("the package has {files:?}, it should have {FILES:?}");
     }
-    Ok(())
+    documents::check(package)
 }
 
 fn install_package(root: &Root, package: &Path) -> Result<()> {
