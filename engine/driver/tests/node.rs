@@ -182,7 +182,8 @@ fn more_mail_than_a_shard_may_hold_survives_a_restart() {
     let mut tight = config(data.path(), 1);
     tight.limits.mail_bytes = 1 << 20;
     let progress = Arc::new(StartProgress::new(1));
-    let node = Node::start_watched(tight, &progress).unwrap();
+    let mut node = Node::start_watched(tight, &progress).unwrap();
+    node.open().unwrap();
     let shard = progress.shards().next().unwrap();
     assert!(shard.segment_count as usize > file_count, "some were read again: {shard:?}");
     assert_eq!(shard.read_count, shard.segment_count);
