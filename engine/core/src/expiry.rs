@@ -34,7 +34,8 @@ impl Shard {
         let passed_s =
             (now.mono_ns.saturating_sub(self.chores_done_ns) / 1_000_000_000).clamp(1, u64::from(round_s));
         let look_count = account_count.div_ceil(round_s).saturating_mul(passed_s as u32);
-        self.sweep.left_count = look_count.min(self.config.limits.step_budget);
+        // Turn by turn, however many they are; a round that the turns cannot keep up with takes longer.
+        self.sweep.left_count = self.sweep.left_count.saturating_add(look_count).min(account_count);
         self.go_on_sweeping(now);
     }
 

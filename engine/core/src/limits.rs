@@ -29,7 +29,7 @@
 //! | watches of presence | 1,024 an account, `watch_count` in all | answered once, and refused |
 //! | changes of presence | one a second for each account, `step_budget` watchers a turn | told later, the last one always |
 //! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
-//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 6 x `dedup_count` |
+//! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 2 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
 //! | accounts | `account_count` | told to come back |
 //! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
@@ -49,7 +49,7 @@ pub const OVERLAP_COUNT: u32 = 32;
 /// Bytes that a shard's mail may take beyond [`Limits::mail_bytes`]: the last memory for each size of mail.
 pub const MAIL_SLACK_BYTES: usize = tern_storage::cache::SLACK_BYTES;
 /// So many times [`Limits::dedup_count`] may be remembered of the last ten to fifteen minutes.
-pub const DEDUP_LIVE_FACTOR: usize = 6;
+pub const DEDUP_LIVE_FACTOR: usize = 2;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -110,7 +110,7 @@ pub struct Limits {
     /// Milliseconds for which a home remembers message ids.
     pub dedup_horizon_ms: u64,
     /// Ids of messages and ticks that a shard remembers, some 14 bytes each; past it the horizon shortens, but not below
-    /// ten to fifteen minutes. If those alone come to six times as many, messages are refused with `busy`.
+    /// ten to fifteen minutes. If those alone come to twice as many, messages are refused with `busy`.
     pub dedup_count: usize,
     /// Milliseconds after which an unfetched message expires.
     pub expiry_ms: u64,
@@ -230,7 +230,7 @@ impl Default for Limits {
             write_back_ms: 5,
             floor_delay_ms: 100,
             dedup_horizon_ms: 24 * 3_600_000,
-            dedup_count: 20_000_000,
+            dedup_count: 60_000_000,
             expiry_ms: 30 * 24 * 3_600_000,
             tick_retry_ms: 2_000,
             busy_ms: 500,

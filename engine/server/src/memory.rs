@@ -237,7 +237,7 @@ mod tests {
         let many = of("connection_count = 116000\nedge_bytes = 700000000\nunanswered_count = 600000");
         assert_eq!(few.mail_bytes - many.mail_bytes, 100_000 * 5632);
         let more_ids = of("dedup_count = 11000000").mail_bytes;
-        assert_eq!(of("dedup_count = 10000000").mail_bytes - more_ids, 1_000_000 * (6 * 16 + 8));
+        assert_eq!(of("dedup_count = 10000000").mail_bytes - more_ids, 1_000_000 * (2 * 16 + 8));
         let text = Allowance::of(&many, 1).to_text();
         assert!(text.contains("connections 0.6 GiB"), "{text}");
     }

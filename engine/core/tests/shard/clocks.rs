@@ -70,7 +70,7 @@ fn messages_from_the_future_are_refused_and_nobodys_present_expires() {
 
 #[test]
 fn ids_that_take_all_memory_make_senders_wait_and_ticks_go_on() {
-    let limits = Limits { dedup_count: 1024, account_messages_per_s: 0, mailbox_count: 20_000, ..patient() };
+    let limits = Limits { dedup_count: 3072, account_messages_per_s: 0, mailbox_count: 20_000, ..patient() };
     let mut world = World::new(limits);
     let mut carol = Phone::connect(&mut world, 8, "carol", 6);
     let mut dora = Phone::connect(&mut world, 7, "dora", 7);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_readme_shows_is_read_and_its_advice_is_lower_than_the_defaults() {
+    fn what_the_readme_shows_is_read_and_says_the_defaults() {
         let readme = include_str!("../../../../README.md");
         let blocks = readme.split("```toml\n").skip(1);
         let examples: Vec<&str> = blocks.filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
@@ -236,20 +236,6 @@ mod tests {
         for example in examples {
             let shown = settings(example).unwrap_or_else(|error| panic!("{example}: {error}"));
             assert_eq!(shown.limits.resolve(), Limits::default(), "{example}");
-        }
-        let advice = readme.split_once("A public service should lower the defaults").unwrap().1;
-        let advice = advice.split_once("\n\n").unwrap().0;
-        let lines: Vec<&str> = advice.split('`').skip(1).step_by(2).collect();
-        settings(&lines.join("\n").replace("[limits] ", "[limits]\n")).unwrap();
-        let defaults = format!("{:?}", Limits::default());
-        for line in lines {
-            let (name, value) = line.trim_start_matches("[limits] ").split_once(" = ").unwrap();
-            let (_, default) = defaults.split_once(&format!(" {name}: ")).unwrap();
-            let default: u64 = default.split([',', ' ']).next().unwrap().parse().unwrap();
-            assert!(
-                default == 0 || value.parse::<u64>().unwrap() < default,
-                "{line}, the default is {default}"
-            );
         }
     }
 
