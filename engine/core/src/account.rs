@@ -77,14 +77,14 @@ impl Floor {
     }
 }
 
-/// How far the revoking of a device is.
+/// How far the revoking of a device, or the removal of an account, is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Revoking {
     /// Nobody asked for it.
     No,
     /// It was asked for, and no record speaks of it: it can be given up.
     Asked,
-    /// A record of the account without the device is in the log, or on its way there.
+    /// A record of the account without the device, or of the removal, is in the log, or on its way there.
     Written,
 }
 
@@ -137,6 +137,8 @@ pub(crate) struct Account {
     next_device: u16,
     /// Whether it stands in the list of accounts that had traffic and do not rest yet.
     pub(crate) is_stirred: bool,
+    /// While it is not [`Revoking::No`] nobody may log in.
+    pub(crate) removing: Revoking,
     pub(crate) mailbox: Mailbox,
     /// None while the log says nothing of it.
     ticks_floor: Option<Box<Floor>>,
@@ -179,6 +181,7 @@ impl Account {
             name,
             next_device,
             is_stirred: false,
+            removing: Revoking::No,
             first,
             others: (!others.is_empty()).then(|| Box::new(Others(others))),
             mailbox: Mailbox::default(),

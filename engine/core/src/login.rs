@@ -1,6 +1,6 @@
-//! Accounts come, phones log in to them, accounts go.
+//! Accounts come, and phones log in to them.
 
-use crate::account::{Account, AccountIndex};
+use crate::account::{Account, Revoking};
 use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
 use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Output, Outputs};
@@ -39,6 +39,10 @@ impl Shard {
             return;
         };
         let account = self.accounts.get(index);
+        if account.is_some_and(|account| account.removing != Revoking::No) {
+            self.come_back_later(conn);
+            return;
+        }
         let place = account.and_then(|account| account.place_of_key(&login.device_key));
         let device = account.and_then(|account| Some((account.id, account.device(place?)?.id)));
         let is_leaving = account.is_some_and(|account| account.is_leaving(&login.device_key));
@@ -127,7 +131,7 @@ impl Shard {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
-        if self.is_revoking(index, place) {
+        if self.is_going(index, place) {
             self.come_back_later(conn);
             return;
         }
@@ -179,13 +183,7 @@ impl Shard {
                 let created = accounts.iter().map(|account| self.create_account(account)).collect();
                 self.writer.wait(Waiter::Reply { token, reply: ControlReply::Created(created) });
             }
-            ControlRequest::RemoveAccount { name } => {
-                let index = self.accounts.by_name(&name);
-                if let Some(index) = index {
-                    self.remove_account(index);
-                }
-                self.writer.wait(Waiter::Reply { token, reply: ControlReply::Removed(index.is_some()) });
-            }
+            ControlRequest::RemoveAccount { name } => self.remove_account(token, &name, out),
         }
     }
 
@@ -197,7 +195,8 @@ impl Shard {
         assert_eq!(self.config.partitions.shard_of(partition), self.config.shard, "another shard's name");
         if let Some(account) = self.accounts.by_name(&new.name).and_then(|index| self.accounts.get(index)) {
             let same = account.devices().map(|device| &device.key).eq(new.device_keys.iter());
-            return if same { Created::Existing(account.id) } else { Created::Taken };
+            let stays = account.removing == Revoking::No;
+            return if same && stays { Created::Existing(account.id) } else { Created::Taken };
         }
         if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
             return Created::BadKeys;
@@ -217,28 +216,6 @@ impl Shard {
         self.writer.push_urgent(Item::Account(index));
         self.counters.accounts_created += 1;
         Created::New(id)
-    }
-
-    fn remove_account(&mut self, index: AccountIndex) {
-        for place in 0..DEVICES_MAX {
-            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
-            if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
-                self.goodbye(conn, GoodbyeReason::Removed, 0);
-            }
-        }
-        let Some(mut account) = self.accounts.remove(index) else { return };
-        self.watches.count -= account.presence.watch_count();
-        self.counters.mailboxes_filled_now -= u64::from(!account.mailbox.is_empty());
-        while let Some(entry) = account.mailbox.pop_any() {
-            self.counters.mail_count_now -= 1;
-            entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
-            entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
-        }
-        let ticks_floor = account.ticks_floor();
-        for floor in account.devices().map(|device| device.log_floor).chain([ticks_floor]) {
-            self.forget_floor(floor);
-        }
-        self.writer.push_urgent(Item::Gone(account.id, account.position));
     }
 
     fn list_accounts(&self, after: AccountId, limit: u32) -> (Vec<AccountInfo>, Option<AccountId>) {

@@ -60,11 +60,12 @@ impl Shard {
         let valid_ms = self.config.limits.ticket_ms;
         let age_ms = now.wall_ms.saturating_sub(u64::from(claims.made_s) * 1000);
         let found = self.accounts.find_device(claims.account, claims.device);
-        let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        let stays = found.filter(|&(account, place)| !self.is_going(account, place));
+        let device = stays.and_then(|(account, place)| self.accounts.device_mut(account, place));
         // Using it up takes a record: with the last of the drive the device's key must do.
         age_ms < valid_ms
             && !self.writer.log.is_low()
-            && device.is_some_and(|device| claims.number >= device.ticket_floor && device.stays())
+            && device.is_some_and(|device| claims.number >= device.ticket_floor)
     }
 
     /// A client has proven that it holds a ticket.
@@ -97,12 +98,11 @@ impl Shard {
     /// The first transport frame came on a connection with a ticket: it is used up now, and with it all before it.
     pub(crate) fn use_up_ticket(&mut self, conn: ConnId, greeting: Greeting, number: u32) {
         let found = self.accounts.find_device(greeting.account, greeting.device);
-        let device = found.and_then(|(account, place)| {
+        let stays = found.filter(|&(account, place)| !self.is_going(account, place));
+        let device = stays.and_then(|(account, place)| {
             self.accounts.device_mut(account, place).map(|device| (account, device))
         });
-        let Some((index, device)) =
-            device.filter(|(_, device)| number >= device.ticket_floor && device.stays())
-        else {
+        let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor) else {
             self.turn_away(conn);
             return;
         };
