@@ -367,11 +367,9 @@ impl Accounts {
         Some((index, self.get(index)?.place_of(device)?))
     }
 
-    /// A new id in `partition`.
-    pub(crate) fn new_id(&mut self, partition: PartitionId) -> AccountId {
-        let counter = self.counters.entry(partition).or_insert(0);
-        *counter += 1;
-        AccountId::new(partition, *counter)
+    /// The id that the next account in `partition` gets. It is nobody's until that account is added.
+    pub(crate) fn next_id(&self, partition: PartitionId) -> AccountId {
+        AccountId::new(partition, self.counters.get(&partition).copied().unwrap_or(0) + 1)
     }
 
     /// Remembers that an id was given out.
@@ -459,7 +457,7 @@ mod tests {
         let mut indices = Vec::new();
         for number in 0..20_000_u32 {
             // Some partitions have many, some few, some none.
-            let id = accounts.new_id(PartitionId((number % 97 % 40) as u16));
+            let id = accounts.next_id(PartitionId((number % 97 % 40) as u16));
             indices.push(accounts.add(Account::new(id, &format!("a{number}"), &[[0; 32]], Seq(0))));
         }
         for count in [20_000, 7, 1, 0] {

@@ -391,7 +391,7 @@ impl Shard {
                 self.greet(now, conn, account, device, None, needs_key);
                 self.welcomed(now, conn, out);
             }
-            Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),
+            Waiter::Begin { conn } => self.begin(now, conn, out),
             Waiter::Added { account, device, asker } => self.device_is_added(account, device, asker),
             Waiter::Revoked(revocation) => self.device_is_revoked(revocation),
             Waiter::Removed(removal) => self.removal_is_over(removal, out),

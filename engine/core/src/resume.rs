@@ -107,16 +107,21 @@ impl Shard {
             return;
         };
         device.ticket_floor = number.saturating_add(1);
-        if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Starting(Box::new(greeting));
-        }
         self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
-        self.writer.wait(Waiter::Begin { conn });
+        self.begin_when_stable(conn, greeting);
     }
 
-    /// It is used up on stable storage: the session begins, with what the phone said behind `Start`.
-    pub(crate) fn ticket_is_used(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+    /// The session begins once all changes of accounts so far are on stable storage.
+    pub(crate) fn begin_when_stable(&mut self, conn: ConnId, greeting: Greeting) {
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Starting(Box::new(greeting));
+            self.writer.wait(Waiter::Begin { conn });
+        }
+    }
+
+    /// What it had to wait for is on stable storage: the session begins, with what the phone said behind `Start`.
+    pub(crate) fn begin(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         if !matches!(edge.state, State::Starting(_)) {
             return;

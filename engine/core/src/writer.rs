@@ -71,7 +71,7 @@ pub(crate) enum Waiter {
         /// It came by the server's previous key.
         needs_key: bool,
     },
-    /// A ticket is used up for good: the session may begin.
+    /// A ticket is used up for good, or an account made: the session may begin.
     Begin {
         conn: ConnId,
     },
