@@ -148,7 +148,7 @@ impl Crowd<'_> {
         (None, self.recorded.clone())
     }
 
-    /// Eve, who has an account: she registers when she comes first.
+    /// Eve, who has an account: made by the first of her connections that comes to `Start`.
     fn client(&mut self, number: u64) -> Client {
         let eve = number % ACCOUNT_COUNT;
         let mut private = [0x65; 32];
@@ -159,7 +159,7 @@ impl Crowd<'_> {
             keys: KeyPair::from_seed(private),
             server_key: self.server_key,
             ticket: None,
-            register: number < ACCOUNT_COUNT,
+            register: true,
             partition_hint: None,
             seed: self.random.seed(),
         })

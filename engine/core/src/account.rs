@@ -77,14 +77,14 @@ impl Floor {
     }
 }
 
-/// How far the revoking of a device is.
+/// How far the revoking of a device, or the removal of an account, is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Revoking {
     /// Nobody asked for it.
     No,
     /// It was asked for, and no record speaks of it: it can be given up.
     Asked,
-    /// A record of the account without the device is in the log, or on its way there.
+    /// A record of the account without the device, or of the removal, is in the log, or on its way there.
     Written,
 }
 
@@ -137,6 +137,8 @@ pub(crate) struct Account {
     next_device: u16,
     /// Whether it stands in the list of accounts that had traffic and do not rest yet.
     pub(crate) is_stirred: bool,
+    /// While it is not [`Revoking::No`] nobody may log in.
+    pub(crate) removing: Revoking,
     pub(crate) mailbox: Mailbox,
     /// None while the log says nothing of it.
     ticks_floor: Option<Box<Floor>>,
@@ -179,6 +181,7 @@ impl Account {
             name,
             next_device,
             is_stirred: false,
+            removing: Revoking::No,
             first,
             others: (!others.is_empty()).then(|| Box::new(Others(others))),
             mailbox: Mailbox::default(),
@@ -364,11 +367,9 @@ impl Accounts {
         Some((index, self.get(index)?.place_of(device)?))
     }
 
-    /// A new id in `partition`.
-    pub(crate) fn new_id(&mut self, partition: PartitionId) -> AccountId {
-        let counter = self.counters.entry(partition).or_insert(0);
-        *counter += 1;
-        AccountId::new(partition, *counter)
+    /// The id that the next account in `partition` gets. It is nobody's until that account is added.
+    pub(crate) fn next_id(&self, partition: PartitionId) -> AccountId {
+        AccountId::new(partition, self.counters.get(&partition).copied().unwrap_or(0) + 1)
     }
 
     /// Remembers that an id was given out.
@@ -456,7 +457,7 @@ mod tests {
         let mut indices = Vec::new();
         for number in 0..20_000_u32 {
             // Some partitions have many, some few, some none.
-            let id = accounts.new_id(PartitionId((number % 97 % 40) as u16));
+            let id = accounts.next_id(PartitionId((number % 97 % 40) as u16));
             indices.push(accounts.add(Account::new(id, &format!("a{number}"), &[[0; 32]], Seq(0))));
         }
         for count in [20_000, 7, 1, 0] {

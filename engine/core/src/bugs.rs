@@ -22,6 +22,8 @@ pub struct Bugs {
     pub generation_ignored: bool,
     /// A first message alone replaces a session.
     pub replay_replaces: bool,
+    /// A first message alone makes an account.
+    pub replay_registers: bool,
     /// Who comes by a ticket is not told of a new server key when the previous one has ended.
     pub key_untold: bool,
     /// A device that is to be revoked is let go of when somebody asks, not when that is on stable storage.
@@ -30,6 +32,8 @@ pub struct Bugs {
     pub rewritten_too_early: bool,
     /// Recovery takes mail that was written elsewhere twice.
     pub rewritten_counts_twice: bool,
+    /// Who asks to remove an account is answered at once.
+    pub removing_told_early: bool,
     /// Who asks to revoke a device is answered at once.
     pub revoking_told_early: bool,
 }

@@ -9,7 +9,7 @@ use crate::id_records::IdRecords;
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
-use crate::writer::{Carried, GoneRange, Item, Waiter, Writer};
+use crate::writer::{Carried, Item, Waiter, Writer};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
@@ -50,7 +50,14 @@ impl Sources<'_> {
                 }
                 Ok(Carrying::plain(position))
             }
-            &Item::Gone(account, _) => commit.push(&Record::AccountGone(account)).map(Carrying::plain),
+            &Item::Gone(index) => {
+                // It may have been given up, or be there already, if somebody asked again meanwhile.
+                let account = self.accounts.get_mut(index).filter(|a| a.removing == Revoking::Asked);
+                let Some(account) = account else { return Ok(None) };
+                let position = commit.push(&Record::AccountGone(account.id))?;
+                account.removing = Revoking::Written;
+                Ok(Carrying::plain(position))
+            }
             Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
             Item::Ids { groups, .. } => commit.push(&Record::Ids { groups }).map(Carrying::plain),
             &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
@@ -310,7 +317,10 @@ impl Shard {
             {
                 out.push(Output::Fatal(FatalError::LogFullAtBoot));
             }
-            Some(LogEvent::Full) => self.give_up_revoking(),
+            Some(LogEvent::Full) => {
+                self.give_up_revoking();
+                self.give_up_removing(out);
+            }
             Some(LogEvent::SpaceBack) | None => {}
         }
         let stats = self.writer.log.stats();
@@ -339,12 +349,7 @@ impl Shard {
                         old.into_iter().for_each(|old| self.writer.log.dead(old));
                     }
                 }
-                // Kept for good, with its neighbours' in the end: the id must never be given out again, and older
-                // records must stay dead.
-                Item::Gone(account, record) => {
-                    self.writer.gone_is_live(GoneRange { first: account, last: account }, position);
-                    record.into_iter().for_each(|record| self.writer.log.dead(record));
-                }
+                Item::Gone(index) => self.account_is_gone(index, position),
                 Item::Epoch => {
                     self.writer.log.live(position);
                     if let Some(old) = self.writer.epoch_position.replace(position) {
@@ -386,9 +391,10 @@ impl Shard {
                 self.greet(now, conn, account, device, None, needs_key);
                 self.welcomed(now, conn, out);
             }
-            Waiter::Begin { conn } => self.ticket_is_used(now, conn, out),
+            Waiter::Begin { conn } => self.begin(now, conn, out),
             Waiter::Added { account, device, asker } => self.device_is_added(account, device, asker),
             Waiter::Revoked(revocation) => self.device_is_revoked(revocation),
+            Waiter::Removed(removal) => self.removal_is_over(removal, out),
             Waiter::Devices(asker) => self.tell_devices(asker),
             Waiter::Serving => {
                 self.serving = true;

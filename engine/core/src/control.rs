@@ -25,7 +25,7 @@ pub enum ControlRequest {
         /// At most so many.
         limit: u32,
     },
-    /// Remove an account, its mailbox and its sessions.
+    /// Remove an account, its mailbox and its sessions. Refused where the drive takes no record of that; then it stays.
     RemoveAccount {
         /// Its name.
         name: String,
@@ -123,7 +123,7 @@ pub enum Created {
     New(AccountId),
     /// Was there with the same keys.
     Existing(AccountId),
-    /// The name is taken by other keys.
+    /// The name is taken by other keys, or by an account that is just being removed.
     Taken,
     /// Not a name.
     BadName,

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::mem::take;
 use tern_protocol::ids::{DeviceId, Seq};
 use tern_protocol::phone::frame::{DeviceInfo, DeviceList, ErrorCode, GoodbyeReason, ServerFrame};
-use tern_storage::mailbox::{DeviceSet, EntryKind, TickState};
+use tern_storage::mailbox::{DeviceSet, EntryKind, Mailbox, TickState};
 
 /// The phone that wants to know how a change of devices ended, if it is still there then.
 pub(crate) type Asker = (SessionId, ConnId);
@@ -31,9 +31,17 @@ pub(crate) struct Revocation {
     dismissed: Option<ConnId>,
 }
 
+/// What is gone on stable storage, and in memory only piece by piece.
+#[derive(Debug)]
+pub(crate) enum Leaving {
+    Device(Revoked),
+    /// That of a removed account.
+    Mailbox(Mailbox),
+}
+
 /// A revoked device that entries of its mailbox may still wait for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaving {
+pub(crate) struct Revoked {
     account: AccountIndex,
     /// Where it was. Another device may be there by now, whose mail begins behind `end`.
     place: usize,
@@ -129,7 +137,7 @@ impl Shard {
             None => ErrorCode::UnknownDevice,
             Some(_) if is_last => ErrorCode::LastDevice,
             Some(_) if is_late => ErrorCode::Internal,
-            Some(place) if self.is_revoking(index, place) => {
+            Some(place) if self.is_going(index, place) => {
                 self.writer.wait(Waiter::Devices((id, conn)));
                 return;
             }
@@ -141,13 +149,14 @@ impl Shard {
         self.say(conn, &ServerFrame::DevicesRefused { code: refusal });
     }
 
-    /// Whether the device at a place is being revoked.
-    pub(crate) fn is_revoking(&self, index: AccountIndex, place: usize) -> bool {
-        let device = self.accounts.get(index).and_then(|account| account.device(place));
-        device.is_some_and(|device| !device.stays())
+    /// Whether the device at a place is being revoked, or its account removed.
+    pub(crate) fn is_going(&self, index: AccountIndex, place: usize) -> bool {
+        let account = self.accounts.get(index);
+        let is_removing = account.is_some_and(|account| account.removing != Revoking::No);
+        is_removing || account.and_then(|account| account.device(place)).is_some_and(|device| !device.stays())
     }
 
-    /// A device that is being revoked wants in: soon its key opens nothing any more, or all is as it was.
+    /// A device that is going wants in: soon its key opens nothing any more, or all is as it was.
     pub(crate) fn come_back_later(&mut self, conn: ConnId) {
         let retry_ms = self.busy_ms();
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
@@ -189,7 +198,7 @@ impl Shard {
         self.counters.devices_revoked += 1;
         self.forget_floor(device.log_floor);
         let (done, end) = (Seq(0), Seq(self.next_seq.0 - 1));
-        self.leaving.push_back(Leaving { account: index, place, done, end });
+        self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
     }
 
     /// Where the log takes nothing more, revokings that no record speaks of are given up, and those who asked hear it.
@@ -226,9 +235,16 @@ impl Shard {
         true
     }
 
-    /// A piece of what revoked devices have left to do: at most a step's budget of entries, mailboxes in turns.
+    /// A piece of what those who are gone have left to do: at most a step's budget of entries, mailboxes in turns.
     pub(crate) fn let_go(&mut self, now: Now) {
-        let Some(mut leaving) = self.leaving.pop_front() else { return };
+        match self.leaving.pop_front() {
+            Some(Leaving::Device(revoked)) => self.let_go_of_device(now, revoked),
+            Some(Leaving::Mailbox(mailbox)) => self.let_mail_go(mailbox),
+            None => {}
+        }
+    }
+
+    fn let_go_of_device(&mut self, now: Now, mut leaving: Revoked) {
         let (index, place) = (leaving.account, leaving.place);
         // Unless the whole account is gone by now.
         let Some(account) = self.accounts.get_mut(index) else { return };
@@ -238,7 +254,7 @@ impl Shard {
         let last = piece_end.checked_sub(1).and_then(|last| account.mailbox.at(last));
         leaving.done = last.map_or(leaving.done, |entry| entry.seq);
         if piece_end < end {
-            self.leaving.push_back(leaving);
+            self.leaving.push_back(Leaving::Device(leaving));
         }
         for entry_index in first..piece_end {
             self.stop_waiting(now, index, entry_index, place);

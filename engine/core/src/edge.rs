@@ -4,6 +4,7 @@
 use crate::addresses::Address;
 use crate::admission::Meter;
 use crate::buffers::Buffers;
+use crate::control::NewAccount;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
 use crate::session::SessionId;
 use crate::shard::Shard;
@@ -18,7 +19,7 @@ use tern_protocol::phone::noise::{PLAINTEXT_BYTES_MAX, Transport};
 use tern_protocol::phone::server::{Handshake, LoginRequest};
 
 /// Whom an edge was greeted as, and when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Greeting {
     pub(crate) account: AccountId,
     pub(crate) device: DeviceId,
@@ -28,6 +29,8 @@ pub(crate) struct Greeting {
     pub(crate) ticket: Option<u32>,
     /// Whether it may know only a key that the server has left behind.
     pub(crate) needs_key: bool,
+    /// The account is not there: it is to be made once the phone has shown that this is no replay.
+    pub(crate) registers: Option<NewAccount>,
 }
 
 /// Where an edge is on its way from the accept to its end.
@@ -39,11 +42,11 @@ pub(crate) enum State {
     Preface,
     /// Handshake messages go back and forth.
     Shaking(Box<Handshake>),
-    /// Authenticated; the home has not answered (a registration waits for its commit). Nothing is read.
+    /// Authenticated; the home has not answered (a new account waits for its commit). Nothing is read.
     Greeting,
     /// `Welcome` is on its way; the first transport frame will show that this is no replay.
     Greeted(Box<Greeting>),
-    /// It came with a ticket, which is being used up. Nothing is read.
+    /// It came with a ticket, which is being used up, or its account is being made. Nothing is read.
     Starting(Box<Greeting>),
     /// It has a session and stays on this shard.
     Adopted(SessionId),

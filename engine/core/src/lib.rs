@@ -52,6 +52,7 @@ mod ready_keys;
 mod receive;
 mod recovery;
 mod refusal;
+mod removal;
 mod rest;
 mod resume;
 mod rewrite;

@@ -1,6 +1,6 @@
-//! Accounts come, phones log in to them, accounts go.
+//! Accounts come, and phones log in to them.
 
-use crate::account::{Account, AccountIndex};
+use crate::account::{Account, Revoking};
 use crate::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
 use crate::edge::{Greeting, State};
 use crate::io::{ConnId, Now, Output, Outputs};
@@ -35,10 +35,14 @@ impl Shard {
             return;
         }
         let Some(index) = self.accounts.by_name(&login.name) else {
-            self.register(now, conn, login);
+            self.greet_new(now, conn, login);
             return;
         };
         let account = self.accounts.get(index);
+        if account.is_some_and(|account| account.removing != Revoking::No) {
+            self.come_back_later(conn);
+            return;
+        }
         let place = account.and_then(|account| account.place_of_key(&login.device_key));
         let device = account.and_then(|account| Some((account.id, account.device(place?)?.id)));
         let is_leaving = account.is_some_and(|account| account.is_leaving(&login.device_key));
@@ -76,7 +80,9 @@ impl Shard {
         self.end_with(conn, code, detail);
     }
 
-    fn register(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
+    /// A name that nobody has. What came so far may be an old login, played again: the account is made by what only the
+    /// phone itself can say next.
+    fn greet_new(&mut self, now: Now, conn: ConnId, login: &KeyLogin) {
         let refusal = if !login.register {
             Some((ErrorCode::UnknownAccount, "no such account"))
         } else if !self.config.open_registration {
@@ -90,20 +96,40 @@ impl Shard {
             self.refuse_login(conn, code, detail);
             return;
         }
+        if !self.has_room_for_account() {
+            self.refuse_busy(conn);
+            return;
+        }
+        let account = self.accounts.next_id(self.partition_of(&login.name));
+        let registers = Some(NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() });
+        if bug!(self, replay_registers) {
+            registers.iter().for_each(|new| _ = self.create_account(new));
+        }
+        let (device, needs_key) = (DeviceId(1), login.by_previous_key);
+        self.welcome(now, conn, Greeting { account, device, number: 0, ticket: None, needs_key, registers });
+    }
+
+    /// A phone that was greeted as a new account's is really there: the account is made, and the session begins when that
+    /// is on stable storage.
+    pub(crate) fn register(&mut self, now: Now, conn: ConnId, greeting: Greeting, new: &NewAccount) {
+        let is_free = self.accounts.by_name(&new.name).is_none()
+            && self.accounts.next_id(self.partition_of(&new.name)) == greeting.account;
+        if !is_free {
+            // Somebody else was faster, or itself on another connection: it is greeted again as what it is then.
+            self.come_back_later(conn);
+            return;
+        }
         if !self.may_register(now, conn) {
             self.refuse_busy(conn);
             return;
         }
-        let account = NewAccount { name: login.name.clone(), device_keys: [login.device_key].into() };
-        match self.create_account(&account) {
-            Created::New(id) | Created::Existing(id) => {
-                let (device, needs_key) = (DeviceId(1), login.by_previous_key);
-                self.writer.wait(Waiter::Welcome { conn, account: id, device, needs_key });
+        match self.create_account(new) {
+            Created::New(id) => {
+                assert_eq!(id, greeting.account, "told before it was given out");
+                self.begin_when_stable(conn, greeting);
             }
-            Created::BadName => self.refuse_login(conn, ErrorCode::BadName, "not a name"),
-            Created::Taken => self.refuse_login(conn, ErrorCode::NameTaken, "another key"),
-            Created::BadKeys => self.refuse_login(conn, ErrorCode::Malformed, "key"),
             Created::Full => self.refuse_busy(conn),
+            other => unreachable!("a free and valid name, and one key: {other:?}"),
         }
     }
 
@@ -119,22 +145,31 @@ impl Shard {
         ticket: Option<u32>,
         needs_key: bool,
     ) {
-        let Some(edge) = self.edges.get_mut(conn) else { return };
-        if !matches!(edge.state, State::Greeting) {
+        if !self.edges.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Greeting)) {
             return;
         }
         let Some((index, place)) = self.accounts.find_device(account, device) else {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
-        if self.is_revoking(index, place) {
+        if self.is_going(index, place) {
             self.come_back_later(conn);
             return;
         }
-        self.greeting_count += 1;
-        let number = self.greeting_count;
+        let registers = None;
+        let greeting = Greeting { account, device, number: 0, ticket, needs_key, registers };
+        self.welcome(now, conn, greeting);
+        if bug!(self, replay_replaces) {
+            self.replace_session(index, place);
+        }
+    }
+
+    /// Says welcome; `greeting` gets its number.
+    fn welcome(&mut self, now: Now, conn: ConnId, greeting: Greeting) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
-        edge.state = State::Greeted(Box::new(Greeting { account, device, number, ticket, needs_key }));
+        self.greeting_count += 1;
+        let (account, device, number) = (greeting.account, greeting.device, self.greeting_count);
+        edge.state = State::Greeted(Box::new(Greeting { number, ..greeting }));
         let limits = &self.config.limits;
         let welcome = ServerFrame::Welcome {
             account,
@@ -145,9 +180,6 @@ impl Shard {
             body_bytes_max: limits.body_bytes as u32,
         };
         self.say(conn, &welcome);
-        if bug!(self, replay_replaces) {
-            self.replace_session(index, place);
-        }
     }
 
     /// A connection ends without having said what only its phone can say. If it was welcomed, its handshake may have
@@ -179,13 +211,7 @@ impl Shard {
                 let created = accounts.iter().map(|account| self.create_account(account)).collect();
                 self.writer.wait(Waiter::Reply { token, reply: ControlReply::Created(created) });
             }
-            ControlRequest::RemoveAccount { name } => {
-                let index = self.accounts.by_name(&name);
-                if let Some(index) = index {
-                    self.remove_account(index);
-                }
-                self.writer.wait(Waiter::Reply { token, reply: ControlReply::Removed(index.is_some()) });
-            }
+            ControlRequest::RemoveAccount { name } => self.remove_account(token, &name, out),
         }
     }
 
@@ -193,24 +219,20 @@ impl Shard {
         if !valid_name(&new.name) {
             return Created::BadName;
         }
-        let partition = PartitionId::of_name(&new.name, self.config.partitions.partition_count());
+        let partition = self.partition_of(&new.name);
         assert_eq!(self.config.partitions.shard_of(partition), self.config.shard, "another shard's name");
         if let Some(account) = self.accounts.by_name(&new.name).and_then(|index| self.accounts.get(index)) {
             let same = account.devices().map(|device| &device.key).eq(new.device_keys.iter());
-            return if same { Created::Existing(account.id) } else { Created::Taken };
+            let stays = account.removing == Revoking::No;
+            return if same && stays { Created::Existing(account.id) } else { Created::Taken };
         }
         if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
             return Created::BadKeys;
         }
-        if self.accounts.count() >= self.config.limits.account_count as usize {
-            self.counters.accounts_full += 1;
+        if !self.has_room_for_account() {
             return Created::Full;
         }
-        if self.writer.log.is_low() {
-            self.counters.drive_full += 1;
-            return Created::Full;
-        }
-        let id = self.accounts.new_id(partition);
+        let id = self.accounts.next_id(partition);
         // Places before this one were given out before the account was there.
         let since = Seq(self.next_seq.0 - 1);
         let index = self.accounts.add(Account::new(id, &new.name, &new.device_keys, since));
@@ -219,26 +241,16 @@ impl Shard {
         Created::New(id)
     }
 
-    fn remove_account(&mut self, index: AccountIndex) {
-        for place in 0..DEVICES_MAX {
-            let session = self.accounts.device_mut(index, place).and_then(|device| device.session);
-            if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
-                self.goodbye(conn, GoodbyeReason::Removed, 0);
-            }
-        }
-        let Some(mut account) = self.accounts.remove(index) else { return };
-        self.watches.count -= account.presence.watch_count();
-        self.counters.mailboxes_filled_now -= u64::from(!account.mailbox.is_empty());
-        while let Some(entry) = account.mailbox.pop_any() {
-            self.counters.mail_count_now -= 1;
-            entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
-            entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
-        }
-        let ticks_floor = account.ticks_floor();
-        for floor in account.devices().map(|device| device.log_floor).chain([ticks_floor]) {
-            self.forget_floor(floor);
-        }
-        self.writer.push_urgent(Item::Gone(account.id, account.position));
+    fn partition_of(&self, name: &str) -> PartitionId {
+        PartitionId::of_name(name, self.config.partitions.partition_count())
+    }
+
+    fn has_room_for_account(&mut self) -> bool {
+        let is_full = self.accounts.count() >= self.config.limits.account_count as usize;
+        let is_low = !is_full && self.writer.log.is_low();
+        self.counters.accounts_full += u64::from(is_full);
+        self.counters.drive_full += u64::from(is_low);
+        !is_full && !is_low
     }
 
     fn list_accounts(&self, after: AccountId, limit: u32) -> (Vec<AccountInfo>, Option<AccountId>) {

@@ -1,7 +1,7 @@
 //! From received bytes to frames: preface, handshake, hand-over, then the frames of an open session.
 
 use crate::addresses::Act;
-use crate::edge::{Edge, Opening, State};
+use crate::edge::{Edge, Greeting, Opening, State};
 use crate::handover::HandOver;
 use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::PROLOGUE_BYTES;
@@ -416,7 +416,11 @@ impl Shard {
         }
         match (&edge.state, frame) {
             (State::Greeted(greeting), ClientFrame::Start) => {
-                let greeting = **greeting;
+                let mut greeting = Greeting::clone(greeting);
+                if let Some(new) = greeting.registers.take() {
+                    self.register(now, conn, greeting, &new);
+                    return false;
+                }
                 if let Some(number) = greeting.ticket {
                     self.use_up_ticket(conn, greeting, number);
                     return false;

@@ -60,11 +60,12 @@ impl Shard {
         let valid_ms = self.config.limits.ticket_ms;
         let age_ms = now.wall_ms.saturating_sub(u64::from(claims.made_s) * 1000);
         let found = self.accounts.find_device(claims.account, claims.device);
-        let device = found.and_then(|(account, place)| self.accounts.device_mut(account, place));
+        let stays = found.filter(|&(account, place)| !self.is_going(account, place));
+        let device = stays.and_then(|(account, place)| self.accounts.device_mut(account, place));
         // Using it up takes a record: with the last of the drive the device's key must do.
         age_ms < valid_ms
             && !self.writer.log.is_low()
-            && device.is_some_and(|device| claims.number >= device.ticket_floor && device.stays())
+            && device.is_some_and(|device| claims.number >= device.ticket_floor)
     }
 
     /// A client has proven that it holds a ticket.
@@ -97,26 +98,30 @@ impl Shard {
     /// The first transport frame came on a connection with a ticket: it is used up now, and with it all before it.
     pub(crate) fn use_up_ticket(&mut self, conn: ConnId, greeting: Greeting, number: u32) {
         let found = self.accounts.find_device(greeting.account, greeting.device);
-        let device = found.and_then(|(account, place)| {
+        let stays = found.filter(|&(account, place)| !self.is_going(account, place));
+        let device = stays.and_then(|(account, place)| {
             self.accounts.device_mut(account, place).map(|device| (account, device))
         });
-        let Some((index, device)) =
-            device.filter(|(_, device)| number >= device.ticket_floor && device.stays())
-        else {
+        let Some((index, device)) = device.filter(|(_, device)| number >= device.ticket_floor) else {
             self.turn_away(conn);
             return;
         };
         device.ticket_floor = number.saturating_add(1);
-        if let Some(edge) = self.edges.get_mut(conn) {
-            edge.state = State::Starting(Box::new(greeting));
-        }
         self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
-        self.writer.wait(Waiter::Begin { conn });
+        self.begin_when_stable(conn, greeting);
     }
 
-    /// It is used up on stable storage: the session begins, with what the phone said behind `Start`.
-    pub(crate) fn ticket_is_used(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
+    /// The session begins once all changes of accounts so far are on stable storage.
+    pub(crate) fn begin_when_stable(&mut self, conn: ConnId, greeting: Greeting) {
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.state = State::Starting(Box::new(greeting));
+            self.writer.wait(Waiter::Begin { conn });
+        }
+    }
+
+    /// What it had to wait for is on stable storage: the session begins, with what the phone said behind `Start`.
+    pub(crate) fn begin(&mut self, now: Now, conn: ConnId, out: &mut Outputs) {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         if !matches!(edge.state, State::Starting(_)) {
             return;

@@ -427,7 +427,7 @@ mod tests {
     fn a_step_sees_a_piece_of_a_long_mailbox() {
         const COUNT: usize = 5 * LOOKS_PER_STEP;
         let mut accounts = Accounts::new(SeededHash(1, 2));
-        let id = accounts.new_id(PartitionId(0));
+        let id = accounts.next_id(PartitionId(0));
         let mut account = Account::new(id, "bob", &[[1; 32]], Seq(0));
         for n in 1..=COUNT as u64 {
             account.mailbox.push(Entry {

@@ -225,7 +225,7 @@ impl Shard {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
         };
-        if self.is_revoking(account, place) {
+        if self.is_going(account, place) {
             self.come_back_later(conn);
             return;
         }

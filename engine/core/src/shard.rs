@@ -136,7 +136,7 @@ pub struct Shard {
     /// Accounts that hold memory for their traffic.
     pub(crate) stirred: Stirred,
     pub(crate) busiest: Busiest,
-    /// Revoked devices that mailboxes have not let go of.
+    /// Revoked devices that mailboxes have not let go of, and mailboxes of removed accounts.
     pub(crate) leaving: VecDeque<Leaving>,
 
     pub(crate) cache: Cache,
@@ -379,6 +379,7 @@ impl Shard {
             out.push(Output::Fatal(FatalError::LogFullAtBoot));
         }
         self.give_up_revoking();
+        self.give_up_removing(out);
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);
         self.begin_rewriting(now);

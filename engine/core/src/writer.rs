@@ -5,6 +5,7 @@ use crate::dedup::IdHash;
 use crate::devices::{Asker, Revocation};
 use crate::id_records::{IdRecords, SegmentIds};
 use crate::io::{ConnId, KEPT_BYTES, Output, Outputs};
+use crate::removal::Removal;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -25,8 +26,8 @@ pub(crate) enum Item {
         device: DeviceId,
     },
     Account(AccountIndex),
-    /// With the account's own record, which stays live until the removal is durable: else its id could come back.
-    Gone(AccountId, Option<Position>),
+    /// The removal of an account.
+    Gone(AccountIndex),
     Epoch,
     /// Ids by their periods, and what is dead once they are durable.
     Ids {
@@ -70,7 +71,7 @@ pub(crate) enum Waiter {
         /// It came by the server's previous key.
         needs_key: bool,
     },
-    /// A ticket is used up for good: the session may begin.
+    /// A ticket is used up for good, or an account made: the session may begin.
     Begin {
         conn: ConnId,
     },
@@ -82,6 +83,8 @@ pub(crate) enum Waiter {
     },
     /// A device is gone for good: its mailbox lets go of it.
     Revoked(Revocation),
+    /// An account is gone for good: who asked for that is told.
+    Removed(Removal),
     /// Changes of devices that others asked for: the phone is told how they are.
     Devices(Asker),
     Serving,

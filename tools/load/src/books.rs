@@ -54,6 +54,9 @@ pub(crate) struct Books {
     pub(crate) accounts: Vec<Option<AccountId>>,
     /// Accounts of phones that have not logged in yet, as leftover mail names them; each login is held to it.
     claimed: HashMap<u32, AccountId>,
+    /// Phones that were welcomed for the first time. They may have registered, and then their accounts are there with the
+    /// next frame.
+    welcomed: HashMap<u32, (AccountId, Welcome)>,
     leftovers: Leftovers,
     bodies: Bodies,
 }
@@ -74,6 +77,7 @@ impl Books {
             tally: Tally::default(),
             accounts,
             claimed: HashMap::new(),
+            welcomed: HashMap::new(),
             leftovers: Leftovers::default(),
             bodies: Bodies { first_phone, first_low: run.first_low, template: vec![FILLER; body_bytes] },
         }
@@ -130,63 +134,93 @@ impl Books {
     ) {
         match event {
             Event::Welcome { account, server_key, keep_alive_s, .. } => {
-                let claimed = self.claimed.get(&phone).copied();
-                let known = self.accounts[phone as usize].or(claimed);
-                self.tally.sums.faults.misdelivered += u64::from(known.is_some_and(|known| known != account));
-                self.accounts[phone as usize] = Some(account);
-                signals.welcome = Some(Welcome { server_key, keep_alive_s });
+                let welcome = Welcome { server_key, keep_alive_s };
+                if self.accounts[phone as usize].is_some() {
+                    self.logged_in(phone, account);
+                    signals.welcome = Some(welcome);
+                } else {
+                    self.welcomed.insert(phone, (account, welcome));
+                }
             }
-            Event::Frame(frame) => match frame {
-                ServerFrame::Deliver { number, from, id, body, .. } => {
-                    signals.ack = Some(number);
-                    self.take_delivery(phone, from, id, body, now_ns);
+            Event::Frame(frame) => {
+                if !self.welcomed.is_empty()
+                    && !matches!(frame, ServerFrame::Goodbye { .. } | ServerFrame::Error { .. })
+                    && let Some((account, welcome)) = self.welcomed.remove(&phone)
+                {
+                    self.logged_in(phone, account);
+                    signals.welcome = Some(welcome);
                 }
-                ServerFrame::Sent { id } => {
-                    let (flow, tally) = self.flow(phone);
-                    flow.on_sent(id, now_ns, tally);
-                }
-                ServerFrame::Delivered { number, by, id, .. } => {
-                    signals.ack = Some(number);
-                    if self.is_account_of(partner(phone), by) {
-                        let (flow, tally) = self.flow(phone);
-                        flow.on_delivered(id, tally);
-                    } else {
-                        self.tally.sums.faults.misdelivered += 1;
-                    }
-                }
-                ServerFrame::Drained => signals.drained = true,
-                ServerFrame::Busy { id, retry_ms } => {
-                    let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
-                    let (flow, tally) = self.flow(phone);
-                    flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
-                }
-                ServerFrame::Expired { id } | ServerFrame::Unknown { id } => {
-                    let (flow, tally) = self.flow(phone);
-                    flow.on_refused(id, tally);
-                }
-                ServerFrame::Goodbye { retry_ms, .. } => signals.retry_ms = Some(retry_ms),
-                ServerFrame::Error { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
-                // One device to an account, no reading and nobody to watch.
-                ServerFrame::Read { .. } | ServerFrame::ReadTaken { .. } | ServerFrame::Copy { .. } => {
-                    self.tally.sums.faults.misdelivered += 1;
-                }
-                ServerFrame::Ticket { ticket, .. } => signals.ticket = Some(ticket),
-                ServerFrame::Pong { .. } => signals.pongs += 1,
-                // `Welcome` has an event of its own.
-                ServerFrame::Welcome { .. }
-                | ServerFrame::Found { .. }
-                | ServerFrame::ServerKey { .. }
-                | ServerFrame::Presence { .. }
-                | ServerFrame::WatchRefused { .. }
-                | ServerFrame::Typing { .. }
-                | ServerFrame::Devices { .. }
-                | ServerFrame::DevicesRefused { .. } => {}
-            },
+                self.take_frame(phone, frame, now_ns, jitter, signals);
+            }
             Event::ConnectBusy { retry_ms } => signals.retry_ms = Some(retry_ms),
             Event::VersionRefused { min, max } => {
                 signals.refused = Some(format!("the server speaks versions {min} to {max}"));
             }
             Event::TicketRefused => signals.retry_ms = Some(0),
+        }
+    }
+
+    /// A phone is logged in, and its account is there.
+    fn logged_in(&mut self, phone: u32, account: AccountId) {
+        let claimed = self.claimed.get(&phone).copied();
+        let known = self.accounts[phone as usize].or(claimed);
+        self.tally.sums.faults.misdelivered += u64::from(known.is_some_and(|known| known != account));
+        self.accounts[phone as usize] = Some(account);
+    }
+
+    fn take_frame(
+        &mut self,
+        phone: u32,
+        frame: ServerFrame<'_>,
+        now_ns: u64,
+        jitter: f64,
+        signals: &mut Signals,
+    ) {
+        match frame {
+            ServerFrame::Deliver { number, from, id, body, .. } => {
+                signals.ack = Some(number);
+                self.take_delivery(phone, from, id, body, now_ns);
+            }
+            ServerFrame::Sent { id } => {
+                let (flow, tally) = self.flow(phone);
+                flow.on_sent(id, now_ns, tally);
+            }
+            ServerFrame::Delivered { number, by, id, .. } => {
+                signals.ack = Some(number);
+                if self.is_account_of(partner(phone), by) {
+                    let (flow, tally) = self.flow(phone);
+                    flow.on_delivered(id, tally);
+                } else {
+                    self.tally.sums.faults.misdelivered += 1;
+                }
+            }
+            ServerFrame::Drained => signals.drained = true,
+            ServerFrame::Busy { id, retry_ms } => {
+                let wait_ms = f64::from(retry_ms) * (1.0 + jitter / 2.0);
+                let (flow, tally) = self.flow(phone);
+                flow.on_busy(id, now_ns + (wait_ms * 1e6) as u64, tally);
+            }
+            ServerFrame::Expired { id } | ServerFrame::Unknown { id } => {
+                let (flow, tally) = self.flow(phone);
+                flow.on_refused(id, tally);
+            }
+            ServerFrame::Goodbye { retry_ms, .. } => signals.retry_ms = Some(retry_ms),
+            ServerFrame::Error { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+            // One device to an account, no reading and nobody to watch.
+            ServerFrame::Read { .. } | ServerFrame::ReadTaken { .. } | ServerFrame::Copy { .. } => {
+                self.tally.sums.faults.misdelivered += 1;
+            }
+            ServerFrame::Ticket { ticket, .. } => signals.ticket = Some(ticket),
+            ServerFrame::Pong { .. } => signals.pongs += 1,
+            // `Welcome` has an event of its own.
+            ServerFrame::Welcome { .. }
+            | ServerFrame::Found { .. }
+            | ServerFrame::ServerKey { .. }
+            | ServerFrame::Presence { .. }
+            | ServerFrame::WatchRefused { .. }
+            | ServerFrame::Typing { .. }
+            | ServerFrame::Devices { .. }
+            | ServerFrame::DevicesRefused { .. } => {}
         }
     }
 
@@ -256,6 +290,7 @@ fn head(run: u32, sender: u32, seq: u32) -> [u8; BODY_HEAD_BYTES] {
 mod tests {
     use super::*;
     use crate::ledger::Faults;
+    use tern_protocol::phone::frame::GoodbyeReason;
 
     const RUN: Run = Run { started_s: 100, first_low: 7 };
 
@@ -327,7 +362,15 @@ mod tests {
             server_key: Some([0; 32]),
             keep_alive_s: 240,
         };
-        books.take(0, welcome(1), 5, 0.0, &mut Signals::default());
+        let mut signals = Signals::default();
+        for goes_wrong in [true, false] {
+            books.take(0, welcome(1), 5, 0.0, &mut signals);
+            let goodbye = ServerFrame::Goodbye { reason: GoodbyeReason::Busy, retry_ms: 1 };
+            let next = if goes_wrong { goodbye } else { ServerFrame::Drained };
+            assert_eq!((signals.welcome, books.accounts[0]), (None, None), "nothing is made yet");
+            books.take(0, Event::Frame(next), 5, 0.0, &mut signals);
+        }
+        assert!(signals.welcome.is_some() && books.accounts[0] == Some(AccountId(1)));
         assert_eq!(books.tally.sums.faults.misdelivered, 1);
         books.take(0, welcome(8), 5, 0.0, &mut Signals::default());
         assert_eq!(books.tally.sums.faults.misdelivered, 2, "another account than before");

@@ -13,22 +13,27 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Connects and says its first bytes.
-    pub fn new(index: usize, scene: &mut Scene) -> Self {
+    /// Connects and says its first bytes: what the phone that made an account said first, or what comes to its mind.
+    pub fn new(index: usize, account: Option<usize>, scene: &mut Scene) -> Self {
         let link = scene.connect(Owner::Attacker(index));
-        let recorded_count = scene.recorded.len();
-        let bytes = if recorded_count > 0 && scene.random().chance(80) {
-            // Mostly a recent one: its phone is probably still connected.
-            let back = scene.random().index(recorded_count.min(6)) + 1;
-            scene.recorded[recorded_count - back].clone()
-        } else {
-            nonsense(scene)
-        };
+        let recorded = account.and_then(|account| scene.registrations.get(&account)).cloned();
+        let bytes = recorded.unwrap_or_else(|| Self::first_bytes(scene));
         scene.write(link, Direction::Up, &bytes);
         let steps_left = scene.random().below(3);
         let attacker = Self { index, link, steps_left };
         attacker.wait(scene);
         attacker
+    }
+
+    fn first_bytes(scene: &mut Scene) -> Vec<u8> {
+        let recorded_count = scene.recorded.len();
+        if recorded_count > 0 && scene.random().chance(80) {
+            // Mostly a recent one: its phone is probably still connected.
+            let back = scene.random().index(recorded_count.min(6)) + 1;
+            scene.recorded[recorded_count - back].clone()
+        } else {
+            nonsense(scene)
+        }
     }
 
     /// Reads what came and throws it away.

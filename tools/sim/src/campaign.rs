@@ -68,6 +68,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "revoked_too_early" => &mut bugs.revoked_too_early,
         "rewritten_too_early" => &mut bugs.rewritten_too_early,
         "rewritten_counts_twice" => &mut bugs.rewritten_counts_twice,
+        "removing_told_early" => &mut bugs.removing_told_early,
+        "replay_registers" => &mut bugs.replay_registers,
         "revoking_told_early" => &mut bugs.revoking_told_early,
         _ => return None,
     };

@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod phone;
 pub mod plan;
 pub mod random;
+pub mod removals;
 pub mod scene;
 pub mod schedule;
 pub mod slots;

@@ -17,6 +17,10 @@ pub struct Account {
     pub name: String,
     /// Its id, once a phone or the control plane learnt it.
     pub id: Option<AccountId>,
+    /// Somebody asked to remove it, and may have been heard.
+    pub removal_asked: bool,
+    /// Somebody was told that it is removed.
+    pub is_gone: bool,
 }
 
 /// A message of the run; its index is its serial number.
@@ -102,7 +106,7 @@ pub struct Receipt<'a> {
 impl Oracle {
     /// Adds an account and returns its index.
     pub fn add_account(&mut self, name: String) -> usize {
-        self.accounts.push(Account { name, id: None });
+        self.accounts.push(Account { name, id: None, removal_asked: false, is_gone: false });
         self.accounts.len() - 1
     }
 
@@ -119,6 +123,34 @@ impl Oracle {
             Some(other) if other != account => Err(format!("accounts {account} and {other} are both {id:?}")),
             _ => Ok(()),
         }
+    }
+
+    /// Somebody asks to remove an account: each of its devices may be gone from now on.
+    pub fn is_to_be_removed(&mut self, account: usize) {
+        self.accounts[account].removal_asked = true;
+        for device in self.devices.0.iter_mut().filter(|device| device.account == account) {
+            device.revoke_asked = true;
+        }
+    }
+
+    /// Somebody was told that an account is removed, and all its devices with it.
+    ///
+    /// # Errors
+    /// Nobody asked for that.
+    pub fn is_gone(&mut self, account: usize, now_ns: u64) -> Result<(), String> {
+        if !self.accounts[account].removal_asked {
+            return Err(format!("account {account} is gone, and nobody asked for that"));
+        }
+        self.accounts[account].is_gone = true;
+        let serial = self.messages.len();
+        let phones: Vec<usize> = self.devices.of(account).map(|(phone, _)| phone).collect();
+        phones.into_iter().try_for_each(|phone| self.devices.is_revoked(phone, serial, now_ns))
+    }
+
+    /// Accounts that nobody was told to be gone.
+    #[must_use]
+    pub fn present_count(&self) -> usize {
+        self.accounts.iter().filter(|account| !account.is_gone).count()
     }
 
     /// The account with this id.
@@ -396,12 +428,12 @@ impl Oracle {
 
     /// What is not done yet with a message: `None` when every device saw and acknowledged it, both ticks came, the
     /// sender's other devices have their copies, and a read that was taken was told. What a device that was revoked
-    /// had sent without a tick may be lost, and its ticks are told to nobody.
+    /// had sent without a tick may be lost, and its ticks are told to nobody. So may what was sent to an account that is gone.
     #[must_use]
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
-        if sender_is_gone && !message.sent {
+        if (sender_is_gone || self.accounts[message.to].is_gone) && !message.sent {
             return None;
         }
         let to = message.to;

@@ -34,6 +34,11 @@ impl Outbox {
         }
     }
 
+    /// There is no such recipient any more.
+    pub fn forget(&mut self, to: usize) {
+        self.streams.remove(&to);
+    }
+
     /// The message was refused: its stream starts again from it, not before `until_ns`.
     pub fn refused(&mut self, to: usize, id: MessageId, until_ns: u64) {
         let Some(stream) = self.streams.get_mut(&to) else { return };

@@ -54,6 +54,8 @@ pub enum Fault {
     Compose(usize, usize, u64),
     /// An attacker connects.
     Attack,
+    /// One connects and plays again what the phone that made this account said first.
+    Replay(usize),
     /// A phone of an account adds a device to it. Which phone: a number to choose by.
     AddDevice(usize, usize),
     /// A phone of an account revokes one of its devices, maybe its own. Which ones: numbers to choose by. Whether it
@@ -61,6 +63,9 @@ pub enum Fault {
     RevokeDevice(usize, usize, usize, bool),
     /// The node stops soon after a phone has asked to add or to revoke a device: within the first time, for the second.
     CrashOnChange(Crash, u64, u64),
+    /// The operator removes an account. Whether it gives that up when the node stops, or refuses it. With a crash the
+    /// node stops soon after: within the first time, for the second.
+    RemoveAccount(usize, bool, Option<(Crash, u64, u64)>),
     /// The node stops while a shard writes elsewhere what lives in thin segments, or soon after, for so long.
     CrashOnRewriting(Crash, u64),
 }
@@ -71,6 +76,8 @@ const APART: u64 = 0x7265_766f_6b65_0001;
 const CHURN: u64 = 0x6368_7572_6e00_0001;
 /// Likewise for wrong clocks.
 const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
+/// Likewise for the end of an account.
+const APART_REMOVALS: u64 = 0x676f_6e65_0000_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -138,6 +145,7 @@ impl Plan {
         plan.change_devices(&mut Random::new(seed ^ APART));
         plan.churn(&mut Random::new(seed ^ CHURN));
         plan.set_clocks_wrong(&mut Random::new(seed ^ APART_CLOCKS));
+        plan.remove_account(&mut Random::new(seed ^ APART_REMOVALS));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }
@@ -157,7 +165,7 @@ impl Plan {
     /// Whether any attacker comes.
     #[must_use]
     pub fn has_attackers(&self) -> bool {
-        self.faults.iter().any(|(_, fault)| *fault == Fault::Attack)
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Attack | Fault::Replay(_)))
     }
 
     fn add(&mut self, random: &mut Random, fault: Fault) {
@@ -175,6 +183,40 @@ impl Plan {
             let long_ns = random.pick(&[MS, SECOND, 4 * SECOND]);
             self.add(random, Fault::ClockWrong(days, long_ns));
         }
+    }
+
+    /// In two of five runs an account is removed, with mail, slow and full drives and stops about it; and what its phones
+    /// said first is played again.
+    fn remove_account(&mut self, random: &mut Random) {
+        if random.below(5) >= 2 {
+            return;
+        }
+        let account = random.index(self.accounts.len());
+        let time_ns = SECOND + random.below(self.calm_ns - SECOND);
+        let soon = |random: &mut Random| (time_ns + random.below(20 * MS)).min(self.calm_ns - 1);
+        let crash = random.chance(60).then(|| {
+            let within_ns = random.pick(&[5 * MS, 50 * MS, 200 * MS]);
+            (random.pick(&[Crash::Kill, Crash::Power]), within_ns, random.range(1, 600) * MS)
+        });
+        let mut steps = vec![(time_ns, Fault::RemoveAccount(account, random.chance(60), crash))];
+        for _ in 0..random.pick(&[0, 2, 4, 6]) {
+            let other = (account + 1 + random.index(self.accounts.len() - 1)) % self.accounts.len();
+            let (from, to) = if random.chance(80) { (other, account) } else { (account, other) };
+            steps.push((soon(random), Fault::Compose(from, to, random.pick(&[1, 2, 4]))));
+        }
+        let shard = random.below(u64::from(self.shard_count)) as u16;
+        if random.chance(50) {
+            steps.push((time_ns, Fault::DiskSlow(shard, random.range(20, 400) * MS)));
+        }
+        if random.chance(25) {
+            let full_ns = time_ns - random.below(SECOND / 2);
+            steps.push((full_ns, Fault::DiskFull(shard, random.range(300, 1500) * MS)));
+        }
+        for _ in 0..random.pick(&[0, 1, 3]) {
+            let after_ns = time_ns + random.below(self.calm_ns - time_ns);
+            steps.push((after_ns, Fault::Replay(account)));
+        }
+        self.faults.extend(steps);
     }
 
     /// In two of three runs devices come and go, with mail, slow drives and stops about it.

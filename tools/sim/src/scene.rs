@@ -6,7 +6,7 @@ use crate::oracle::Oracle;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::schedule::{Schedule, US};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tern_protocol::phone::noise::KeyPair;
 
 /// Something that happens.
@@ -61,6 +61,8 @@ pub struct Scene {
     pub ticket_secret: [u8; 32],
     /// First bytes of honest phones' connections, as an attacker on the path could record them.
     pub recorded: Vec<Vec<u8>>,
+    /// Likewise what a phone that would make its account said first, the last time, by the account.
+    pub registrations: BTreeMap<usize, Vec<u8>>,
     /// Links of phones that the node has not closed.
     pub open_at_node: BTreeSet<(usize, LinkId)>,
     /// Accounts that exist for sure.
@@ -91,6 +93,7 @@ impl Scene {
             previous_server_keys: None,
             ticket_secret,
             recorded: Vec::new(),
+            registrations: BTreeMap::new(),
             open_at_node: BTreeSet::new(),
             exists: BTreeSet::new(),
             crash_on_tick: None,
@@ -131,6 +134,12 @@ impl Scene {
     pub fn knows_key(&self, key: [u8; 32]) -> bool {
         let previous = self.previous_server_keys.as_ref();
         key == self.server_keys.public || previous.is_some_and(|keys| keys.public == key)
+    }
+
+    /// Somebody was told that an account is no more.
+    pub fn account_is_gone(&mut self, account: usize) {
+        let verdict = self.oracle.is_gone(account, self.schedule.now_ns());
+        self.judge(verdict);
     }
 
     /// Records what a rule of the model says.

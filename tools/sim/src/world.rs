@@ -7,6 +7,7 @@ use crate::node::Node;
 use crate::phone::{Phone, Wish};
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
+use crate::removals::Removals;
 use crate::scene::{Event, Scene};
 use crate::schedule::{MS, SECOND, US};
 use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
@@ -95,6 +96,7 @@ struct World {
     node: Node,
     phones: Vec<Phone>,
     attackers: Vec<Attacker>,
+    removals: Removals,
     phase: Phase,
     boot_count: u32,
     /// In which life of the node each account was asked for.
@@ -137,6 +139,7 @@ impl World {
             node,
             phones,
             attackers: Vec::new(),
+            removals: Removals::default(),
             phase: Phase::Storm,
             boot_count: 0,
             draining_ns: None,
@@ -302,12 +305,17 @@ impl World {
                 }
             }
             Fault::AddDevice(..) | Fault::RevokeDevice(..) => self.change_devices(fault),
+            Fault::RemoveAccount(..) => {
+                self.removals.want(scene, &mut self.phones, fault);
+                self.removals.ask(scene, &mut self.node, &self.phones);
+            }
             Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
             Fault::CrashOnRewriting(crash, down_ns) => {
                 scene.crash_on_rewriting = Some(Fault::Crash(crash, down_ns));
             }
-            Fault::Attack => {
-                let attacker = Attacker::new(self.attackers.len(), scene);
+            Fault::Attack | Fault::Replay(_) => {
+                let account = if let Fault::Replay(account) = fault { Some(account) } else { None };
+                let attacker = Attacker::new(self.attackers.len(), account, scene);
                 self.attackers.push(attacker);
             }
         }
@@ -376,6 +384,7 @@ impl World {
     fn look(&mut self) {
         self.scene.schedule.after(LOOK_NS, Event::Look);
         self.make_accounts();
+        self.removals.ask(&mut self.scene, &mut self.node, &self.phones);
         self.end_drain();
         let now_ns = self.scene.now_ns();
         match self.phase {
@@ -399,6 +408,11 @@ impl World {
                 // Floors and confirmations get their time to become durable.
                 None if now_ns > since_ns + 4 * SECOND => {
                     self.node.check_counters(&mut self.scene);
+                    let (there, expected) =
+                        (self.node.counters().accounts_now as usize, self.scene.oracle.present_count());
+                    self.scene.schedule.check(there == expected, || {
+                        format!("{expected} accounts are there for sure, and the node has {there}")
+                    });
                     self.stop(Crash::Power, MS);
                     self.phase = Phase::Reopening(now_ns);
                 }
@@ -425,6 +439,7 @@ impl World {
         let restless = self.phones.iter().find(|phone| !phone.is_quiet(&self.scene)).map(Phone::describe);
         match serials.filter_map(|serial| self.scene.oracle.unfinished(serial)).next() {
             Some(unfinished) => Some(format!("{unfinished}; {}", restless.unwrap_or_default())),
+            None if !self.removals.is_empty() => Some("an account is not removed".into()),
             None => restless.or_else(|| {
                 let held = self.node.counters().mail_count_now;
                 (held > 0).then(|| format!("the node still holds {held} messages"))
@@ -488,6 +503,9 @@ impl World {
 
     fn hear_control(&mut self) {
         for (token, reply) in std::mem::take(&mut self.node.replies) {
+            if self.removals.hear(&mut self.scene, token, &reply) {
+                continue;
+            }
             let account = token as usize;
             match reply {
                 ControlReply::Created(made) => match made.as_slice() {

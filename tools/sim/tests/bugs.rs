@@ -87,6 +87,16 @@ fn a_revoking_that_is_answered_before_it_is_stable_is_found() {
 }
 
 #[test]
+fn a_removal_that_is_answered_before_it_is_stable_is_found() {
+    is_found("removing_told_early", &["was revoked, and is welcomed again", "accounts are there for sure"]);
+}
+
+#[test]
+fn an_account_that_a_replay_makes_is_found() {
+    is_found("replay_registers", &["accounts are there for sure"]);
+}
+
+#[test]
 fn a_segment_that_is_overwritten_before_its_records_are_safe_elsewhere_is_found() {
     is_found(
         "rewritten_too_early",

@@ -14,6 +14,8 @@ mod memory;
 mod passing;
 mod proxied;
 mod ready_keys;
+mod registering;
+mod removing;
 mod rest;
 mod resume;
 mod revoked;

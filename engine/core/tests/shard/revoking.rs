@@ -42,7 +42,7 @@ fn ann_with(world: &mut World, device_count: u8) -> Vec<Phone> {
     keys.into_iter().map(|key| Phone::connect(world, u32::from(key), "ann", key)).collect()
 }
 
-fn start_disk(world: &mut World) {
+pub(crate) fn start_disk(world: &mut World) {
     world.disk_runs = true;
     world.run_disk();
     world.turn();
@@ -224,7 +224,7 @@ fn a_tick_for_a_device_that_was_revoked_goes_to_nobody() {
 }
 
 /// A node whose drive has no room for another file, and its account with devices 1 and 2.
-fn on_a_full_drive() -> (World, String, Phone) {
+pub(crate) fn on_a_full_drive() -> (World, String, Phone) {
     let mut world =
         World::one_of(2, Limits { mailbox_count: 100_000, write_back_ms: 0, ..Limits::default() });
     let (name, _) = here_and_there();
@@ -260,7 +260,7 @@ fn tick(world: &mut World, to: AccountId, low: u64) {
 }
 
 /// Ticks, which may use the last of a drive, for device 2, until the log takes nothing more.
-fn fill_up(world: &mut World, to: AccountId) -> u64 {
+pub(crate) fn fill_up(world: &mut World, to: AccountId) -> u64 {
     for low in 1..5_000 {
         let before = world.shard.counters().log_commits;
         tick(world, to, low);

@@ -86,6 +86,9 @@ impl Phone {
             other => panic!("{name}: {other:?} instead of a welcome"),
         }
         phone.flush(); // Start
+        // An account that it makes is there with the first frame.
+        let first = phone.next();
+        phone.told.push_front(first);
         phone
     }
 

@@ -72,10 +72,12 @@ pub(crate) struct Phone {
 }
 
 impl Phone {
-    /// Connects and waits for the welcome.
+    /// Connects and waits until its account is there, which is not so with the welcome.
     pub(crate) fn log_in(door: SocketAddr, name: &str, key: u8, way: &Way) -> Self {
         let mut phone = Self::connect(door, name, key, way);
         assert_eq!(phone.next(), Heard::Welcome, "{name} is not welcome");
+        let first = phone.next();
+        phone.heard.push_front(first);
         phone
     }
 

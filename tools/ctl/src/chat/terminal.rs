@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_protocol::hex::{from_hex, to_hex};
-use tern_protocol::phone::client::{Client, ClientConfig, ClientError};
-use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason};
+use tern_protocol::ids::DeviceId;
+use tern_protocol::phone::client::{Client, ClientConfig, ClientError, Event};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::noise::KeyPair;
 
 /// How often it is looked what is due.
@@ -78,6 +79,7 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
         link: Link::Down { again_ms: 0 },
         link_count: 0,
         failed_count: 0,
+        welcomed: None,
         silent_count: 0,
         leaving_ms: None,
         quitting_ms: None,
@@ -99,6 +101,8 @@ struct Terminal {
     link_count: u32,
     /// Connections in a row that did not come to a welcome.
     failed_count: u32,
+    /// The device that the server has welcomed, until it says more.
+    welcomed: Option<DeviceId>,
     /// Those of them that the server ended without a word, though its key is known.
     silent_count: u32,
     /// Since when there is no more input.
@@ -182,8 +186,14 @@ impl Terminal {
         let Link::Up(up) = &mut self.link else { return Ok(()) };
         (up.has_heard, up.pong_due_ms) = (true, None);
         let mut notes = Vec::new();
-        let talk = &mut self.talk;
+        let (talk, welcomed, name) = (&mut self.talk, &mut self.welcomed, &self.name);
         let result = up.client.receive(bytes, &mut |event| {
+            let is_end = |frame| matches!(frame, ServerFrame::Error { .. } | ServerFrame::Goodbye { .. });
+            // An account that is made by this login is there with the first frame behind the welcome.
+            if let Some(device) = welcomed.take_if(|_| matches!(event, Event::Frame(frame) if !is_end(frame)))
+            {
+                talk.show(format!("connected as {name}, device {}", device.0));
+            }
             notes.extend(Note::of(event));
             talk.hear(event, now);
         });
@@ -228,7 +238,7 @@ impl Terminal {
                     }
                 }
                 server.partition = Some(account.partition());
-                self.talk.show(format!("connected as {}, device {}", self.name, device.0));
+                self.welcomed = Some(device);
             }
             Note::Ticket { ticket, valid_s } => {
                 server.ticket = Some((ticket, now.unix_ms / 1000 + u64::from(valid_s)));

@@ -53,6 +53,12 @@ enum Heard {
     DevicesRefused(ErrorCode),
     /// The account does not know the device's key.
     KeyRefused,
+    /// There is no such account.
+    AccountRefused,
+    /// There is no such recipient.
+    Unknown {
+        id: MessageId,
+    },
     ReadTaken {
         author: AccountId,
         id: MessageId,
@@ -107,6 +113,8 @@ impl Heard {
                 ServerFrame::Error { code: ErrorCode::WrongKey | ErrorCode::NameTaken, .. } => {
                     Self::KeyRefused
                 }
+                ServerFrame::Error { code: ErrorCode::UnknownAccount, .. } => Self::AccountRefused,
+                ServerFrame::Unknown { id } => Self::Unknown { id },
                 ServerFrame::Devices { list } => {
                     Self::Devices(list.iter().map(|device| (device.device, device.key)).collect())
                 }
@@ -116,13 +124,26 @@ impl Heard {
                 | ServerFrame::Presence { .. }
                 | ServerFrame::WatchRefused { .. }
                 | ServerFrame::Typing { .. }
-                | ServerFrame::Expired { .. }
-                | ServerFrame::Unknown { .. } => Self::Wrong(format!("{frame:?}")),
+                | ServerFrame::Expired { .. } => Self::Wrong(format!("{frame:?}")),
             },
             client::Event::TicketRefused => Self::TicketRefused,
             client::Event::ConnectBusy { retry_ms } => Self::ConnectBusy { retry_ms },
             client::Event::VersionRefused { .. } => Self::Wrong(format!("{event:?}")),
         }
+    }
+
+    /// Whether it is a part of a session.
+    const fn is_inside(&self) -> bool {
+        !matches!(
+            self,
+            Self::Welcome { .. }
+                | Self::TicketRefused
+                | Self::KeyRefused
+                | Self::AccountRefused
+                | Self::Goodbye { .. }
+                | Self::ConnectBusy { .. }
+                | Self::Wrong(_)
+        )
     }
 }
 
@@ -158,6 +179,9 @@ impl Phone {
     }
 
     fn hear(&mut self, scene: &mut Scene, heard: Heard) {
+        if heard.is_inside() {
+            self.account_is_there(scene);
+        }
         match heard {
             Heard::Welcome { account, device, server_key } => {
                 self.hear_welcome(scene, account, device, server_key);
@@ -192,6 +216,11 @@ impl Phone {
             Heard::Devices(list) => self.hear_devices(scene, &list),
             Heard::DevicesRefused(code) => self.hear_devices_refused(scene, code),
             Heard::KeyRefused => self.hear_key_refused(scene),
+            Heard::AccountRefused => {
+                scene.account_is_gone(self.account);
+                self.hear_key_refused(scene);
+            }
+            Heard::Unknown { id } => self.hear_unknown(scene, id),
             Heard::ReadTaken { author, id } => self.hear_read_taken(scene, author, id),
             Heard::Busy { id, retry_ms } => {
                 let verdict = scene.oracle.serial_of(self.account, id);
@@ -235,30 +264,53 @@ impl Phone {
         device: DeviceId,
         server_key: Option<[u8; 32]>,
     ) {
-        let verdict = scene.oracle.learn_id(self.account, account);
-        scene.judge(verdict);
         let is_expected = |key, c: &super::Connection| key == c.present_key || c.knew == Some(key);
         let connection = self.connection.as_ref();
         let right_key = server_key.is_none_or(|key| connection.is_some_and(|c| is_expected(key, c)));
         let is_own = self.device == device || self.device == DeviceId(0);
         self.device = device;
         self.check_not_revoked(scene);
-        let (serial, now_ns) = (scene.oracle.messages.len(), scene.now_ns());
-        let verdict = scene.oracle.devices.is_there(self.index, device, serial, now_ns);
-        scene.judge(verdict);
         let right = right_key && is_own;
         scene.schedule.check(right, || format!("phone {} is welcomed as {device:?}", self.index));
-        scene.exists.insert(self.account);
         self.server_key = server_key.or(self.server_key);
         self.progress_ns = scene.now_ns();
         if let Some(connection) = &mut self.connection {
-            connection.is_welcome = true;
+            (connection.is_welcome, connection.told) = (true, Some(account));
+        }
+        if !self.may_register() {
+            self.account_is_there(scene);
         }
         for (author, id) in self.unread.clone() {
             self.say_read(author, id);
         }
         // Sends go right behind `Start`, before anything came from the home.
         self.act(scene);
+    }
+
+    /// The account that it was welcomed as is there for good.
+    fn account_is_there(&mut self, scene: &mut Scene) {
+        let Some(connection) = &mut self.connection else { return };
+        connection.registers = false;
+        let Some(id) = connection.told.take() else { return };
+        let (serial, now_ns) = (scene.oracle.messages.len(), scene.now_ns());
+        let verdict = scene.oracle.learn_id(self.account, id);
+        scene.judge(verdict);
+        let verdict = scene.oracle.devices.is_there(self.index, self.device, serial, now_ns);
+        scene.judge(verdict);
+        scene.exists.insert(self.account);
+    }
+
+    /// A message was for an account that is no more.
+    fn hear_unknown(&mut self, scene: &mut Scene, id: MessageId) {
+        let serial = scene.oracle.serial_of(self.account, id);
+        let Some(serial) = scene.judge(serial.ok_or_else(|| format!("unknown is the recipient of {id:?}")))
+        else {
+            return;
+        };
+        let to = scene.oracle.messages[serial].to;
+        scene.account_is_gone(to);
+        self.progress_ns = scene.now_ns();
+        self.outbox.ticked(to, id);
     }
 
     /// The server has another key than the phone may know.
@@ -376,6 +428,11 @@ impl Phone {
         let Some(id) = account else {
             let asked = self.connection.as_ref().and_then(|connection| connection.asked.get(&index));
             let existed = asked.is_some_and(|asked| asked.1);
+            if existed && scene.oracle.accounts[index].removal_asked {
+                scene.account_is_gone(index);
+                self.outbox.forget(index);
+                return;
+            }
             scene.schedule.check(!existed, || format!("account {index} is not found any more"));
             return;
         };

@@ -66,6 +66,10 @@ struct Connection {
     /// The key that the server may take the phone to know: that it came by, or that of its ticket's time.
     knew: Option<[u8; 32]>,
     is_welcome: bool,
+    /// Whether it may make the account.
+    registers: bool,
+    /// The account that it was welcomed as, until that is there for sure.
+    told: Option<AccountId>,
     /// When it was opened, virtual nanoseconds.
     began_ns: u64,
     /// The number of the next delivery.
@@ -94,7 +98,8 @@ pub struct Phone {
     device: DeviceId,
     name: String,
     keys: KeyPair,
-    registers: bool,
+    /// Whether it makes its account where there is none.
+    pub registers: bool,
     style: Style,
     /// The key that it believes to be the server's.
     server_key: Option<[u8; 32]>,
@@ -163,6 +168,12 @@ impl Phone {
     #[must_use]
     pub fn link(&self) -> Option<LinkId> {
         self.connection.as_ref().map(|connection| connection.link)
+    }
+
+    /// Whether its connection may make its account still.
+    #[must_use]
+    pub fn may_register(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.registers)
     }
 
     /// Whether it is logged in, has no message without a tick, and has acknowledged everything; or has nothing to do here.
@@ -279,6 +290,8 @@ impl Phone {
             present_key: scene.server_keys.public,
             knew: ticket.map_or(server_key, |ticket| ticket.1),
             is_welcome: false,
+            registers: self.registers && ticket.is_none(),
+            told: None,
             began_ns: now_ns,
             next_number: 1,
             got: BTreeSet::new(),
@@ -295,6 +308,9 @@ impl Phone {
         self.outbox.restart();
         self.flush(scene);
         let flight = self.connection.as_ref().map(|connection| connection.recorded.clone());
+        if self.may_register() {
+            scene.registrations.extend(flight.clone().map(|flight| (self.account, flight)));
+        }
         scene.recorded.extend(flight);
         self.go_on(scene);
     }

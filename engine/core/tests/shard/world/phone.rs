@@ -16,6 +16,7 @@ pub(crate) enum Heard {
     Drained,
     Busy(u64),
     Expired(u64),
+    Unknown(u64),
     Found(Option<u64>),
     Refused(String),
     Goodbye(String),
@@ -132,6 +133,7 @@ impl Phone {
                     heard.push(Heard::Busy(id.0));
                 }
                 ServerFrame::Expired { id } => heard.push(Heard::Expired(id.0)),
+                ServerFrame::Unknown { id } => heard.push(Heard::Unknown(id.0)),
                 ServerFrame::Found { account, .. } => heard.push(Heard::Found(account.map(|a| a.0))),
                 ServerFrame::Error { code, .. } => heard.push(Heard::Refused(format!("{code:?}"))),
                 ServerFrame::Goodbye { reason, .. } => heard.push(Heard::Goodbye(format!("{reason:?}"))),
