@@ -32,4 +32,14 @@ pub struct Bugs {
     pub rewritten_counts_twice: bool,
     /// Who asks to revoke a device is answered at once.
     pub revoking_told_early: bool,
+    /// The buffers of an edge that ends stay counted.
+    pub buffers_kept: bool,
+    /// The share of a session that ends stays counted.
+    pub answers_kept: bool,
+    /// What a device has acknowledged stays in its mailbox, and each of its sessions begins there.
+    pub acknowledged_stays: bool,
+    /// The idle deadline of a phone comes although it was heard.
+    pub timer_not_reset: bool,
+    /// Who is told two things in one turn counts as one who does not read.
+    pub readers_hurried: bool,
 }

@@ -6,7 +6,7 @@ use crate::admission::Meter;
 use crate::buffers::Buffers;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
 use crate::session::SessionId;
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use crate::wheel::TimerId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -243,7 +243,7 @@ impl Shard {
             return;
         }
         let is_adopted = matches!(edge.state, State::Adopted(_) | State::Dismissed);
-        if is_adopted && silent_until_ns > now.mono_ns {
+        if is_adopted && silent_until_ns > now.mono_ns && !bug!(self, timer_not_reset) {
             edge.timer = self.wheel.set(silent_until_ns, payload);
             return;
         }
@@ -277,7 +277,7 @@ impl Shard {
 
     /// Appends a frame to what the edge says; an edge that does not take it is a slow reader and ends.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
-        let backlog = self.config.limits.edge_backlog_bytes;
+        let backlog = if bug!(self, readers_hurried) { 0 } else { self.config.limits.edge_backlog_bytes };
         if !self.edges.say(conn, frame, backlog)
             && self.edges.get_mut(conn).is_some_and(|edge| !matches!(edge.state, State::Closing { .. }))
         {
@@ -366,7 +366,9 @@ impl Shard {
         if edge.transport.is_some_and(|transport| transport.is_expanded()) {
             self.ready_keys.ended();
         }
-        if let Some(buffers) = edge.buffers {
+        if let Some(buffers) = edge.buffers
+            && !bug!(self, buffers_kept)
+        {
             self.edges.take_back(buffers);
         }
     }

@@ -274,12 +274,15 @@ impl Shard {
     }
 
     fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
+        let stays = bug!(self, acknowledged_stays);
         let Some(account) = self.accounts.get_mut(index) else { return };
         let acknowledged = account.mailbox.change_at(entry_index, |entry| {
             if !entry.waiting.has(place) {
                 return None;
             }
-            entry.waiting.0 &= !DeviceSet::one(place).0;
+            if !stays {
+                entry.waiting.0 &= !DeviceSet::one(place).0;
+            }
             let is_first = entry.tick == TickState::NotDue;
             if is_first {
                 entry.tick = TickState::Owed;

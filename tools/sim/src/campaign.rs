@@ -69,6 +69,11 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "rewritten_too_early" => &mut bugs.rewritten_too_early,
         "rewritten_counts_twice" => &mut bugs.rewritten_counts_twice,
         "revoking_told_early" => &mut bugs.revoking_told_early,
+        "buffers_kept" => &mut bugs.buffers_kept,
+        "answers_kept" => &mut bugs.answers_kept,
+        "acknowledged_stays" => &mut bugs.acknowledged_stays,
+        "timer_not_reset" => &mut bugs.timer_not_reset,
+        "readers_hurried" => &mut bugs.readers_hurried,
         _ => return None,
     };
     *switch = true;

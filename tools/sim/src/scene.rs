@@ -71,6 +71,10 @@ pub struct Scene {
     pub crash_on_change: Option<Fault>,
     /// A crash that waits until a shard writes elsewhere what lives in thin segments.
     pub crash_on_rewriting: Option<Fault>,
+    /// In which life the node is: each start and each stop begins another one.
+    pub life: u32,
+    /// In which life it was last asked to stop politely.
+    pub drained_in: Option<u32>,
     /// Faults are over.
     pub is_calm: bool,
 }
@@ -96,6 +100,8 @@ impl Scene {
             crash_on_tick: None,
             crash_on_change: None,
             crash_on_rewriting: None,
+            life: 0,
+            drained_in: None,
             is_calm: false,
         }
     }

@@ -151,6 +151,7 @@ impl Phone {
             }
         }
         if self.link().is_some_and(|link| scene.network.ended(link, Direction::Down)) {
+            self.check_silent_end(scene);
             self.give_up(scene);
         } else {
             self.act(scene);
@@ -158,6 +159,9 @@ impl Phone {
     }
 
     fn hear(&mut self, scene: &mut Scene, heard: Heard) {
+        if let (Some(connection), Heard::Ticket(_) | Heard::Drained) = (&mut self.connection, &heard) {
+            connection.has_session = true;
+        }
         match heard {
             Heard::Welcome { account, device, server_key } => {
                 self.hear_welcome(scene, account, device, server_key);
@@ -167,7 +171,8 @@ impl Phone {
                 let (account, device, now_ms) = (self.account, self.device, scene.schedule.wall_ms());
                 let from_name = &from_name;
                 let body = &body;
-                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms };
+                let life = scene.life;
+                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms, life };
                 self.hear_message(scene, number, &receipt);
             }
             Heard::Sent { id } => self.hear_sent(scene, id),
@@ -328,7 +333,7 @@ impl Phone {
 
     fn hear_delivered(&mut self, scene: &mut Scene, number: u32, by: AccountId, id: MessageId) {
         self.note_delivery(scene, number, Acknowledged::Tick);
-        let verdict = scene.oracle.delivered(self.index, by, id);
+        let verdict = scene.oracle.delivered(self.index, by, id, scene.life);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
         let fresh = connection.got_ticks.insert((by, id));
@@ -382,23 +387,5 @@ impl Phone {
         let verdict = scene.oracle.learn_id(index, id);
         scene.judge(verdict);
         self.known.insert(index, id);
-    }
-
-    fn hear_goodbye(&mut self, scene: &mut Scene, reason: GoodbyeReason, retry_ms: u32) {
-        let Some(link) = self.link() else { return };
-        let index = self.index;
-        let wrong = match reason {
-            GoodbyeReason::Replaced => !scene.has_other_link(index, link),
-            GoodbyeReason::Removed => {
-                self.is_revoked(scene);
-                return;
-            }
-            GoodbyeReason::Draining | GoodbyeReason::Idle | GoodbyeReason::TooSlow | GoodbyeReason::Busy => {
-                false
-            }
-        };
-        scene.schedule.check(!wrong, || format!("phone {index} with one connection was told {reason:?}"));
-        self.hang_up(scene);
-        self.come_back(scene, u64::from(retry_ms).max(50));
     }
 }

@@ -4,6 +4,7 @@
 //! leaves and returns, sends unticked messages again in order and with the same ids, goes back to a refused message,
 //! and deduplicates what it receives.
 
+mod endings;
 mod listen;
 mod wishes;
 
@@ -66,6 +67,10 @@ struct Connection {
     /// The key that the server may take the phone to know: that it came by, or that of its ticket's time.
     knew: Option<[u8; 32]>,
     is_welcome: bool,
+    /// Whether the home has its session: something came from there.
+    has_session: bool,
+    /// The life of the node when it was opened.
+    life: u32,
     /// When it was opened, virtual nanoseconds.
     began_ns: u64,
     /// The number of the next delivery.
@@ -279,6 +284,8 @@ impl Phone {
             present_key: scene.server_keys.public,
             knew: ticket.map_or(server_key, |ticket| ticket.1),
             is_welcome: false,
+            has_session: false,
+            life: scene.life,
             began_ns: now_ns,
             next_number: 1,
             got: BTreeSet::new(),
@@ -399,7 +406,9 @@ impl Phone {
         connection.client.ack(number);
         for (_, what) in done {
             match what {
-                Acknowledged::Message(serial) => scene.oracle.acknowledged(serial, self.device),
+                Acknowledged::Message(serial) => {
+                    scene.oracle.acknowledged(serial, self.device, scene.life);
+                }
                 Acknowledged::Copy(serial) => {
                     scene.oracle.messages[serial].copy_acknowledged_by.insert(self.device.0);
                 }
