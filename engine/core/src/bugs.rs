@@ -36,6 +36,10 @@ pub struct Bugs {
     pub buffers_kept: bool,
     /// The share of a session that ends stays counted.
     pub answers_kept: bool,
+    /// An address goes on holding the connections that have ended.
+    pub addresses_kept: bool,
+    /// An address goes on holding as half open those that have logged in.
+    pub half_open_kept: bool,
     /// What a device has acknowledged stays in its mailbox, and each of its sessions begins there.
     pub acknowledged_stays: bool,
     /// The idle deadline of a phone comes although it was heard.

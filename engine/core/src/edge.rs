@@ -269,7 +269,7 @@ impl Shard {
         let holder = self.edges.holder(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             self.wheel.reset(edge.timer, now.mono_ns + idle_ns);
-            if take(&mut edge.half_open) {
+            if take(&mut edge.half_open) && !bug!(self, half_open_kept) {
                 self.addresses.no_longer_half_open(holder);
             }
         }
@@ -362,7 +362,9 @@ impl Shard {
         if edge.half_open {
             self.addresses.no_longer_half_open(holder);
         }
-        self.addresses.let_go(holder);
+        if !bug!(self, addresses_kept) {
+            self.addresses.let_go(holder);
+        }
         if edge.transport.is_some_and(|transport| transport.is_expanded()) {
             self.ready_keys.ended();
         }

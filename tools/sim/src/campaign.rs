@@ -71,6 +71,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "revoking_told_early" => &mut bugs.revoking_told_early,
         "buffers_kept" => &mut bugs.buffers_kept,
         "answers_kept" => &mut bugs.answers_kept,
+        "addresses_kept" => &mut bugs.addresses_kept,
+        "half_open_kept" => &mut bugs.half_open_kept,
         "acknowledged_stays" => &mut bugs.acknowledged_stays,
         "timer_not_reset" => &mut bugs.timer_not_reset,
         "readers_hurried" => &mut bugs.readers_hurried,

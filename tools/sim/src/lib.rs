@@ -14,6 +14,7 @@ pub mod node;
 pub mod oracle;
 pub mod outbox;
 pub mod phone;
+pub mod places;
 pub mod plan;
 pub mod random;
 pub mod scene;

@@ -3,6 +3,7 @@
 use crate::disk::Crash;
 use crate::network::{Direction, Pace};
 use crate::oracle::BODY_BYTES_MIN;
+use crate::places::Places;
 use crate::random::Random;
 use crate::schedule::{MS, SECOND, US};
 use tern_core::lanes::LANE_BYTES_MIN;
@@ -71,6 +72,8 @@ const APART: u64 = 0x7265_766f_6b65_0001;
 const CHURN: u64 = 0x6368_7572_6e00_0001;
 /// Likewise for wrong clocks.
 const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
+/// Likewise for addresses and their limits.
+const APART_PLACES: u64 = 0x706c_6163_6573_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -103,6 +106,8 @@ pub struct Plan {
     pub calm_ns: u64,
     /// Whether the node's key changes when it stops.
     pub changes_keys: bool,
+    /// Where connections come from.
+    pub places: Places,
 }
 
 impl Plan {
@@ -132,12 +137,14 @@ impl Plan {
             faults: Vec::new(),
             calm_ns,
             changes_keys: seed % 2 == 1,
+            places: Places::default(),
         };
         plan.add_traffic(random);
         plan.add_faults(random);
         plan.change_devices(&mut Random::new(seed ^ APART));
         plan.churn(&mut Random::new(seed ^ CHURN));
         plan.set_clocks_wrong(&mut Random::new(seed ^ APART_CLOCKS));
+        plan.know_places(&mut Random::new(seed ^ APART_PLACES));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }

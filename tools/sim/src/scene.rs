@@ -149,6 +149,9 @@ impl Scene {
         let link = self.network.open(owner);
         let delay_ns = self.random().below(500 * US);
         self.schedule.after(delay_ns, Event::Knock(link));
+        if let Some(header) = self.plan.places.header(owner, link) {
+            self.write(link, Direction::Up, &header);
+        }
         link
     }
 

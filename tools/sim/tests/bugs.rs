@@ -128,3 +128,13 @@ fn a_phone_that_talks_and_is_sent_away_as_idle_is_found() {
 fn a_phone_that_reads_and_is_hung_up_on_is_found() {
     is_found("readers_hurried", &["without a word"]);
 }
+
+#[test]
+fn addresses_that_go_on_holding_connections_are_found() {
+    is_found("addresses_kept", &["addresses", "no rest"]);
+}
+
+#[test]
+fn addresses_that_go_on_holding_logins_are_found() {
+    is_found("half_open_kept", &["no rest"]);
+}

@@ -17,6 +17,7 @@ use crate::scene::{Event, Scene};
 use crate::schedule::{MS, SECOND, US};
 use crate::slots::{Receive, Slots};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tern_core::control::{ControlReply, ControlRequest};
 use tern_core::counters::Counters;
@@ -55,7 +56,7 @@ pub enum NodeEvent {
 #[derive(Debug)]
 pub enum Completion {
     /// See `Input`.
-    Accepted(u32),
+    Accepted(u32, Option<SocketAddr>),
     /// See `Input`.
     Received(ConnId, Vec<u8>),
     /// See `Input`.
@@ -284,7 +285,8 @@ impl Node {
         if let Owner::Phone(phone) = scene.network.owner(link) {
             scene.open_at_node.insert((phone, link));
         }
-        self.post(scene, shard, Completion::Accepted(slot));
+        let peer = scene.plan.places.peer(scene.network.owner(link), link);
+        self.post(scene, shard, Completion::Accepted(slot, peer));
         self.haunt(scene, shard, slot);
     }
 
@@ -338,7 +340,7 @@ impl Node {
             shard: ShardId(shard),
             partitions: Arc::clone(&self.partitions),
             limits: scene.plan.limits,
-            proxies: Arc::default(),
+            proxies: scene.plan.places.proxies(),
             server_keys: scene.server_keys,
             previous_server_keys: scene.previous_server_keys,
             ticket_secret: scene.ticket_secret,
