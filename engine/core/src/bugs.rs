@@ -40,6 +40,10 @@ pub struct Bugs {
     pub addresses_kept: bool,
     /// An address goes on holding as half open those that have logged in.
     pub half_open_kept: bool,
+    /// Mail expires in a quarter of the time.
+    pub expires_early: bool,
+    /// Messages that are older than what is remembered are taken.
+    pub old_taken_for_new: bool,
     /// What a device has acknowledged stays in its mailbox, and each of its sessions begins there.
     pub acknowledged_stays: bool,
     /// The idle deadline of a phone comes although it was heard.

@@ -123,7 +123,7 @@ impl Shard {
         };
         self.busiest.note(envelope.to());
         let age = self.dedup.age(id.unix_s(), now_s);
-        if age == Age::Old {
+        if age == Age::Old && !bug!(self, old_taken_for_new) {
             self.counters.refused_expired += 1;
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;

@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod devices;
 pub mod disk;
 pub mod lanes;
+pub mod lapse;
 pub mod logs;
 pub mod network;
 pub mod node;

@@ -73,6 +73,10 @@ pub struct Oracle {
     pub devices: Devices,
     /// All messages, by serial number.
     pub messages: Vec<Message>,
+    /// For how long mail is kept, milliseconds; none where nobody is away for as long.
+    pub kept_ms: Option<u64>,
+    /// What time it is, wall milliseconds.
+    pub now_ms: u64,
     by_id: BTreeMap<(usize, MessageId), usize>,
     by_account: BTreeMap<AccountId, usize>,
     pair_counts: BTreeMap<(usize, usize), u64>,
@@ -106,6 +110,12 @@ pub struct Receipt<'a> {
 }
 
 impl Oracle {
+    /// The model of a run before anything has happened: for how long mail is kept, milliseconds.
+    #[must_use]
+    pub fn of_run(kept_ms: Option<u64>) -> Self {
+        Self { kept_ms, ..Self::default() }
+    }
+
     /// Adds an account and returns its index.
     pub fn add_account(&mut self, name: String) -> usize {
         self.accounts.push(Account { name, id: None });
@@ -268,6 +278,9 @@ impl Oracle {
             return Ok(());
         }
         if !self.messages[serial].acknowledged_by.contains(&device.0) {
+            if self.is_lapsed(serial) {
+                return Ok(());
+            }
             return Err(format!(
                 "a floor of {device:?} covers message {serial}, which it did not acknowledge"
             ));
@@ -427,7 +440,7 @@ impl Oracle {
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
-        if sender_is_gone && !message.sent {
+        if sender_is_gone && !message.sent || self.is_lapsed(serial) {
             return None;
         }
         let to = message.to;

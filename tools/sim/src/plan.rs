@@ -74,6 +74,8 @@ const CHURN: u64 = 0x6368_7572_6e00_0001;
 const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
 /// Likewise for addresses and their limits.
 const APART_PLACES: u64 = 0x706c_6163_6573_0001;
+/// Likewise for mail and ids that nobody keeps for as long as phones are away.
+const APART_TIME: u64 = 0x6c61_7073_6500_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -108,6 +110,8 @@ pub struct Plan {
     pub changes_keys: bool,
     /// Where connections come from.
     pub places: Places,
+    /// For how long mail is kept and ids are remembered, milliseconds, where phones are away for longer.
+    pub kept_ms: Option<u64>,
 }
 
 impl Plan {
@@ -138,6 +142,7 @@ impl Plan {
             calm_ns,
             changes_keys: seed % 2 == 1,
             places: Places::default(),
+            kept_ms: None,
         };
         plan.add_traffic(random);
         plan.add_faults(random);
@@ -145,6 +150,7 @@ impl Plan {
         plan.churn(&mut Random::new(seed ^ CHURN));
         plan.set_clocks_wrong(&mut Random::new(seed ^ APART_CLOCKS));
         plan.know_places(&mut Random::new(seed ^ APART_PLACES));
+        plan.let_time_run_out(&mut Random::new(seed ^ APART_TIME));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }

@@ -86,10 +86,11 @@ impl Scene {
         let network = Network::new(random.fork(), plan.pace);
         let server_keys = KeyPair::from_seed(random.seed());
         let ticket_secret = random.seed();
+        let oracle = Oracle::of_run(plan.kept_ms);
         Self {
             schedule: Schedule::new(random),
             network,
-            oracle: Oracle::default(),
+            oracle,
             plan,
             server_keys,
             previous_server_keys: None,

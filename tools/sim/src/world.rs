@@ -174,6 +174,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         let scene = &mut self.scene;
         scene.network.now_ns = scene.schedule.now_ns();
+        scene.oracle.now_ms = scene.schedule.wall_ms();
         match event {
             Event::Network(link, direction) => {
                 let arrival = scene.network.arrive(link, direction, scene.schedule.now_ns());

@@ -138,3 +138,16 @@ fn addresses_that_go_on_holding_connections_are_found() {
 fn addresses_that_go_on_holding_logins_are_found() {
     is_found("half_open_kept", &["no rest"]);
 }
+
+#[test]
+fn mail_that_expires_too_early_is_found() {
+    is_found("expires_early", &["never reached", "which it did not acknowledge"]);
+}
+
+#[test]
+fn old_ids_that_are_taken_for_new_are_found() {
+    is_found(
+        "old_taken_for_new",
+        &["stored twice", "twice after dedup", "order", "came before its copy was safe"],
+    );
+}

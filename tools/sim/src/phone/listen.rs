@@ -61,6 +61,7 @@ enum Heard {
         id: MessageId,
         retry_ms: u32,
     },
+    Expired(MessageId),
     Found {
         account: Option<AccountId>,
         name: String,
@@ -99,6 +100,7 @@ impl Heard {
                 }
                 ServerFrame::Read { number, by, id, .. } => Self::Read { number, by, id },
                 ServerFrame::ReadTaken { author, id } => Self::ReadTaken { author, id },
+                ServerFrame::Expired { id } => Self::Expired(id),
                 ServerFrame::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
                 ServerFrame::Found { account, name } => Self::Found { account, name: name.into() },
                 ServerFrame::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
@@ -116,7 +118,6 @@ impl Heard {
                 | ServerFrame::Presence { .. }
                 | ServerFrame::WatchRefused { .. }
                 | ServerFrame::Typing { .. }
-                | ServerFrame::Expired { .. }
                 | ServerFrame::Unknown { .. } => Self::Wrong(format!("{frame:?}")),
             },
             client::Event::TicketRefused => Self::TicketRefused,
@@ -208,6 +209,13 @@ impl Phone {
                 let until_ns = scene.now_ns() + (u64::from(retry_ms) + jitter_ms) * MS;
                 self.progress_ns = scene.now_ns();
                 self.outbox.refused(scene.oracle.messages[serial].to, id, until_ns);
+            }
+            Heard::Expired(id) => {
+                let verdict = scene.oracle.refused_as_old(self.account, id);
+                if let Some(serial) = scene.judge(verdict) {
+                    self.progress_ns = scene.now_ns();
+                    self.outbox.ticked(scene.oracle.messages[serial].to, id);
+                }
             }
             Heard::Found { account, name } => self.hear_found(scene, account, &name),
             Heard::Drained => self.check_key(scene),
