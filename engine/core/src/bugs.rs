@@ -40,6 +40,8 @@ pub struct Bugs {
     pub addresses_kept: bool,
     /// An address goes on holding as half open those that have logged in.
     pub half_open_kept: bool,
+    /// Watches that have ended stay counted.
+    pub watches_kept: bool,
     /// Mail expires in a quarter of the time.
     pub expires_early: bool,
     /// Messages that are older than what is remembered are taken.

@@ -50,7 +50,7 @@ impl Places {
     }
 
     const fn is_balanced(self, _: Owner, link: LinkId) -> bool {
-        self.are_known && link.0 % BALANCED_PART == 0
+        self.are_known && link.0.is_multiple_of(BALANCED_PART)
     }
 }
 

@@ -76,6 +76,8 @@ const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
 const APART_PLACES: u64 = 0x706c_6163_6573_0001;
 /// Likewise for mail and ids that nobody keeps for as long as phones are away.
 const APART_TIME: u64 = 0x6c61_7073_6500_0001;
+/// Likewise for phones that watch each other.
+const APART_COMPANY: u64 = 0x7761_7463_6800_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -110,6 +112,8 @@ pub struct Plan {
     pub changes_keys: bool,
     /// Where connections come from.
     pub places: Places,
+    /// Whether phones say that they are there, or typing, and ask for others.
+    pub is_social: bool,
     /// For how long mail is kept and ids are remembered, milliseconds, where phones are away for longer.
     pub kept_ms: Option<u64>,
 }
@@ -142,6 +146,7 @@ impl Plan {
             calm_ns,
             changes_keys: seed % 2 == 1,
             places: Places::default(),
+            is_social: Random::new(seed ^ APART_COMPANY).below(3) == 0,
             kept_ms: None,
         };
         plan.add_traffic(random);

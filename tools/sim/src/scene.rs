@@ -3,6 +3,7 @@
 use crate::network::{Arrival, Direction, LinkId, Network, Owner};
 use crate::node::NodeEvent;
 use crate::oracle::Oracle;
+use crate::phone::Company;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::schedule::{Schedule, US};
@@ -71,6 +72,8 @@ pub struct Scene {
     pub crash_on_change: Option<Fault>,
     /// A crash that waits until a shard writes elsewhere what lives in thin segments.
     pub crash_on_rewriting: Option<Fault>,
+    /// What was said that nobody keeps.
+    pub company: Company,
     /// In which life the node is: each start and each stop begins another one.
     pub life: u32,
     /// In which life it was last asked to stop politely.
@@ -101,6 +104,7 @@ impl Scene {
             crash_on_tick: None,
             crash_on_change: None,
             crash_on_rewriting: None,
+            company: Company::default(),
             life: 0,
             drained_in: None,
             is_calm: false,

@@ -19,6 +19,9 @@ const LOOK_NS: u64 = 50 * MS;
 const REST_NS: u64 = 150 * SECOND;
 /// After everybody left the node's books must be even within this time, nanoseconds.
 const EVEN_NS: u64 = 20 * SECOND;
+/// Where phones watched each other: nobody ends a watch before its ten minutes are over, and an account's are looked at
+/// once in ten minutes.
+const UNWATCHED_NS: u64 = 1_240 * SECOND;
 /// A polite stop must end within this time, nanoseconds.
 const DRAIN_NS: u64 = 30 * SECOND;
 
@@ -393,7 +396,8 @@ impl World {
             }
             Phase::Closing(since_ns) => match self.node.uneven() {
                 Some(uneven) => {
-                    let late = now_ns > since_ns + EVEN_NS;
+                    let even_ns = if self.scene.plan.is_social { UNWATCHED_NS } else { EVEN_NS };
+                    let late = now_ns > since_ns + even_ns;
                     self.scene.schedule.check(!late, || format!("after everybody left: {uneven}"));
                 }
                 // Floors and confirmations get their time to become durable.

@@ -151,3 +151,8 @@ fn old_ids_that_are_taken_for_new_are_found() {
         &["stored twice", "twice after dedup", "order", "came before its copy was safe"],
     );
 }
+
+#[test]
+fn watches_that_stay_counted_are_found() {
+    is_found("watches_kept", &["watches"]);
+}

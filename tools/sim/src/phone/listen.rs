@@ -8,7 +8,7 @@ use crate::schedule::MS;
 use tern_protocol::envelope::Kind;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client;
-use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::ticket::Ticket;
 
 /// A client's event with its bytes owned.
@@ -62,6 +62,8 @@ enum Heard {
         retry_ms: u32,
     },
     Expired(MessageId),
+    Presence(AccountId, PresenceState, u32),
+    Typing(AccountId),
     Found {
         account: Option<AccountId>,
         name: String,
@@ -100,6 +102,8 @@ impl Heard {
                 }
                 ServerFrame::Read { number, by, id, .. } => Self::Read { number, by, id },
                 ServerFrame::ReadTaken { author, id } => Self::ReadTaken { author, id },
+                ServerFrame::Presence { account, state, seen_s } => Self::Presence(account, state, seen_s),
+                ServerFrame::Typing { from, .. } => Self::Typing(from),
                 ServerFrame::Expired { id } => Self::Expired(id),
                 ServerFrame::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
                 ServerFrame::Found { account, name } => Self::Found { account, name: name.into() },
@@ -115,9 +119,7 @@ impl Heard {
                 ServerFrame::DevicesRefused { code } => Self::DevicesRefused(code),
                 ServerFrame::Error { .. }
                 | ServerFrame::Welcome { .. }
-                | ServerFrame::Presence { .. }
                 | ServerFrame::WatchRefused { .. }
-                | ServerFrame::Typing { .. }
                 | ServerFrame::Unknown { .. } => Self::Wrong(format!("{frame:?}")),
             },
             client::Event::TicketRefused => Self::TicketRefused,
@@ -210,6 +212,8 @@ impl Phone {
                 self.progress_ns = scene.now_ns();
                 self.outbox.refused(scene.oracle.messages[serial].to, id, until_ns);
             }
+            Heard::Presence(account, state, seen_s) => self.hear_presence(scene, account, state, seen_s),
+            Heard::Typing(from) => self.hear_typing(scene, from),
             Heard::Expired(id) => {
                 let verdict = scene.oracle.refused_as_old(self.account, id);
                 if let Some(serial) = scene.judge(verdict) {

@@ -4,10 +4,12 @@
 //! leaves and returns, sends unticked messages again in order and with the same ids, goes back to a refused message,
 //! and deduplicates what it receives.
 
+mod company;
 mod endings;
 mod listen;
 mod wishes;
 
+pub use company::Company;
 pub use wishes::Wish;
 
 use crate::network::{Direction, LinkId, Owner};
@@ -343,6 +345,7 @@ impl Phone {
                 }
                 self.outbox.restart();
             }
+            self.keep_company(scene);
             wake_ns = wake_ns.min(self.say_wishes(scene));
             wake_ns = wake_ns.min(self.ask_and_send(scene));
         }
