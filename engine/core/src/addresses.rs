@@ -220,8 +220,7 @@ impl Addresses {
     }
 
     /// Addresses that hold connections.
-    #[cfg(test)]
-    fn holder_count(&self) -> usize {
+    pub(crate) fn holder_count(&self) -> usize {
         self.holders.len()
     }
 

@@ -36,4 +36,24 @@ pub struct Bugs {
     pub removing_told_early: bool,
     /// Who asks to revoke a device is answered at once.
     pub revoking_told_early: bool,
+    /// The buffers of an edge that ends stay counted.
+    pub buffers_kept: bool,
+    /// The share of a session that ends stays counted.
+    pub answers_kept: bool,
+    /// An address goes on holding the connections that have ended.
+    pub addresses_kept: bool,
+    /// An address goes on holding as half open those that have logged in.
+    pub half_open_kept: bool,
+    /// Watches that have ended stay counted.
+    pub watches_kept: bool,
+    /// Mail expires in a quarter of the time.
+    pub expires_early: bool,
+    /// Messages that are older than what is remembered are taken.
+    pub old_taken_for_new: bool,
+    /// What a device has acknowledged stays in its mailbox, and each of its sessions begins there.
+    pub acknowledged_stays: bool,
+    /// The idle deadline of a phone comes although it was heard.
+    pub timer_not_reset: bool,
+    /// Who is told two things in one turn counts as one who does not read.
+    pub readers_hurried: bool,
 }

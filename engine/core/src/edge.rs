@@ -7,7 +7,7 @@ use crate::buffers::Buffers;
 use crate::control::NewAccount;
 use crate::io::{ConnId, HandOverToken, Now, Output, Outputs};
 use crate::session::SessionId;
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use crate::wheel::TimerId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -246,7 +246,7 @@ impl Shard {
             return;
         }
         let is_adopted = matches!(edge.state, State::Adopted(_) | State::Dismissed);
-        if is_adopted && silent_until_ns > now.mono_ns {
+        if is_adopted && silent_until_ns > now.mono_ns && !bug!(self, timer_not_reset) {
             edge.timer = self.wheel.set(silent_until_ns, payload);
             return;
         }
@@ -272,7 +272,7 @@ impl Shard {
         let holder = self.edges.holder(conn);
         if let Some(edge) = self.edges.get_mut(conn) {
             self.wheel.reset(edge.timer, now.mono_ns + idle_ns);
-            if take(&mut edge.half_open) {
+            if take(&mut edge.half_open) && !bug!(self, half_open_kept) {
                 self.addresses.no_longer_half_open(holder);
             }
         }
@@ -280,7 +280,7 @@ impl Shard {
 
     /// Appends a frame to what the edge says; an edge that does not take it is a slow reader and ends.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
-        let backlog = self.config.limits.edge_backlog_bytes;
+        let backlog = if bug!(self, readers_hurried) { 0 } else { self.config.limits.edge_backlog_bytes };
         if !self.edges.say(conn, frame, backlog)
             && self.edges.get_mut(conn).is_some_and(|edge| !matches!(edge.state, State::Closing { .. }))
         {
@@ -365,11 +365,15 @@ impl Shard {
         if edge.half_open {
             self.addresses.no_longer_half_open(holder);
         }
-        self.addresses.let_go(holder);
+        if !bug!(self, addresses_kept) {
+            self.addresses.let_go(holder);
+        }
         if edge.transport.is_some_and(|transport| transport.is_expanded()) {
             self.ready_keys.ended();
         }
-        if let Some(buffers) = edge.buffers {
+        if let Some(buffers) = edge.buffers
+            && !bug!(self, buffers_kept)
+        {
             self.edges.take_back(buffers);
         }
     }

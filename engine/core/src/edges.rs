@@ -78,6 +78,11 @@ impl Edges {
         self.counted_bytes + self.pool.held_bytes()
     }
 
+    /// Bytes of the buffers that edges hold.
+    pub(crate) const fn lent_bytes(&self) -> usize {
+        self.counted_bytes
+    }
+
     /// Counts what an edge holds now.
     fn recount(&mut self, conn: ConnId) {
         let Some(buffers) = self.get_mut(conn).and_then(|edge| edge.buffers.as_mut()) else { return };

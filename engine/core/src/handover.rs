@@ -61,6 +61,11 @@ impl HandOvers {
         self.waiting.front().map(|waiting| waiting.deadline_ns)
     }
 
+    /// How many wait for their other half.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn take(&mut self, from: ShardId, token: HandOverToken) -> Option<Half> {
         let index = self.waiting.iter().position(|w| w.from == from && w.token == token)?;
         self.waiting.remove(index).map(|waiting| waiting.half)

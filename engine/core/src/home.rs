@@ -123,7 +123,7 @@ impl Shard {
         };
         self.busiest.note(envelope.to());
         let age = self.dedup.age(id.unix_s(), now_s);
-        if age == Age::Old {
+        if age == Age::Old && !bug!(self, old_taken_for_new) {
             self.counters.refused_expired += 1;
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
@@ -274,12 +274,15 @@ impl Shard {
     }
 
     fn acknowledge_one(&mut self, now: Now, index: AccountIndex, entry_index: usize, place: usize) {
+        let stays = bug!(self, acknowledged_stays);
         let Some(account) = self.accounts.get_mut(index) else { return };
         let acknowledged = account.mailbox.change_at(entry_index, |entry| {
             if !entry.waiting.has(place) {
                 return None;
             }
-            entry.waiting.0 &= !DeviceSet::one(place).0;
+            if !stays {
+                entry.waiting.0 &= !DeviceSet::one(place).0;
+            }
             let is_first = entry.tick == TickState::NotDue;
             if is_first {
                 entry.tick = TickState::Owed;

@@ -34,6 +34,7 @@ mod edge;
 mod edges;
 mod expiry;
 pub mod handover;
+pub mod held;
 pub mod histogram;
 mod home;
 mod hottest;

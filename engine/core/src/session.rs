@@ -236,6 +236,7 @@ impl Shard {
         }
         self.replace_session(account, place);
         let Some(device_state) = self.accounts.device_mut(account, place) else { return };
+        let cursor = if bug!(self, acknowledged_stays) { Seq(0) } else { device_state.floor };
         let session = Session {
             conn,
             greeting: number,
@@ -243,7 +244,7 @@ impl Shard {
             account_id,
             device,
             place: place as u8,
-            cursor: device_state.floor,
+            cursor,
             under_way: None,
             acknowledged: 0,
             told_drained: false,
@@ -286,6 +287,9 @@ impl Shard {
     /// The session is over; its unacknowledged mail stays where it was, in the mailbox.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
+        if bug!(self, answers_kept) {
+            self.sessions.unanswered_count += session.under_way.as_ref().map_or(0, |u| u.counted as usize);
+        }
         if let Some(device) = self.accounts.device_mut(session.account, session.place())
             && device.session == Some(id)
         {

@@ -38,6 +38,11 @@ impl Owed {
         self.rounds[0].push_back(OwedTick { due_ns: now_ns, account, seq, implies_sent: false });
     }
 
+    /// How many there are, those included that were confirmed and are not in front yet.
+    pub(crate) fn count(&self) -> usize {
+        self.rounds.iter().map(VecDeque::len).sum()
+    }
+
     /// When to look again, monotonic nanoseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.rounds.iter().filter_map(VecDeque::front).map(|tick| tick.due_ns).min()

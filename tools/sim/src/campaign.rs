@@ -71,6 +71,16 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "removing_told_early" => &mut bugs.removing_told_early,
         "replay_registers" => &mut bugs.replay_registers,
         "revoking_told_early" => &mut bugs.revoking_told_early,
+        "buffers_kept" => &mut bugs.buffers_kept,
+        "answers_kept" => &mut bugs.answers_kept,
+        "addresses_kept" => &mut bugs.addresses_kept,
+        "half_open_kept" => &mut bugs.half_open_kept,
+        "watches_kept" => &mut bugs.watches_kept,
+        "expires_early" => &mut bugs.expires_early,
+        "old_taken_for_new" => &mut bugs.old_taken_for_new,
+        "acknowledged_stays" => &mut bugs.acknowledged_stays,
+        "timer_not_reset" => &mut bugs.timer_not_reset,
+        "readers_hurried" => &mut bugs.readers_hurried,
         _ => return None,
     };
     *switch = true;

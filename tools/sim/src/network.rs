@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// One TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,7 +66,14 @@ struct Pipe {
     read_bytes: u64,
     /// Bytes that the writer wrote.
     written_bytes: u64,
+    /// When it wrote last, virtual nanoseconds.
+    written_ns: u64,
+    /// When the reader had taken all that was written, virtual nanoseconds: lately.
+    read_whole_ns: VecDeque<u64>,
 }
+
+/// So many times are kept at which a reader had taken all.
+const READ_WHOLE_COUNT: usize = 64;
 
 #[derive(Debug)]
 struct Link {
@@ -73,6 +81,8 @@ struct Link {
     pipes: [Pipe; 2],
     /// Nothing moves any more and nobody is told.
     vanished: bool,
+    /// It was broken, or stood still for a time.
+    troubled: bool,
 }
 
 /// All links of a run.
@@ -82,18 +92,25 @@ pub struct Network {
     random: Random,
     /// How slow it is now.
     pub pace: Pace,
+    /// What time it is, virtual nanoseconds: whoever has the clock says so.
+    pub now_ns: u64,
 }
 
 impl Network {
     /// A network without links.
     #[must_use]
     pub const fn new(random: Random, pace: Pace) -> Self {
-        Self { links: Vec::new(), random, pace }
+        Self { links: Vec::new(), random, pace, now_ns: 0 }
     }
 
     /// Opens a link.
     pub fn open(&mut self, owner: Owner) -> LinkId {
-        self.links.push(Link { owner, pipes: [Pipe::default(), Pipe::default()], vanished: false });
+        self.links.push(Link {
+            owner,
+            pipes: [Pipe::default(), Pipe::default()],
+            vanished: false,
+            troubled: false,
+        });
         LinkId(self.links.len() - 1)
     }
 
@@ -111,10 +128,12 @@ impl Network {
 
     /// Writes bytes; they arrive later, in pieces.
     pub fn write(&mut self, link: LinkId, direction: Direction, bytes: &[u8]) -> Option<Arrival> {
+        let now_ns = self.now_ns;
         let pipe = self.pipe(link, direction);
         if pipe.finished {
             return None;
         }
+        pipe.written_ns = now_ns;
         pipe.flying.extend(bytes);
         pipe.written_bytes += bytes.len() as u64;
         self.schedule(link, direction)
@@ -136,6 +155,7 @@ impl Network {
     /// Breaks the link: bytes on their way are lost, both ends hear of it.
     pub fn reset(&mut self, link: LinkId) -> Vec<Arrival> {
         let keep = self.random.chance(50);
+        self.links[link.0].troubled = true;
         for pipe in &mut self.links[link.0].pipes {
             pipe.flying.clear();
             if !keep {
@@ -150,10 +170,12 @@ impl Network {
     /// The link goes silent for ever: no end, no error, no bytes.
     pub fn vanish(&mut self, link: LinkId) {
         self.links[link.0].vanished = true;
+        self.links[link.0].troubled = true;
     }
 
     /// One direction stands still until `until_ns`.
     pub fn stall(&mut self, link: LinkId, direction: Direction, until_ns: u64) {
+        self.links[link.0].troubled = true;
         self.pipe(link, direction).stalled_until_ns = until_ns;
     }
 
@@ -187,9 +209,14 @@ impl Network {
 
     /// Takes up to `bytes_max` bytes from the reader's socket.
     pub fn read(&mut self, link: LinkId, direction: Direction, bytes_max: usize) -> Vec<u8> {
+        let now_ns = self.now_ns;
         let pipe = self.pipe(link, direction);
         let count = pipe.arrived.len().min(bytes_max);
         pipe.read_bytes += count as u64;
+        if count > 0 && pipe.read_bytes == pipe.written_bytes {
+            pipe.read_whole_ns.truncate(READ_WHOLE_COUNT - 1);
+            pipe.read_whole_ns.push_front(now_ns);
+        }
         pipe.arrived.drain(..count).collect()
     }
 
@@ -222,6 +249,25 @@ impl Network {
     #[must_use]
     pub fn read_bytes(&self, link: LinkId, direction: Direction) -> u64 {
         self.links[link.0].pipes[direction as usize].read_bytes
+    }
+
+    /// When the last bytes were written, virtual nanoseconds.
+    #[must_use]
+    pub fn written_ns(&self, link: LinkId, direction: Direction) -> u64 {
+        self.links[link.0].pipes[direction as usize].written_ns
+    }
+
+    /// Whether there was a time at which the reader had taken all that was written.
+    #[must_use]
+    pub fn was_read_whole(&self, link: LinkId, direction: Direction, times_ns: Range<u64>) -> bool {
+        let pipe = &self.links[link.0].pipes[direction as usize];
+        pipe.read_whole_ns.iter().any(|time_ns| times_ns.contains(time_ns))
+    }
+
+    /// Whether a link was ever broken, stood still or went silent.
+    #[must_use]
+    pub fn was_troubled(&self, link: LinkId) -> bool {
+        self.links[link.0].troubled
     }
 
     fn pipe(&mut self, link: LinkId, direction: Direction) -> &mut Pipe {

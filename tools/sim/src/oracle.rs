@@ -44,6 +44,10 @@ pub struct Message {
     pub sent: bool,
     /// The sender has the `delivered` tick.
     pub delivered: bool,
+    /// In which life of the node the sender heard first that it is delivered.
+    pub delivered_in: Option<u32>,
+    /// And in which one a device acknowledged it first.
+    pub acknowledged_in: Option<u32>,
     /// Devices that decrypted it.
     pub seen_by: BTreeSet<u16>,
     /// Devices whose acknowledgement of it left the phone.
@@ -73,6 +77,10 @@ pub struct Oracle {
     pub devices: Devices,
     /// All messages, by serial number.
     pub messages: Vec<Message>,
+    /// For how long mail is kept, milliseconds; none where nobody is away for as long.
+    pub kept_ms: Option<u64>,
+    /// What time it is, wall milliseconds.
+    pub now_ms: u64,
     by_id: BTreeMap<(usize, MessageId), usize>,
     by_account: BTreeMap<AccountId, usize>,
     pair_counts: BTreeMap<(usize, usize), u64>,
@@ -101,9 +109,17 @@ pub struct Receipt<'a> {
     pub body: &'a [u8],
     /// Wall milliseconds now.
     pub now_ms: u64,
+    /// The life of the node.
+    pub life: u32,
 }
 
 impl Oracle {
+    /// The model of a run before anything has happened: for how long mail is kept, milliseconds.
+    #[must_use]
+    pub fn of_run(kept_ms: Option<u64>) -> Self {
+        Self { kept_ms, ..Self::default() }
+    }
+
     /// Adds an account and returns its index.
     pub fn add_account(&mut self, name: String) -> usize {
         self.accounts.push(Account { name, id: None, removal_asked: false, is_gone: false });
@@ -178,6 +194,8 @@ impl Oracle {
             body,
             sent: false,
             delivered: false,
+            delivered_in: None,
+            acknowledged_in: None,
             seen_by: BTreeSet::new(),
             acknowledged_by: BTreeSet::new(),
             durable: false,
@@ -230,6 +248,15 @@ impl Oracle {
                  whose floor was stable before the crash"
             ));
         }
+        // The node has taken the acknowledgement, and has not stopped since.
+        let is_over =
+            message.delivered_in == Some(receipt.life) && message.acknowledged_in == Some(receipt.life);
+        if again && is_over && self.devices.of(account).filter(|(_, device)| device.add_asked).count() == 1 {
+            return Err(format!(
+                "message {serial} was handed out again to the only device of account {account}, which had \
+                 acknowledged it in the same life of the node"
+            ));
+        }
         if again {
             return Ok(serial);
         }
@@ -265,9 +292,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// A device's acknowledgement left the phone.
-    pub fn acknowledged(&mut self, serial: usize, device: DeviceId) {
-        self.messages[serial].acknowledged_by.insert(device.0);
+    /// A device's acknowledgement left the phone, in this life of the node.
+    pub fn acknowledged(&mut self, serial: usize, device: DeviceId, life: u32) {
+        let message = &mut self.messages[serial];
+        message.acknowledged_by.insert(device.0);
+        message.acknowledged_in.get_or_insert(life);
     }
 
     /// A crash left a stable floor of `device` that covers the stable record of this message.
@@ -281,6 +310,9 @@ impl Oracle {
             return Ok(());
         }
         if !self.messages[serial].acknowledged_by.contains(&device.0) {
+            if self.is_lapsed(serial) {
+                return Ok(());
+            }
             return Err(format!(
                 "a floor of {device:?} covers message {serial}, which it did not acknowledge"
             ));
@@ -383,11 +415,17 @@ impl Oracle {
         Ok(serial)
     }
 
-    /// A phone got a `delivered` tick.
+    /// A phone got a `delivered` tick, in this life of the node.
     ///
     /// # Errors
     /// No such message of it, wrong recipient, or no device acknowledged it.
-    pub fn delivered(&mut self, phone: usize, by: AccountId, id: MessageId) -> Result<usize, String> {
+    pub fn delivered(
+        &mut self,
+        phone: usize,
+        by: AccountId,
+        id: MessageId,
+        life: u32,
+    ) -> Result<usize, String> {
         let from = self.devices.0[phone].account;
         let serial = self.serial_of(from, id).ok_or_else(|| format!("delivered tick for unknown {id:?}"))?;
         let message = &self.messages[serial];
@@ -402,6 +440,7 @@ impl Oracle {
         if message.acknowledged_by.is_empty() {
             return Err(format!("the delivered tick of message {serial} came before any acknowledgement"));
         }
+        self.messages[serial].delivered_in.get_or_insert(life);
         Ok(serial)
     }
 
@@ -433,7 +472,8 @@ impl Oracle {
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
-        if (sender_is_gone || self.accounts[message.to].is_gone) && !message.sent {
+        let is_excused = sender_is_gone || self.accounts[message.to].is_gone;
+        if is_excused && !message.sent || self.is_lapsed(serial) {
             return None;
         }
         let to = message.to;
@@ -476,7 +516,7 @@ mod tests {
     fn receipt<'a>(oracle: &Oracle, account: usize, serial: usize, body: &'a [u8]) -> Receipt<'a> {
         let id = oracle.messages[serial].id;
         let (device, from) = (DeviceId(1), AccountId(1));
-        Receipt { account, device, from, from_name: "a", id, time_s: 5, body, now_ms: 6000 }
+        Receipt { account, device, from, from_name: "a", id, time_s: 5, body, now_ms: 6000, life: 1 }
     }
 
     #[test]
@@ -492,7 +532,7 @@ mod tests {
         oracle.seen(&receipt(&oracle, b, second, &bodies[1]), false).unwrap();
         assert!(oracle.seen(&receipt(&oracle, b, first, &bodies[0]), false).unwrap_err().contains("order"));
         assert!(oracle.floored(second, DeviceId(1)).is_err());
-        oracle.acknowledged(second, DeviceId(1));
+        oracle.acknowledged(second, DeviceId(1), 1);
         oracle.floored(second, DeviceId(1)).unwrap();
         assert!(oracle.seen(&receipt(&oracle, b, second, &bodies[1]), true).unwrap_err().contains("again"));
     }
@@ -502,14 +542,33 @@ mod tests {
         let (mut oracle, a, b) = world();
         let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
         assert!(oracle.sent(a, MessageId(1)).is_err());
-        assert!(oracle.delivered(a, AccountId(2), MessageId(1)).is_err());
+        assert!(oracle.delivered(a, AccountId(2), MessageId(1), 1).is_err());
         let mut disk_bytes = vec![7; 100];
         disk_bytes.extend(&oracle.messages[serial].body.clone());
         oracle.written(&disk_bytes);
         oracle.sent(a, MessageId(1)).unwrap();
-        oracle.acknowledged(serial, DeviceId(1));
-        assert!(oracle.delivered(a, AccountId(1), MessageId(1)).is_err());
-        oracle.delivered(a, AccountId(2), MessageId(1)).unwrap();
+        oracle.acknowledged(serial, DeviceId(1), 1);
+        assert!(oracle.delivered(a, AccountId(1), MessageId(1), 1).is_err());
+        oracle.delivered(a, AccountId(2), MessageId(1), 1).unwrap();
         assert!(oracle.unfinished(serial).unwrap().contains("never reached"));
+    }
+
+    #[test]
+    fn what_was_acknowledged_does_not_come_again_while_the_node_lives() {
+        let (mut oracle, a, b) = world();
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        let body = oracle.messages[serial].body.clone();
+        oracle.seen(&receipt(&oracle, b, serial, &body), false).unwrap();
+        oracle.acknowledged(serial, DeviceId(1), 1);
+        // The acknowledgement may not have arrived.
+        oracle.seen(&receipt(&oracle, b, serial, &body), true).unwrap();
+        oracle.delivered(a, AccountId(2), MessageId(1), 1).unwrap();
+        assert!(oracle.seen(&receipt(&oracle, b, serial, &body), true).unwrap_err().contains("same life"));
+        // A stop may forget a floor.
+        let later = Receipt { life: 3, ..receipt(&oracle, b, serial, &body) };
+        oracle.seen(&later, true).unwrap();
+        // Another device may have earned the tick.
+        oracle.devices.add(b, [9; 32], Some(DeviceId(2)));
+        oracle.seen(&receipt(&oracle, b, serial, &body), true).unwrap();
     }
 }

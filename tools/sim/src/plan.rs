@@ -3,6 +3,7 @@
 use crate::disk::Crash;
 use crate::network::{Direction, Pace};
 use crate::oracle::BODY_BYTES_MIN;
+use crate::places::Places;
 use crate::random::Random;
 use crate::schedule::{MS, SECOND, US};
 use tern_core::lanes::LANE_BYTES_MIN;
@@ -78,6 +79,12 @@ const CHURN: u64 = 0x6368_7572_6e00_0001;
 const APART_CLOCKS: u64 = 0x7761_6c6c_0000_0001;
 /// Likewise for the end of an account.
 const APART_REMOVALS: u64 = 0x676f_6e65_0000_0001;
+/// Likewise for addresses and their limits.
+const APART_PLACES: u64 = 0x706c_6163_6573_0001;
+/// Likewise for mail and ids that nobody keeps for as long as phones are away.
+const APART_TIME: u64 = 0x6c61_7073_6500_0001;
+/// Likewise for phones that watch each other.
+const APART_COMPANY: u64 = 0x7761_7463_6800_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -110,6 +117,12 @@ pub struct Plan {
     pub calm_ns: u64,
     /// Whether the node's key changes when it stops.
     pub changes_keys: bool,
+    /// Where connections come from.
+    pub places: Places,
+    /// Whether phones say that they are there, or typing, and ask for others.
+    pub is_social: bool,
+    /// For how long mail is kept and ids are remembered, milliseconds, where phones are away for longer.
+    pub kept_ms: Option<u64>,
 }
 
 impl Plan {
@@ -139,6 +152,9 @@ impl Plan {
             faults: Vec::new(),
             calm_ns,
             changes_keys: seed % 2 == 1,
+            places: Places::default(),
+            is_social: Random::new(seed ^ APART_COMPANY).below(3) == 0,
+            kept_ms: None,
         };
         plan.add_traffic(random);
         plan.add_faults(random);
@@ -146,6 +162,8 @@ impl Plan {
         plan.churn(&mut Random::new(seed ^ CHURN));
         plan.set_clocks_wrong(&mut Random::new(seed ^ APART_CLOCKS));
         plan.remove_account(&mut Random::new(seed ^ APART_REMOVALS));
+        plan.know_places(&mut Random::new(seed ^ APART_PLACES));
+        plan.let_time_run_out(&mut Random::new(seed ^ APART_TIME));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }

@@ -3,6 +3,7 @@
 use crate::network::{Arrival, Direction, LinkId, Network, Owner};
 use crate::node::NodeEvent;
 use crate::oracle::Oracle;
+use crate::phone::Company;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::schedule::{Schedule, US};
@@ -73,6 +74,12 @@ pub struct Scene {
     pub crash_on_change: Option<Fault>,
     /// A crash that waits until a shard writes elsewhere what lives in thin segments.
     pub crash_on_rewriting: Option<Fault>,
+    /// What was said that nobody keeps.
+    pub company: Company,
+    /// In which life the node is: each start and each stop begins another one.
+    pub life: u32,
+    /// In which life it was last asked to stop politely.
+    pub drained_in: Option<u32>,
     /// Faults are over.
     pub is_calm: bool,
 }
@@ -84,10 +91,11 @@ impl Scene {
         let network = Network::new(random.fork(), plan.pace);
         let server_keys = KeyPair::from_seed(random.seed());
         let ticket_secret = random.seed();
+        let oracle = Oracle::of_run(plan.kept_ms);
         Self {
             schedule: Schedule::new(random),
             network,
-            oracle: Oracle::default(),
+            oracle,
             plan,
             server_keys,
             previous_server_keys: None,
@@ -99,6 +107,9 @@ impl Scene {
             crash_on_tick: None,
             crash_on_change: None,
             crash_on_rewriting: None,
+            company: Company::default(),
+            life: 0,
+            drained_in: None,
             is_calm: false,
         }
     }
@@ -152,6 +163,9 @@ impl Scene {
         let link = self.network.open(owner);
         let delay_ns = self.random().below(500 * US);
         self.schedule.after(delay_ns, Event::Knock(link));
+        if let Some(header) = self.plan.places.header(owner, link) {
+            self.write(link, Direction::Up, &header);
+        }
         link
     }
 

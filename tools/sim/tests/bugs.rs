@@ -113,3 +113,56 @@ fn mail_that_recovery_takes_twice_is_found() {
 fn a_changed_key_that_is_not_told_is_found() {
     is_found("key_untold", &["was not told the server's present key"]);
 }
+
+#[test]
+fn buffers_that_stay_counted_are_found() {
+    is_found("buffers_kept", &["bytes of buffers"]);
+}
+
+#[test]
+fn answers_that_stay_counted_are_found() {
+    is_found("answers_kept", &["messages without an answer"]);
+}
+
+#[test]
+fn acknowledged_mail_that_comes_again_without_a_stop_is_found() {
+    is_found("acknowledged_stays", &["in the same life of the node"]);
+}
+
+#[test]
+fn a_phone_that_talks_and_is_sent_away_as_idle_is_found() {
+    is_found("timer_not_reset", &["was told Idle"]);
+}
+
+#[test]
+fn a_phone_that_reads_and_is_hung_up_on_is_found() {
+    is_found("readers_hurried", &["without a word"]);
+}
+
+#[test]
+fn addresses_that_go_on_holding_connections_are_found() {
+    is_found("addresses_kept", &["addresses", "no rest"]);
+}
+
+#[test]
+fn addresses_that_go_on_holding_logins_are_found() {
+    is_found("half_open_kept", &["no rest"]);
+}
+
+#[test]
+fn mail_that_expires_too_early_is_found() {
+    is_found("expires_early", &["never reached", "which it did not acknowledge"]);
+}
+
+#[test]
+fn old_ids_that_are_taken_for_new_are_found() {
+    is_found(
+        "old_taken_for_new",
+        &["stored twice", "twice after dedup", "order", "came before its copy was safe"],
+    );
+}
+
+#[test]
+fn watches_that_stay_counted_are_found() {
+    is_found("watches_kept", &["watches"]);
+}

@@ -104,8 +104,8 @@ impl Node {
     fn step_completion(&mut self, scene: &mut Scene, shard: u16, completion: Completion) {
         let conn_words = |conn: tern_core::io::ConnId| [u64::from(conn.slot), u64::from(conn.generation)];
         match completion {
-            Completion::Accepted(slot) => {
-                self.step(scene, shard, Input::Accepted { slot, peer: None }, &[4, u64::from(slot)], &[]);
+            Completion::Accepted(slot, peer) => {
+                self.step(scene, shard, Input::Accepted { slot, peer }, &[4, u64::from(slot)], &[]);
             }
             Completion::Received(conn, mut bytes) => {
                 let copy = bytes.clone();

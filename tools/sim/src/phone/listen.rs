@@ -8,7 +8,7 @@ use crate::schedule::MS;
 use tern_protocol::envelope::Kind;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client;
-use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
+use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::ticket::Ticket;
 
 /// A client's event with its bytes owned.
@@ -67,6 +67,9 @@ enum Heard {
         id: MessageId,
         retry_ms: u32,
     },
+    Expired(MessageId),
+    Presence(AccountId, PresenceState, u32),
+    Typing(AccountId),
     Found {
         account: Option<AccountId>,
         name: String,
@@ -105,6 +108,9 @@ impl Heard {
                 }
                 ServerFrame::Read { number, by, id, .. } => Self::Read { number, by, id },
                 ServerFrame::ReadTaken { author, id } => Self::ReadTaken { author, id },
+                ServerFrame::Presence { account, state, seen_s } => Self::Presence(account, state, seen_s),
+                ServerFrame::Typing { from, .. } => Self::Typing(from),
+                ServerFrame::Expired { id } => Self::Expired(id),
                 ServerFrame::Busy { id, retry_ms } => Self::Busy { id, retry_ms },
                 ServerFrame::Found { account, name } => Self::Found { account, name: name.into() },
                 ServerFrame::Goodbye { reason, retry_ms } => Self::Goodbye { reason, retry_ms },
@@ -121,10 +127,7 @@ impl Heard {
                 ServerFrame::DevicesRefused { code } => Self::DevicesRefused(code),
                 ServerFrame::Error { .. }
                 | ServerFrame::Welcome { .. }
-                | ServerFrame::Presence { .. }
-                | ServerFrame::WatchRefused { .. }
-                | ServerFrame::Typing { .. }
-                | ServerFrame::Expired { .. } => Self::Wrong(format!("{frame:?}")),
+                | ServerFrame::WatchRefused { .. } => Self::Wrong(format!("{frame:?}")),
             },
             client::Event::TicketRefused => Self::TicketRefused,
             client::Event::ConnectBusy { retry_ms } => Self::ConnectBusy { retry_ms },
@@ -172,6 +175,7 @@ impl Phone {
             }
         }
         if self.link().is_some_and(|link| scene.network.ended(link, Direction::Down)) {
+            self.check_silent_end(scene);
             self.give_up(scene);
         } else {
             self.act(scene);
@@ -182,6 +186,9 @@ impl Phone {
         if heard.is_inside() {
             self.account_is_there(scene);
         }
+        if let (Some(connection), Heard::Ticket(_) | Heard::Drained) = (&mut self.connection, &heard) {
+            connection.has_session = true;
+        }
         match heard {
             Heard::Welcome { account, device, server_key } => {
                 self.hear_welcome(scene, account, device, server_key);
@@ -191,7 +198,8 @@ impl Phone {
                 let (account, device, now_ms) = (self.account, self.device, scene.schedule.wall_ms());
                 let from_name = &from_name;
                 let body = &body;
-                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms };
+                let life = scene.life;
+                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms, life };
                 self.hear_message(scene, number, &receipt);
             }
             Heard::Sent { id } => self.hear_sent(scene, id),
@@ -232,6 +240,15 @@ impl Phone {
                 let until_ns = scene.now_ns() + (u64::from(retry_ms) + jitter_ms) * MS;
                 self.progress_ns = scene.now_ns();
                 self.outbox.refused(scene.oracle.messages[serial].to, id, until_ns);
+            }
+            Heard::Presence(account, state, seen_s) => self.hear_presence(scene, account, state, seen_s),
+            Heard::Typing(from) => self.hear_typing(scene, from),
+            Heard::Expired(id) => {
+                let verdict = scene.oracle.refused_as_old(self.account, id);
+                if let Some(serial) = scene.judge(verdict) {
+                    self.progress_ns = scene.now_ns();
+                    self.outbox.ticked(scene.oracle.messages[serial].to, id);
+                }
             }
             Heard::Found { account, name } => self.hear_found(scene, account, &name),
             Heard::Drained => self.check_key(scene),
@@ -380,7 +397,7 @@ impl Phone {
 
     fn hear_delivered(&mut self, scene: &mut Scene, number: u32, by: AccountId, id: MessageId) {
         self.note_delivery(scene, number, Acknowledged::Tick);
-        let verdict = scene.oracle.delivered(self.index, by, id);
+        let verdict = scene.oracle.delivered(self.index, by, id, scene.life);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
         let fresh = connection.got_ticks.insert((by, id));
@@ -439,23 +456,5 @@ impl Phone {
         let verdict = scene.oracle.learn_id(index, id);
         scene.judge(verdict);
         self.known.insert(index, id);
-    }
-
-    fn hear_goodbye(&mut self, scene: &mut Scene, reason: GoodbyeReason, retry_ms: u32) {
-        let Some(link) = self.link() else { return };
-        let index = self.index;
-        let wrong = match reason {
-            GoodbyeReason::Replaced => !scene.has_other_link(index, link),
-            GoodbyeReason::Removed => {
-                self.is_revoked(scene);
-                return;
-            }
-            GoodbyeReason::Draining | GoodbyeReason::Idle | GoodbyeReason::TooSlow | GoodbyeReason::Busy => {
-                false
-            }
-        };
-        scene.schedule.check(!wrong, || format!("phone {index} with one connection was told {reason:?}"));
-        self.hang_up(scene);
-        self.come_back(scene, u64::from(retry_ms).max(50));
     }
 }

@@ -4,9 +4,12 @@
 //! leaves and returns, sends unticked messages again in order and with the same ids, goes back to a refused message,
 //! and deduplicates what it receives.
 
+mod company;
+mod endings;
 mod listen;
 mod wishes;
 
+pub use company::Company;
 pub use wishes::Wish;
 
 use crate::network::{Direction, LinkId, Owner};
@@ -70,6 +73,10 @@ struct Connection {
     registers: bool,
     /// The account that it was welcomed as, until that is there for sure.
     told: Option<AccountId>,
+    /// Whether the home has its session: something came from there.
+    has_session: bool,
+    /// The life of the node when it was opened.
+    life: u32,
     /// When it was opened, virtual nanoseconds.
     began_ns: u64,
     /// The number of the next delivery.
@@ -292,6 +299,8 @@ impl Phone {
             is_welcome: false,
             registers: self.registers && ticket.is_none(),
             told: None,
+            has_session: false,
+            life: scene.life,
             began_ns: now_ns,
             next_number: 1,
             got: BTreeSet::new(),
@@ -352,6 +361,7 @@ impl Phone {
                 }
                 self.outbox.restart();
             }
+            self.keep_company(scene);
             wake_ns = wake_ns.min(self.say_wishes(scene));
             wake_ns = wake_ns.min(self.ask_and_send(scene));
         }
@@ -415,7 +425,9 @@ impl Phone {
         connection.client.ack(number);
         for (_, what) in done {
             match what {
-                Acknowledged::Message(serial) => scene.oracle.acknowledged(serial, self.device),
+                Acknowledged::Message(serial) => {
+                    scene.oracle.acknowledged(serial, self.device, scene.life);
+                }
                 Acknowledged::Copy(serial) => {
                     scene.oracle.messages[serial].copy_acknowledged_by.insert(self.device.0);
                 }

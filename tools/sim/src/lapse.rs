@@ -1,0 +1,100 @@
+//! Time that runs out: runs in which phones are away for longer than mail is kept and ids are remembered.
+
+use crate::disk::Crash;
+use crate::oracle::Oracle;
+use crate::plan::{Fault, Plan};
+use crate::random::Random;
+use crate::schedule::{MS, SECOND};
+use tern_core::limits::Limits;
+use tern_protocol::ids::{AccountId, MessageId};
+
+/// The shortest time for which mail may be kept and ids be remembered, milliseconds.
+const KEPT_MS: u64 = 60_000;
+/// Everything else happens before; then time passes, and more traffic comes.
+const PASSING_NS: u64 = 150 * SECOND;
+/// The node counts in seconds, and its clock is read a little before or after the phone's, milliseconds.
+const SLACK_MS: u64 = 2_000;
+
+impl Plan {
+    /// In every fourth run mail is kept for a minute, phones are away for up to two, and the node may stop meanwhile.
+    pub(crate) fn let_time_run_out(&mut self, random: &mut Random) {
+        if random.below(4) != 0 {
+            return;
+        }
+        self.limits = Limits { expiry_ms: KEPT_MS, dedup_horizon_ms: KEPT_MS, ..self.limits };
+        self.kept_ms = Some(KEPT_MS);
+        for phone in 0..self.phone_count() {
+            if random.chance(60) {
+                let time_ns = random.below(self.calm_ns);
+                self.faults.push((time_ns, Fault::Leave(phone, random.range(20, 130) * SECOND)));
+            }
+        }
+        self.calm_ns += PASSING_NS;
+        let account_count = self.accounts.len();
+        for _ in 0..random.range(5, 25) {
+            let from = random.index(account_count);
+            let to = (from + 1 + random.index(account_count - 1)) % account_count;
+            let time_ns = random.below(self.calm_ns);
+            self.faults.push((time_ns, Fault::Compose(from, to, random.pick(&[1, 2, 4]))));
+        }
+        for _ in 0..random.pick(&[0, 1, 2, 4]) {
+            let time_ns = random.below(self.calm_ns);
+            let crash = random.pick(&[Crash::Kill, Crash::Power]);
+            let down_ns = random.pick(&[300 * MS, 20 * SECOND]);
+            self.faults.push((time_ns, Fault::Crash(crash, down_ns)));
+        }
+    }
+}
+
+impl Oracle {
+    /// Whether a message, and whatever was said about it, may have left the mailboxes by now because nobody fetched it.
+    #[must_use]
+    pub fn is_lapsed(&self, serial: usize) -> bool {
+        let made_ms = self.messages[serial].composed_ms;
+        self.kept_ms.is_some_and(|kept_ms| made_ms + kept_ms <= self.now_ms + SLACK_MS)
+    }
+
+    /// Whether nobody needs to remember any more what was said about a message of this account: phones say again that
+    /// they have read it until they are answered.
+    #[must_use]
+    pub fn is_forgotten(&self, from: AccountId, id: MessageId) -> bool {
+        let serial = self.account_of(from).and_then(|from| self.serial_of(from, id));
+        serial.is_some_and(|serial| self.is_lapsed(serial))
+    }
+
+    /// A phone was told that a message is too old to be taken.
+    ///
+    /// # Errors
+    /// No such message, or it is younger than that.
+    pub fn refused_as_old(&self, from: usize, id: MessageId) -> Result<usize, String> {
+        let serial = self.serial_of(from, id).ok_or_else(|| format!("expired: unknown {id:?}"))?;
+        if !self.is_lapsed(serial) {
+            return Err(format!("message {serial} was told to be Expired, and is young"));
+        }
+        Ok(serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tern_protocol::ids::DeviceId;
+
+    #[test]
+    fn only_what_is_old_may_lapse_and_only_where_time_runs_out() {
+        let mut oracle = Oracle::default();
+        let account = oracle.add_account("a".into());
+        oracle.devices.add(account, [1; 32], Some(DeviceId(1)));
+        let serial = oracle.compose(0, account, MessageId(1), 5_000, b"");
+        oracle.now_ms = 1_000_000;
+        assert!(!oracle.is_lapsed(serial));
+        assert!(oracle.refused_as_old(account, MessageId(1)).unwrap_err().contains("young"));
+        oracle.kept_ms = Some(60_000);
+        oracle.now_ms = 62_000;
+        assert!(!oracle.is_lapsed(serial) && oracle.unfinished(serial).is_some());
+        oracle.now_ms = 66_000;
+        assert!(oracle.is_lapsed(serial));
+        assert_eq!(oracle.refused_as_old(account, MessageId(1)), Ok(serial));
+        assert_eq!(oracle.unfinished(serial), None);
+    }
+}
