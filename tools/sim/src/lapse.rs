@@ -54,8 +54,8 @@ impl Oracle {
         self.kept_ms.is_some_and(|kept_ms| made_ms + kept_ms <= self.now_ms + SLACK_MS)
     }
 
-    /// Whether nobody needs to remember any more what was said about a message of this account: phones say again that
-    /// they have read it until they are answered.
+    /// Whether nobody needs to remember any more what was said about a message of this account: ticks are said again until
+    /// they are answered, however late that is.
     #[must_use]
     pub fn is_forgotten(&self, from: AccountId, id: MessageId) -> bool {
         let serial = self.account_of(from).and_then(|from| self.serial_of(from, id));

@@ -114,7 +114,7 @@ impl LogBooks {
             }
             self.mail.insert((mailbox, seq), what);
             if let Some(first) = self.places.insert((mailbox, what), seq)
-                && !(envelope.kind() == Kind::Read && oracle.is_forgotten(mailbox, envelope.id()))
+                && !(is_tick(envelope.kind()) && oracle.is_forgotten(mailbox, envelope.id()))
             {
                 return Err(format!("{what:?} is stored twice in {mailbox:?}: at {first:?} and {seq:?}"));
             }
@@ -139,4 +139,8 @@ impl LogBooks {
         }
         Ok(())
     }
+}
+
+const fn is_tick(kind: Kind) -> bool {
+    matches!(kind, Kind::Delivered | Kind::Read)
 }

@@ -186,6 +186,14 @@ impl Plan {
         self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Attack | Fault::Replay(_)))
     }
 
+    /// Whether the memory for edges suffices if each phone has as much waiting as it may: buffers grow by doubling, and
+    /// half of the limit is for all.
+    #[must_use]
+    pub fn has_ample_memory(&self) -> bool {
+        let spare_count: usize = self.accounts.iter().map(|account| usize::from(account.spare_count)).sum();
+        4 * (self.phone_count() + spare_count) * self.limits.edge_backlog_bytes <= self.limits.edge_bytes
+    }
+
     fn add(&mut self, random: &mut Random, fault: Fault) {
         let time_ns = random.below(self.calm_ns);
         self.faults.push((time_ns, fault));

@@ -57,7 +57,8 @@ impl Phone {
     /// The connection ends without a word: not as long as nothing has happened to it and its phone reads.
     pub(super) fn check_silent_end(&self, scene: &mut Scene) {
         let Some(connection) = self.connection.as_ref().filter(|c| c.has_session) else { return };
-        let is_whole = !scene.network.was_troubled(connection.link);
+        // Where memory for edges may be short, one that holds more than its share is ended.
+        let is_whole = !scene.network.was_troubled(connection.link) && scene.plan.has_ample_memory();
         let index = self.index;
         scene.schedule.check(!is_whole, || format!("phone {index} was hung up on without a word"));
     }

@@ -400,7 +400,7 @@ impl Phone {
         let verdict = scene.oracle.delivered(self.index, by, id, scene.life);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
-        let fresh = connection.got_ticks.insert((by, id));
+        let fresh = connection.got_ticks.insert((by, id)) || scene.oracle.is_lapsed(serial);
         let index = self.index;
         scene.schedule.check(fresh, || {
             format!("phone {index} got the delivered tick of message {serial} twice within one connection")
@@ -413,7 +413,9 @@ impl Phone {
     /// Of copies and read ticks, too, each comes once on a connection.
     fn check_fresh(&mut self, scene: &mut Scene, kind: Kind, peer: AccountId, id: MessageId) {
         let Some(connection) = &mut self.connection else { return };
-        let fresh = connection.got_beside.insert((kind as u8, peer, id));
+        let is_forgotten = kind == Kind::Read
+            && scene.oracle.serial_of(self.account, id).is_some_and(|serial| scene.oracle.is_lapsed(serial));
+        let fresh = connection.got_beside.insert((kind as u8, peer, id)) || is_forgotten;
         let index = self.index;
         scene
             .schedule
