@@ -94,6 +94,9 @@ fn every_attack_is_counted() {
     node.suffers("halves", &["--rate", "100", "--duration", "1.5"], "timeouts", 30);
     node.suffers("acks", &["--rate", "40", "--duration", "1"], "bad_acknowledgements", 5);
     node.suffers("floods", &["--rate", "4", "--duration", "2"], "floods", 2);
+    let accounts = node.count("accounts_now");
+    let report = node.suffers("replays", &["--rate", "40", "--duration", "1"], "logins_unproven", 5);
+    assert!(node.count("accounts_now") <= accounts + 1, "a login that is replayed makes nothing: {report}");
 }
 
 #[test]
