@@ -344,7 +344,7 @@ impl Limits {
             ),
             (
                 "unanswered_count",
-                self.unanswered_count >= self.unanswered_count_min(),
+                self.unanswered_count / 4 >= self.connection_count,
                 "at least 4 x connection_count",
             ),
         ];
