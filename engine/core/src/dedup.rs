@@ -23,7 +23,7 @@ pub(crate) const PERIOD_S: u32 = 300;
 /// How far ahead of the server's clock an id may be, seconds: a client reads that clock in `Welcome`.
 const AHEAD_S: u32 = 300;
 /// For how long nothing is dropped, seconds: what was sent within it may still be tried again by a live connection.
-const LIVE_S: u32 = 600;
+pub(crate) const LIVE_S: u32 = 600;
 /// The periods that may not be dropped may take so many times the limit.
 const LIVE_FACTOR: usize = crate::limits::DEDUP_LIVE_FACTOR;
 /// A tick that is said again is looked for so far back, seconds.

@@ -103,8 +103,17 @@ impl IdRecords {
         let is_kept = self.kept_bytes + groups.len() <= self.kept_bytes_max;
         self.kept_bytes += if is_kept { groups.len() } else { 0 };
         let groups = is_kept.then(|| groups.into_boxed_slice());
-        self.records.insert(position, IdRecord { until_s, groups });
-        self.ends.insert((until_s, position));
+        self.insert(position, IdRecord { until_s, groups });
+    }
+
+    /// Likewise, and there is no memory for what it holds.
+    pub(crate) fn add_unkept(&mut self, until_s: u32, position: Position) {
+        self.insert(position, IdRecord { until_s, groups: None });
+    }
+
+    fn insert(&mut self, position: Position, record: IdRecord) {
+        self.ends.insert((record.until_s, position));
+        self.records.insert(position, record);
     }
 
     /// The record here, if its time is not over.

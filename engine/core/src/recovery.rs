@@ -3,9 +3,9 @@
 
 mod found;
 
-use self::found::{Found, FoundFloor, FoundIds, Mail, set_waiting};
+use self::found::{Found, FoundFloor, FoundIds, Ids, Mail, set_waiting};
 use crate::account::{Floor, SeededHash, stored};
-use crate::dedup::IdHash;
+use crate::dedup::{IdHash, LIVE_S};
 use crate::id_records::SegmentIds;
 use crate::io::{Now, Outputs};
 use crate::shard::{Shard, ShardConfig, bug};
@@ -47,7 +47,7 @@ impl ShardRecovery {
             segment_count_max: config.limits.segment_count,
             salt_seed,
         });
-        let found = Found::new(config.limits.mail_bytes);
+        let found = Found::new(config.limits.mail_bytes, config.limits.dedup_count);
         Self { config, log, found }
     }
 
@@ -190,29 +190,36 @@ impl Shard {
         }
     }
 
-    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Vec<FoundIds>) {
+    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Ids) {
         let oldest_s = self.rotate_ids(now);
-        self.dedup.forgets_before(oldest_s);
+        // Ids that a clock wrote which was ahead may have pushed out those of the present: what is being sent now is not
+        // refused for that.
+        let now_s = (now.wall_ms / 1000) as u32;
+        let complete_from_s = ids.complete_from_s.min(now_s.saturating_sub(LIVE_S));
+        self.dedup.forgets_before(oldest_s.max(complete_from_s));
         let forgets = bug!(self, dedup_forgotten);
-        let mut known = HashSet::with_hasher(SeededHash(3, 4));
         let mut seen = HashSet::with_hasher(SeededHash(5, 6));
         // Those that an older build wrote are by the hour, and come first.
-        let mut found: Vec<IdGroup<'_>> = ids.iter().flat_map(|ids| IdGroup::all(&ids.groups)).collect();
+        let groups = ids.records.iter().flat_map(|record| IdGroup::all(&record.groups));
+        let mut found: Vec<IdGroup<'_>> = groups.collect();
         found.retain(|group| group.until_s() > oldest_s);
         found.sort_by_key(|group| (Reverse(group.span_s), group.from_s));
         for group in found {
             for hash in group.hashes.chunks_exact(8).filter_map(|hash| hash.try_into().ok()) {
-                let hash = u64::from_le_bytes(hash);
-                known.insert(hash);
                 if !forgets {
-                    self.dedup.insert_between(group.from_s, group.until_s(), IdHash(hash));
+                    let hash = IdHash(u64::from_le_bytes(hash));
+                    self.dedup.insert_between(group.from_s, group.until_s(), hash);
                 }
             }
         }
-        for FoundIds { position, groups } in ids {
+        for FoundIds { position, until_s, groups, is_whole } in ids.records {
+            if until_s <= oldest_s {
+                continue;
+            }
             // A crash may have left a record twice, too.
-            let is_over = IdGroup::all(&groups).all(|group| group.until_s() <= oldest_s);
-            if !is_over && seen.insert(SeededHash(7, 8).hash_one(&groups)) {
+            if !is_whole {
+                self.writer.ids_stay(until_s, position);
+            } else if seen.insert(SeededHash(7, 8).hash_one(&groups)) {
                 self.writer.ids_are_live(groups, position);
             }
         }
@@ -229,10 +236,11 @@ impl Shard {
             if made_s < oldest_s {
                 continue;
             }
+            let has_record = self.dedup.has(made_s, hash);
             if !forgets {
                 self.remember(mailbox, &entry);
             }
-            if !known.contains(&hash.0) {
+            if !has_record {
                 let segment = by_segment.entry(position.segment).or_default();
                 segment.pinned.get_or_insert(position);
                 segment.push((made_s, hash), self.writer.ids_per_record);

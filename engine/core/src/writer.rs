@@ -277,6 +277,12 @@ impl Writer {
         self.id_records.add(groups, position);
     }
 
+    /// A record of ids is in the log of which not all is in memory.
+    pub(crate) fn ids_stay(&mut self, until_s: u32, position: Position) {
+        self.log.live(position);
+        self.id_records.add_unkept(until_s, position);
+    }
+
     /// A record of ids is somewhere else now, unless its time has left the horizon meanwhile.
     pub(crate) fn ids_are_rewritten(&mut self, old: Position, position: Position) {
         if self.id_records.moves(old, position) {

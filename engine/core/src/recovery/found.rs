@@ -1,6 +1,7 @@
 //! What the scan of a log has gathered, and which of the mail is worth its memory.
 
 use crate::account::{Account, stored};
+use crate::dedup::{LIVE_S, PERIOD_S};
 use crate::home::{entry_kind, waiting_for};
 use crate::writer::GoneRange;
 use alloc::collections::BTreeMap;
@@ -10,7 +11,7 @@ use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, ENTRY_BYTES_MAX, SLACK_BYTES};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{Position, Record, Recovery, RecoveryError};
+use tern_storage::log::{IdGroup, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 /// A record of mail.
@@ -37,10 +38,82 @@ pub(super) struct FoundFloor {
     pub(super) position: Position,
 }
 
+/// A record of ids.
 #[derive(Debug)]
 pub(super) struct FoundIds {
     pub(super) position: Position,
+    /// The second after the last one of all its ids.
+    pub(super) until_s: u32,
+    /// Those of its ids that are held, and whether these are all.
     pub(super) groups: Vec<u8>,
+    pub(super) is_whole: bool,
+}
+
+/// The records of ids, and the latest of their ids: a shard that is busy all day leaves many times as many in its log as
+/// it remembers.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    pub(super) records: Vec<FoundIds>,
+    /// How many are held, by the second after the last one of their group.
+    by_end: BTreeMap<u32, usize>,
+    held_count: usize,
+    count_max: usize,
+    /// Of what was made before this second not all is held.
+    pub(super) complete_from_s: u32,
+}
+
+impl Ids {
+    fn take(&mut self, position: Position, mut groups: Vec<u8>) {
+        let all = || IdGroup::all(&groups);
+        let until_s = all().map(|group| group.until_s()).max().unwrap_or(0);
+        let is_whole = all().all(|group| group.until_s() > self.complete_from_s);
+        if !is_whole {
+            groups = later(&groups, self.complete_from_s);
+        }
+        for group in IdGroup::all(&groups) {
+            let count = group.hashes.len() / size_of::<u64>();
+            *self.by_end.entry(group.until_s()).or_default() += count;
+            self.held_count += count;
+        }
+        self.records.push(FoundIds { position, until_s, groups, is_whole });
+        if self.held_count > self.count_max {
+            self.let_go();
+        }
+    }
+
+    /// Lets go of the earliest ones, down to three quarters of the limit; of the last minutes all are held.
+    fn let_go(&mut self) {
+        let newest_s = self.by_end.last_key_value().map_or(0, |(&until_s, _)| until_s);
+        let live_s = newest_s.saturating_sub(LIVE_S + 2 * PERIOD_S);
+        let mut kept_count = 0;
+        for (&until_s, &count) in self.by_end.iter().rev() {
+            if kept_count + count > self.count_max / 4 * 3 && until_s <= live_s {
+                self.complete_from_s = until_s;
+                break;
+            }
+            kept_count += count;
+        }
+        let complete_from_s = self.complete_from_s;
+        let before_count = core::mem::replace(&mut self.held_count, kept_count);
+        if before_count == kept_count {
+            return;
+        }
+        self.by_end.retain(|&until_s, _| until_s > complete_from_s);
+        for record in &mut self.records {
+            if IdGroup::all(&record.groups).any(|group| group.until_s() <= complete_from_s) {
+                (record.groups, record.is_whole) = (later(&record.groups, complete_from_s), false);
+            }
+        }
+    }
+}
+
+/// The groups that end behind a second.
+fn later(groups: &[u8], second: u32) -> Vec<u8> {
+    let mut kept = Vec::new();
+    for group in IdGroup::all(groups).filter(|group| group.until_s() > second) {
+        group.encode(&mut kept);
+    }
+    kept
 }
 
 /// What the scan has gathered.
@@ -56,7 +129,7 @@ pub(super) struct Found {
     pub(super) mail: Vec<Mail>,
     pub(super) floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
     pub(super) epoch: Option<(u32, Position)>,
-    pub(super) ids: Vec<FoundIds>,
+    pub(super) ids: Ids,
     /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
     pub(super) unknown: Option<&'static str>,
     mail_bytes_max: usize,
@@ -66,7 +139,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) fn new(mail_bytes_max: usize) -> Self {
+    /// Nothing yet, with room for so many bytes of mail and so many ids.
+    pub(super) fn new(mail_bytes_max: usize, id_count_max: usize) -> Self {
         Self {
             cache: Cache::default(),
             accounts: BTreeMap::new(),
@@ -74,7 +148,7 @@ impl Found {
             mail: Vec::new(),
             floors: BTreeMap::new(),
             epoch: None,
-            ids: Vec::new(),
+            ids: Ids { count_max: id_count_max, ..Ids::default() },
             unknown: None,
             mail_bytes_max,
             holds_mail: true,
@@ -119,11 +193,11 @@ impl Found {
                 self.gone.push((GoneRange { first: account, last: account }, position));
             }
             Record::AccountsGone { first, last } => self.gone.push((GoneRange { first, last }, position)),
-            Record::Ids { groups } => self.ids.push(FoundIds { position, groups: groups.to_vec() }),
+            Record::Ids { groups } => self.ids.take(position, groups.to_vec()),
             Record::IdsOfHour(group) => {
                 let mut groups = Vec::new();
                 group.encode(&mut groups);
-                self.ids.push(FoundIds { position, groups });
+                self.ids.take(position, groups);
             }
         }
     }
@@ -271,12 +345,51 @@ mod tests {
         let future = Record::Account { account, payload: &[99, 0, 0, 0] };
         let no_envelope = Record::Mail { mailbox: account, seq, envelope: b"of another time" };
         for (record, what) in [(future, "an account"), (no_envelope, "an envelope")] {
-            let mut found = Found::new(0);
+            let mut found = Found::new(0, 0);
             found.take(position, 1, record);
             assert_eq!(found.unknown, Some(what));
         }
-        let mut found = Found::new(0);
+        let mut found = Found::new(0, 0);
         found.take(position, 1, Record::Epoch(1));
         assert_eq!(found.unknown, None);
+    }
+
+    #[test]
+    fn of_more_ids_than_a_shard_remembers_the_latest_are_held() {
+        let place = |offset| Position { segment: SegmentId(0), offset };
+        let groups = |ends: &[u32]| {
+            let mut groups = Vec::new();
+            for &end in ends {
+                let group = IdGroup { from_s: end - PERIOD_S, span_s: PERIOD_S, hashes: &[7; 100 * 8] };
+                group.encode(&mut groups);
+            }
+            groups
+        };
+        let mut ids = Ids { count_max: 1_000, ..Ids::default() };
+        // Two periods in each record, one of them early and one of them late.
+        let ends: Vec<u32> = (1..=40).map(|n| n * PERIOD_S).collect();
+        for (n, (&early, &late)) in ends[..20].iter().zip(&ends[20..]).enumerate() {
+            ids.take(place(n as u32), groups(&[early, late]));
+            assert!(ids.held_count <= 1_000, "{}", ids.held_count);
+        }
+        let held: Vec<u32> = ids
+            .records
+            .iter()
+            .flat_map(|record| IdGroup::all(&record.groups))
+            .map(|group| group.until_s())
+            .collect();
+        assert_eq!(held.len() * 100, ids.held_count);
+        assert!(ids.held_count >= 500, "{}", ids.held_count);
+        assert!(held.iter().all(|&until_s| until_s > ids.complete_from_s));
+        let expected: Vec<u32> = ends.iter().copied().filter(|&end| end > ids.complete_from_s).collect();
+        assert_eq!(held, expected, "none of them is missing");
+        assert_eq!(ids.records.len(), 20, "where the others lie is known");
+        assert!(ids.records.iter().all(|record| !record.is_whole && record.until_s > 20 * PERIOD_S));
+        // However many there are of the last minutes, all of them are held.
+        let mut ids = Ids { count_max: 100, ..Ids::default() };
+        (0..10).for_each(|n| ids.take(place(n), groups(&[ends[30]])));
+        assert_eq!((ids.held_count, ids.complete_from_s), (1_000, 0));
+        ids.take(place(10), groups(&[ends[39]]));
+        assert_eq!((ids.held_count, ids.complete_from_s), (100, ends[30]));
     }
 }

@@ -222,6 +222,44 @@ fn ids_of_a_whole_day_in_one_segment_are_known_after_a_crash() {
     assert_eq!(world.shard.counters().duplicates, COUNT);
 }
 
+#[test]
+fn a_log_with_more_ids_than_a_shard_remembers_takes_none_of_them_for_new() {
+    const COUNT: u64 = 1_120;
+    // Four in each five minutes of the day.
+    let day_id = |n: u64| (NOW_S - 300 * (n / 4)) << 32 | n;
+    let limits = Limits { dedup_count: 3_350, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut sink = Phone::connect(&mut world, 40, "sink", 9);
+    sink.leave(&mut world);
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    for round in 0..16 {
+        rush(&mut world, &mut ann, 9, 100_000 + 100 * round, 40);
+    }
+    world.pass_ms(3_000);
+    assert!(world.shard.counters().segments_used_now <= IDLE_COUNT, "the mail is gone");
+    let mut world = world.kill();
+    let counters = *world.shard.counters();
+    assert!(
+        counters.ids_now <= 2 * 3_350 && counters.ids_reach_s_now < 80_000,
+        "{}",
+        counters.ids_reach_s_now
+    );
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let sink = Phone::connect(&mut world, 40, "sink", 9);
+    ann.heard.clear();
+    for n in 0..COUNT {
+        ann.send(&mut world, &sink, day_id(n), b"spread");
+    }
+    assert_eq!(world.shard.counters().messages_appended, 0, "none of them is new");
+    let known = ann.heard.iter().filter(|heard| matches!(heard, Heard::Sent(_))).count();
+    let expired = ann.heard.iter().filter(|heard| matches!(heard, Heard::Expired(_))).count();
+    assert_eq!(known + expired, COUNT as usize);
+    assert!(known > 0 && expired > 0, "{known} known, {expired} expired");
+}
+
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
 fn half_read_message_moves(limits: Limits) -> World {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
