@@ -126,6 +126,21 @@ fn what_was_sealed_during_a_round_is_not_left_unweighed() {
 }
 
 #[test]
+fn what_cannot_be_written_elsewhere_keeps_its_segment_whatever_dies_during_the_round() {
+    let mut world = World::new();
+    let large = fill(&mut world, 8);
+    large.iter().for_each(|&p| kill(&mut world, p));
+    assert!(world.log.begin_leaving());
+    let there = |p: Position| p.segment == large[0].segment;
+    let small: Vec<Position> = world.kept.iter().map(|kept| kept.0).filter(|&p| there(p)).collect();
+    world.log.weigh(small[0], u32::MAX);
+    small[1..].iter().for_each(|&p| kill(&mut world, p));
+    weigh(&mut world);
+    assert!(!world.log.is_leaving(small[0]), "it seems to be the thinnest of all");
+    assert!(large[2..].iter().any(|&p| world.log.is_leaving(p)));
+}
+
+#[test]
 fn what_was_dense_when_it_was_weighed_is_weighed_again_once_the_log_has_grown() {
     let mut world = World::new();
     let large = fill(&mut world, 8);
