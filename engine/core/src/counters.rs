@@ -109,6 +109,9 @@ define_counters! {
     /// Logins that were welcomed and whose first record never came or did not decrypt: replayed handshakes, or phones
     /// whose connection broke.
     logins_unproven,
+    /// Registrations told to come back because another one was faster: the number that they were welcomed with, or their
+    /// name, is another's.
+    registrations_overtaken,
     /// Logins by resume ticket, among the logins.
     logins_by_ticket,
     /// Resume tickets refused: forged, used up, too old, or of a revoked device.

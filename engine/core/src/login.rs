@@ -116,6 +116,7 @@ impl Shard {
             && self.accounts.next_id(self.partition_of(&new.name)) == greeting.account;
         if !is_free {
             // Somebody else was faster, or itself on another connection: it is greeted again as what it is then.
+            self.counters.registrations_overtaken += 1;
             self.come_back_later(conn);
             return;
         }

@@ -3,6 +3,7 @@
 //! in a line of its own, and in `/metrics`. A thread of its own writes the lines out: whoever reads standard error and
 //! stalls holds up nothing else, and what does not fit the queue is counted and told likewise.
 
+mod panics;
 mod queue;
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
@@ -45,7 +46,8 @@ static LIMITER: OnceLock<Arc<Limiter>> = OnceLock::new();
 /// The form of this process's lines, once the log has started.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Starts the log. `TERN_LOG` (over the file) chooses what is written, `TERN_LOG_FORMAT` its form.
+/// Starts the log. `TERN_LOG` (over the file) chooses what is written, `TERN_LOG_FORMAT` its form. Panics are told there
+/// from now on.
 ///
 /// # Errors
 /// `TERN_LOG_FORMAT` is neither, or `TERN_LOG` is no filter; the system gives no thread.
@@ -57,6 +59,7 @@ pub(crate) fn start(settings: LogSettings) -> Result<(), Failure> {
     let filter = filter_of(std::env::var("TERN_LOG").ok().as_deref(), settings.level)?;
     start_writer().map_err(|error| Failure::start_up(format!("log: {error}")))?;
     let _ = FORMAT.set(format);
+    panics::tell();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Line)

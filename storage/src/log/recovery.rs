@@ -373,15 +373,17 @@ impl Recovery {
         self.report.rot.push((place.segment, at as u32));
         let mut offset = COMMIT_HEADER_BYTES;
         while let Some(rest) = bytes.get(offset..) {
-            let record =
-                read_sound_record(rest).filter(|record| record.bytes <= self.config.commit_bytes_max);
-            let sound = record.and_then(|_| read_record(rest, &place.seal)).filter(|record| record.valid);
+            let sound = read_record(rest, &place.seal).filter(|record| record.valid);
             if let Some(record) = &sound {
                 let position = Position { segment: place.segment, offset: (at + offset) as u32 };
                 self.hand_out(position, record, sink);
             }
-            offset = match record.filter(|record| sound.is_some() || !record.is_padding()) {
-                // A record that does not hold may have a sound length: the next one will tell.
+            // One that does not hold may have a sound length, if commits may be so long: the next one will tell.
+            let likely = || {
+                let record = read_sound_record(rest)?;
+                (record.bytes <= self.config.commit_bytes_max && !record.is_padding()).then_some(record)
+            };
+            offset = match sound.or_else(likely) {
                 Some(record) => offset + record.bytes,
                 // No record: another commit may start, and have lost its header, at the next block.
                 None => (offset + 1).next_multiple_of(BLOCK) + COMMIT_HEADER_BYTES,

@@ -46,16 +46,17 @@ impl Log {
         let new_count = self.gain_count().max(u64::from(self.usage.used_count()) / NEW_ONE_OF);
         let is_due = u64::from(self.usage.unweighed_count()) >= new_count;
         let gain_bytes = || possible.map(|bytes| segment_bytes - bytes).sum::<u64>();
-        !self.worthwhile().is_empty() || is_due && gain_bytes() >= self.gain_count() * segment_bytes
+        !self.worthwhile(|_| true).is_empty() || is_due && gain_bytes() >= self.gain_count() * segment_bytes
     }
 
-    /// The segments to leave, by what is known of them; none, if that does not pay. While space is short one that is thin
+    /// Those of the `eligible` segments to leave, by what is known of them; none, if that does not pay. While space is short one that is thin
     /// is enough, and there is one only: what lives in it fits the spare that is kept for it.
-    fn worthwhile(&self) -> Vec<SegmentId> {
+    fn worthwhile(&self, eligible: impl Fn(SegmentId) -> bool) -> Vec<SegmentId> {
         let segment_bytes = u64::from(self.config.segment_bytes);
         let mut chosen = Vec::new();
         let (mut live_bytes, mut gain_bytes) = (0, 0);
-        for (segment, bytes) in self.usage.thin(self.half_bytes()) {
+        let thin = self.usage.thin(self.half_bytes()).into_iter();
+        for (segment, bytes) in thin.filter(|&(segment, _)| eligible(segment)) {
             live_bytes += bytes;
             if live_bytes > ROUND_COUNT * segment_bytes || self.is_low() && !chosen.is_empty() {
                 break;
@@ -94,10 +95,11 @@ impl Log {
         self.usage.weigh(p.segment, bytes);
     }
 
-    /// All records were weighed: chooses the segments that are left; false when there are none.
+    /// All records were weighed: chooses the segments that are left; false when there are none. Of those that were sealed
+    /// meanwhile there are estimates only: they wait for another round.
     pub fn choose_thin(&mut self) -> bool {
-        self.usage.end_weighing(self.config.segment_bytes);
-        self.leaving = self.worthwhile();
+        let weighed = self.usage.end_weighing(self.config.segment_bytes);
+        self.leaving = self.worthwhile(|segment| weighed.binary_search(&segment).is_ok());
         self.leaving.iter().for_each(|&segment| self.usage.begin_leaving(segment));
         !self.leaving.is_empty()
     }

@@ -295,14 +295,20 @@ impl Usage {
         }
     }
 
-    /// All was found: this is what the segments weigh, at most what fits one. Which of them are left is still to be said.
-    pub(super) fn end_weighing(&mut self, segment_bytes: u32) {
-        for slot in &mut self.slots {
+    /// All was found: this is what the segments weigh, at most what fits one. Returns, ascending, which were weighed and hold
+    /// nothing that must stay; which of them are left is still to be said.
+    pub(super) fn end_weighing(&mut self, segment_bytes: u32) -> Vec<SegmentId> {
+        let mut weighed = Vec::new();
+        for (slot, index) in self.slots.iter_mut().zip(0..) {
             if let Some(Weight { count, bytes, largest_bytes }) = slot.found.take() {
+                if largest_bytes < u32::MAX {
+                    weighed.push(SegmentId(index));
+                }
                 let (bytes, largest_bytes) = (bytes.min(segment_bytes), largest_bytes.min(segment_bytes));
                 slot.weight = Weight { count, bytes, largest_bytes };
             }
         }
+        weighed
     }
 
     /// The weighing was given up.

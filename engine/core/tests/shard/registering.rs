@@ -101,6 +101,7 @@ fn of_two_who_were_told_one_number_the_first_gets_it_and_the_other_comes_again()
     assert_eq!(bob.heard, [Heard::Drained]);
     ann.log_in(&mut world);
     assert_eq!(ann.heard, [busy()]);
+    assert_eq!(world.shard.counters().registrations_overtaken, 1);
     let ann = Phone::connect(&mut world, 3, "ann", 1);
     assert_eq!(ann.heard, [Heard::Drained]);
     assert!(ann.account.is_some() && ann.account != bob.account);
@@ -117,6 +118,7 @@ fn of_two_who_were_greeted_as_one_new_account_one_makes_it() {
         assert_eq!(first.heard, [Heard::Drained]);
         second.log_in(&mut world);
         assert_eq!(second.heard, [busy()]);
+        assert_eq!(world.shard.counters().registrations_overtaken, 1);
         let again = Phone::connect(&mut world, 3, "ann", other_key);
         let expected = if other_key == 1 { Heard::Drained } else { Heard::Refused("NameTaken".into()) };
         assert_eq!(again.heard, [expected]);
@@ -133,7 +135,8 @@ fn an_account_that_is_removed_before_it_is_stable_comes_and_goes() {
     start_disk(&mut world);
     ann.hear(&mut world);
     assert_eq!(ann.heard, [busy()]);
-    assert_eq!(world.shard.counters().accounts_now, 0);
+    let counters = world.shard.counters();
+    assert_eq!((counters.accounts_now, counters.registrations_overtaken), (0, 0));
     let world = world.kill();
     assert_eq!(world.shard.counters().accounts_now, 0);
 }

@@ -2,6 +2,7 @@
 //! ticked is there once the reason has gone.
 
 use crate::disk::ann_and_absent_bob;
+use crate::log::full_pipe;
 use crate::phone::{Heard, Phone, Way, id};
 use crate::process::{Node, Setup};
 use crate::stuck::Held;
@@ -166,14 +167,39 @@ fn a_directory_of_format_1_is_read_and_written_on_as_format_2() {
     assert_eq!(formats, [1, 2].into());
 }
 
+/// Changes the boot epoch to the last that there can be: the one after it is asserted not to come.
+fn with_a_defect_at_the_start(node: &Node) -> Segment {
+    let (segment, record) = Segment::with(node, EPOCH, |payload| payload == 1_u32.to_le_bytes());
+    segment.change(record, RECORD_HEADER_BYTES, &0x00ff_ffff_u32.to_le_bytes());
+    segment
+}
+
 #[test]
 fn a_defect_at_the_start_is_told_and_nothing_is_lost() {
     let (mut node, id) = node_with_one_ticked(1);
     node.kill();
-    // The last boot epoch that there can be: the one after it is asserted not to come.
-    let (segment, record) = Segment::with(&node, EPOCH, |payload| payload == 1_u32.to_le_bytes());
-    segment.change(record, RECORD_HEADER_BYTES, &0x00ff_ffff_u32.to_le_bytes());
-    expect_no_start(&mut node, 6, &["a shard panicked while it started: shard 0: boot epoch out of range"]);
+    let segment = with_a_defect_at_the_start(&node);
+    let told = "a shard panicked while it started: shard 0: boot epoch out of range";
+    expect_no_start(&mut node, 6, &[told, "tern: thread shard-0 panicked at "]);
+    node.setup.environment = vec![("TERN_LOG_FORMAT", "json".into()), ("RUST_BACKTRACE", "1".into())];
+    expect_no_start(&mut node, 6, &[r#"{"fields":{"backtrace":"   0: "#, r#""thread shard-0 panicked at "#]);
+    node.setup.environment.clear();
+    segment.restore();
+    node.start_again();
+    expect_it(&node, id);
+}
+
+#[test]
+fn a_defect_ends_a_node_whose_log_nobody_reads() {
+    let (mut node, id) = node_with_one_ticked(1);
+    node.kill();
+    let segment = with_a_defect_at_the_start(&node);
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = place.path().join("log");
+    let _pipe = full_pipe(&path);
+    node.setup.stderr = Some(path);
+    expect_no_start(&mut node, 6, &[]);
+    node.setup.stderr = None;
     segment.restore();
     node.start_again();
     expect_it(&node, id);

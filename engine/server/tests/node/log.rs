@@ -6,9 +6,19 @@ use nix::libc::O_NONBLOCK;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tern_protocol::phone::frame::ClientFrame;
+
+/// A pipe that is full, and from which nobody reads but who has this end of it.
+pub(crate) fn full_pipe(path: &Path) -> File {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+    let mut reader = OpenOptions::new();
+    let mut pipe = reader.read(true).write(true).custom_flags(O_NONBLOCK).open(path).expect("a pipe");
+    fill(&mut pipe);
+    pipe
+}
 
 /// Fills a pipe to its last byte.
 fn fill(pipe: &mut File) {
@@ -37,10 +47,7 @@ fn read_until(pipe: &mut File, words: &[&str], mut talk: impl FnMut()) {
 fn a_log_that_nobody_reads_holds_up_nothing() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let path = place.path().join("log");
-    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
-    let mut reader = OpenOptions::new();
-    let mut pipe = reader.read(true).write(true).custom_flags(O_NONBLOCK).open(&path).expect("a pipe");
-    fill(&mut pipe);
+    let mut pipe = full_pipe(&path);
     let mut node = Node::start(Setup { stderr: Some(path), ..Setup::shards(1) });
     let mut ann = Phone::log_in(node.phone, "ann", 1, &Way::default());
     let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());

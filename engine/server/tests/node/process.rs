@@ -38,7 +38,8 @@ impl Setup {
 pub(crate) struct Node {
     process: tern_node::Node,
     dir: tempfile::TempDir,
-    setup: Setup,
+    /// How it is started again.
+    pub(crate) setup: Setup,
     pub(crate) phone: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -70,8 +71,7 @@ impl Node {
 
     /// Starts it again and does not wait until it serves.
     pub(crate) fn begin_again(&mut self) {
-        let mut command = command(self.dir.path(), &self.setup, self.phone, self.admin);
-        self.process = tern_node::Node::begin(&mut command).expect("tern starts");
+        self.process = begin(self.dir.path(), &self.setup, self.phone, self.admin);
     }
 
     /// Its process.
@@ -177,15 +177,19 @@ impl Node {
 }
 
 fn serve(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> tern_node::Node {
+    let mut node = begin(dir, setup, phone, admin);
+    node.wait_until_ready(tern_node::READY_WAIT, || Ok(())).expect("tern serves");
+    node
+}
+
+fn begin(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> tern_node::Node {
     let mut command = command(dir, setup, phone, admin);
     let Some(pipe) = &setup.stderr else {
-        return tern_node::Node::start(&mut command).expect("tern serves");
+        return tern_node::Node::begin(&mut command).expect("tern starts");
     };
     let stderr = OpenOptions::new().write(true).open(pipe).expect("somebody may read");
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn();
-    let mut node = tern_node::Node::of(child.expect("tern starts")).expect("its output is a pipe");
-    node.wait_until_ready(tern_node::READY_WAIT, || Ok(())).expect("tern serves");
-    node
+    tern_node::Node::of(child.expect("tern starts")).expect("its output is a pipe")
 }
 
 fn command(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> Command {

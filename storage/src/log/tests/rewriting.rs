@@ -12,13 +12,19 @@ fn kill(world: &mut World, p: Position) {
     world.kept.retain(|kept| kept.0 != p);
 }
 
-/// Weighs what is kept and copies it, as a caller does; how many segments were given back.
-fn leave(world: &mut World) -> u32 {
+/// Weighs what is kept, as a caller does, and has the thin segments chosen; what was found.
+fn weigh(world: &mut World) -> Vec<Found> {
     let found: Vec<Found> = world.kept.iter().filter(|kept| world.log.is_leaving(kept.0)).cloned().collect();
     for (position, _, record) in &found {
         world.log.weigh(*position, record.borrow().encoded_bytes() as u32);
     }
     world.log.choose_thin();
+    found
+}
+
+/// Weighs what is kept and copies it; how many segments were given back.
+fn leave(world: &mut World) -> u32 {
+    let found = weigh(world);
     let leaving: Vec<&Found> = found.iter().filter(|found| world.log.is_leaving(found.0)).collect();
     let mut records: Vec<Owned> = leaving.iter().map(|found| found.2.clone()).collect();
     while !records.is_empty() {
@@ -101,6 +107,37 @@ fn what_is_thin_only_by_weight_is_left_too() {
     large.iter().for_each(|&p| kill(&mut world, p));
     assert!(world.log.begin_leaving(), "nearly all live by their number, an eighth by their bytes");
     assert_eq!(leave(&mut world), 7);
+}
+
+#[test]
+fn what_was_sealed_during_a_round_is_not_left_unweighed() {
+    let mut world = World::new();
+    let weighed = fill(&mut world, 8);
+    weighed.iter().for_each(|&p| kill(&mut world, p));
+    assert!(world.log.begin_leaving());
+    let before = world.kept.len();
+    let large = fill(&mut world, 4);
+    let placed: Vec<Position> = world.kept[before..].iter().map(|kept| kept.0).collect();
+    placed.iter().filter(|p| !large.contains(p)).for_each(|&p| kill(&mut world, p));
+    // By their number of records the new ones are the thinnest of all, and by weight they are dense.
+    weigh(&mut world);
+    assert!(weighed.iter().any(|&p| world.log.is_leaving(p)));
+    assert!(!large.iter().any(|&p| world.log.is_leaving(p)));
+}
+
+#[test]
+fn what_cannot_be_written_elsewhere_keeps_its_segment_whatever_dies_during_the_round() {
+    let mut world = World::new();
+    let large = fill(&mut world, 8);
+    large.iter().for_each(|&p| kill(&mut world, p));
+    assert!(world.log.begin_leaving());
+    let there = |p: Position| p.segment == large[0].segment;
+    let small: Vec<Position> = world.kept.iter().map(|kept| kept.0).filter(|&p| there(p)).collect();
+    world.log.weigh(small[0], u32::MAX);
+    small[1..].iter().for_each(|&p| kill(&mut world, p));
+    weigh(&mut world);
+    assert!(!world.log.is_leaving(small[0]), "it seems to be the thinnest of all");
+    assert!(large[2..].iter().any(|&p| world.log.is_leaving(p)));
 }
 
 #[test]

@@ -37,6 +37,19 @@ fn any_flipped_byte_in_an_earlier_commit_is_told_and_the_rest_served() {
 }
 
 #[test]
+fn a_record_of_a_larger_commit_outlives_the_header_of_that() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 7000), Owned::Epoch(1)]);
+    world.commit(&[mail(2, 100)]);
+    let kept = world.kept.clone();
+    let (place, p) = (commit_of(&kept[0]), kept[0].0);
+    world.file(p)[place.1 as usize] ^= 1;
+    let report = world.restart(LogConfig { commit_bytes_max: 4000, ..CONFIG });
+    assert_eq!((report.rot, report.torn), (vec![place], vec![]));
+    assert_eq!(world.kept, kept, "nothing larger than commits are now was read before it");
+}
+
+#[test]
 fn a_lost_block_is_rot_and_later_commits_are_served() {
     let mut world = small_world();
     let kept = world.kept.clone();
