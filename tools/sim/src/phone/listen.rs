@@ -447,7 +447,9 @@ impl Phone {
         let Some(id) = account else {
             let asked = self.connection.as_ref().and_then(|connection| connection.asked.get(&index));
             let existed = asked.is_some_and(|asked| asked.1);
-            if existed && scene.oracle.accounts[index].removal_asked {
+            let found = &scene.oracle.accounts[index];
+            // It may have come and gone before anybody but its own phone could know of it.
+            if found.removal_asked && (existed || found.is_gone) {
                 scene.account_is_gone(index);
                 self.outbox.forget(index);
                 return;
