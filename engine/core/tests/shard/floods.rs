@@ -97,6 +97,25 @@ fn an_account_that_says_too_much_on_several_devices_is_sent_away() {
     assert!(eve.heard.iter().all(|heard| !matches!(heard, Heard::Goodbye(_))), "its other device may go on");
 }
 
+/// What is counted in advance is counted once: whoever says little at a time says no more in all.
+#[test]
+fn an_account_that_says_too_much_in_small_pieces_is_sent_away() {
+    let limits = Limits { account_frames_per_s: 1, account_frames_burst: 100, ..Limits::default() };
+    for piece in [1, 2, 7, 16] {
+        let mut world = World::new(limits);
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        let mut said = 0;
+        while world.closed.is_empty() {
+            (0..piece).for_each(|token| eve.client.send(&ClientFrame::Ping { token }));
+            eve.exchange(&mut world);
+            said += piece;
+            assert!(said <= 100 + 2 * piece, "{said} in pieces of {piece}");
+        }
+        assert!(said > 80, "{said} in pieces of {piece}: most of its budget is its own");
+        assert_eq!((world.shard.counters().account_floods, world.shard.counters().floods), (1, 0));
+    }
+}
+
 /// Phones of one address share what it may send; others have their own.
 #[test]
 fn an_address_that_says_too_much_on_several_accounts_is_sent_away() {
