@@ -53,12 +53,6 @@ impl Histogram {
     pub const fn sum_ns(&self) -> u64 {
         self.sum_ns
     }
-
-    /// Adds another's counts.
-    pub fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
-        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
-    }
 }
 
 #[cfg(test)]
@@ -76,15 +70,5 @@ mod tests {
             assert_eq!(histogram.sum_ns(), ns);
         }
         assert!(BOUNDS_NS.is_sorted());
-    }
-
-    #[test]
-    fn sums_of_two() {
-        let (mut one, mut other) = (Histogram::default(), Histogram::default());
-        one.record(10);
-        other.record(20);
-        other.record(5_000);
-        one.add(&other);
-        assert_eq!((one.counts()[0], one.counts()[3], one.sum_ns()), (2, 1, 5_030));
     }
 }

@@ -26,22 +26,6 @@ pub struct Measures {
     pub mesh_in: ByKind,
 }
 
-impl Measures {
-    /// Adds another shard's.
-    pub fn add(&mut self, other: &Self) {
-        self.commit.add(&other.commit);
-        self.sent.add(&other.sent);
-        self.delivery.add(&other.delivery);
-        add(self.out.own.as_flattened_mut(), other.out.own.as_flattened());
-        add(self.out.mesh.as_flattened_mut(), other.out.mesh.as_flattened());
-        add(&mut self.mesh_in, &other.mesh_in);
-    }
-}
-
-fn add(counts: &mut [u64], more: &[u64]) {
-    counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
-}
-
 /// Envelopes that were cast, by lane and kind.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct EnvelopesOut {

@@ -170,7 +170,7 @@ impl Node {
     /// The counters of each shard, likewise.
     #[must_use]
     pub fn counters(&self) -> Vec<Counters> {
-        self.reports().iter().map(|report| report.counters).collect()
+        self.boards.iter().map(|board| board.counters()).collect()
     }
 
     /// What recovery found, for each shard.

@@ -68,17 +68,6 @@ pub struct ShardReport {
     pub mesh_depth: Depths,
 }
 
-impl ShardReport {
-    /// Adds another shard's.
-    pub fn add(&mut self, other: &Self) {
-        self.counters.add(&other.counters);
-        self.measures.add(&other.measures);
-        self.driver.add(&other.driver);
-        self.turn.add(&other.turn);
-        self.mesh_depth.add(&other.mesh_depth);
-    }
-}
-
 /// Where a shard's thread publishes: when its next turn is due, and now and then its report.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -91,6 +80,11 @@ impl Board {
     /// The last report.
     pub(crate) fn report(&self) -> ShardReport {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counters of the last report: a third of it.
+    pub(crate) fn counters(&self) -> Counters {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).counters
     }
 
     /// When the next turn is due at the latest, nanoseconds since the node's start.

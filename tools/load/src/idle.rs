@@ -6,7 +6,7 @@ use crate::fleet::{Counts, Fleet, Stage};
 use crate::logins::Logins;
 use crate::report::{Hold, Report, Resumed, tenths};
 use crate::session::{Over, Session, Which};
-use crate::usage::Sampler;
+use crate::usage::{SAMPLE_REST_EVERY, Sampler};
 use anyhow::Result;
 
 /// Runs it: the report, and whether the run is complete.
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &IdleArgs, session: &mut Session) -> Result<(Report, boo
     let mut rss_held_bytes = rss_bytes(session);
     complete &= before.lost == 0;
     if complete && !args.common.verify_only {
-        let window = session.sample();
+        let window = session.sample_every(SAMPLE_REST_EVERY);
         let start_ns = session.now_ns();
         let over = session.run("hold", start_ns + ns(args.hold), |_| false)?;
         let after = session.crew.counts()?;

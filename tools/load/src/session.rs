@@ -9,7 +9,7 @@ use crate::fleet::{Counts, Fleet, FleetConfig, SPARE_DESCRIPTOR_COUNT, Stage, na
 use crate::ledger::{Run, Tally};
 use crate::logins::Logins;
 use crate::report::{Latency, Report, Server, tenths};
-use crate::usage::{Sampler, Usage};
+use crate::usage::{SAMPLE_EVERY, Sampler, Usage};
 use anyhow::{Context, Result, bail};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -267,7 +267,12 @@ impl Session {
 
     /// Opens a window over the server's process, if there is an admin endpoint.
     pub(crate) fn sample(&self) -> Option<Sampler> {
-        self.admin.as_ref().map(Sampler::start)
+        self.sample_every(SAMPLE_EVERY)
+    }
+
+    /// Likewise, with so much between the samples.
+    pub(crate) fn sample_every(&self, every: Duration) -> Option<Sampler> {
+        self.admin.as_ref().map(|admin| Sampler::start(admin, every))
     }
 
     /// Waits for the second from which this run's ids are stamped. To be called before the first message.

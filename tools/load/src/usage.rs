@@ -5,8 +5,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the figures are read in a window: what a SIGKILL may take with it.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How often the figures are read in a window of traffic: what a SIGKILL may take with it.
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Likewise where next to nothing happens: an answer costs the server a millisecond with cold caches, which each second
+/// would be more than all its phones at rest cost it.
+pub(crate) const SAMPLE_REST_EVERY: Duration = Duration::from_secs(30);
 /// How long the last sample of a window waits for a server that is just being started.
 const LAST_SAMPLE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -41,17 +44,18 @@ impl Usage {
 /// for a server that is down.
 pub(crate) struct Sampler {
     stop: Sender<()>,
-    thread: JoinHandle<Vec<Figures>>,
+    thread: JoinHandle<Option<Vec<Figures>>>,
 }
 
 impl Sampler {
     /// Opens a window; the first sample has been taken when this returns (if the server answers).
-    pub(crate) fn start(admin: &Admin) -> Self {
+    pub(crate) fn start(admin: &Admin, every: Duration) -> Self {
         let (stop, stopped) = channel();
-        let mut samples: Vec<Figures> = admin.figures().into_iter().collect();
+        let first = admin.figures().ok();
         let admin = admin.clone();
         let thread = std::thread::spawn(move || {
-            while stopped.recv_timeout(SAMPLE_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let mut samples = vec![first?];
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 samples.extend(admin.figures());
             }
             let deadline = Instant::now() + LAST_SAMPLE_PATIENCE;
@@ -62,9 +66,9 @@ impl Sampler {
                         std::thread::sleep(Duration::from_millis(50));
                         continue;
                     }
-                    Err(_) => {}
+                    Err(_) => return None,
                 }
-                return samples;
+                return Some(samples);
             }
         });
         Self { stop, thread }
@@ -75,11 +79,11 @@ impl Sampler {
         let _ = self.stop.send(());
     }
 
-    /// Closes the window if it is still open: what was used, if the server answered at least twice.
+    /// Closes the window if it is still open: what was used, if the server answered at both ends of it. What was used
+    /// in a part of it would be shared among all that was done in the whole.
     pub(crate) fn finish(self) -> Option<Usage> {
         self.stop();
-        let samples = self.thread.join().ok()?;
-        (samples.len() >= 2).then(|| Usage::of(&samples))
+        self.thread.join().ok()?.map(|samples| Usage::of(&samples))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::exposition::{CONTENT_TYPE, Kind, Labels, Page};
 use super::plane::Plane;
-use super::process::Usage;
+use super::process::{Descriptors, Usage};
 use super::reply::Refusal;
 use crate::log;
 use axum::extract::State;
@@ -41,13 +41,13 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     cpu.sample(&[("mode", "system")], usage.cpu_system.as_secs_f64());
     let cpu = (usage.cpu_user + usage.cpu_system).as_secs_f64();
     page.family("process_cpu_seconds", Kind::Counter, "Processor time.").sample(&[], cpu);
-    let (open, most) = (usage.open_descriptors, usage.descriptors_max);
     page.family("process_resident_memory_bytes", Kind::Gauge, "Resident memory.")
         .sample(&[], usage.rss_bytes);
+    let descriptors = Descriptors::now()?;
     page.family("process_open_fds", Kind::Gauge, "Open descriptors of the process's own table.")
-        .sample(&[], open);
+        .sample(&[], descriptors.open);
     page.family("process_max_fds", Kind::Gauge, "Most descriptors that the process may open.")
-        .sample(&[], most);
+        .sample(&[], descriptors.most);
     let started = plane.started_unix_s();
     page.family("process_start_time_seconds", Kind::Gauge, "When the process started, Unix time.")
         .sample(&[], started);

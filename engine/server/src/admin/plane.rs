@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_core::control::{ControlReply, ControlRequest};
+use tern_core::counters::Counters;
 use tern_driver::{Control, Node, RecoveryReport, ShardReport, ShardStart, StartProgress};
 use tern_protocol::ids::ShardId;
 
@@ -206,11 +207,12 @@ impl Plane {
         self.serving.get().map(|serving| serving.node.reports()).unwrap_or_default()
     }
 
-    /// What all shards tell together.
-    pub(super) fn totals(&self) -> ShardReport {
-        let mut totals = ShardReport::default();
-        self.reports().iter().for_each(|shard| totals.add(shard));
-        totals
+    /// What all shards counted together; nothing before they serve.
+    pub(super) fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        let shards = self.serving.get().map(|serving| serving.node.counters());
+        shards.iter().flatten().for_each(|shard| sum.add(shard));
+        sum
     }
 
     /// What recovery found, for each shard; empty before they serve.

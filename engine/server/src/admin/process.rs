@@ -33,7 +33,7 @@ pub(super) async fn health(State(plane): State<Arc<Plane>>) -> Result<&'static s
 /// `GET /v1/process`
 pub(super) async fn process(State(plane): State<Arc<Plane>>) -> Result<Json<Process>, Refusal> {
     let usage = Usage::now()?;
-    let totals = plane.totals().counters;
+    let totals = plane.counters();
     Ok(Json(Process {
         boot_id: plane.boot_id().into(),
         cpu_user_us: usage.cpu_user.as_micros() as u64,
@@ -54,10 +54,6 @@ pub(super) struct Usage {
     pub(super) cpu_system: Duration,
     /// Resident memory.
     pub(super) rss_bytes: u64,
-    /// Open descriptors; those of the rings' own tables are not among them.
-    pub(super) open_descriptors: usize,
-    /// Most descriptors.
-    pub(super) descriptors_max: u64,
 }
 
 impl Usage {
@@ -68,19 +64,40 @@ impl Usage {
     pub(super) fn now() -> Result<Self, Refusal> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)
             .map_err(|error| Refusal::unavailable(format!("getrusage: {error}")))?;
-        let unread = |name: &str| Refusal::unavailable(format!("/proc/self/{name} cannot be read"));
-        let (descriptors_max, _) = getrlimit(Resource::RLIMIT_NOFILE)
-            .map_err(|error| Refusal::unavailable(format!("getrlimit: {error}")))?;
-        // The one that reads the directory is open only meanwhile.
-        let listed = std::fs::read_dir("/proc/self/fd").map_err(|_| unread("fd"))?.count();
         Ok(Self {
             cpu_user: duration(usage.user_time()),
             cpu_system: duration(usage.system_time()),
             rss_bytes: rss_bytes().ok_or_else(|| unread("status"))?,
-            open_descriptors: listed.saturating_sub(1),
-            descriptors_max,
         })
     }
+}
+
+/// The process's table of descriptors. Counting them takes the kernel a millisecond where there are thousands, which is
+/// why it is not a part of [`Usage`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptors {
+    /// Open ones; those of the rings' own tables are not among them.
+    pub(super) open: usize,
+    /// Most that there may be.
+    pub(super) most: u64,
+}
+
+impl Descriptors {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(super) fn now() -> Result<Self, Refusal> {
+        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)
+            .map_err(|error| Refusal::unavailable(format!("getrlimit: {error}")))?;
+        // The one that reads the directory is open only meanwhile.
+        let listed = std::fs::read_dir("/proc/self/fd").map_err(|_| unread("fd"))?.count();
+        Ok(Self { open: listed.saturating_sub(1), most })
+    }
+}
+
+fn unread(name: &str) -> Refusal {
+    Refusal::unavailable(format!("/proc/self/{name} cannot be read"))
 }
 
 fn duration(time: TimeVal) -> Duration {
@@ -102,14 +119,14 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_descriptors() {
-        let before = Usage::now().unwrap();
+        let (before, open_before) = (Usage::now().unwrap(), Descriptors::now().unwrap().open);
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
         let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
-        let after = Usage::now().unwrap();
+        let (after, descriptors) = (Usage::now().unwrap(), Descriptors::now().unwrap());
         let more_bytes = after.rss_bytes - before.rss_bytes;
         assert!(more_bytes > 48 << 20, "{before:?} then {after:?} with {} more", block.len());
         // Other tests of this process open and close some, too.
-        assert!(after.open_descriptors + 10 > before.open_descriptors + files.len());
-        assert!(after.descriptors_max as usize > after.open_descriptors);
+        assert!(descriptors.open + 10 > open_before + files.len());
+        assert!(descriptors.most as usize > descriptors.open);
     }
 }
