@@ -25,6 +25,9 @@ pub(crate) struct Welcome {
     pub(crate) keep_alive_s: u16,
 }
 
+/// The token of a `Ping` that asks whether the server still answers; keep-alives have others.
+pub(crate) const QUESTION: u32 = 1;
+
 /// What a batch of received bytes asks of the connection.
 #[derive(Default, Debug)]
 pub(crate) struct Signals {
@@ -211,6 +214,8 @@ impl Books {
                 self.tally.sums.faults.misdelivered += 1;
             }
             ServerFrame::Ticket { ticket, .. } => signals.ticket = Some(ticket),
+            // The server is there, and whatever waited for this phone would have come by now.
+            ServerFrame::Pong { token: QUESTION } => signals.drained = true,
             ServerFrame::Pong { .. } => signals.pongs += 1,
             // `Welcome` has an event of its own.
             ServerFrame::Welcome { .. }

@@ -281,8 +281,12 @@ impl Session {
     }
 
     /// Messages that are ticked and not delivered, although their addressee drained its mailbox; and those of which
-    /// that can not be said, because the addressee is not here.
-    pub(crate) fn missing(&self) -> Result<(u64, u64)> {
+    /// that can not be said, because the addressee is not here, or the server does not answer it.
+    pub(crate) fn missing(&mut self) -> Result<(u64, u64)> {
+        if self.crew.each(Fleet::question_addressees)?.contains(&true) {
+            let until_ns = self.now_ns() + self.patience_ns;
+            self.run("answers", until_ns, Counts::settled)?;
+        }
         let of_workers = self.crew.each(|fleet| {
             let (mut lost, mut unknown) = (0, 0);
             for sender in 0..fleet.phones.len() as u32 {

@@ -163,6 +163,12 @@ fn silence_and_absence_are_incomplete() {
     let (code, report) =
         run(Habit::FallsSilent, "pairs --phones 4 --window 4 --duration 60 --body 40 --patience 1");
     assert_eq!((code, report["lost"].as_u64()), (3, Some(0)));
+    for habit in [Habit::FallsSilent, Habit::Ignores, Habit::Stalls] {
+        // Its patience ends when the traffic is over: what was said is not settled.
+        let (code, report) = run(habit, "pairs --phones 4 --rate 200 --duration 1 --body 40 --patience 2");
+        assert_eq!((code, report["lost"].as_u64()), (3, Some(0)), "{habit:?}: {report}");
+        assert!(report["ticked"].as_u64() < report["sent"].as_u64(), "{habit:?}: {report}");
+    }
     let output = Command::new(env!("CARGO_BIN_EXE_tern-load"))
         .args("pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --patience 1 --json".split(' '))
         .output()

@@ -3,7 +3,7 @@
 use super::phone::{Phone, Stage, key_of, of_key};
 use super::timers::Alarm;
 use super::turn::{Fleet, KEEP_ALIVE_NS, Traffic};
-use crate::books::{Signals, Welcome, partner};
+use crate::books::{QUESTION, Signals, Welcome, partner};
 use rand_chacha::rand_core::RngCore;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tern_protocol::phone::client::{Client, ClientConfig};
@@ -279,6 +279,26 @@ impl Fleet {
             self.timers.set(due_ns, Alarm::Resend, key_of(phone, state.attempt));
         }
         self.mark(phone);
+    }
+
+    /// Addressees that lack a ticked message are asked whether the server still answers them: one that stands still has
+    /// lost nothing yet. Whether there are any.
+    pub(crate) fn question_addressees(&mut self) -> bool {
+        let mut asks = false;
+        for sender in 0..self.phones.len() as u32 {
+            let addressee = partner(sender);
+            let state = &mut self.phones[addressee as usize];
+            if state.stage == Stage::Online && state.drained && self.books.missing_count(sender) > 0 {
+                state.drained = false;
+                self.counts.drained -= 1;
+                if let Some(client) = &mut state.client {
+                    client.send(&ClientFrame::Ping { token: QUESTION });
+                }
+                self.mark(addressee);
+                asks = true;
+            }
+        }
+        asks
     }
 
     /// Looks at a part of the phones: those that were silent for nearly as long as the server allows say `Ping`.

@@ -45,6 +45,10 @@ pub(crate) enum Habit {
     Refuses,
     /// Falls silent for good.
     FallsSilent,
+    /// Takes no message any more, and goes on with all else.
+    Ignores,
+    /// Ticks it, and stands still before it hands it up: nothing is lost yet.
+    Stalls,
     /// Closes one connection when all have been quiet for a while.
     DropsIdle,
     /// Wants a keep-alive every two seconds.
@@ -154,7 +158,12 @@ impl Server {
     }
 
     fn turn(&mut self) {
-        if self.habit == Habit::FallsSilent && self.message_count >= CHOSEN {
+        let last_count = match self.habit {
+            Habit::FallsSilent => CHOSEN - 1,
+            Habit::Stalls => CHOSEN,
+            _ => u64::MAX,
+        };
+        if self.message_count > last_count {
             return;
         }
         for index in 0..self.connections.len() {
@@ -322,6 +331,9 @@ impl Server {
         if self.habit == Habit::Refuses && chosen {
             return self.say(index, &ServerFrame::Unknown { id });
         }
+        if self.habit == Habit::Ignores && self.message_count >= CHOSEN {
+            return;
+        }
         let mail = Mail::Message { from, id, body: body.to_vec() };
         if self.known.insert((from, id)) {
             if chosen {
@@ -345,7 +357,7 @@ impl Server {
     fn misbehave(&mut self, index: usize, to: AccountId, mail: Mail) {
         let Mail::Message { from, id, body } = mail.clone() else { return };
         match self.habit {
-            Habit::Loses => {}
+            Habit::Loses | Habit::Stalls => {}
             Habit::Duplicates => {
                 self.post(to, mail.clone());
                 self.post(to, mail);
