@@ -1,6 +1,7 @@
 //! `bench flap`: what phones that come and go cost those that stay. The same paced traffic over the same server, first
 //! without and then with connections that are dropped and come back.
 
+use super::floor::{cpu_us, ratio};
 use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
 use crate::node::{Load, Node, NodePlan};
 use anyhow::Result;
@@ -24,22 +25,15 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     options.extend(["--flaps", FLAPS].map(String::from));
     let flapping = clean(Load::start(&node, Some(GENERATOR_CPU), "flap", &options)?.finish()?)?;
     node.drain()?;
-    Ok(compare(calm, flapping))
+    Ok(compare(&calm, &flapping))
 }
 
 /// The latency is that of messages whose both ends stayed: who is away gets its mail when it is back.
-fn compare(calm: Value, flapping: Value) -> Value {
+fn compare(calm: &Value, flapping: &Value) -> Value {
     let p99 = |run: &Value| run["steady_latency_us"]["p99"].as_f64();
-    let cpu_us = |run: &Value| {
-        let field = |name: &str| run["server"][name].as_f64();
-        Some(field("cpu_user_us_per_msg")? + field("cpu_system_us_per_msg")?)
-    };
-    let ratio = |of: &dyn Fn(&Value) -> Option<f64>| {
-        of(&flapping).zip(of(&calm)).map(|(with, without)| (with / without * 1000.0).round() / 1000.0)
-    };
     json!({
-        "p99_ratio_for_phones_that_stay": ratio(&p99),
-        "cpu_per_msg_ratio": ratio(&cpu_us),
+        "p99_ratio_for_phones_that_stay": ratio(p99(flapping), p99(calm)),
+        "cpu_per_msg_ratio": ratio(cpu_us(flapping), cpu_us(calm)),
         "calm": calm,
         "flapping": flapping,
     })
@@ -58,7 +52,7 @@ mod tests {
                 "server": { "cpu_user_us_per_msg": cpu, "cpu_system_us_per_msg": 2.0 * cpu },
             })
         };
-        let result = compare(run(200.0, 4.0), run(300.0, 5.0));
+        let result = compare(&run(200.0, 4.0), &run(300.0, 5.0));
         assert_eq!(result["p99_ratio_for_phones_that_stay"], 1.5);
         assert_eq!(result["cpu_per_msg_ratio"], 1.25);
     }

@@ -18,6 +18,8 @@ const PHONE_COUNT: u32 = 100_000;
 const PHONES_PER_SHARD: u32 = 18_000;
 /// The smaller size.
 const SMALL_PART: u32 = 4;
+/// How long the smaller size is held at most.
+const FEW_SECONDS_MAX: u32 = 30;
 /// Longest wait for the logins, for each phone.
 const LOGIN_WAIT: Duration = Duration::from_millis(5);
 /// What a node of many shards on few cores needs: room for the phones of one, and small segments.
@@ -38,7 +40,8 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
         bail!("--phones {phones}, allowed: {} or more", 2 * SMALL_PART);
     }
     let shards = u16::try_from(phones.div_ceil(PHONES_PER_SHARD)).context("too many phones")?;
-    let few = hold(small, shards, seconds)?;
+    // Only for its memory: one more hold until the keep-alives would tell nothing new.
+    let few = hold(small, shards, seconds.min(FEW_SECONDS_MAX))?;
     let many = hold(phones, shards, seconds)?;
     let slope = |name: &str| {
         let of = |run: &Value| run[name].as_f64();
@@ -58,6 +61,7 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
         "server_user_bytes_per_phone_by_total": per(&many["server_user_bytes"], phones),
         "server_user_bytes_per_phone_since_boot": since_boot(&many, phones),
         "idle_cpu_percent_of_a_core": many["idle_cpu_percent_of_a_core"],
+        "pings_in_hold": many["pings_in_hold"],
         "login_per_s": many["login_per_s"],
         "cpu_us_per_login": many["cpu_us_per_login"],
         "few": few,

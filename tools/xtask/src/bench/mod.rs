@@ -54,7 +54,7 @@ enum Name {
     Mesh,
     /// Timers: set, put off, moved, fired; and their memory.
     Wheel,
-    /// 100,000 messages to 1,000 absent phones, then they come.
+    /// 500,000 messages to 1,000 absent phones, then they come.
     Offline,
     /// 100,000 phones that wait: memory of each, by slope and by total, and the CPU that all of them cost.
     Idle,
@@ -62,7 +62,7 @@ enum Name {
     Flap,
     /// 10,000 phones dropped at once, which come back by ticket while 1,000 others talk.
     Storm,
-    /// Start after SIGKILL with 500,000 messages in the log.
+    /// Start after SIGKILL while 500,000 messages are written to the log.
     Recovery,
     /// 1,000 phones, 2,000 messages per second, quiet and under attack: connect flood, garbage, half prefaces, forged
     /// tickets, bad records, large bodies, each in turn.
