@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PHONE_COUNT: u32 = 100_000;
 /// Phones of a shard on average: a ring's descriptor table is limited by RLIMIT_NOFILE, of which 20,000 are assumed,
 /// and phones fall to shards by lot.
-const PHONES_PER_SHARD: u32 = 18_000;
+const PHONES_PER_SHARD: u32 = 16_700;
 /// The smaller size.
 const SMALL_PART: u32 = 4;
 /// How long the smaller size is held at most.
