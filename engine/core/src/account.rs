@@ -273,7 +273,7 @@ impl Account {
         self.places().position(|d| d.as_ref().is_some_and(|d| d.id == device))
     }
 
-    /// The place of the device with this key. One that is being revoked does not count: its key may come again.
+    /// The place of the device with this key. One that is being revoked does not count.
     pub(crate) fn place_of_key(&self, key: &[u8; 32]) -> Option<usize> {
         self.places().position(|d| d.as_ref().is_some_and(|d| d.key == *key && d.stays()))
     }

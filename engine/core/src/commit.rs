@@ -9,7 +9,7 @@ use crate::id_records::IdRecords;
 use crate::io::{FatalError, Now, Output, Outputs};
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
-use crate::writer::{Carried, Item, Waiter, Writer};
+use crate::writer::{Carried, Item, KEPT_COUNT, Waiter, Writer};
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
@@ -382,6 +382,29 @@ impl Shard {
             let Some((_, waiter)) = self.writer.waiters.pop_front() else { break };
             self.wake(now, waiter, out);
         }
+    }
+
+    /// Forgets those whose connections have gone while the log took nothing, when there are twice as many waiters as were
+    /// left the last time.
+    pub(crate) fn forget_waiters(&mut self) {
+        if self.writer.waiters.len() < self.writer.waiters_look_at_count {
+            return;
+        }
+        let mut waiters = core::mem::take(&mut self.writer.waiters);
+        waiters.retain(|(_, waiter)| match waiter {
+            Waiter::Welcome { conn, .. } | Waiter::Begin { conn } => self.edges.waits_for_log(*conn),
+            Waiter::Devices((id, conn)) => {
+                self.sessions.get(*id).is_some_and(|session| session.conn == *conn)
+            }
+            Waiter::Reply { .. }
+            | Waiter::Added { .. }
+            | Waiter::Revoked(_)
+            | Waiter::Removed(_)
+            | Waiter::Serving => true,
+        });
+        self.writer.waiters_look_at_count = (2 * waiters.len()).max(KEPT_COUNT);
+        waiters.shrink_to(self.writer.waiters_look_at_count);
+        self.writer.waiters = waiters;
     }
 
     fn wake(&mut self, now: Now, waiter: Waiter, out: &mut Outputs) {

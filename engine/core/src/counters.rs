@@ -65,7 +65,7 @@ macro_rules! define_counters {
 pub const FAMILIES: &[(&str, &str)] = &[
     (
         "limit_hits",
-        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches` and `session_unanswered` are fixed).",
+        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches`, `session_unanswered` and `log_waiters` are fixed).",
     ),
     ("logins_refused", "Logins with a key that were refused, by what was wrong. Nobody broke the protocol."),
     (
@@ -120,6 +120,8 @@ define_counters! {
     devices_added,
     /// Devices revoked by phones.
     devices_revoked,
+    /// Phones told to ask again about a change of devices because 4,096 logins and changes wait for the log.
+    refused_waiters as limit_hits { limit = "log_waiters" },
     /// Presence, watches and typing dropped because they would have taken more than a quarter of a lane, or it was full.
     ephemeral_dropped as ephemeral_dropped { at = "lane" },
     /// Presence and typing dropped because their phone did not read, or memory for edges was short.

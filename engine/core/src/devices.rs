@@ -51,6 +51,10 @@ pub(crate) struct Revoked {
     end: Seq,
 }
 
+/// Logins and changes that may wait for the log before who only asks about a change is refused; some 70
+/// bytes each.
+const WAITERS_MAX: usize = 4096;
+
 impl Shard {
     /// The phone asks for the devices of its account, or wants to change them. None if it does so too often.
     fn asks_of_devices(&mut self, id: SessionId) -> Option<(ConnId, AccountIndex)> {
@@ -94,11 +98,14 @@ impl Shard {
         let since = Seq(self.next_seq.0 - 1);
         let is_low = self.writer.log.is_low() || self.draining;
         let Some(account) = self.accounts.get_mut(index) else { return };
-        if account.place_of_key(&key).is_some() {
-            self.writer.wait(Waiter::Devices(asker));
-            return;
+        let there = account.place_of_key(&key).and_then(|place| account.device(place));
+        match there.map(|device| device.is_known) {
+            Some(true) => return self.tell_devices(asker),
+            Some(false) => return self.tell_when_stable(asker),
+            None => {}
         }
-        let added = if is_low {
+        // One key is one device's: should the drive take no record, one that is being revoked stays.
+        let added = if is_low || account.is_leaving(&key) {
             Err(ErrorCode::Internal)
         } else if key == [0; 32] {
             Err(ErrorCode::WrongKey)
@@ -114,6 +121,17 @@ impl Shard {
                 self.writer.wait(Waiter::Added { account: index, device, asker });
             }
             Err(code) => self.say(conn, &ServerFrame::DevicesRefused { code }),
+        }
+    }
+
+    /// Tells a phone its devices once what others asked for is on stable storage. A log that takes nothing for a while
+    /// is not to fill the memory with those who ask again and again.
+    fn tell_when_stable(&mut self, (id, conn): Asker) {
+        if self.writer.waiters.len() < WAITERS_MAX {
+            self.writer.wait(Waiter::Devices((id, conn)));
+        } else {
+            self.counters.refused_waiters += 1;
+            self.say(conn, &ServerFrame::DevicesRefused { code: ErrorCode::Internal });
         }
     }
 
@@ -138,7 +156,7 @@ impl Shard {
             Some(_) if is_last => ErrorCode::LastDevice,
             Some(_) if is_late => ErrorCode::Internal,
             Some(place) if self.is_going(index, place) => {
-                self.writer.wait(Waiter::Devices((id, conn)));
+                self.tell_when_stable((id, conn));
                 return;
             }
             Some(place) => {
@@ -195,10 +213,13 @@ impl Shard {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let Some(place) = account.place_of(device) else { return };
         let Some(device) = account.take_device(place) else { return };
+        // What came before it, and what it has acknowledged, does not wait for it.
+        let (done, end) = (device.floor, Seq(self.next_seq.0 - 1));
+        if account.mailbox.index_above(done) < account.mailbox.len() {
+            self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
+        }
         self.counters.devices_revoked += 1;
         self.forget_floor(device.log_floor);
-        let (done, end) = (Seq(0), Seq(self.next_seq.0 - 1));
-        self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
     }
 
     /// Where the log takes nothing more, revokings that no record speaks of are given up, and those who asked hear it.
@@ -235,22 +256,28 @@ impl Shard {
         true
     }
 
-    /// A piece of what those who are gone have left to do: at most a step's budget of entries, mailboxes in turns.
+    /// A piece of what those who are gone have left to do: at most a step's budget of entries, mailboxes in turns. Short
+    /// ones are done many in a turn, so that no more can come than go.
     pub(crate) fn let_go(&mut self, now: Now) {
-        match self.leaving.pop_front() {
-            Some(Leaving::Device(revoked)) => self.let_go_of_device(now, revoked),
-            Some(Leaving::Mailbox(mailbox)) => self.let_mail_go(mailbox),
-            None => {}
+        let mut left = self.config.limits.step_budget as usize;
+        while left > 0 {
+            let done = match self.leaving.pop_front() {
+                Some(Leaving::Device(revoked)) => self.let_go_of_device(now, revoked, left),
+                Some(Leaving::Mailbox(mailbox)) => self.let_mail_go(mailbox, left),
+                None => return,
+            };
+            left = left.saturating_sub(done.max(1));
         }
     }
 
-    fn let_go_of_device(&mut self, now: Now, mut leaving: Revoked) {
+    /// How many entries it was done with, of at most so many.
+    fn let_go_of_device(&mut self, now: Now, mut leaving: Revoked, count_max: usize) -> usize {
         let (index, place) = (leaving.account, leaving.place);
         // Unless the whole account is gone by now.
-        let Some(account) = self.accounts.get_mut(index) else { return };
+        let Some(account) = self.accounts.get_mut(index) else { return 0 };
         let first = account.mailbox.index_above(leaving.done);
         let end = account.mailbox.index_above(leaving.end);
-        let piece_end = end.min(first + self.config.limits.step_budget as usize);
+        let piece_end = end.min(first + count_max);
         let last = piece_end.checked_sub(1).and_then(|last| account.mailbox.at(last));
         leaving.done = last.map_or(leaving.done, |entry| entry.seq);
         if piece_end < end {
@@ -260,6 +287,7 @@ impl Shard {
             self.stop_waiting(now, index, entry_index, place);
         }
         self.drop_over(index);
+        piece_end - first
     }
 
     /// An entry waits for the device at `place` no longer. If it waits for nobody else, it is over; a tick that nobody

@@ -259,6 +259,11 @@ impl Edges {
         self.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Dismissed))
     }
 
+    /// Whether an edge waits for its account or its ticket to be on stable storage.
+    pub(crate) fn waits_for_log(&mut self, conn: ConnId) -> bool {
+        self.get_mut(conn).is_some_and(|edge| matches!(edge.state, State::Greeting | State::Starting(_)))
+    }
+
     pub(crate) fn mark_dirty(&mut self, conn: ConnId) {
         if let Some(edge) = self.get_mut(conn)
             && !edge.dirty

@@ -16,6 +16,8 @@ pub struct Held {
     pub address_count: usize,
     /// Revoked devices that mailboxes have not let go of.
     pub leaving_count: usize,
+    /// Who waits for the log.
+    pub waiter_count: usize,
 }
 
 impl Shard {
@@ -28,6 +30,7 @@ impl Shard {
             lent_bytes: self.edges.lent_bytes(),
             address_count: self.addresses.holder_count(),
             leaving_count: self.leaving.len(),
+            waiter_count: self.writer.waiters.len(),
         }
     }
 }

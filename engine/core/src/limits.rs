@@ -18,6 +18,8 @@
 //! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
 //! | messages and read ticks of an account | `account_messages_*` | `busy` for the message; the tick comes again |
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
+//! | logins and changes of devices that wait for the log | one a connection; 4,096 where they only ask about a change | those gone are forgotten; refused |
+//! | revoked devices and removed mailboxes that are let go of | `step_budget` of them and of their entries a turn | the rest in a later turn |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
 //! | envelopes under way to a device | `window_count` | wait in the mailbox |
 //! | mail of other devices before its own | `step_budget` entries a turn | it looks on in a later turn |

@@ -33,7 +33,8 @@ impl Shard {
     /// The control plane wants an account removed.
     pub(crate) fn remove_account(&mut self, token: u64, name: &str, out: &mut Outputs) {
         let Some(index) = self.accounts.by_name(name) else {
-            self.writer.wait(Waiter::Reply { token, reply: ControlReply::Removed(false) });
+            // A name is there until its removal is on stable storage.
+            out.push(Output::Reply { token, reply: ControlReply::Removed(false) });
             return;
         };
         // Unlike new mail it may use the last of the drive: it gives back more than it takes.
@@ -122,10 +123,10 @@ impl Shard {
         true
     }
 
-    /// Empties the mailbox of an account that is gone: a step's budget of entries, the rest later.
-    pub(crate) fn let_mail_go(&mut self, mut mailbox: Mailbox) {
-        for _ in 0..self.config.limits.step_budget {
-            let Some(entry) = mailbox.pop_any() else { return };
+    /// Empties the mailbox of an account that is gone: at most so many entries, the rest later. How many it were.
+    pub(crate) fn let_mail_go(&mut self, mut mailbox: Mailbox, count_max: usize) -> usize {
+        for done in 0..count_max {
+            let Some(entry) = mailbox.pop_any() else { return done };
             self.counters.mail_count_now -= 1;
             entry.position.into_iter().for_each(|position| self.writer.log.dead(position));
             entry.mail.into_iter().for_each(|mail| self.cache.remove(mail));
@@ -133,5 +134,6 @@ impl Shard {
         if !mailbox.is_empty() {
             self.leaving.push_back(Leaving::Mailbox(mailbox));
         }
+        count_max
     }
 }

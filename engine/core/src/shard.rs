@@ -380,6 +380,7 @@ impl Shard {
         }
         self.give_up_revoking();
         self.give_up_removing(out);
+        self.forget_waiters();
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);
         self.begin_rewriting(now);

@@ -114,6 +114,8 @@ pub(crate) struct Writer {
     pub(crate) urgent_taken: u64,
     pub(crate) urgent_done: u64,
     pub(crate) waiters: VecDeque<(u64, Waiter)>,
+    /// Waiters whose connections have gone stay until they are looked at: when there are so many.
+    pub(crate) waiters_look_at_count: usize,
     pub(crate) segment_ids: SegmentIds,
     pub(crate) id_records: IdRecords,
     /// Removed accounts, by the first id of each record of them: the last one, and where the record is.
@@ -148,6 +150,7 @@ impl Writer {
             urgent_taken: 0,
             urgent_done: 0,
             waiters: VecDeque::new(),
+            waiters_look_at_count: KEPT_COUNT,
             segment_ids: SegmentIds::default(),
             id_records: IdRecords::new(ids_kept_max),
             gone: BTreeMap::new(),
@@ -332,7 +335,7 @@ impl Writer {
 }
 
 /// Items that queues keep memory for.
-const KEPT_COUNT: usize = 1024;
+pub(crate) const KEPT_COUNT: usize = 1024;
 /// Most ids in one record: 32 KiB of hashes.
 const IDS_PER_RECORD_MAX: usize = 4096;
 /// Bytes of a commit that are left for headers beside a record of ids.

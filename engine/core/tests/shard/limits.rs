@@ -17,7 +17,7 @@ const NOW_S: u64 = 1_800_000_000;
 /// A limit, the others that are met on the way to it, and the way.
 type Case = (&'static str, &'static [&'static str], fn() -> World);
 
-const CASES: [Case; 37] = [
+const CASES: [Case; 38] = [
     ("connection_count", &[], || {
         let mut world = World::new(Limits { connection_count: 1, ..Limits::default() });
         (0..2).for_each(|slot| _ = world.accept(slot, None));
@@ -96,6 +96,14 @@ const CASES: [Case; 37] = [
         let mut world = World::new(Limits { account_count: 1, ..Limits::default() });
         Phone::connect(&mut world, 1, "ann", 1);
         Phone::connect(&mut world, 2, "bob", 2);
+        world
+    }),
+    ("log_waiters", &[], || {
+        let mut world = World::new(Limits { account_asks_per_s: 0, ..Limits::default() });
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        world.disk_runs = false;
+        (0..5_000).for_each(|_| eve.client.send(&ClientFrame::AddDevice { key: [7; 32] }));
+        eve.exchange(&mut world);
         world
     }),
     ("connection_frames_per_s", &[], || {
@@ -382,7 +390,7 @@ fn every_limit_of_the_configuration_is_driven_to_its_hit() {
     let gone: Vec<_> = excused.union(&tried).filter(|name| !fields.contains(*name)).collect();
     assert_eq!(
         gone,
-        [&"account_watches", &"session_unanswered"],
+        [&"account_watches", &"log_waiters", &"session_unanswered"],
         "these are fixed, and all others are of the struct"
     );
 }

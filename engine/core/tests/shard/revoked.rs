@@ -90,6 +90,40 @@ fn a_long_mailbox_lets_go_of_a_revoked_device_in_pieces() {
 }
 
 #[test]
+fn a_device_that_nothing_waits_for_leaves_at_once_however_long_the_mailbox() {
+    let limits = Limits { step_budget: 10, ..Limits::default() };
+    let (mut world, _, mut new) = with_mail_for_device_1(limits, 1_000);
+    for number in 3..10 {
+        new.say(&mut world, &ClientFrame::AddDevice { key: KeyPair::from_seed([number; 32]).public });
+        new.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(number.into()) });
+        assert_eq!(new.heard.last(), Some(&Heard::Devices(vec![(1, false), (2, true)])));
+        assert_eq!(world.shard.held().leaving_count, 0, "it has missed all of this mail");
+    }
+    assert_eq!(world.shard.counters().mail_count_now, 1_000);
+}
+
+#[test]
+fn devices_for_whom_little_waits_leave_many_in_a_turn() {
+    let limits = Limits { step_budget: 40, ..Limits::default() };
+    let (mut world, _, mut new) = with_mail_for_device_1(limits, 1_000);
+    let account = new.account.expect("logged in");
+    for number in 3..13 {
+        new.say(&mut world, &ClientFrame::AddDevice { key: KeyPair::from_seed([number; 32]).public });
+    }
+    mail(&mut world, account, 5_000, 4);
+    for number in 3..13 {
+        new.client.send(&ClientFrame::RevokeDevice { device: DeviceId(number) });
+    }
+    new.exchange(&mut world);
+    assert_eq!(world.shard.held().leaving_count, 10);
+    world.next_turn();
+    assert_eq!(world.shard.held().leaving_count, 0, "ten times four entries are one turn's");
+    new.hear(&mut world);
+    new.ack(&mut world, 4);
+    assert_eq!(world.shard.counters().mail_count_now, 1_004, "which wait for device 1 as before");
+}
+
+#[test]
 fn mail_that_comes_while_a_mailbox_lets_go_stays_also_for_a_device_in_the_same_place() {
     let (mut world, name, mut new) =
         with_mail_for_device_1(Limits { step_budget: 10, ..Limits::default() }, 25);

@@ -165,17 +165,22 @@ fn a_device_that_revokes_itself_hears_so_when_it_is_stable() {
 }
 
 #[test]
-fn the_key_of_a_device_that_is_being_revoked_may_come_again_and_gets_another_number() {
+fn the_key_of_a_revoked_device_may_come_again_once_that_is_stable_and_gets_another_number() {
     let mut world = World::new(Limits::default());
     let mut ann = ann_with(&mut world, 2);
     world.disk_runs = false;
     ann[0].say(&mut world, &revoke(2));
     ann[0].say(&mut world, &add(2));
+    let refused = Heard::DevicesRefused("Internal".into());
+    assert_eq!(ann[0].heard[1..], [refused], "a drive that takes no record would leave two with one key");
+    start_disk(&mut world);
+    world.disk_runs = false;
+    ann[0].say(&mut world, &add(2));
     let mut new = Phone::connect(&mut world, 5, "ann", 2);
     assert!(new.account.is_none(), "its adding is not stable: a crash would give its number to another one");
     start_disk(&mut world);
     ann[0].hear(&mut world);
-    assert_eq!(ann[0].heard[1..], [devices(&[(1, true)]), devices(&[(1, true), (3, false)])]);
+    assert_eq!(ann[0].heard[2..], [devices(&[(1, true)]), devices(&[(1, true), (3, false)])]);
     new.log_in(&mut world);
     assert_eq!(new.heard, [Heard::Drained]);
     let mut world = world.kill();
@@ -221,6 +226,60 @@ fn a_tick_for_a_device_that_was_revoked_goes_to_nobody() {
         world.pass_ms(300);
         assert_eq!(world.shard.counters().mail_count_now, 0, "nobody owes a tick for ever");
     }
+}
+
+#[test]
+fn who_asks_about_a_change_again_and_again_while_the_log_takes_nothing_is_refused() {
+    let mut world = World::new(Limits { account_asks_per_s: 0, ..Limits::default() });
+    let mut ann = ann_with(&mut world, 2);
+    world.disk_runs = false;
+    // Nothing is to be waited for.
+    ann[0].say(&mut world, &add(2));
+    assert_eq!(ann[0].heard[1..], [devices(&[(1, true), (2, true)])]);
+    ann[0].heard.clear();
+    ann[0].say(&mut world, &add(3));
+    let ask = |world: &mut World, ann: &mut Phone, frame: &ClientFrame<'_>| {
+        (0..1_000).for_each(|_| ann.client.send(frame));
+        ann.exchange(world);
+    };
+    (0..10).for_each(|_| ask(&mut world, &mut ann[0], &add(3)));
+    assert_eq!(world.shard.held().waiter_count, 4096);
+    let refused = Heard::DevicesRefused("Internal".into());
+    assert_eq!(ann[0].heard, vec![refused.clone(); 10_001 - 4096]);
+    ann[0].heard.clear();
+    // A change itself still finds its place, however many ask about it.
+    ann[0].say(&mut world, &revoke(2));
+    assert_eq!(ann[0].heard, []);
+    ask(&mut world, &mut ann[0], &revoke(2));
+    assert_eq!(ann[0].heard, vec![refused; 1_000]);
+    ann[0].heard.clear();
+    // Those who have left ask no more.
+    ann[0].leave(&mut world);
+    world.pass_s(2);
+    assert_eq!(world.shard.held().waiter_count, 2, "the changes");
+    start_disk(&mut world);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    ann.say(&mut world, &ClientFrame::Devices);
+    assert_eq!(ann.heard[1..], [devices(&[(1, true), (3, false)])]);
+    assert_eq!(world.shard.held().waiter_count, 0);
+}
+
+#[test]
+fn logins_that_gave_up_waiting_for_the_log_are_forgotten() {
+    let mut world = World::new(Limits::default());
+    let mut ann = ann_with(&mut world, 1);
+    world.disk_runs = false;
+    ann[0].say(&mut world, &add(2));
+    for round in 0..1_100 {
+        assert!(Phone::connect(&mut world, 5, "ann", 2).account.is_none(), "login {round}");
+        world.cut(5);
+    }
+    let mut last = Phone::connect(&mut world, 6, "ann", 2);
+    world.pass_s(2);
+    assert_eq!(world.shard.held().waiter_count, 2, "the change, and the login that is still there");
+    start_disk(&mut world);
+    last.log_in(&mut world);
+    assert!(last.account.is_some());
 }
 
 /// A node whose drive has no room for another file, and its account with devices 1 and 2.

@@ -21,6 +21,7 @@ impl Node {
             sum.lent_bytes += held.lent_bytes;
             sum.address_count += held.address_count;
             sum.leaving_count += held.leaving_count;
+            sum.waiter_count += held.waiter_count;
         }
         let held = [
             ("sessions", counters.sessions_now),
@@ -39,6 +40,7 @@ impl Node {
             ("bytes of buffers", sum.lent_bytes as u64),
             ("addresses", sum.address_count as u64),
             ("devices that are to leave", sum.leaving_count as u64),
+            ("who wait for the log", sum.waiter_count as u64),
             ("accounts that do not rest", counters.stirred_now),
         ];
         let used = self.segments_used_max();
