@@ -36,6 +36,8 @@ pub struct Bugs {
     pub removing_told_early: bool,
     /// Who asks to revoke a device is answered at once.
     pub revoking_told_early: bool,
+    /// The timer of an edge that ends is not cancelled.
+    pub timer_kept: bool,
     /// The buffers of an edge that ends stay counted.
     pub buffers_kept: bool,
     /// The share of a session that ends stays counted.

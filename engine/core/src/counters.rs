@@ -92,6 +92,8 @@ define_counters! {
     refused_draining,
     /// Sockets of this shard now.
     connections_now,
+    /// Timers that are set now: one for each socket.
+    timers_now,
     /// Sessions now.
     sessions_now,
     /// Logins that reached their first transport frame.

@@ -359,7 +359,9 @@ impl Shard {
         let Some(edge) = self.edges.get_mut(conn) else { return };
         let timer = edge.timer;
         self.hang_up(conn);
-        self.wheel.cancel(timer);
+        if !bug!(self, timer_kept) {
+            self.wheel.cancel(timer);
+        }
         let holder = self.edges.holder(conn);
         let Some(edge) = self.edges.free(conn) else { return };
         if edge.half_open {

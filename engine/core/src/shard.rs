@@ -425,6 +425,7 @@ impl Shard {
 
     fn count_now(&mut self) {
         self.counters.connections_now = self.edges.open_count() as u64;
+        self.counters.timers_now = self.wheel.armed_count() as u64;
         self.counters.sessions_now = self.sessions.count() as u64;
         self.counters.accounts_now = self.accounts.count() as u64;
         self.counters.mail_bytes_now = self.cache.bytes_used() as u64;

@@ -195,7 +195,6 @@ impl Wheel {
     }
 
     /// Timers that are set.
-    #[cfg(test)]
     pub(crate) const fn armed_count(&self) -> usize {
         self.armed_count
     }

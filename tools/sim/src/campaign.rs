@@ -75,6 +75,7 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "answers_kept" => &mut bugs.answers_kept,
         "addresses_kept" => &mut bugs.addresses_kept,
         "half_open_kept" => &mut bugs.half_open_kept,
+        "timer_kept" => &mut bugs.timer_kept,
         "watches_kept" => &mut bugs.watches_kept,
         "expires_early" => &mut bugs.expires_early,
         "old_taken_for_new" => &mut bugs.old_taken_for_new,

@@ -135,6 +135,11 @@ fn a_phone_that_talks_and_is_sent_away_as_idle_is_found() {
 }
 
 #[test]
+fn a_timer_that_outlives_its_connection_is_found() {
+    is_found("timer_kept", &["timers"]);
+}
+
+#[test]
 fn a_phone_that_reads_and_is_hung_up_on_is_found() {
     is_found("readers_hurried", &["without a word"]);
 }

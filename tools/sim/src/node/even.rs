@@ -26,6 +26,7 @@ impl Node {
         let held = [
             ("sessions", counters.sessions_now),
             ("connections", counters.connections_now),
+            ("timers", counters.timers_now),
             ("messages", counters.mail_count_now),
             ("filled mailboxes", counters.mailboxes_filled_now),
             ("bytes of mail", counters.mail_bytes_now),
@@ -58,6 +59,10 @@ impl Node {
         // Phones say a few hundred things in a whole run, and may say thousands in a second.
         let floods = counters.floods + counters.byte_floods + counters.account_floods + counters.refused_asks;
         scene.schedule.check(floods == 0, || format!("{floods} times somebody said too much"));
+        let (timers, connections) = (counters.timers_now, counters.connections_now);
+        scene
+            .schedule
+            .check(timers == connections, || format!("{timers} timers of {connections} connections"));
         if !scene.plan.has_attackers() {
             // A key that opens nothing yet, or nothing any more, is none: the phones know when that may be.
             let errors = counters.protocol_errors;
