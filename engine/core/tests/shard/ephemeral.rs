@@ -143,6 +143,38 @@ fn who_found_no_room_is_told_after_the_rest() {
 }
 
 #[test]
+fn who_does_not_read_may_miss_the_last_state_and_hears_it_when_it_watches_again() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let account = ann.account.unwrap();
+    bob.say(&mut world, &ClientFrame::Watch { account });
+    world.turn();
+    assert_eq!(presence_heard(&mut bob, &mut world), [AVAILABLE]);
+    world.stuck.insert(1);
+    ann.send(&mut world, &bob, id(1), b"its send does not end");
+    let dropped = |world: &World| world.shard.counters().ephemeral_unread;
+    for n in 0.. {
+        let state = if n % 2 == 0 { PresenceState::Away } else { PresenceState::Available };
+        ann.say(&mut world, &ClientFrame::Presence { state });
+        world.now.mono_ns += 1_010_000_000;
+        world.next_turn();
+        if dropped(&world) > 0 && state == PresenceState::Away {
+            break;
+        }
+        assert!(n < 1_000, "it never has too much");
+    }
+    world.stuck.clear();
+    let conn = world.conns[&1];
+    world.step(Input::Sent { conn });
+    world.turn();
+    assert!(presence_heard(&mut bob, &mut world).len() > 100, "what it was told first");
+    bob.say(&mut world, &ClientFrame::Watch { account });
+    world.turn();
+    assert_eq!(presence_heard(&mut bob, &mut world), [AWAY]);
+}
+
+#[test]
 fn typing_to_a_phone_that_does_not_read_is_dropped_and_does_not_end_it() {
     let limits = Limits { body_bytes: 64, edge_backlog_bytes: 2 * 64 + 4096, ..Limits::default() };
     let mut world = World::new(limits);

@@ -24,6 +24,7 @@ mod rewriting;
 mod rot;
 mod safe;
 mod several;
+mod slow_readers;
 mod storms;
 mod stuck;
 mod watches;
