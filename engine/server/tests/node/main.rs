@@ -12,6 +12,7 @@ mod phone;
 mod process;
 mod resume;
 mod sessions;
+mod slow_readers;
 mod storm;
 mod stuck;
 mod top;
