@@ -51,6 +51,8 @@ fn logins_by_ticket_do_not_fill_the_log() {
     assert!(counters.log_segments_rewritten > 20 && counters.log_rewritten_bytes > 0);
     let (rewritten, written) = (counters.log_rewritten_bytes, counters.log_bytes_written);
     assert!(rewritten < written / 2, "{rewritten} bytes of {written} are copies");
+    let given_back = counters.log_segments_rewritten * u64::from(SEGMENT_BYTES);
+    assert!(rewritten <= given_back / 2, "{rewritten} bytes for {given_back} that were given back");
     let ticket = ann.ticket.unwrap();
     let mut world = world.kill();
     assert_eq!(world.shard.counters().accounts_now, 41);

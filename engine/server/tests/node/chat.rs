@@ -221,4 +221,13 @@ fn a_changed_server_key_is_taken_from_the_server_and_from_nobody_else() {
     let (good, errors) = Chat::start(&node, place.path(), "ann", &[]).end();
     assert!(!good && errors.contains("does not have the key that is known for it"), "{errors}");
     assert!(errors.contains(&key(&second)) && errors.contains("ann.state"), "{errors}");
+    // Who is told the key beforehand trusts nothing else.
+    let present = node.json("/v1/server-key")["public"].as_str().expect("a key").to_string();
+    let mut ann = Chat::start(&node, place.path(), "ann", &["--server-key", &present]);
+    ann.until("connected as ann");
+    assert!(ann.end().0);
+    fs::remove_file(&state).expect("the state file");
+    let wrong = key(&first);
+    let (good, errors) = Chat::start(&node, place.path(), "ann", &["--server-key", &wrong]).end();
+    assert!(!good && errors.contains("does not have the key that is known for it"), "{errors}");
 }

@@ -72,6 +72,15 @@ fn a_full_drive_refuses_and_loses_nothing() {
 }
 
 #[test]
+fn a_drive_without_room_for_the_first_record_ends_the_start() {
+    let setup = Setup { drive_mb: Some(6), ..Setup::shards(1) };
+    let setup = Setup { config: "segment_bytes = 4194304\n".into(), ..setup };
+    let ended = Node::start_in_vain(&setup);
+    assert_eq!((ended.status.code(), &*ended.stdout), (Some(3), ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the drive is full"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_failed_log_write_ends_the_node_and_is_never_ticked() {
     let mut node = Node::start(Setup::shards(2));
     let (mut ann, bob) = ann_and_absent_bob(&node);
@@ -115,6 +124,10 @@ fn rot_is_reported_and_the_rest_is_served() {
         bob.ack(number);
     }
     assert_eq!(served, 19, "one was damaged, the others are served");
+    node.signal("TERM");
+    let said = node.wait_for_last_words().stderr;
+    let warnings = said.lines().filter(|line| line.contains("WARN") && line.contains("damaged in places"));
+    assert_eq!(warnings.count(), 1, "{said}");
 }
 
 /// Flips a byte in the body of a message in the middle of the log: in which segment, and where in its file.

@@ -54,6 +54,14 @@ impl Node {
         Self { process, dir, setup, phone, admin }
     }
 
+    /// How one ends that does not get as far as serving.
+    pub(crate) fn start_in_vain(setup: &Setup) -> tern_node::Ended {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("tern.toml"), &setup.config).expect("the configuration is written");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        begin(dir.path(), setup, any, any).wait_for_the_end().expect("the node ends")
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }

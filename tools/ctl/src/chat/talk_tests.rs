@@ -219,4 +219,15 @@ fn commands_say_what_they_take() {
     assert!(!talk.quits);
     talk.typed("/quit", at(0));
     assert!(talk.quits);
+    let mut talk = ann_and_bob();
+    talk.typed("/typing", at(0));
+    assert_eq!(says(&mut talk, 0), [Say::Frame(ClientFrame::Typing { to: BOB, on: true })]);
+    talk.typed("/who", at(0));
+    assert!(talk.lines[0].starts_with("you are ann: "), "{:?}", talk.lines);
+    assert_eq!(says(&mut talk, 0), [Say::Frame(ClientFrame::Watch { account: BOB })], "how bob is");
+    talk.lines.clear();
+    talk.typed("/help", at(0));
+    for command in ["/to ", "/who", "/devices", "/add ", "/revoke ", "/typing", "/quit"] {
+        assert!(talk.lines.iter().any(|line| line.contains(command)), "{command}: {:?}", talk.lines);
+    }
 }
