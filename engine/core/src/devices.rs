@@ -215,9 +215,7 @@ impl Shard {
         let Some(device) = account.take_device(place) else { return };
         // What came before it, and what it has acknowledged, does not wait for it.
         let (done, end) = (device.floor, Seq(self.next_seq.0 - 1));
-        if account.mailbox.index_above(done) < account.mailbox.len() {
-            self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
-        }
+        self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
         self.counters.devices_revoked += 1;
         self.forget_floor(device.log_floor);
     }
