@@ -265,6 +265,9 @@ define_counters! {
     deferred_handshakes as limit_hits { limit = "handshakes_per_turn" },
     /// Connections told to come back because too many handshakes waited.
     refused_handshakes as limit_hits { limit = "deferred_count" },
+    /// Connections told to come back because whoever waited for longest for its handshake's turn had waited for a quarter of
+    /// `login_ms`.
+    refused_handshake_waits as limit_hits { limit = "handshake_wait" },
     /// Handshakes that wait now.
     deferred_now as handshakes_waiting,
     /// Handshakes that failed: not a Noise message for this server, a replayed third message, a malformed login.

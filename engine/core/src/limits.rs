@@ -10,7 +10,7 @@
 //! | frames and bytes of an address | `address_frames_*`, `address_bytes_*` | told to come back |
 //! | accounts that an address registers | `address_registrations_*` | told to come back |
 //! | the table of addresses | `address_count` | the quietest is forgiven |
-//! | handshakes that wait for a turn | `deferred_count` | told to come back |
+//! | handshakes that wait for a turn | `deferred_count`, a quarter of `login_ms` | told to come back, ever later where it is slow |
 //! | halves of hand-overs | `hand_over_count`, `hand_over_ms` | the half is given up |
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
 //! | frames of an account | `account_frames_*` | told to come back |
@@ -78,7 +78,8 @@ pub struct Limits {
     /// Sockets of a shard, from its ring's descriptor table. Past it the shard gives up the one that has kept it waiting
     /// for its login for longest; where none has, the new one is closed at once.
     pub connection_count: u32,
-    /// Milliseconds from accept to the first transport frame, on whichever shard.
+    /// Milliseconds from accept to the first transport frame, on whichever shard; they begin anew when a handshake that had
+    /// to wait has its turn. Where one has waited for a quarter of it, whoever comes then is told to come back later.
     pub login_ms: u64,
     /// Milliseconds without a whole record from the phone before it is given up; phones are told to ping after four
     /// fifths of it, and after 240 s at most.

@@ -7,7 +7,7 @@ use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::PROLOGUE_BYTES;
 use crate::shard::{Shard, bug};
 use alloc::boxed::Box;
-use core::mem::take;
+use core::mem::{replace, take};
 use tern_protocol::ids::{PartitionId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, PrefaceError};
@@ -63,11 +63,16 @@ impl Shard {
         self.count_frames(now, conn);
     }
 
-    /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
+    /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home. Who has to
+    /// wait may go meanwhile, and is not to cost its handshake then.
     fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
         self.check_memory(conn);
-        if self.edges.get_mut(conn).is_some_and(|edge| edge.waits_for_phone()) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        if edge.waits_for_phone() {
+            edge.opening().watched = false;
             out.push(Output::ReceiveOnce(conn));
+        } else if edge.waits_for_node() && !replace(&mut edge.opening().watched, true) {
+            out.push(Output::WatchForEnd(conn));
         }
     }
 
@@ -78,6 +83,7 @@ impl Shard {
             let Some(conn) = self.edges.next_deferred() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             (edge.opening().deferred, edge.opening().its_turn) = (false, true);
+            self.login_begins(now, conn);
             self.use_tail(now, conn, out);
             if let Some(edge) = self.edges.get_mut(conn)
                 && !matches!(edge.state, State::Adopted(_))
@@ -191,7 +197,7 @@ impl Shard {
             }
         };
         if self.handshakes_left == 0 {
-            return self.defer_handshake(conn);
+            return self.defer_handshake(now, conn);
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
