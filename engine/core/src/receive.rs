@@ -12,7 +12,9 @@ use tern_protocol::ids::{PartitionId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, PrefaceError};
 use tern_protocol::phone::record::{self, RecordKind};
-use tern_protocol::phone::server::{Handshake, LoginRequest, Progress, busy_refusal, version_refusal};
+use tern_protocol::phone::server::{
+    Handshake, HandshakeError, LoginRequest, Progress, busy_refusal, version_refusal,
+};
 
 /// What to do with the bytes behind the ones just used.
 pub(crate) enum Next {
@@ -129,6 +131,10 @@ impl Shard {
                 return Next::Stop;
             }
         };
+        // It says by itself where it belongs, whatever the hint says.
+        if preface.pattern == Pattern::NNpsk0 {
+            return self.use_ticket(now, conn, bytes, out);
+        }
         let home = preface.partition_hint.and_then(|partition| self.config.partitions.owner(partition));
         let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         if let Some(home) = home
@@ -137,9 +143,6 @@ impl Shard {
         {
             self.start_move(conn, home, None, out);
             return Next::Stop;
-        }
-        if preface.pattern == Pattern::NNpsk0 {
-            return self.use_ticket(now, conn, bytes, came_by_hint, out);
         }
         if let Some(next) = self.admit_handshake(now, conn, &bytes[PREFACE_BYTES..]) {
             return next;
@@ -153,19 +156,13 @@ impl Shard {
         Next::Used(PREFACE_BYTES)
     }
 
-    fn use_ticket(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        bytes: &[u8],
-        came_by_hint: bool,
-        out: &mut Outputs,
-    ) -> Next {
+    fn use_ticket(&mut self, now: Now, conn: ConnId, bytes: &[u8], out: &mut Outputs) -> Next {
         let Some(prologue) = bytes.first_chunk::<PROLOGUE_BYTES>() else { return Next::Wait };
+        let has_moved = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         let opened = self.open_ticket(prologue);
         // Its home counts its handshake and keeps it waiting, nobody else.
         if let Some(home) = opened.as_ref().and_then(|opened| self.is_elsewhere(opened))
-            && !came_by_hint
+            && !has_moved
         {
             self.start_move(conn, home, None, out);
             return Next::Stop;
@@ -251,6 +248,11 @@ impl Shard {
                     edge.state = State::Greeting;
                 }
                 self.authenticated(now, conn, login, out);
+            }
+            // It has been told so, and has kept to the protocol.
+            Err(HandshakeError::Name) => {
+                self.counters.logins_bad_name += 1;
+                self.hang_up(conn);
             }
             Err(_) => self.fail_handshake(conn),
         }
