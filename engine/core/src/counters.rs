@@ -102,7 +102,7 @@ define_counters! {
     logins_wrong_key as logins_refused { reason = "wrong_key" },
     /// Registrations refused because the name belongs to other keys.
     logins_name_taken as logins_refused { reason = "name_taken" },
-    /// Registrations refused because their name is none.
+    /// Logins refused because their name is none.
     logins_bad_name as logins_refused { reason = "bad_name" },
     /// Registrations refused because only the operator makes accounts.
     logins_closed as logins_refused { reason = "registration_closed" },

@@ -78,7 +78,7 @@ pub(crate) struct Opening {
     pub(crate) watched: bool,
     /// Of the hand-over that it is in.
     pub(crate) token: Option<HandOverToken>,
-    /// Whether it came from another shard: then its preface's hint is not followed again.
+    /// Whether it came from another shard: then its preface's hint, or its ticket, is not followed again.
     pub(crate) moved: bool,
 }
 
@@ -273,6 +273,10 @@ impl Shard {
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
+        if matches!(edge.state, State::Moving { asked: true, .. }) {
+            // Its socket is with the driver: it is somebody else's in a moment, or is told to come back.
+            return;
+        }
         let waits_for_phone = edge.waits_for_phone();
         self.counters.timeouts += 1;
         self.count_unproven(conn);

@@ -50,6 +50,8 @@ pub const OVERLAP_COUNT: u32 = 32;
 pub const MAIL_SLACK_BYTES: usize = tern_storage::cache::SLACK_BYTES;
 /// So many times [`Limits::dedup_count`] may be remembered of the last ten to fifteen minutes.
 pub const DEDUP_LIVE_FACTOR: usize = 2;
+/// Longest that anybody may be waited for, milliseconds: ten years, which are as good as ever.
+pub(crate) const WAIT_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -301,9 +303,9 @@ impl Limits {
             ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
-            ("login_ms", self.login_ms >= 100, "at least 100"),
-            ("idle_ms", self.idle_ms >= 2_000, "at least 2000"),
-            ("hand_over_ms", self.hand_over_ms >= 10, "at least 10"),
+            ("login_ms", (100..=WAIT_MS_MAX).contains(&self.login_ms), "100 to 315360000000"),
+            ("idle_ms", (2_000..=WAIT_MS_MAX).contains(&self.idle_ms), "2000 to 315360000000"),
+            ("hand_over_ms", (10..=WAIT_MS_MAX).contains(&self.hand_over_ms), "10 to 315360000000"),
             (
                 "edge_backlog_bytes",
                 self.edge_backlog_bytes >= 2 * self.body_bytes + 4096,
@@ -395,5 +397,22 @@ impl Limits {
             Some(&(name, ..)) => Err(LimitError { name, allowed: "at least 131072, or the rate 0" }),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_waited_for_for_ever_is_waited_for_for_ten_years() {
+        let with_all = |ms| Limits { login_ms: ms, idle_ms: ms, hand_over_ms: ms, ..Limits::default() };
+        assert_eq!(with_all(WAIT_MS_MAX).validate(), Ok(()));
+        // In nanoseconds, and after a machine has been up for as long.
+        assert!((2 * WAIT_MS_MAX).checked_mul(1_000_000).is_some());
+        let wrong = |limits: Limits| limits.validate().unwrap_err().name;
+        assert_eq!(wrong(with_all(WAIT_MS_MAX + 1)), "login_ms");
+        assert_eq!(wrong(Limits { idle_ms: i64::MAX as u64, ..Limits::default() }), "idle_ms");
+        assert_eq!(wrong(Limits { hand_over_ms: u64::MAX, ..Limits::default() }), "hand_over_ms");
     }
 }

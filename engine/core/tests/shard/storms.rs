@@ -329,6 +329,19 @@ fn halves_of_hand_overs_have_a_limit() {
     assert_eq!(given_up(&world).len(), 10, "the other halves of the rest did not come in time");
 }
 
+/// Another shard has its socket by now, and counts for it.
+#[test]
+fn an_edge_that_is_on_its_way_to_another_shard_is_not_late_here() {
+    let mut world = World::one_of(2, Limits { login_ms: 100, ..Limits::default() });
+    assert!(world.accept(9, None));
+    // A preface with the hint of a partition of the other shard.
+    world.throw(9, b"TRN\x01\x01\x01\x28\0");
+    assert!(matches!(world.gone_out[..], [Output::MoveSocket { .. }]), "{:?}", world.gone_out);
+    world.pass_ms(110);
+    let counters = world.shard.counters();
+    assert_eq!((counters.timeouts, counters.logins_unserved), (0, 0));
+}
+
 /// A name whose home is shard 0 of two, one whose home is shard 1, and an account there.
 fn here_and_there() -> (String, String, AccountId) {
     let mut names = (0..).map(|n| format!("ann{n}"));
