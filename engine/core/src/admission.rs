@@ -12,6 +12,7 @@ use crate::receive::Next;
 use crate::shard::Shard;
 use core::net::SocketAddr;
 use hashbrown::HashMap;
+use rand_chacha::rand_core::RngCore;
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason};
 use tern_protocol::phone::record;
 use tern_protocol::phone::server::busy_refusal;
@@ -66,6 +67,11 @@ pub(crate) struct Budget {
     look_at_count: usize,
 }
 
+/// Who waits for its handshake's turn shall have it within this part of the time that a login may take: a phone that
+/// waits for its login is not patient for much longer than that.
+const LINE_SHARE: u64 = 4;
+/// What whoever comes to a line that has been slow for long is told to wait, milliseconds, and up to as much again.
+const SLOW_MS_MAX: u64 = 30_000;
 /// Frames of a phone that talks which are counted for its account and its address before it says them.
 const IN_ADVANCE: u64 = 15;
 /// Buckets below which nobody looks for full ones.
@@ -216,18 +222,40 @@ impl Shard {
         if self.handshakes_left > 0 && (its_turn || self.edges.deferred_count() == 0) {
             return None;
         }
-        if self.edges.deferred_count() >= self.config.limits.deferred_count as usize {
-            self.counters.refused_handshakes += 1;
-            self.refuse_busy(conn);
+        let is_full = self.edges.deferred_count() >= self.config.limits.deferred_count as usize;
+        if is_full || self.slow_line_ms().is_some() {
+            let counters = &mut self.counters;
+            let counter = if is_full {
+                &mut counters.refused_handshakes
+            } else {
+                &mut counters.refused_handshake_waits
+            };
+            *counter += 1;
+            self.refuse_handshake(conn);
             return Some(Next::Stop);
         }
-        Some(self.defer_handshake(conn))
+        Some(self.defer_handshake(now, conn))
     }
 
     /// The turn has no time for another handshake: this one waits for a later turn, and is not read meanwhile.
-    pub(crate) fn defer_handshake(&mut self, conn: ConnId) -> Next {
-        self.counters.deferred_handshakes += u64::from(self.edges.defer(conn));
+    pub(crate) fn defer_handshake(&mut self, now: Now, conn: ConnId) -> Next {
+        self.counters.deferred_handshakes += u64::from(self.edges.defer(conn, now.mono_ns));
         Next::Stop
+    }
+
+    /// For how long the line of handshakes has been slow by now, milliseconds; none if it is not.
+    fn slow_line_ms(&mut self) -> Option<u64> {
+        let login_ns = self.config.limits.login_ms * 1_000_000;
+        let slow_ns = self.edges.slow_for_ns(self.now.mono_ns, login_ns / LINE_SHARE, login_ns);
+        slow_ns.map(|slow_ns| slow_ns / 1_000_000)
+    }
+
+    /// Ends an edge whose handshake has no turn in time; it is told in the clear when to come back. The longer the line
+    /// has been slow, the later: all who come in vain cost the time of those who wait.
+    pub(crate) fn refuse_handshake(&mut self, conn: ConnId) {
+        let slow_ms = self.slow_line_ms().unwrap_or(0).min(SLOW_MS_MAX) as u32;
+        let retry_ms = self.busy_ms().max(slow_ms + self.rng.next_u32() % (slow_ms + 1));
+        self.send_away(conn, GoodbyeReason::Busy, retry_ms);
     }
 
     /// Ends an edge without a handshake; it is told in the clear when to come back.

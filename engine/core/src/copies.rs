@@ -78,6 +78,7 @@ impl Shard {
         let Some(conn) = self.sessions.get(session).map(|session| session.conn) else { return };
         if let Some(id) = sent {
             self.say(conn, &ServerFrame::Sent { id });
+            self.counters.ticks_sent += 1;
         }
         self.deliver(now, session);
     }

@@ -104,7 +104,7 @@ define_counters! {
     logins_wrong_key as logins_refused { reason = "wrong_key" },
     /// Registrations refused because the name belongs to other keys.
     logins_name_taken as logins_refused { reason = "name_taken" },
-    /// Registrations refused because their name is none.
+    /// Logins refused because their name is none.
     logins_bad_name as logins_refused { reason = "bad_name" },
     /// Registrations refused because only the operator makes accounts.
     logins_closed as logins_refused { reason = "registration_closed" },
@@ -269,6 +269,9 @@ define_counters! {
     deferred_handshakes as limit_hits { limit = "handshakes_per_turn" },
     /// Connections told to come back because too many handshakes waited.
     refused_handshakes as limit_hits { limit = "deferred_count" },
+    /// Connections told to come back because whoever waited for longest for its handshake's turn had waited for a quarter of
+    /// `login_ms`.
+    refused_handshake_waits as limit_hits { limit = "handshake_wait" },
     /// Handshakes that wait now.
     deferred_now as handshakes_waiting,
     /// Handshakes that failed: not a Noise message for this server, a replayed third message, a malformed login.

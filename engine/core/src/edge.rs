@@ -74,9 +74,11 @@ pub(crate) struct Opening {
     pub(crate) answered: bool,
     /// Whether its handshake was counted for its address.
     pub(crate) admitted: bool,
+    /// Whether the driver says when its phone goes, although nothing is read.
+    pub(crate) watched: bool,
     /// Of the hand-over that it is in.
     pub(crate) token: Option<HandOverToken>,
-    /// Whether it came from another shard: then its preface's hint is not followed again.
+    /// Whether it came from another shard: then its preface's hint, or its ticket, is not followed again.
     pub(crate) moved: bool,
 }
 
@@ -100,7 +102,8 @@ pub(crate) struct Edge {
     pub(crate) counted_frames: u8,
     /// The login deadline, then the idle deadline.
     timer: TimerId,
-    /// When the last whole record came (at first: when it was accepted), monotonic milliseconds.
+    /// When the last whole record came (before a login: when it was accepted, or its handshake's turn came), monotonic
+    /// milliseconds.
     pub(crate) heard_ms: u64,
     /// What it may still send for now.
     pub(crate) meter: Meter,
@@ -127,6 +130,11 @@ impl Edge {
         self.opening.as_ref().is_some_and(|opening| opening.deferred)
     }
 
+    /// Whether its handshake is for a later turn.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.in_line)
+    }
+
     /// It does not wait for its handshake's turn any more. False if it did not.
     pub(crate) fn leave_line(&mut self) -> bool {
         self.opening.as_mut().is_some_and(|opening| take(&mut opening.in_line))
@@ -138,6 +146,19 @@ impl Edge {
             State::Proxy | State::Preface | State::Shaking(_) | State::Greeted(_) => !self.is_deferred(),
             State::Greeting
             | State::Starting(_)
+            | State::Adopted(_)
+            | State::Dismissed
+            | State::Moving { .. }
+            | State::Closing { .. } => false,
+        }
+    }
+
+    /// Whether it has not logged in, and waits for a later turn of its shard or for the log. Its phone may lose patience.
+    pub(crate) fn waits_for_node(&self) -> bool {
+        match self.state {
+            State::Proxy | State::Preface | State::Shaking(_) => self.is_in_line(),
+            State::Greeting | State::Starting(_) => true,
+            State::Greeted(_)
             | State::Adopted(_)
             | State::Dismissed
             | State::Moving { .. }
@@ -252,6 +273,10 @@ impl Shard {
         }
         // Fired timers are over: a fresh one keeps "each edge has a timer" true until its slot is free.
         edge.timer = self.wheel.set(now.mono_ns + idle_ns, payload);
+        if matches!(edge.state, State::Moving { asked: true, .. }) {
+            // Its socket is with the driver: it is somebody else's in a moment, or is told to come back.
+            return;
+        }
         let waits_for_phone = edge.waits_for_phone();
         self.counters.timeouts += 1;
         self.count_unproven(conn);
@@ -262,7 +287,16 @@ impl Shard {
         } else {
             // Its turn or its commit did not come in time, which is not its fault.
             self.counters.logins_unserved += 1;
-            self.refuse_busy(conn);
+            self.refuse_handshake(conn);
+        }
+    }
+
+    /// The turn of an edge's handshake has come: its phone has as long for its login as if it came now.
+    pub(crate) fn login_begins(&mut self, now: Now, conn: ConnId) {
+        let login_ns = self.config.limits.login_ms * 1_000_000;
+        if let Some(edge) = self.edges.get_mut(conn) {
+            edge.heard_ms = now.mono_ns / 1_000_000;
+            self.wheel.reset(edge.timer, now.mono_ns + login_ns);
         }
     }
 

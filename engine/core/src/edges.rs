@@ -6,6 +6,7 @@ use crate::chunks::Chunks;
 use crate::edge::{Edge, State};
 use crate::io::ConnId;
 use crate::limits::Limits;
+use crate::line::Line;
 use crate::share::Share;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -28,10 +29,8 @@ const _: () = assert!(size_of::<Slot>() <= 160, "an idle phone costs at most 600
 pub(crate) struct Edges {
     slots: Chunks<Slot>,
     pub(crate) dirty: Vec<ConnId>,
-    /// Handshakes that wait for a later turn. Connections that have ended stay until they are looked at.
-    deferred: VecDeque<ConnId>,
-    /// Those that have not.
-    deferred_count: usize,
+    /// Handshakes that wait for a later turn.
+    pub(crate) line: Line,
     /// Connections in the order in which they came to this shard. Those that have logged in or ended stay until they are
     /// looked at: when there are twice as many as were left the last time.
     half_open: VecDeque<ConnId>,
@@ -60,8 +59,7 @@ impl Edges {
         Self {
             slots: Chunks::new(),
             dirty: Vec::new(),
-            deferred: VecDeque::new(),
-            deferred_count: 0,
+            line: Line::default(),
             half_open: VecDeque::new(),
             half_open_look_at_count: LOOK_AT_COUNT_MIN,
             unanswered: VecDeque::new(),
@@ -131,46 +129,7 @@ impl Edges {
 
     /// Whether the next turn has handshakes to go on with.
     pub(crate) fn has_handshakes(&self) -> bool {
-        self.deferred_count > 0 || !self.unanswered.is_empty()
-    }
-
-    /// Handshakes that wait for a later turn.
-    pub(crate) const fn deferred_count(&self) -> usize {
-        self.deferred_count
-    }
-
-    /// A handshake waits for a later turn. False if it does already.
-    pub(crate) fn defer(&mut self, conn: ConnId) -> bool {
-        let Some(opening) = self.get_mut(conn).map(Edge::opening) else { return false };
-        if core::mem::replace(&mut opening.deferred, true) {
-            return false;
-        }
-        opening.in_line = true;
-        self.deferred_count += 1;
-        if self.deferred.len() >= (2 * self.deferred_count).max(LOOK_AT_COUNT_MIN) {
-            let mut line = take(&mut self.deferred);
-            line.retain(|&conn| self.get_mut(conn).is_some_and(|edge| edge.opening().in_line));
-            self.deferred = line;
-        }
-        self.deferred.push_back(conn);
-        true
-    }
-
-    /// The handshake that has waited for longest; its turn has come.
-    pub(crate) fn next_deferred(&mut self) -> Option<ConnId> {
-        while let Some(conn) = self.deferred.pop_front() {
-            if self.leave_line(conn) {
-                return Some(conn);
-            }
-        }
-        None
-    }
-
-    /// A connection does not wait for its handshake's turn any more. False if it did not.
-    pub(crate) fn leave_line(&mut self, conn: ConnId) -> bool {
-        let waited = self.get_mut(conn).is_some_and(Edge::leave_line);
-        self.deferred_count -= usize::from(waited);
-        waited
+        self.deferred_count() > 0 || !self.unanswered.is_empty()
     }
 
     /// The half-open connection whose phone has kept the shard waiting for longest, among the oldest.

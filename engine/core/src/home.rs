@@ -25,9 +25,9 @@ impl Shard {
             Kind::Delivered | Kind::Read => self.take_tick(now, envelope),
             Kind::Confirm => self.tick_is_confirmed(now, envelope),
             Kind::Sent => {
-                self.counters.ticks_sent += 1;
                 if !self.sent_waits_for_copy(envelope) {
-                    self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
+                    let is_there = self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
+                    self.counters.ticks_sent += u64::from(is_there);
                 }
                 self.sender_is_done(now, envelope);
             }
@@ -86,16 +86,15 @@ impl Shard {
     }
 
     /// Passes an answer on to the device that it is for, if it is connected. Answers may be lost: a retry of the
-    /// message brings them again.
-    pub(crate) fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) {
+    /// message brings them again. False if it is not.
+    pub(crate) fn answer(&mut self, envelope: Envelope<'_>, frame: &ServerFrame<'_>) -> bool {
         let Some((account, place)) = self.accounts.find_device(envelope.to(), envelope.sender_device())
         else {
-            return;
+            return false;
         };
         let session = self.accounts.device_mut(account, place).and_then(|device| device.session);
-        if let Some(conn) = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn) {
-            self.say(conn, frame);
-        }
+        let conn = session.and_then(|id| self.sessions.get(id)).map(|session| session.conn);
+        conn.inspect(|&conn| self.say(conn, frame)).is_some()
     }
 
     /// Casts a short envelope to the home of `to`.

@@ -63,7 +63,8 @@ pub enum Input<'a> {
         /// The bytes, at least one.
         bytes: &'a mut [u8],
     },
-    /// The other end closed its side, or the socket failed. No more bytes come.
+    /// The other end closed its side, or the socket failed. No more bytes come. Only while a receive is armed, after
+    /// [`Output::WatchForEnd`], or behind the `Sent` of a send that failed.
     Ended {
         /// Which socket.
         conn: ConnId,
@@ -145,6 +146,9 @@ pub enum Input<'a> {
 pub enum Output {
     /// Receive once into a buffer; exactly one `Received` or `Ended` follows. Used before an edge is adopted.
     ReceiveOnce(ConnId),
+    /// Read nothing for now, and say `Ended` if the other end goes meanwhile: no receive is under way. The next
+    /// `ReceiveOnce`, `ReceiveAlways`, `MoveSocket` or `Close` of the socket ends this.
+    WatchForEnd(ConnId),
     /// Receive until the socket ends. The edge is adopted and will not move any more.
     ReceiveAlways(ConnId),
     /// Send these bytes of the arena, all of them, then say `Sent`. At most one is under way for each socket.

@@ -43,6 +43,7 @@ mod id_set;
 pub mod io;
 pub mod lanes;
 pub mod limits;
+mod line;
 mod login;
 pub mod measures;
 pub mod networks;

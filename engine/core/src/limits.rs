@@ -10,7 +10,7 @@
 //! | frames and bytes of an address | `address_frames_*`, `address_bytes_*` | told to come back |
 //! | accounts that an address registers | `address_registrations_*` | told to come back |
 //! | the table of addresses | `address_count` | the quietest is forgiven |
-//! | handshakes that wait for a turn | `deferred_count` | told to come back |
+//! | handshakes that wait for a turn | `deferred_count`, a quarter of `login_ms` | told to come back, ever later where it is slow |
 //! | halves of hand-overs | `hand_over_count`, `hand_over_ms` | the half is given up |
 //! | frames and bytes of a connection | `connection_frames_*`, `connection_bytes_*` | told to come back |
 //! | frames of an account | `account_frames_*` | told to come back |
@@ -52,6 +52,8 @@ pub const OVERLAP_COUNT: u32 = 32;
 pub const MAIL_SLACK_BYTES: usize = tern_storage::cache::SLACK_BYTES;
 /// So many times [`Limits::dedup_count`] may be remembered of the last ten to fifteen minutes.
 pub const DEDUP_LIVE_FACTOR: usize = 2;
+/// Longest that anybody may be waited for, milliseconds: ten years, which are as good as ever.
+pub(crate) const WAIT_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
 /// More than what one receive brings.
 const RECEIVED_BYTES_MAX: u32 = 128 << 10;
 
@@ -80,7 +82,8 @@ pub struct Limits {
     /// Sockets of a shard, from its ring's descriptor table. Past it the shard gives up the one that has kept it waiting
     /// for its login for longest; where none has, the new one is closed at once.
     pub connection_count: u32,
-    /// Milliseconds from accept to the first transport frame, on whichever shard.
+    /// Milliseconds from accept to the first transport frame, on whichever shard; they begin anew when a handshake that had
+    /// to wait has its turn. Where one has waited for a quarter of it, whoever comes then is told to come back later.
     pub login_ms: u64,
     /// Milliseconds without a whole record from the phone before it is given up; phones are told to ping after four
     /// fifths of it, and after 240 s at most.
@@ -302,9 +305,9 @@ impl Limits {
             ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
             ("connection_count", self.connection_count >= 1, "at least 1"),
-            ("login_ms", self.login_ms >= 100, "at least 100"),
-            ("idle_ms", self.idle_ms >= 2_000, "at least 2000"),
-            ("hand_over_ms", self.hand_over_ms >= 10, "at least 10"),
+            ("login_ms", (100..=WAIT_MS_MAX).contains(&self.login_ms), "100 to 315360000000"),
+            ("idle_ms", (2_000..=WAIT_MS_MAX).contains(&self.idle_ms), "2000 to 315360000000"),
+            ("hand_over_ms", (10..=WAIT_MS_MAX).contains(&self.hand_over_ms), "10 to 315360000000"),
             (
                 "edge_backlog_bytes",
                 self.edge_backlog_bytes >= 2 * self.body_bytes + 4096,
@@ -396,5 +399,22 @@ impl Limits {
             Some(&(name, ..)) => Err(LimitError { name, allowed: "at least 131072, or the rate 0" }),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_waited_for_for_ever_is_waited_for_for_ten_years() {
+        let with_all = |ms| Limits { login_ms: ms, idle_ms: ms, hand_over_ms: ms, ..Limits::default() };
+        assert_eq!(with_all(WAIT_MS_MAX).validate(), Ok(()));
+        // In nanoseconds, and after a machine has been up for as long.
+        assert!((2 * WAIT_MS_MAX).checked_mul(1_000_000).is_some());
+        let wrong = |limits: Limits| limits.validate().unwrap_err().name;
+        assert_eq!(wrong(with_all(WAIT_MS_MAX + 1)), "login_ms");
+        assert_eq!(wrong(Limits { idle_ms: i64::MAX as u64, ..Limits::default() }), "idle_ms");
+        assert_eq!(wrong(Limits { hand_over_ms: u64::MAX, ..Limits::default() }), "hand_over_ms");
     }
 }

@@ -7,12 +7,14 @@ use crate::io::{ConnId, Now, Output, Outputs};
 use crate::resume::PROLOGUE_BYTES;
 use crate::shard::{Shard, bug};
 use alloc::boxed::Box;
-use core::mem::take;
+use core::mem::{replace, take};
 use tern_protocol::ids::{PartitionId, ShardId};
 use tern_protocol::phone::frame::{ClientFrame, ErrorCode, GoodbyeReason, ServerFrame};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, PrefaceError};
 use tern_protocol::phone::record::{self, RecordKind};
-use tern_protocol::phone::server::{Handshake, LoginRequest, Progress, busy_refusal, version_refusal};
+use tern_protocol::phone::server::{
+    Handshake, HandshakeError, LoginRequest, Progress, busy_refusal, version_refusal,
+};
 
 /// What to do with the bytes behind the ones just used.
 pub(crate) enum Next {
@@ -63,11 +65,16 @@ impl Shard {
         self.count_frames(now, conn);
     }
 
-    /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home.
+    /// Before adoption exactly one receive is armed, and none while the edge moves or waits for its home. Who has to
+    /// wait may go meanwhile, and is not to cost its handshake then.
     fn read_on(&mut self, conn: ConnId, out: &mut Outputs) {
         self.check_memory(conn);
-        if self.edges.get_mut(conn).is_some_and(|edge| edge.waits_for_phone()) {
+        let Some(edge) = self.edges.get_mut(conn) else { return };
+        if edge.waits_for_phone() {
+            edge.opening().watched = false;
             out.push(Output::ReceiveOnce(conn));
+        } else if edge.waits_for_node() && !replace(&mut edge.opening().watched, true) {
+            out.push(Output::WatchForEnd(conn));
         }
     }
 
@@ -78,6 +85,7 @@ impl Shard {
             let Some(conn) = self.edges.next_deferred() else { break };
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             (edge.opening().deferred, edge.opening().its_turn) = (false, true);
+            self.login_begins(now, conn);
             self.use_tail(now, conn, out);
             if let Some(edge) = self.edges.get_mut(conn)
                 && !matches!(edge.state, State::Adopted(_))
@@ -123,6 +131,10 @@ impl Shard {
                 return Next::Stop;
             }
         };
+        // It says by itself where it belongs, whatever the hint says.
+        if preface.pattern == Pattern::NNpsk0 {
+            return self.use_ticket(now, conn, bytes, out);
+        }
         let home = preface.partition_hint.and_then(|partition| self.config.partitions.owner(partition));
         let came_by_hint = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         if let Some(home) = home
@@ -131,9 +143,6 @@ impl Shard {
         {
             self.start_move(conn, home, None, out);
             return Next::Stop;
-        }
-        if preface.pattern == Pattern::NNpsk0 {
-            return self.use_ticket(now, conn, bytes, came_by_hint, out);
         }
         if let Some(next) = self.admit_handshake(now, conn, &bytes[PREFACE_BYTES..]) {
             return next;
@@ -147,19 +156,13 @@ impl Shard {
         Next::Used(PREFACE_BYTES)
     }
 
-    fn use_ticket(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        bytes: &[u8],
-        came_by_hint: bool,
-        out: &mut Outputs,
-    ) -> Next {
+    fn use_ticket(&mut self, now: Now, conn: ConnId, bytes: &[u8], out: &mut Outputs) -> Next {
         let Some(prologue) = bytes.first_chunk::<PROLOGUE_BYTES>() else { return Next::Wait };
+        let has_moved = self.edges.get_mut(conn).is_some_and(|edge| edge.opening().moved);
         let opened = self.open_ticket(prologue);
         // Its home counts its handshake and keeps it waiting, nobody else.
         if let Some(home) = opened.as_ref().and_then(|opened| self.is_elsewhere(opened))
-            && !came_by_hint
+            && !has_moved
         {
             self.start_move(conn, home, None, out);
             return Next::Stop;
@@ -191,7 +194,7 @@ impl Shard {
             }
         };
         if self.handshakes_left == 0 {
-            return self.defer_handshake(conn);
+            return self.defer_handshake(now, conn);
         }
         self.handshakes_left -= 1;
         let Some(edge) = self.edges.get_mut(conn) else { return Next::Stop };
@@ -245,6 +248,11 @@ impl Shard {
                     edge.state = State::Greeting;
                 }
                 self.authenticated(now, conn, login, out);
+            }
+            // It has been told so, and has kept to the protocol.
+            Err(HandshakeError::Name) => {
+                self.counters.logins_bad_name += 1;
+                self.hang_up(conn);
             }
             Err(_) => self.fail_handshake(conn),
         }

@@ -107,7 +107,6 @@ impl Shard {
             return;
         };
         device.ticket_floor = number.saturating_add(1);
-        self.counters.logins_by_ticket += 1;
         self.writer.push_urgent(Item::Account(index));
         self.begin_when_stable(conn, greeting);
     }

@@ -91,6 +91,13 @@ impl Router {
     /// Casts an envelope to a shard. False if there is no room: a message is then refused, a control envelope is
     /// dropped and counted (ticks are owed and come again).
     pub(crate) fn cast(&mut self, to: ShardId, lane: Lane, parts: &Parts<'_>) -> bool {
+        let is_cast = self.try_cast(to, lane, parts);
+        self.dropped_count += u64::from(!is_cast && lane == Lane::Control);
+        self.full_count += u64::from(!is_cast && lane == Lane::Bulk);
+        is_cast
+    }
+
+    fn try_cast(&mut self, to: ShardId, lane: Lane, parts: &Parts<'_>) -> bool {
         if to == self.own {
             self.counts.count(true, lane, parts.kind);
             parts.encode(&mut self.loopback);
@@ -108,8 +115,6 @@ impl Router {
             || boxed_bytes > self.box_room_bytes
             || !self.waiting.make_room(lane, &mut lane_out.buffer, bytes)
         {
-            self.dropped_count += u64::from(lane == Lane::Control);
-            self.full_count += u64::from(lane == Lane::Bulk);
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
                 self.dirty.push(to);
             }
@@ -147,7 +152,7 @@ impl Router {
         if to == self.own {
             let has_room = self.own_ephemeral_bytes + bytes <= OWN_EPHEMERAL_BYTES;
             self.own_ephemeral_bytes += if has_room { bytes } else { 0 };
-            return has_room && self.cast(to, Lane::Bulk, parts);
+            return has_room && self.try_cast(to, Lane::Bulk, parts);
         }
         let (lane_bytes, lane_out) = (self.lane_bytes, &self.lanes[usize::from(to.0)][Lane::Bulk as usize]);
         let is_above = lane_out.ephemeral_bytes + bytes > lane_bytes / 4;
@@ -158,8 +163,9 @@ impl Router {
             }
             return false;
         }
-        self.lanes[usize::from(to.0)][Lane::Bulk as usize].ephemeral_bytes += bytes;
-        self.cast(to, Lane::Bulk, parts)
+        let is_cast = self.try_cast(to, Lane::Bulk, parts);
+        self.lanes[usize::from(to.0)][Lane::Bulk as usize].ephemeral_bytes += if is_cast { bytes } else { 0 };
+        is_cast
     }
 
     /// What the shard cast to itself since the last call, swapped into `run`, which must be empty.
@@ -452,6 +458,19 @@ mod tests {
         assert!(!cast(&mut router));
         router.set_room(ShardId(1), Lane::Bulk, 1024);
         assert_eq!((0..10).filter(|_| cast(&mut router)).count(), 4);
+    }
+
+    /// The memory for all lanes is full of messages to a shard that is stuck, and this lane is empty.
+    #[test]
+    fn what_is_dropped_for_want_of_memory_is_no_message_and_takes_nothing_of_its_lane() {
+        let mut router = Router::new(ShardId(0), 3, &Limits { lane_bytes: 1024, ..Limits::default() });
+        let stuck = |router: &mut Router| router.cast(ShardId(2), Lane::Bulk, &parts(&[7; 900]));
+        router.waiting.share_bytes = 1000;
+        assert!(stuck(&mut router));
+        let refused_count = router.full_count;
+        assert!((0..10).all(|_| !router.cast_ephemeral(ShardId(1), &typing())));
+        assert_eq!((router.full_count, router.dropped_count), (refused_count, 0));
+        assert_eq!(router.lanes[1][Lane::Bulk as usize].ephemeral_bytes, 0);
     }
 
     #[test]

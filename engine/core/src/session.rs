@@ -220,7 +220,7 @@ impl Sessions {
 impl Shard {
     /// The first transport frame came: the device is really there. It replaces an earlier session of its own.
     pub(crate) fn start_session(&mut self, now: Now, conn: ConnId, greeting: Greeting, out: &mut Outputs) {
-        let Greeting { account: account_id, device, number, .. } = greeting;
+        let Greeting { account: account_id, device, number, ticket, .. } = greeting;
         let Some((account, place)) = self.accounts.find_device(account_id, device) else {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
             return;
@@ -259,6 +259,7 @@ impl Shard {
         }
         self.login_is_over(now, conn);
         self.counters.logins += 1;
+        self.counters.logins_by_ticket += u64::from(ticket.is_some());
         out.push(Output::ReceiveAlways(conn));
         // The key comes before the ticket, whose mark says that the phone knows it.
         if greeting.needs_key {

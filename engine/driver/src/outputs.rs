@@ -18,6 +18,7 @@ impl ShardThread {
         for output in out.list.drain(..) {
             match output {
                 Output::ReceiveOnce(conn) => self.sockets.receive_once(&mut self.ring, conn),
+                Output::WatchForEnd(conn) => self.sockets.watch(&mut self.ring, conn),
                 Output::ReceiveAlways(conn) => self.sockets.adopt(&mut self.ring, conn),
                 Output::Send { conn, data } => self.sockets.send(&mut self.ring, conn, &arena[data]),
                 Output::Close(conn) => self.sockets.close(&mut self.ring, conn, self.clock.mono_ns()),

@@ -211,7 +211,7 @@ impl ShardThread {
                         }
                     }
                 }
-                Event::Ended { slot, key, .. } => {
+                Event::Ended { slot, key, .. } | Event::Gone { slot, key } => {
                     if let Some(conn) = connection(key)
                         && self.sockets.end(slot.0)
                     {

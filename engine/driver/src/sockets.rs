@@ -106,6 +106,12 @@ impl Sockets {
         self.check(conn, result);
     }
 
+    /// Reads nothing for now, and hears when the other end goes.
+    pub(crate) fn watch(&mut self, ring: &mut Ring, conn: ConnId) {
+        let result = ring.watch(Slot(conn.slot), key(conn));
+        self.check(conn, result);
+    }
+
     /// Receives until the socket ends, parked as long as nothing comes.
     pub(crate) fn adopt(&mut self, ring: &mut Ring, conn: ConnId) {
         self.slot_use(conn.slot).adopted = true;

@@ -74,13 +74,14 @@ impl Ring {
             Kind::Operation => self.operation_completed(payload as u32, result),
             Kind::Accept => self.accept_completed(payload, result),
             Kind::Poll => self.poll_completed(payload),
+            Kind::Watch => self.watch_completed(payload, result),
             Kind::Unarm => {
                 self.unarm_completed(payload, result);
                 None
             }
             Kind::Shutdown => {
                 let (slot, _) = slot_and_generation(payload);
-                self.slots[slot as usize].shutting_down = false;
+                self.slots[slot as usize].phase = Phase::Closing;
                 self.close_if_quiet(slot);
                 None
             }

@@ -65,6 +65,13 @@ pub enum Event<'a> {
         /// The caller's.
         key: u64,
     },
+    /// The other end of a watched socket closed its side, or the connection failed. Bytes that came before may be there.
+    Gone {
+        /// Which socket.
+        slot: Slot,
+        /// The caller's.
+        key: u64,
+    },
     /// No more bytes come on this socket. Not reported after `close`.
     Ended {
         /// Which socket.

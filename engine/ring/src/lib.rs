@@ -57,6 +57,7 @@ mod slots;
 mod socket;
 mod userdata;
 mod wake;
+mod watch;
 
 pub use config::Config;
 pub use error::SlotError;

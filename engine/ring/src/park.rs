@@ -20,7 +20,10 @@ impl Ring {
     pub fn park(&mut self, slot: Slot, key: u64) -> Result<(), SlotError> {
         let state = self.open_slot(slot, key)?;
         match state.receive {
-            Receive::None => self.arm_poll(slot.0),
+            Receive::None => {
+                self.unwatch(slot.0);
+                self.arm_poll(slot.0);
+            }
             Receive::Always => {
                 state.receive = Receive::Unarming;
                 self.unarm(slot.0);

@@ -3,6 +3,7 @@
 use crate::error::SlotError;
 use crate::event::Slot;
 use crate::ring::Ring;
+use crate::slots::Phase;
 use crate::userdata::{Kind, of_slot, plain};
 use io_uring::{opcode, types};
 
@@ -30,7 +31,7 @@ impl Ring {
         if !quiet {
             // Ends a receive without a word to the other end; a send that waits for room only ends with a FIN.
             let how = if sending { libc::SHUT_RDWR } else { libc::SHUT_RD };
-            self.slots[slot.0 as usize].shutting_down = true;
+            self.slots[slot.0 as usize].phase = Phase::ShuttingDown;
             let user_data = of_slot(Kind::Shutdown, slot.0, generation);
             self.push(opcode::Shutdown::new(types::Fixed(slot.0), how).build().user_data(user_data));
         }

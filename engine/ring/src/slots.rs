@@ -9,6 +9,8 @@ pub(crate) enum Phase {
     Open,
     /// A descriptor message is under way.
     Moving,
+    /// A shutdown is under way, which ends what else is.
+    ShuttingDown,
     /// Waiting for operations to end, then it is closed.
     Closing,
     /// The close is with the kernel.
@@ -40,6 +42,16 @@ impl Receive {
     }
 }
 
+/// The poll that waits for the other end to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watch {
+    None,
+    /// Wanted. If it comes back cancelled, it was given up and then wanted again: it is armed anew.
+    Armed,
+    /// Given up: what it says is for nobody.
+    Cancelling,
+}
+
 /// One slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotState {
@@ -48,8 +60,8 @@ pub(crate) struct SlotState {
     pub(crate) generation: u32,
     pub(crate) phase: Phase,
     pub(crate) receive: Receive,
+    pub(crate) watch: Watch,
     pub(crate) sending: bool,
-    pub(crate) shutting_down: bool,
 }
 
 impl SlotState {
@@ -58,13 +70,13 @@ impl SlotState {
         generation: 0,
         phase: Phase::Free,
         receive: Receive::None,
+        watch: Watch::None,
         sending: false,
-        shutting_down: false,
     };
 
     /// Whether nothing is under way that the close must wait for.
     pub(crate) const fn is_quiet(&self) -> bool {
-        !self.receive.is_armed() && !self.sending && !self.shutting_down
+        !self.receive.is_armed() && matches!(self.watch, Watch::None) && !self.sending
     }
 
     /// A new socket is here.

@@ -40,6 +40,7 @@ impl Ring {
         if self.open_slot(slot, key)?.receive != Receive::None {
             return Err(SlotError::Busy);
         }
+        self.unwatch(slot.0);
         self.arm_receive(slot.0, Receive::Once);
         Ok(())
     }
@@ -52,6 +53,7 @@ impl Ring {
         if self.open_slot(slot, key)?.receive != Receive::None {
             return Err(SlotError::Busy);
         }
+        self.unwatch(slot.0);
         self.arm_receive(slot.0, Receive::Always);
         Ok(())
     }
@@ -130,7 +132,7 @@ impl Ring {
         let state = self.begin_close(slot, key)?;
         if !state.is_quiet() {
             // Closing a direct descriptor ends no operation; a shutdown does.
-            state.shutting_down = true;
+            state.phase = Phase::ShuttingDown;
             let user_data = of_slot(Kind::Shutdown, slot.0, state.generation);
             self.push(
                 opcode::Shutdown::new(types::Fixed(slot.0), libc::SHUT_RDWR).build().user_data(user_data),
@@ -163,7 +165,7 @@ impl Ring {
     /// without a shutdown, which would end the connection.
     ///
     /// # Errors
-    /// [`SlotError::Busy`] if anything is under way on the socket: an armed receive would steal its bytes.
+    /// [`SlotError::Busy`] if anything but a watch is under way on the socket: an armed receive would steal its bytes.
     pub fn send_descriptor(
         &mut self,
         slot: Slot,
@@ -172,11 +174,13 @@ impl Ring {
         message: u64,
     ) -> Result<(), SlotError> {
         let state = self.open_slot(slot, key)?;
-        if !state.is_quiet() || state.receive != Receive::None {
+        if state.sending || state.receive != Receive::None {
             return Err(SlotError::Busy);
         }
         state.phase = Phase::Moving;
         let user_data = of_slot(Kind::Move, slot.0, state.generation);
+        // It takes no bytes; the close here waits for its end.
+        self.unwatch(slot.0);
         let entry = opcode::MsgRingSendFd::new(
             self.peer_fd(peer),
             types::Fixed(slot.0),

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Poll = 12,
     /// The cancellation of a receive, so that its socket can be parked; slot and generation follow.
     Unarm = 13,
+    /// A poll that waits for the other end to go; slot and generation follow.
+    Watch = 14,
 }
 
 /// Bits of a message from another ring, and of everything below the kind.
@@ -79,6 +81,7 @@ pub(crate) const fn kind(user_data: u64) -> Option<Kind> {
         11 => Kind::SocketOption,
         12 => Kind::Poll,
         13 => Kind::Unarm,
+        14 => Kind::Watch,
         _ => return None,
     })
 }

@@ -233,6 +233,12 @@ impl Network {
         pipe.end_arrived && pipe.arrived.is_empty()
     }
 
+    /// Whether the end is there, also behind bytes that the reader did not take.
+    #[must_use]
+    pub fn end_arrived(&self, link: LinkId, direction: Direction) -> bool {
+        self.links[link.0].pipes[direction as usize].end_arrived
+    }
+
     /// Bytes on their way: what fills the writer's socket buffer.
     #[must_use]
     pub fn flying_bytes(&self, link: LinkId, direction: Direction) -> usize {

@@ -23,6 +23,8 @@ pub struct Socket {
     pub conn: Option<ConnId>,
     /// Its armed receive.
     pub receive: Receive,
+    /// Nothing is read, and its end is told.
+    pub watched: bool,
     /// A receive without end was armed: it may not move any more.
     pub adopted: bool,
     /// A send is under way.
@@ -55,6 +57,7 @@ impl Slots {
             link,
             conn: None,
             receive: Receive::None,
+            watched: false,
             adopted: false,
             sending: false,
             closing: false,

@@ -294,8 +294,11 @@ fn a_refused_login_is_counted_by_its_reason_and_is_no_protocol_error() {
     assert_eq!(come(&mut world, "nobody", 2, false), refused("UnknownAccount"));
     assert_eq!(come(&mut world, "ann", 2, false), refused("WrongKey"));
     assert_eq!(come(&mut world, "ann", 2, true), refused("NameTaken"));
+    assert_eq!(come(&mut world, "Ann", 3, true), refused("BadName"));
+    assert_eq!(come(&mut world, "Ann", 3, false), refused("BadName"));
     let counters = *world.shard.counters();
     assert_eq!((counters.logins_unknown, counters.logins_wrong_key, counters.logins_name_taken), (1, 1, 1));
+    assert_eq!((counters.logins_bad_name, counters.handshakes_failed), (2, 0));
     let mut world = world.kill_and_close_registration();
     assert_eq!(come(&mut world, "nobody", 2, true), refused("RegistrationClosed"));
     assert_eq!(world.shard.counters().logins_closed, 1);

@@ -316,3 +316,21 @@ fn a_connection_whose_numbers_run_out_starts_anew_and_misses_nothing() {
     assert_eq!(taken, (1..=25).map(id).collect::<Vec<_>>());
     assert_eq!(world.shard.counters().deliveries_full, 2);
 }
+
+#[test]
+fn a_sent_tick_is_counted_when_its_sender_is_told() {
+    let mut world = World::new(Limits::default());
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"hello");
+    assert_eq!(ann.heard.last(), Some(&Heard::Sent(id(1))));
+    assert_eq!(world.shard.counters().ticks_sent, 1);
+    // She goes before the disk has it.
+    world.disk_runs = false;
+    ann.send(&mut world, &bob, id(2), b"bye");
+    ann.leave(&mut world);
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    assert_eq!((world.shard.counters().messages_in, world.shard.counters().ticks_sent), (2, 1));
+}

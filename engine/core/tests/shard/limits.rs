@@ -79,8 +79,15 @@ const CASES: [Case; 38] = [
         (0..200).for_each(|slot| _ = world.accept(slot, address(&format!("203.0.113.{slot}:1"))));
         world
     }),
-    ("handshakes_per_turn", &[], || shaking_at_once(2)),
-    ("deferred_count", &["handshakes_per_turn"], || shaking_at_once(3)),
+    ("handshakes_per_turn", &[], || shaking_at_once(2, 1)),
+    ("deferred_count", &["handshakes_per_turn"], || shaking_at_once(3, 1)),
+    ("handshake_wait", &["handshakes_per_turn"], || {
+        let mut world = shaking_at_once(2, 2);
+        world.now.mono_ns += 3_000_000_000;
+        world.accept(9, None);
+        world.throw(9, &first_flight("eve", 5, 1));
+        world
+    }),
     ("hand_over_count", &[], || {
         let mut world = World::one_of(2, Limits { hand_over_count: 1, ..Limits::default() });
         (1..3).for_each(|number| half_a_hand_over(&mut world, number));
@@ -278,8 +285,8 @@ const CASES: [Case; 38] = [
     }),
 ];
 
-fn shaking_at_once(count: u32) -> World {
-    let mut world = World::new(Limits { handshakes_per_turn: 1, deferred_count: 1, ..Limits::default() });
+fn shaking_at_once(count: u32, deferred_count: u32) -> World {
+    let mut world = World::new(Limits { handshakes_per_turn: 1, deferred_count, ..Limits::default() });
     (0..count).for_each(|slot| _ = world.accept(slot, None));
     for slot in 0..count {
         let conn = world.conns[&slot];
@@ -390,7 +397,7 @@ fn every_limit_of_the_configuration_is_driven_to_its_hit() {
     let gone: Vec<_> = excused.union(&tried).filter(|name| !fields.contains(*name)).collect();
     assert_eq!(
         gone,
-        [&"account_watches", &"log_waiters", &"session_unanswered"],
+        [&"account_watches", &"handshake_wait", &"log_waiters", &"session_unanswered"],
         "these are fixed, and all others are of the struct"
     );
 }

@@ -189,6 +189,47 @@ fn who_is_in_the_middle_of_a_handshake_hears_nothing_in_the_clear_of_a_drain() {
     assert_eq!((world.said(0), &world.closed[..]), (vec![], &[0][..]));
 }
 
+/// Nobody waits in the line for longer than phones have patience, so that no storm is spent on those who are gone.
+#[test]
+fn whoever_comes_to_a_slow_line_is_told_to_come_back_ever_later() {
+    let limits = Limits { handshakes_per_turn: 1, login_ms: 10_000, busy_ms: 500, ..Limits::default() };
+    let mut world = World::new(limits);
+    let flight = first_flight("storm", 10, 1);
+    storm(&mut world, 100, std::slice::from_ref(&flight));
+    world.turn();
+    let mut slot = 1_000;
+    let mut told_ms = |world: &mut World| {
+        slot += 1;
+        world.step(Input::Accepted { slot, peer: None });
+        world.step(Input::Received { conn: first_use(slot), bytes: &mut flight.clone() });
+        world.turn();
+        world.sent.get(&slot).and_then(|sent| busy_record_ms(sent))
+    };
+    assert_eq!(told_ms(&mut world), None, "it waits with the others");
+    let pass = |world: &mut World, ms: u64| world.now.mono_ns += ms * 1_000_000;
+    pass(&mut world, 2_500);
+    assert_eq!(told_ms(&mut world), None, "a quarter of the time that a login may take");
+    pass(&mut world, 10);
+    let told = told_ms(&mut world).expect("the first in the line has waited for longer");
+    assert!((2_510..=5_020).contains(&told), "{told}");
+    // Turns go on, but they are seldom.
+    for _ in 0..5 {
+        pass(&mut world, 900);
+        world.next_turn();
+        told_ms(&mut world).expect("as slow as before");
+    }
+    let told = told_ms(&mut world).expect("as slow as before");
+    assert!((7_010..=14_020).contains(&told), "{told}");
+    let counters = world.shard.counters();
+    assert_eq!((counters.refused_handshake_waits, counters.refused_handshakes), (7, 0));
+    assert_eq!((counters.timeouts, counters.deferred_now), (0, 96));
+    // The line gets on: once it is quick again all are let in, and what was is forgotten when it is slow the next time.
+    for _ in 0..96 {
+        world.next_turn();
+    }
+    assert_eq!((told_ms(&mut world), world.shard.counters().deferred_now), (None, 0));
+}
+
 #[test]
 fn those_who_gave_up_waiting_cost_no_turn() {
     let mut world = World::new(Limits { handshakes_per_turn: 1, ..Limits::default() });
@@ -219,6 +260,37 @@ fn those_who_gave_up_waiting_leave_their_places() {
     world.turn();
     let counters = world.shard.counters();
     assert_eq!((counters.deferred_now, counters.refused_handshakes), (10, 0));
+}
+
+/// What the node makes a phone wait is no part of the time that the phone has.
+#[test]
+fn who_had_to_wait_for_its_turn_has_as_long_for_its_login_as_others() {
+    let limits = Limits { handshakes_per_turn: 1, login_ms: 1_000, ..Limits::default() };
+    let mut world = World::new(limits);
+    let mut late = Phone::new(11, "late", 7);
+    assert!(world.accept(10, None) && world.accept(11, None));
+    world.step(Input::Received { conn: first_use(10), bytes: &mut first_flight("storm", 10, 1) });
+    late.exchange(&mut world);
+    assert_eq!(world.shard.counters().deferred_now, 1);
+    world.now.mono_ns += 990_000_000;
+    world.next_turn();
+    world.now.mono_ns += 990_000_000;
+    late.log_in(&mut world);
+    assert_eq!(late.heard, [Heard::Drained]);
+}
+
+#[test]
+fn who_goes_while_its_login_waits_for_the_log_is_let_go() {
+    let mut world = World::new(Limits::default());
+    world.disk_runs = false;
+    Phone::connect(&mut world, 0, "ann", 1);
+    world.cut(0);
+    assert_eq!((&world.closed[..], world.shard.counters().connections_now), (&[0][..], 0));
+    world.disk_runs = true;
+    world.run_disk();
+    world.turn();
+    let counters = world.shard.counters();
+    assert_eq!((counters.accounts_now, counters.sessions_now, counters.logins), (1, 0, 0));
 }
 
 /// An account that the log has not taken in time is no fault of its phone.
@@ -255,6 +327,19 @@ fn halves_of_hand_overs_have_a_limit() {
     assert_eq!(world.shard.counters().hand_over_failures, 5);
     world.pass_ms(5_010);
     assert_eq!(given_up(&world).len(), 10, "the other halves of the rest did not come in time");
+}
+
+/// Another shard has its socket by now, and counts for it.
+#[test]
+fn an_edge_that_is_on_its_way_to_another_shard_is_not_late_here() {
+    let mut world = World::one_of(2, Limits { login_ms: 100, ..Limits::default() });
+    assert!(world.accept(9, None));
+    // A preface with the hint of a partition of the other shard.
+    world.throw(9, b"TRN\x01\x01\x01\x28\0");
+    assert!(matches!(world.gone_out[..], [Output::MoveSocket { .. }]), "{:?}", world.gone_out);
+    world.pass_ms(110);
+    let counters = world.shard.counters();
+    assert_eq!((counters.timeouts, counters.logins_unserved), (0, 0));
 }
 
 /// A name whose home is shard 0 of two, one whose home is shard 1, and an account there.
@@ -340,10 +425,7 @@ fn half_a_handshake_is_the_most_that_a_turn_does_for_one_login() {
     storm(&mut world, 2, &[first_flight("late", 10, 1)]);
     world.turn();
     assert!(world.sent.is_empty(), "the first half says nothing");
-    // One phone goes in between: nothing is left to answer, and nothing breaks.
-    world.step(Input::Ended { conn: first_use(11) });
-    world.turn();
     world.next_turn();
-    assert!(world.sent.contains_key(&10) && !world.sent.contains_key(&11));
+    assert!(world.sent.contains_key(&10) && world.sent.contains_key(&11));
     assert_eq!(world.shard.counters().deferred_handshakes, 0, "nobody waited for a limit");
 }

@@ -87,6 +87,12 @@ impl Phone {
         Self::connect_as(door, &way.header, config)
     }
 
+    /// Comes with a ticket, and says where it thinks that it belongs.
+    pub(crate) fn resume_at(door: SocketAddr, ticket: Ticket, hint: Option<PartitionId>) -> Self {
+        let config = ClientConfig { ticket: Some(ticket), partition_hint: hint, ..config("any", 255) };
+        Self::connect_as(door, &[], config)
+    }
+
     /// Comes with a ticket.
     pub(crate) fn resume(door: SocketAddr, ticket: Ticket) -> Self {
         Self::connect_as(door, &[], ClientConfig { ticket: Some(ticket), ..config("any", 255) })

@@ -65,6 +65,7 @@ fn every_way_in_ends_at_home() {
         drop(first);
         // The right hint moves raw bytes; a wrong one moves twice; without one the login moves; XX has no key.
         let wrong = Some(PartitionId((account.partition().0 + 2048) % 4096));
+        let mut ticket = None;
         for way in [
             Way { server_key: key, hint: home, ..Way::default() },
             Way { server_key: key, hint: wrong, ..Way::default() },
@@ -78,6 +79,14 @@ fn every_way_in_ends_at_home() {
             assert_eq!(phone.next(), Heard::Drained);
             phone.say(&ClientFrame::Ping { token: 5 });
             assert_eq!(phone.next(), Heard::Pong(5));
+            ticket = phone.ticket;
+        }
+        // A ticket says by itself where it belongs.
+        for hint in [home, wrong, None, Some(PartitionId(65_000)), wrong] {
+            let mut phone = Phone::resume_at(node.phone, ticket.expect("a ticket for the next time"), hint);
+            assert_eq!((phone.next(), phone.account), (Heard::Welcome, account), "{name} by {hint:?}");
+            assert_eq!(phone.next(), Heard::Drained);
+            ticket = phone.ticket;
         }
     }
 }

@@ -111,3 +111,34 @@ fn all_come_back_by_ticket_at_once_and_who_stayed_keeps_its_ticks() {
     told_ms.dedup();
     assert!(told_ms.len() > BUSY_MS as usize / 2, "spread over the time: {told_ms:?}");
 }
+
+/// A storm that lasts longer than phones are patient must not be spent on those who have gone.
+#[test]
+fn phones_that_leave_while_they_wait_cost_no_handshake() {
+    let limits = "[limits]\nhandshakes_per_turn = 1\nlogin_ms = 120000\n".into();
+    let node = Node::start(Setup { config: limits, ..Setup::shards(1) });
+    let guests = guests(&node);
+    node.wait_for_level("tern_connections_now", 0);
+    let [accepted, deferred] = ["tern_accepted_total", "tern_deferred_handshakes_total"];
+    let (accepted_before, deferred_before) = (node.metric(accepted), node.metric(deferred));
+    assert_eq!(node.metric("tern_logins_unproven_total"), 0);
+    // Each says its first words and goes; the node finds all of them at once.
+    node.signal("STOP");
+    for guest in &guests {
+        Phone::dial(node.phone, guest.ticket).flush();
+    }
+    let mut patient = Phone::dial(node.phone, guests[0].ticket);
+    patient.flush();
+    node.signal("CONT");
+    assert_eq!((patient.next(), patient.next()), (Heard::Welcome, Heard::Drained));
+    node.wait_for(accepted, accepted_before + GUEST_COUNT as u64 + 1);
+    node.wait_for_level("tern_connections_now", 1);
+    // Who had its turn at once could not be known to have gone.
+    let waited_count = node.metric(deferred) - deferred_before;
+    assert!(waited_count > GUEST_COUNT as u64 / 2, "{waited_count} waited for a turn");
+    let in_vain_count = node.metric("tern_logins_unproven_total");
+    assert!(in_vain_count <= GUEST_COUNT as u64 + 1 - waited_count, "{in_vain_count} were welcomed in vain");
+    // None of their tickets is used up.
+    let mut back = Phone::resume(node.phone, guests[1].ticket);
+    assert_eq!((back.next(), back.next()), (Heard::Welcome, Heard::Drained));
+}

@@ -414,12 +414,17 @@ impl Node {
         scene.schedule.after(delay_ns, Event::Node { boot: self.boot, event });
     }
 
-    /// Completes an armed receive with what arrived, or with the end.
+    /// Completes an armed receive with what arrived, or with the end, which is told of a watched socket, too. Nothing else
+    /// tells a shard of either.
     fn pump(&mut self, scene: &mut Scene, shard: u16, slot: u32) {
         loop {
             let Some(socket) = self.driven[usize::from(shard)].slots.at(slot) else { return };
             let (Some(conn), link) = (socket.conn, socket.link) else { return };
             if socket.receive == Receive::None {
+                if socket.watched && scene.network.end_arrived(link, Direction::Up) {
+                    socket.watched = false;
+                    self.post(scene, shard, Completion::Ended(conn));
+                }
                 return;
             }
             let bytes_max = if scene.random().chance(20) { scene.random().range(1, 64) } else { 4096 };

@@ -32,6 +32,7 @@ impl Node {
         scene.schedule.tell(|| format!("shard {shard} -> {output:?}"));
         match output {
             Output::ReceiveOnce(conn) => self.receive(scene, shard, conn, Receive::Once),
+            Output::WatchForEnd(conn) => self.watch(scene, shard, conn),
             Output::ReceiveAlways(conn) => self.receive(scene, shard, conn, Receive::Always),
             Output::Send { conn, data } => self.send(scene, shard, conn, &arena[data]),
             Output::Close(conn) => self.close(scene, shard, conn),
@@ -81,7 +82,20 @@ impl Node {
                 return Err(format!("{conn:?} receives on its way out"));
             }
             socket.receive = receive;
+            socket.watched = false;
             socket.adopted |= receive == Receive::Always;
+            Ok(())
+        });
+        scene.judge(verdict);
+        self.pump(scene, shard, conn.slot);
+    }
+
+    fn watch(&mut self, scene: &mut Scene, shard: u16, conn: ConnId) {
+        let verdict = self.driven[usize::from(shard)].slots.named(conn).and_then(|socket| {
+            if socket.receive != Receive::None || socket.moving || socket.closing {
+                return Err(format!("{conn:?} is watched while it receives, moves or closes"));
+            }
+            socket.watched = true;
             Ok(())
         });
         scene.judge(verdict);
@@ -128,6 +142,7 @@ impl Node {
                 return Err(format!("{conn:?} is closed twice or while it moves"));
             }
             socket.closing = true;
+            socket.watched = false;
             Ok(socket.sending)
         });
         match scene.judge(verdict) {
@@ -195,6 +210,7 @@ impl Node {
                 return Err(format!("{conn:?} moves while it sends, closes or moves"));
             }
             socket.moving = true;
+            socket.watched = false;
             Ok(())
         });
         scene.judge(verdict);
@@ -270,6 +286,7 @@ fn trace(scene: &mut Scene, shard: u16, output: &Output, arena: &[u8]) {
         Output::Continue => (14, 0, Vec::new()),
         Output::Drained => (15, 0, Vec::new()),
         Output::Fatal(_) => (16, 0, Vec::new()),
+        Output::WatchForEnd(c) => (17, conn(c), Vec::new()),
     };
     let trace = &mut scene.schedule.trace;
     trace.word(0x6f75_7400 | u64::from(shard));

@@ -4,7 +4,7 @@ pub(crate) mod bystanders;
 pub(crate) mod phone;
 pub(crate) mod stranger;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tern_core::io::{ConnId, Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
@@ -13,6 +13,17 @@ use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
 use tern_protocol::phone::noise::KeyPair;
 use tern_storage::io::{DiskDone, DiskError, DiskOp, SegmentId};
+
+/// What is armed on a socket: what a driver tells of it, and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Armed {
+    /// Its next bytes, or its end.
+    Once,
+    /// All of its bytes and its end.
+    Always,
+    /// Its end.
+    End,
+}
 
 /// The shard, its time, its disk and the bytes that it sent.
 pub(crate) struct World {
@@ -23,6 +34,10 @@ pub(crate) struct World {
     pub(crate) files: BTreeMap<u32, Vec<u8>>,
     pub(crate) sent: BTreeMap<u32, Vec<u8>>,
     pub(crate) conns: BTreeMap<u32, ConnId>,
+    /// What a driver may tell of each connection.
+    armed: HashMap<ConnId, Armed>,
+    /// What has come and was not read.
+    unread: HashMap<ConnId, Vec<u8>>,
     pub(crate) closed: Vec<u32>,
     /// Disk operations that wait, when the disk is stopped.
     pub(crate) disk_queue: VecDeque<(DiskOp, Vec<u8>)>,
@@ -137,6 +152,8 @@ impl World {
             files,
             sent: BTreeMap::new(),
             conns: BTreeMap::new(),
+            armed: HashMap::new(),
+            unread: HashMap::new(),
             closed: Vec::new(),
             disk_queue: VecDeque::new(),
             disk_runs: true,
@@ -197,10 +214,55 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>) {
+        self.may_be_told(&input);
         let Self { shard, now, out, .. } = self;
+        let before = out.list.len();
         let counted = allocation_counter::measure(|| shard.step(*now, input, out));
         self.allocation_count += counted.count_total;
         self.held_bytes += counted.bytes_current;
+        for output in &self.out.list[before..] {
+            match *output {
+                Output::ReceiveOnce(conn) => _ = self.armed.insert(conn, Armed::Once),
+                Output::ReceiveAlways(conn) => _ = self.armed.insert(conn, Armed::Always),
+                Output::WatchForEnd(conn) => {
+                    let before = self.armed.insert(conn, Armed::End);
+                    assert_eq!(before, None, "{conn:?} is watched although something is armed");
+                }
+                Output::MoveSocket { conn, .. } => _ = self.armed.remove(&conn),
+                _ => {}
+            }
+        }
+    }
+
+    /// Bytes come, and are read as soon as somebody does.
+    pub(crate) fn arrive(&mut self, conn: ConnId, bytes: &[u8]) {
+        if matches!(self.armed.get(&conn), Some(Armed::Once | Armed::Always)) {
+            self.step(Input::Received { conn, bytes: &mut bytes.to_vec() });
+        } else if self.conns.get(&conn.slot) == Some(&conn) {
+            self.unread.entry(conn).or_default().extend_from_slice(bytes);
+        }
+    }
+
+    /// No driver tells of bytes or of an end that nobody asked for: what it could not know must not help a test.
+    fn may_be_told(&mut self, input: &Input<'_>) {
+        match *input {
+            Input::Received { conn, .. } => {
+                let armed = self.armed.get(&conn).copied();
+                assert!(matches!(armed, Some(Armed::Once | Armed::Always)), "{conn:?} has bytes: {armed:?}");
+                if armed == Some(Armed::Once) {
+                    self.armed.remove(&conn);
+                }
+            }
+            Input::Ended { conn } => {
+                let armed = self.armed.remove(&conn);
+                assert!(armed.is_some(), "{conn:?} ends, and nothing is armed");
+            }
+            Input::Closed { conn } => {
+                self.armed.remove(&conn);
+                self.unread.remove(&conn);
+            }
+            _ => {}
+        }
     }
 
     /// Flushes and performs outputs until nothing more comes. What the shard wants to continue with waits for a `Tick`.
@@ -248,6 +310,9 @@ impl World {
         match output {
             Output::ReceiveOnce(conn) | Output::ReceiveAlways(conn) => {
                 self.conns.insert(conn.slot, conn);
+                if let Some(bytes) = self.unread.remove(&conn) {
+                    self.arrive(conn, &bytes);
+                }
             }
             Output::Send { conn, data } => {
                 self.sent.entry(conn.slot).or_default().extend_from_slice(&arena[data]);
@@ -269,6 +334,7 @@ impl World {
                     self.run_disk();
                 }
             }
+            Output::WatchForEnd(_) => {}
             Output::Drained => self.drained = true,
             Output::Serving | Output::Continue => {}
             Output::WantRoom { bytes, .. } => self.wanted_room_bytes.push(bytes),

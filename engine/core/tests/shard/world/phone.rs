@@ -107,7 +107,7 @@ impl Phone {
         self.client.flush(&mut bytes);
         if !bytes.is_empty() {
             let conn = world.conns[&self.slot];
-            world.step(Input::Received { conn, bytes: &mut bytes });
+            world.arrive(conn, &bytes);
         }
         world.turn();
         self.hear(world);

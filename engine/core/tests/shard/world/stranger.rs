@@ -49,7 +49,7 @@ impl World {
     /// Bytes come, and the second half of a handshake has its turn.
     pub(crate) fn throw(&mut self, slot: u32, bytes: &[u8]) {
         let conn = self.conns[&slot];
-        self.step(Input::Received { conn, bytes: &mut bytes.to_vec() });
+        self.arrive(conn, bytes);
         self.turn();
         self.next_turn();
     }
