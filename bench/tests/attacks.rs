@@ -16,6 +16,10 @@ address_handshakes_per_s = 1000
 address_handshakes_burst = 1000
 connection_frames_per_s = 1000
 connection_frames_burst = 5000
+account_asks_per_s = 10
+account_asks_burst = 100
+connection_count = 300
+edge_bytes = 1359872
 ";
 
 /// A running server; killed when dropped.
@@ -97,6 +101,28 @@ fn every_attack_is_counted() {
     let accounts = node.count("accounts_now");
     let report = node.suffers("replays", &["--rate", "40", "--duration", "1"], "logins_unproven", 5);
     assert!(node.count("accounts_now") <= accounts + 1, "a login that is replayed makes nothing: {report}");
+}
+
+#[test]
+fn every_attack_on_the_server_s_memory_and_on_others_accounts_is_counted() {
+    let node = Node::start();
+    node.suffers("strangers", &["--rate", "200", "--duration", "1"], "accepted", 150);
+    let report = node.suffers("dropouts", &["--rate", "100", "--duration", "1.5"], "login_timeouts", 30);
+    assert!(report["answered"].as_u64().expect("a count") >= 50, "the server paid for its answers: {report}");
+    // The first fifty come as who they are.
+    let (accounts, wrong_keys) = (node.count("accounts_now"), node.count("logins_wrong_key"));
+    let report = node.suffers("thieves", &["--rate", "30", "--duration", "4"], "logins_name_taken", 5);
+    node.wait_for("logins_wrong_key", wrong_keys + 5, &report);
+    assert!(node.count("accounts_now") <= accounts + 10, "nobody else gets an account: {report}");
+    node.suffers("meddlers", &["--rate", "4", "--duration", "2"], "refused_asks", 4_000);
+    // Ten of them fill the half of the memory.
+    node.suffers("trickles", &["--rate", "40", "--duration", "1.5"], "refused_memory", 20);
+    // Half-open connections of half a second: 500, and room for 300.
+    node.suffers("crowds", &["--rate", "1000", "--duration", "1.5"], "refused_connections", 100);
+    let told = node.count("messages_out");
+    let report = node.suffers("sleepers", &["--rate", "4", "--duration", "2"], "mail_count_now", 400);
+    let (sleepers, told) = (report["logins"].as_u64().expect("a count"), node.count("messages_out") - told);
+    assert!(told <= 64 * sleepers, "{told} messages to {sleepers} who acknowledge none: {report}");
 }
 
 #[test]

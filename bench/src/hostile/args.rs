@@ -24,9 +24,10 @@ struct Args {
     /// Connections begun per second; without it as many as `cargo xtask bench hostile` begins.
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
-    /// Connections that are open at once, at most; past it a connection that is due is left out.
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
-    open: u32,
+    /// Connections that are open at once, at most; past it a connection that is due is left out. Without it as many as
+    /// `cargo xtask bench hostile` has.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    open: Option<u32>,
     /// How long, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     duration: f64,
@@ -42,6 +43,7 @@ struct Args {
 pub fn hostile() -> Result<()> {
     let args = Args::parse();
     let rate = args.rate.unwrap_or(args.attack.per_s());
+    let open_max = args.open.unwrap_or(args.attack.open_max());
     ensure!(args.phone.ip().is_loopback(), "--phone {}, allowed: a loopback address", args.phone);
     ensure!(rate > 0.0 && rate <= 50_000.0, "--rate {rate}, allowed: above 0, up to 50,000");
     ensure!(
@@ -49,7 +51,7 @@ pub fn hostile() -> Result<()> {
         "--duration {}, allowed: above 0, up to 3,600",
         args.duration
     );
-    let needed = u64::from(args.open + SPARE_DESCRIPTOR_COUNT);
+    let needed = u64::from(open_max + SPARE_DESCRIPTOR_COUNT);
     if let Err((soft, hard)) = tern_ring::probe::raise_descriptor_limit(needed) {
         bail!("open files: {needed} descriptors needed, limits are {soft} and {hard}");
     }
@@ -57,8 +59,8 @@ pub fn hostile() -> Result<()> {
         door: args.phone,
         attack: args.attack,
         per_s: rate,
-        open_max: args.open,
-        descriptor_count: args.open + SPARE_DESCRIPTOR_COUNT / 2,
+        open_max,
+        descriptor_count: open_max + SPARE_DESCRIPTOR_COUNT / 2,
         duration: Duration::from_secs_f64(args.duration),
         seed: args.seed,
     })?;
@@ -73,6 +75,7 @@ pub fn hostile() -> Result<()> {
             "connected": seen.connected,
             "not_connected": seen.not_connected,
             "ended_by_server": seen.ended_by_server,
+            "answered": seen.answered,
             "logins": seen.logins,
         })
     );

@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr};
-use tern_protocol::ids::{AccountId, MessageId};
+use std::time::SystemTime;
+use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::client::Client;
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::preface::{PREFACE_BYTES, Pattern, Preface, VERSION};
@@ -10,11 +11,20 @@ use tern_protocol::phone::record::{HANDSHAKE_BYTES_MAX, RecordKind};
 use tern_protocol::phone::ticket::TICKET_BYTES;
 
 /// Addresses of an attack that does not come from a single one.
-const SOURCE_COUNT: u32 = 250;
+const SOURCE_COUNT: u64 = 250;
+/// Addresses of one that comes from everywhere: more than a shard keeps the rates of.
+const STRANGER_COUNT: u64 = 250 * 250;
 /// A body that a frame holds and no server takes, whatever its limit is.
 const BODY_BYTES: usize = 60_001;
 /// Keep-alives of one flood.
 const FLOOD_COUNT: u32 = 6_000;
+/// What one meddler says: more than an account may ask for at once.
+const MEDDLING_COUNT: u32 = 3_000;
+/// What waits for one sleeper: more than its window, and more than the kernel takes for a socket that nobody reads.
+const SLEEPER_MAIL_COUNT: u32 = 100;
+const SLEEPER_BODY_BYTES: usize = 8 << 10;
+/// What a trickle says at once of a record of 65,535 bytes.
+const TRICKLE_BYTES: usize = 60_000;
 
 /// What hostile clients do.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -39,6 +49,20 @@ pub(super) enum Attack {
     Floods,
     /// The first message of a phone's login, recorded once and said again by strangers.
     Replays,
+    /// Connects that say nothing, nearly each from an address of its own: what no limit of an address holds up.
+    Strangers,
+    /// More half-open connections than the server has room for.
+    Crowds,
+    /// The first message of a long handshake (XX), which makes the server pay for its answer, and then silence.
+    Dropouts,
+    /// Devices with a good key that say that they are another account's.
+    Thieves,
+    /// Phones that log in and want to revoke devices that are not theirs, and to have read what they never got.
+    Meddlers,
+    /// Phones that log in and begin a record of the largest size: most of it at once, then a byte now and then.
+    Trickles,
+    /// Phones that log in, read nothing more, and have more mail than their window and their socket hold.
+    Sleepers,
 }
 
 impl Attack {
@@ -51,61 +75,110 @@ impl Attack {
     pub(super) const fn per_s(self) -> f64 {
         match self {
             Self::Connects => 100_000.0 / 60.0,
+            Self::Strangers | Self::Crowds => 2_000.0,
             Self::Garbage | Self::Tickets | Self::Records => 1_000.0,
-            Self::Slowloris => 500.0,
-            Self::Halves => 500.0,
+            Self::Slowloris | Self::Halves | Self::Dropouts => 500.0,
             // Each begins with four Diffie-Hellman operations on both sides.
-            Self::Bodies | Self::Acks | Self::Replays => 200.0,
-            // Each of them says some thousands of things.
-            Self::Floods => 10.0,
+            Self::Bodies | Self::Acks | Self::Replays | Self::Thieves | Self::Trickles => 200.0,
+            // Each of them says some thousands of things, or much.
+            Self::Floods | Self::Meddlers | Self::Sleepers => 10.0,
         }
     }
 
-    /// Whether the bytes come one by one.
+    /// Connections that are open at once, at most, when nothing else is said.
+    pub(super) const fn open_max(self) -> u32 {
+        match self {
+            Self::Crowds => 6_000,
+            _ => 2_000,
+        }
+    }
+
+    /// Whether bytes come one by one: all of them, or those at the end of [`Self::half_record`].
     pub(super) const fn drips(self) -> bool {
-        matches!(self, Self::Slowloris)
+        matches!(self, Self::Slowloris | Self::Trickles)
     }
 
     /// Whether a connection goes on until the server ends it; others leave by themselves after a while.
     pub(super) const fn stays(self) -> bool {
-        !matches!(self, Self::Connects | Self::Garbage | Self::Tickets | Self::Records | Self::Replays)
-    }
-
-    /// Whether it logs in first.
-    pub(super) const fn logs_in(self) -> bool {
-        matches!(self, Self::Bodies | Self::Acks | Self::Floods)
-    }
-
-    /// What it says once it is logged in.
-    pub(super) fn say(self, client: &mut Client, to: AccountId, id: MessageId) {
         match self {
-            Self::Bodies => client.send(&ClientFrame::Send { to, id, body: &[0; BODY_BYTES] }),
+            Self::Slowloris | Self::Halves | Self::Crowds | Self::Dropouts => true,
+            _ => self.logs_in(),
+        }
+    }
+
+    /// Whether it logs in first, or tries to.
+    pub(super) const fn logs_in(self) -> bool {
+        matches!(
+            self,
+            Self::Bodies
+                | Self::Acks
+                | Self::Floods
+                | Self::Thieves
+                | Self::Meddlers
+                | Self::Trickles
+                | Self::Sleepers
+        )
+    }
+
+    /// Whether it repeats what was recorded of a phone; whether that phone knew the server's key.
+    pub(super) const fn replays(self) -> Option<bool> {
+        match self {
+            Self::Replays => Some(true),
+            Self::Dropouts => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether it reads nothing more once it is logged in.
+    pub(super) const fn sleeps(self) -> bool {
+        matches!(self, Self::Sleepers)
+    }
+
+    /// What it says once it is logged in, as the `count`th of them; `own` is its account.
+    pub(super) fn say(self, client: &mut Client, own: AccountId, count: u32) {
+        let unix_s = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() as u32;
+        let id = |n: u32| MessageId::new(unix_s, count.wrapping_mul(SLEEPER_MAIL_COUNT) + n);
+        match self {
+            Self::Bodies => client.send(&ClientFrame::Send { to: own, id: id(0), body: &[0; BODY_BYTES] }),
             Self::Acks => client.send(&ClientFrame::Ack { number: u32::MAX }),
             Self::Floods => (0..FLOOD_COUNT).for_each(|token| client.send(&ClientFrame::Ping { token })),
-            Self::Connects
-            | Self::Garbage
-            | Self::Slowloris
-            | Self::Tickets
-            | Self::Records
-            | Self::Halves
-            | Self::Replays => {}
+            Self::Meddlers => (0..MEDDLING_COUNT).for_each(|n| match n % 6 {
+                0 => client.send(&ClientFrame::Read { author: AccountId(own.0 ^ 1), id: id(0) }),
+                _ => client.send(&ClientFrame::RevokeDevice { device: DeviceId(2 + n as u16) }),
+            }),
+            Self::Sleepers => (0..SLEEPER_MAIL_COUNT).for_each(|n| {
+                client.send(&ClientFrame::Send { to: own, id: id(n), body: &[0; SLEEPER_BODY_BYTES] });
+            }),
+            _ => {}
         }
+    }
+
+    /// What it says behind that: the part of a record that comes at once, then the bytes that drip.
+    pub(super) fn half_record(self) -> Option<(Vec<u8>, usize)> {
+        (self == Self::Trickles).then(|| {
+            let mut bytes = vec![7; usize::from(u16::MAX)];
+            bytes[..3].copy_from_slice(&[RecordKind::Transport as u8, 0xff, 0xff]);
+            (bytes, TRICKLE_BYTES)
+        })
     }
 
     /// Where the connection with this number comes from.
     pub(super) fn source(self, number: u64) -> IpAddr {
-        let count = if self == Self::Connects { 1 } else { SOURCE_COUNT };
-        let last = 1 + (number % u64::from(count)) as u8;
-        Ipv4Addr::new(127, 64 + self as u8, 0, last).into()
+        let count = match self {
+            Self::Connects => 1,
+            Self::Strangers => STRANGER_COUNT,
+            _ => SOURCE_COUNT,
+        };
+        let place = number % count;
+        let [third, last] = [place / SOURCE_COUNT, 1 + place % SOURCE_COUNT].map(|part| part as u8);
+        Ipv4Addr::new(127, 64 + self as u8, third, last).into()
     }
 
     /// What the connection with this number says, if it does not log in.
     pub(super) fn script(self, number: u64, random: &mut Random) -> Vec<u8> {
         let is_odd = number % 2 == 1;
         match self {
-            // What is replayed was recorded elsewhere.
-            Self::Connects | Self::Bodies | Self::Acks | Self::Floods | Self::Replays => Vec::new(),
-            Self::Halves => {
+            Self::Halves | Self::Crowds => {
                 let mut bytes = preface(Pattern::IK);
                 record(&random.bytes(100), 200, &mut bytes);
                 bytes
@@ -138,6 +211,8 @@ impl Attack {
                 }
                 bytes
             }
+            // They say nothing, or log in first, or say what was recorded elsewhere.
+            _ => Vec::new(),
         }
     }
 }
@@ -217,12 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn only_connects_come_from_one_address() {
+    fn each_comes_from_as_many_addresses_as_it_should() {
         let sources = |attack: Attack| {
             (0..1_000).map(|number| attack.source(number)).collect::<std::collections::HashSet<_>>()
         };
         assert_eq!(sources(Attack::Connects).len(), 1);
         assert_eq!(sources(Attack::Garbage).len(), 250);
+        assert_eq!(sources(Attack::Strangers).len(), 1_000);
         assert!(sources(Attack::Garbage).is_disjoint(&sources(Attack::Tickets)));
         assert!(sources(Attack::Bodies).iter().all(IpAddr::is_loopback));
     }

@@ -4,11 +4,11 @@ use super::attack::{Attack, Random};
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
-use tern_protocol::ids::{AccountId, MessageId};
+use std::time::{Duration, Instant};
+use tern_protocol::ids::AccountId;
 use tern_protocol::phone::client::{Client, ClientConfig, Event as Heard};
 use tern_protocol::phone::noise::KeyPair;
-use tern_ring::{Config, Event, Ring, Slot};
+use tern_ring::{Config, Event, Ring, Slot, SlotError};
 
 /// Connections that are due wait this long for company, as messages of `tern-load --rate` do.
 const GRAIN: Duration = Duration::from_micros(200);
@@ -18,6 +18,9 @@ const DRIP_EVERY: Duration = Duration::from_secs(1);
 const LEAVES_AFTER: Duration = Duration::from_millis(500);
 /// Accounts of those who log in.
 const ACCOUNT_COUNT: u64 = 50;
+/// Accounts that thieves are after, and their connections that come as who they are, so that there are such accounts.
+const VICTIM_COUNT: u64 = 10;
+const HONEST_COUNT: u64 = 50;
 /// What to do.
 pub(super) struct Plan {
     pub(super) door: SocketAddr,
@@ -37,6 +40,8 @@ pub(super) struct Seen {
     pub(super) connected: u64,
     pub(super) not_connected: u64,
     pub(super) ended_by_server: u64,
+    /// Connections on which the server said something.
+    pub(super) answered: u64,
     pub(super) logins: u64,
 }
 
@@ -46,7 +51,10 @@ struct Visitor {
     /// What is to be said, and how much of it was.
     script: Vec<u8>,
     said_bytes: usize,
+    /// Where the bytes begin that come one by one.
+    drips_from: usize,
     sending: bool,
+    was_answered: bool,
     client: Option<Client>,
 }
 
@@ -116,13 +124,20 @@ impl Crowd<'_> {
     fn begin(&mut self, place: u32, number: u64, now: Duration) {
         let attack = self.plan.attack;
         self.seen.begun += 1;
-        let (client, script) = if attack == Attack::Replays {
-            self.replay(number)
-        } else {
-            (attack.logs_in().then(|| self.client(number)), attack.script(number, &mut self.random))
+        let (client, script) = match attack.replays() {
+            Some(knows_key) => self.replay(number, knows_key),
+            None => (attack.logs_in().then(|| self.client(number)), attack.script(number, &mut self.random)),
         };
-        self.visitors[place as usize] =
-            Some(Visitor { slot: None, script, said_bytes: 0, sending: false, client });
+        let drips_from = if attack.drips() && client.is_none() { 0 } else { usize::MAX };
+        self.visitors[place as usize] = Some(Visitor {
+            slot: None,
+            script,
+            said_bytes: 0,
+            drips_from,
+            sending: false,
+            was_answered: false,
+            client,
+        });
         let key = self.key(place);
         if self.ring.connect(self.plan.door, Some(attack.source(number)), key).is_err() {
             self.seen.not_connected += 1;
@@ -136,11 +151,12 @@ impl Crowd<'_> {
         }
     }
 
-    /// A recorded login, once there is one: what comes before learns the server's key by a login of its own.
-    fn replay(&mut self, number: u64) -> (Option<Client>, Vec<u8>) {
+    /// A recorded login, once there is one: where it has to know the server's key, what comes before learns that by a
+    /// login of its own.
+    fn replay(&mut self, number: u64, knows_key: bool) -> (Option<Client>, Vec<u8>) {
         if self.recorded.is_empty() {
             let mut client = self.client(number);
-            if self.server_key.is_none() {
+            if knows_key && self.server_key.is_none() {
                 return (Some(client), Vec::new());
             }
             client.flush(&mut self.recorded);
@@ -148,18 +164,24 @@ impl Crowd<'_> {
         (None, self.recorded.clone())
     }
 
-    /// Eve, who has an account: made by the first of her connections that comes to `Start`.
+    /// Eve, who has an account: made by the first of her connections that comes to `Start`. Thieves that come later have
+    /// the key of another of them.
     fn client(&mut self, number: u64) -> Client {
-        let eve = number % ACCOUNT_COUNT;
+        let steals = self.plan.attack == Attack::Thieves;
+        let count = if steals { VICTIM_COUNT } else { ACCOUNT_COUNT };
+        let eve = number % count;
+        let is_thief = steals && number >= HONEST_COUNT;
+        let owner = if is_thief { (eve + 1) % count } else { eve };
         let mut private = [0x65; 32];
-        private[..8].copy_from_slice(&eve.to_le_bytes());
+        private[..8].copy_from_slice(&owner.to_le_bytes());
         private[8] = self.plan.attack as u8;
         Client::new(ClientConfig {
             name: format!("eve-{}-{eve}", self.plan.attack.name()),
             keys: KeyPair::from_seed(private),
             server_key: self.server_key,
             ticket: None,
-            register: true,
+            // As a new account's first device, or as one that the account has.
+            register: !is_thief || number / count % 2 == 1,
             partition_hint: None,
             seed: self.random.seed(),
         })
@@ -196,7 +218,7 @@ impl Crowd<'_> {
         while let Some((_, key)) = self.agenda.pop_front_if(|item| item.0 <= now) {
             let Some(place) = self.place(key) else { continue };
             if self.plan.attack.drips() {
-                self.speak(place);
+                self.speak(place, 1);
                 self.agenda.push_back((now + DRIP_EVERY, key));
             } else {
                 self.leave(place);
@@ -209,10 +231,11 @@ impl Crowd<'_> {
             match event {
                 Event::Connected { slot, key } => {
                     self.seen.connected += 1;
+                    let sleeps = self.plan.attack.sleeps();
                     match self.place(key).and_then(|place| self.visitors[place as usize].as_mut()) {
-                        Some(visitor) if self.ring.receive_always(slot, key).is_ok() => {
+                        Some(visitor) if listen(&mut self.ring, slot, key, sleeps).is_ok() => {
                             visitor.slot = Some(slot);
-                            self.speak(key as u32);
+                            self.speak(key as u32, 1);
                         }
                         // It has left meanwhile.
                         _ => {
@@ -229,12 +252,16 @@ impl Crowd<'_> {
                         self.forget(place);
                     }
                 }
-                Event::Received { key, bytes, .. } => {
+                Event::Received { slot, key, bytes } => {
                     let place = key as u32;
                     let is_there = self.generations[place as usize] == (key >> 32) as u32;
                     if let Some(visitor) = self.visitors[place as usize].as_mut().filter(|_| is_there) {
                         visitor.hear(bytes, self.plan.attack, &mut self.server_key, &mut self.seen);
-                        self.speak(place);
+                        let sleeps = self.plan.attack.sleeps();
+                        if sleeps && visitor.client.as_ref().is_some_and(|client| !client.ready()) {
+                            let _ = listen(&mut self.ring, slot, key, sleeps);
+                        }
+                        self.speak(place, 0);
                     }
                 }
                 Event::Sent { key, .. } => {
@@ -242,9 +269,7 @@ impl Crowd<'_> {
                         && let Some(visitor) = &mut self.visitors[place as usize]
                     {
                         visitor.sending = false;
-                        if !self.plan.attack.drips() {
-                            self.speak(place);
-                        }
+                        self.speak(place, 0);
                     }
                 }
                 Event::Ended { key, .. } | Event::SendFailed { key, .. } => {
@@ -258,16 +283,14 @@ impl Crowd<'_> {
         }
     }
 
-    /// Says what there is to say now.
-    fn speak(&mut self, place: u32) {
-        let (key, drips) = (self.key(place), self.plan.attack.drips());
+    /// Says what there is to say now, and so many of the bytes that come one by one.
+    fn speak(&mut self, place: u32, drip_count: usize) {
+        let key = self.key(place);
         let Some(visitor) = &mut self.visitors[place as usize] else { return };
         let Some(slot) = visitor.slot.filter(|_| !visitor.sending) else { return };
-        if let Some(client) = &mut visitor.client {
-            client.flush(&mut visitor.script);
-        }
-        let rest = &visitor.script[visitor.said_bytes..];
-        let now = if drips { &rest[..rest.len().min(1)] } else { rest };
+        visitor.write();
+        let end = visitor.drips_from.max(visitor.said_bytes.saturating_add(drip_count));
+        let now = &visitor.script[visitor.said_bytes..end.min(visitor.script.len())];
         if !now.is_empty() && self.ring.send(slot, key, now).is_ok() {
             visitor.said_bytes += now.len();
             visitor.sending = true;
@@ -275,9 +298,15 @@ impl Crowd<'_> {
     }
 }
 
+/// Hears all that comes; who is going to sleep hears one piece at a time.
+fn listen(ring: &mut Ring, slot: Slot, key: u64, sleeps: bool) -> Result<(), SlotError> {
+    if sleeps { ring.receive_once(slot, key) } else { ring.receive_always(slot, key) }
+}
+
 impl Visitor {
     /// Takes what the server says; whoever is welcome says what it came for.
     fn hear(&mut self, bytes: &[u8], attack: Attack, server_key: &mut Option<[u8; 32]>, seen: &mut Seen) {
+        seen.answered += u64::from(!std::mem::replace(&mut self.was_answered, true));
         let Some(client) = &mut self.client else { return };
         let mut welcome: Option<AccountId> = None;
         // Whatever goes wrong, the server ends the connection.
@@ -287,11 +316,21 @@ impl Visitor {
                 *server_key = found.or(*server_key);
             }
         });
-        if let Some(to) = welcome {
+        if let Some(own) = welcome {
             seen.logins += 1;
-            let unix = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            let id = MessageId::new(unix.as_secs() as u32, seen.logins as u32);
-            attack.say(client, to, id);
+            attack.say(client, own, seen.logins as u32);
+            if let Some((bytes, at_once)) = attack.half_record() {
+                self.write();
+                self.drips_from = self.script.len() + at_once;
+                self.script.extend(bytes);
+            }
+        }
+    }
+
+    /// What its client has to say goes to the end of the script.
+    fn write(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.flush(&mut self.script);
         }
     }
 }

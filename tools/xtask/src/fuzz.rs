@@ -21,7 +21,7 @@ pub(crate) struct FuzzArgs {
 /// Fuzzes; a crash ends it, and its input stays in `fuzz/artifacts`.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     install::system_program("c++", "g++")?;
-    install::cargo_tool("cargo-fuzz")?;
+    install::cargo_tool("cargo-fuzz", "0.13.2")?;
     let all: Vec<String> =
         output_of(cargo().args(["fuzz", "list"]))?.lines().map(|line| line.trim().to_string()).collect();
     let targets = match &args.target {

@@ -4,13 +4,16 @@ use crate::tree::{cargo, run, works};
 use anyhow::{Context, Result};
 use std::process::Command;
 
-/// A cargo subcommand from its package, with the versions that its authors locked.
-pub(crate) fn cargo_tool(package: &str) -> Result<()> {
+/// A cargo subcommand from its package: this version, with what its authors locked. One that is there already is taken
+/// as it is.
+pub(crate) fn cargo_tool(package: &str, version: &str) -> Result<()> {
     let subcommand = package.strip_prefix("cargo-").unwrap_or(package);
     if works(cargo().args([subcommand, "--version"])) {
         return Ok(());
     }
-    run(cargo().args(["install", "--locked", package])).with_context(|| format!("{package} is needed"))
+    let mut install = cargo();
+    install.args(["install", "--locked", package, "--version", version]);
+    run(&mut install).with_context(|| format!("{package} {version} is needed"))
 }
 
 /// A program of a Debian package.

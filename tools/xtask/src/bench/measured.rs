@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tern_admin::{gained, quantile};
 
 /// Every counter that an attack or a storm may touch, as `/v1/status` names them; `/metrics` has the same numbers.
-pub(super) const COUNTERS: [&str; 17] = [
+const COUNTERS: [&str; 17] = [
     "accepted",
     "logins",
     "refused_connections",
@@ -40,9 +40,9 @@ pub(super) fn messages_in(status: &Value) -> Option<u64> {
     status["totals"]["messages_in"].as_u64()
 }
 
-/// The counters that grew, and by how much.
-pub(super) fn grown(before: &Value, after: &Value) -> Value {
-    let grown = COUNTERS.iter().filter_map(|name| {
+/// The counters that grew, and by how much; `more` are looked at beside those that always are.
+pub(super) fn grown(before: &Value, after: &Value, more: &[&str]) -> Value {
+    let grown = COUNTERS.iter().chain(more).filter_map(|name| {
         let of = |status: &Value| status["totals"][*name].as_u64();
         let gain = of(after)?.saturating_sub(of(before)?);
         (gain > 0).then(|| ((*name).to_string(), json!(gain)))
@@ -99,6 +99,8 @@ pub(super) mod tests {
 
     #[test]
     fn only_what_grew_is_told() {
-        assert_eq!(grown(&status(1, 0, 0), &status(4, 0, 0)), json!({ "timeouts": 3 }));
+        let (before, after) = (status(1, 0, 0), status(4, 0, 0));
+        assert_eq!(grown(&before, &after, &["floods"]), json!({ "timeouts": 3 }));
+        assert_eq!(grown(&before, &after, &["mesh_in"]), json!({ "timeouts": 3, "mesh_in": 3 }));
     }
 }

@@ -127,7 +127,7 @@ fn compare(quiet: &Measured, stormy: &Measured) -> Value {
         "p99_ratio": ratio(stormy.p99_us(), quiet.p99_us()),
         "tick_p99_ratio": ratio(stormy.tick_p99_us(), quiet.tick_p99_us()),
         "in_server_p99_ratio": ratio(stormy.in_server_us(0.99), quiet.in_server_us(0.99)),
-        "counted": grown(&stormy.before, &stormy.after),
+        "counted": grown(&stormy.before, &stormy.after, &[]),
         "quiet": quiet.to_json(),
         "storm": stormy.to_json(),
     })

@@ -83,7 +83,7 @@ fn clippy() -> Result<()> {
 
 /// deny.toml: directions between crates, licences, sources.
 fn dependencies() -> Result<()> {
-    install::cargo_tool("cargo-deny")?;
+    install::cargo_tool("cargo-deny", "0.20.2")?;
     // It reads the manifests of all platforms' crates, also of those that nothing here is built from.
     run(cargo().args(["fetch", "--locked"]))?;
     run(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))

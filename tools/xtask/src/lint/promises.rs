@@ -7,7 +7,8 @@
 //! tests = ["package::path::test_name"]
 //! ```
 //! White space and line breaks in `text` and README count as one space. A test's package is a workspace member; each
-//! part of the path is a module or a file; the function has `#[test]` and is not ignored.
+//! part of the path is a module or a file; the function has `#[test]`, is not ignored, is no comment, and neither it nor
+//! its file waits for a `cfg` that `cargo xtask test` never builds with.
 
 use crate::tree::sources;
 use anyhow::{Context, Result, bail};
@@ -32,8 +33,12 @@ struct Promise {
 struct Source {
     package: String,
     path: PathBuf,
+    /// Without its comments.
     text: String,
 }
+
+/// What may stand in a `cfg` of a test or of its file: `cargo xtask test` builds with it on each machine that is tested on.
+const KNOWN_CFGS: [&str; 3] = ["test", "feature = \"bugs\"", "target_arch = \"x86_64\""];
 
 /// Checks the whole file; tells everything that is wrong.
 pub(super) fn check(root: &Path) -> Result<()> {
@@ -64,7 +69,7 @@ fn read_sources(root: &Path) -> Result<Vec<Source>> {
     for path in sources(".rs")? {
         let home = packages.iter().find(|(directory, _)| path.starts_with(directory));
         if let (Some((_, package)), Ok(text)) = (home, read_to_string(root.join(&path))) {
-            all.push(Source { package: package.clone(), path, text });
+            all.push(Source { package: package.clone(), path, text: without_comments(&text) });
         }
     }
     Ok(all)
@@ -97,34 +102,75 @@ fn problem_of(test: &str, sources: &[Source]) -> Option<String> {
         return Some(format!("{test:?} is no package::path::test"));
     };
     let package = package.replace('_', "-");
-    let attributes = sources
+    let found = sources
         .iter()
         .filter(|source| source.package == package && has_path(source, path))
-        .find_map(|source| attributes_of(&source.text, name));
-    match attributes {
-        None => Some(format!("no test {test}")),
-        Some(list) if !list.iter().any(|line| line.contains("test]")) => {
-            Some(format!("{test} is a function without #[test]"))
-        }
-        Some(list) if list.iter().any(|line| line.contains("ignore")) => Some(format!("{test} is ignored")),
-        Some(_) => None,
+        .find_map(|source| Some((source, attributes_of(&source.text, &format!("fn {name}("))?)));
+    let Some((source, attributes)) = found else { return Some(format!("no test {test}")) };
+    let has = |word: &str| attributes.iter().any(|line| line.contains(word));
+    if !has("test]") {
+        Some(format!("{test} is a function without #[test]"))
+    } else if has("ignore") {
+        Some(format!("{test} is ignored"))
+    } else if attributes.iter().any(|line| is_left_out(line)) || is_file_left_out(source, sources) {
+        Some(format!("{test} waits for a cfg that no test is built with"))
+    } else {
+        None
     }
+}
+
+/// Lines that are comments become empty, so that nothing in them counts.
+fn without_comments(text: &str) -> String {
+    let mut is_inside = false;
+    let keep = |line: &str| {
+        let begins = !is_inside && line.trim_start().starts_with("/*");
+        let was_inside = is_inside || begins;
+        is_inside = was_inside && !line.contains("*/");
+        let is_comment = was_inside || line.trim_start().starts_with("//");
+        if is_comment { String::from("//") } else { line.into() }
+    };
+    text.lines().map(keep).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether an attribute asks for something that no test is built with.
+fn is_left_out(attribute: &str) -> bool {
+    let condition = attribute.split_once("cfg(").and_then(|(_, rest)| rest.rsplit_once(")]"));
+    condition.is_some_and(|(condition, _)| !KNOWN_CFGS.contains(&condition))
+}
+
+/// Whether a file says so of itself, or whoever names it as a module does. A target's own file nobody has to name.
+fn is_file_left_out(source: &Source, sources: &[Source]) -> bool {
+    let own = source.text.lines().map(str::trim).filter(|line| line.starts_with("#!["));
+    let stem = source.path.file_stem().unwrap_or_default().to_string_lossy();
+    let directory = source.path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let module = if stem == "mod" { directory.clone() } else { stem };
+    if ["lib", "main"].contains(&&*module) || ["tests", "bin", "examples"].contains(&&*directory) {
+        return own.into_iter().any(is_left_out);
+    }
+    let mut namings = sources
+        .iter()
+        .filter(|other| other.package == source.package)
+        .filter_map(|other| attributes_of(&other.text, &format!("mod {module};")));
+    let is_named = namings.any(|attributes| !attributes.into_iter().any(is_left_out));
+    own.into_iter().any(is_left_out) || !is_named
 }
 
 /// Whether each part is a file, a directory or a module of the file.
 fn has_path(source: &Source, parts: &[&str]) -> bool {
     let path = source.path.with_extension("");
-    parts.iter().all(|part| {
-        path.iter().any(|one| one == *part)
-            || source.text.lines().any(|line| line.trim_start().contains(&format!("mod {part} {{")))
-    })
+    parts
+        .iter()
+        .all(|part| path.iter().any(|one| one == *part) || source.text.contains(&format!("mod {part} {{")))
 }
 
-/// The attribute lines above `fn name(`.
-fn attributes_of<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+/// The attribute lines above the line that has `head`, such as `fn name(`.
+fn attributes_of<'a>(text: &'a str, head: &str) -> Option<Vec<&'a str>> {
+    let inside = format!(" {head}");
+    if !text.contains(head) {
+        return None;
+    }
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let head = format!("fn {name}(");
-    let at = lines.iter().position(|line| line.starts_with(&head) || line.contains(&format!(" {head}")))?;
+    let at = lines.iter().position(|line| line.starts_with(head) || line.contains(&inside))?;
     let above = lines[..at].iter().rev();
     Some(above.take_while(|line| line.starts_with('#') || line.starts_with("//")).copied().collect())
 }
@@ -135,14 +181,41 @@ mod tests {
 
     fn check_text(promises: &str) -> String {
         let text = "mod tests {\n    /// Why.\n    #[test]\n    fn good() {}\n    fn plain() {}\n    #[test]\n    #[ignore]\n    \
-                    fn off() {}\n}";
-        let sources = [Source { package: "tern-a".into(), path: "a/src/deep.rs".into(), text: text.into() }];
+                    fn off() {}\n    // #[test]\n    // fn gone() {}\n    /*\n    #[test]\n    fn away() {}\n    */\n    \
+                    #[test]\n    #[cfg(feature = \"bugs\")]\n    fn bug() {}\n    #[cfg(feature = \"never\")]\n    #[test]\n    \
+                    fn never() {}\n}";
+        let test = "#[test]\nfn other() {}";
+        let whole = format!("#![cfg(windows)]\n{test}").replace("other", "foreign");
+        let sources = [
+            ("a/src/lib.rs", "mod deep;\n// mod forgotten;\n#[cfg(windows)]\nmod elsewhere;\nmod strange;"),
+            ("a/src/deep.rs", text),
+            ("a/src/forgotten.rs", &test.replace("other", "lonely")),
+            ("a/src/elsewhere.rs", test),
+            ("a/src/strange.rs", &whole),
+            ("a/tests/whole.rs", &test.replace("other", "whole")),
+        ]
+        .map(|(path, text)| Source {
+            package: "tern-a".into(),
+            path: path.into(),
+            text: without_comments(text),
+        });
         problems(promises, "Nothing that\nwas ticked  is lost.", &sources).unwrap().join("; ")
     }
 
     #[test]
+    fn those_of_this_tree_are_kept() {
+        check(&crate::tree::root()).unwrap();
+    }
+
+    #[test]
     fn a_kept_promise_passes() {
-        for test in ["tern-a::deep::tests::good", "tern_a::deep::good", "tern-a::good"] {
+        for test in [
+            "tern-a::deep::tests::good",
+            "tern_a::deep::good",
+            "tern-a::good",
+            "tern-a::bug",
+            "tern-a::whole::whole",
+        ] {
             let promises = format!("[[promise]]\ntext = \"that was\\nticked is lost\"\ntests = [\"{test}\"]");
             assert_eq!(check_text(&promises), "", "{test}");
         }
@@ -158,6 +231,12 @@ mod tests {
             ("is lost", "\"tern-a::shallow::good\"", "no test"),
             ("is lost", "\"tern-a::plain\"", "without #[test]"),
             ("is lost", "\"tern-a::off\"", "is ignored"),
+            ("is lost", "\"tern-a::gone\"", "no test tern-a::gone"),
+            ("is lost", "\"tern-a::away\"", "no test tern-a::away"),
+            ("is lost", "\"tern-a::never\"", "waits for a cfg"),
+            ("is lost", "\"tern-a::lonely\"", "waits for a cfg"),
+            ("is lost", "\"tern-a::other\"", "waits for a cfg"),
+            ("is lost", "\"tern-a::foreign\"", "waits for a cfg"),
         ] {
             let found = check_text(&format!("[[promise]]\ntext = \"{text}\"\ntests = [{tests}]"));
             assert!(found.contains(problem), "{tests}: {found:?}");

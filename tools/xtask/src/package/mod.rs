@@ -51,7 +51,7 @@ pub(crate) struct PackageArgs {
 
 /// Builds and tries the package; the last line names it.
 pub(crate) fn package(args: &PackageArgs) -> Result<()> {
-    install::cargo_tool("cargo-deb")?;
+    install::cargo_tool("cargo-deb", "3.8.0")?;
     install::system_program("unshare", "util-linux")?;
     if !args.no_build {
         build(&["tern-server", "tern-load", "tern-ctl"])?;
