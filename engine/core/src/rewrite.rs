@@ -6,7 +6,7 @@
 //! else; the old places die when the copies are durable. The log is never read: all that lives is in memory.
 
 use crate::account::{Account, AccountIndex, Accounts, stored};
-use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_of};
+use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_count_of, floor_of};
 use crate::io::Now;
 use crate::shard::Shard;
 use crate::writer::{Carried, GoneRange, Item, Writer};
@@ -124,8 +124,6 @@ impl Shard {
         if account.mailbox.set_durable(seq, position) {
             self.writer.log.live(position);
             old.into_iter().for_each(|old| self.writer.log.dead(old));
-        } else {
-            self.queue_floor(index, DeviceId::TICKS);
         }
         self.floors_go_behind(index, seq);
     }
@@ -221,7 +219,7 @@ impl Finds<'_> {
             self.note_look();
             let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
             if let Some(position) = position {
-                let floor_count = account.devices().filter(|device| device.floor >= entry.seq).count();
+                let floor_count = floor_count_of(account, entry.seq);
                 let envelope_bytes = entry.mail.map_or(HEADER_BYTES, |mail| self.cache.get(mail).len());
                 let bytes = MAIL_BYTES + envelope_bytes + floor_count * FLOOR_BYTES;
                 self.take(position, bytes, Item::RewrittenMail { account: index, seq: entry.seq });
@@ -325,7 +323,7 @@ impl Sources<'_> {
             self.scratch.clear();
             without_body(account, entry, self.scratch);
         }
-        let floor_count = account.devices().filter(|device| device.floor >= seq).count();
+        let floor_count = floor_count_of(account, seq);
         let before = carried.len();
         if mail.is_none() {
             self.put_floors_behind(commit, index, seq, carried);

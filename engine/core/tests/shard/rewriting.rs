@@ -112,6 +112,8 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
     );
     assert!(counters.segments_used_now <= IDLE_COUNT, "{} segments", counters.segments_used_now);
     let mut world = world.kill();
+    world.pass_ms(10);
+    assert_eq!(world.shard.counters().ticks_delivered, 0, "what is settled owes its tick no more");
     let quick = Phone::connect(&mut world, 2, "bob", 2);
     assert_eq!(quick.heard, [Heard::Drained], "what it acknowledged does not come again");
     let slow = Phone::connect(&mut world, 3, "bob", 3);
@@ -124,6 +126,35 @@ fn old_mail_does_not_hold_segments_and_keeps_its_order_and_its_floors() {
         })
         .collect();
     assert_eq!(bodies, (0..12).map(|n| vec![n; 10]).collect::<Vec<_>>());
+}
+
+#[test]
+fn old_mail_that_one_device_has_takes_the_floor_of_its_ticks_along() {
+    // So few segments that one is worth a round.
+    let limits = Limits { segment_count: 31, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    for n in 1..=3 {
+        ann.send(&mut world, &quick, id(10_000 + n), &[n as u8; 10]);
+        world.pass_ms(60);
+        ack_all(&mut world, &mut quick);
+    }
+    world.pass_ms(60);
+    ack_all(&mut world, &mut ann);
+    quick.leave(&mut world);
+    assert_eq!(world.shard.counters().ticks_delivered, 3);
+    // The segment with all of it is left, and then used for other things.
+    (0..12).for_each(|n| rush(&mut world, &mut ann, 9, 100 * n + 1, 40));
+    world.pass_ms(3_000);
+    let counters = *world.shard.counters();
+    assert!(counters.log_segments_rewritten > 0, "{counters:?}");
+    let mut world = world.kill();
+    world.pass_ms(10);
+    assert_eq!(world.shard.counters().ticks_delivered, 0, "what is settled owes its tick no more");
+    let slow = Phone::connect(&mut world, 3, "bob", 3);
+    assert_eq!(slow.heard.iter().filter(|heard| number_of(heard).is_some()).count(), 3);
 }
 
 /// Acknowledges all that has come.
