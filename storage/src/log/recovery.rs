@@ -45,6 +45,9 @@ pub struct RecoveryReport {
     pub commit_count: u64,
     /// Places in the committed stream that are damaged: the block where it begins. What could be read was served.
     pub rot: Vec<(SegmentId, u32)>,
+    /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
+    /// that can be read: it says again what was changed since.
+    pub has_rot_in_tables: bool,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -217,6 +220,7 @@ impl Recovery {
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
+        self.report.has_rot_in_tables = self.report.rot.iter().any(|&(segment, _)| !self.is_mail(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -233,6 +237,11 @@ impl Recovery {
         log.cuts
             .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
         (log, self.report)
+    }
+
+    /// Whether a segment is known to be one of mail.
+    fn is_mail(&self, segment: SegmentId) -> bool {
+        self.scanned.iter().any(|scanned| scanned.segment == segment && scanned.head == Head::Mail)
     }
 
     /// Up to where a head's durable part is known to reach.

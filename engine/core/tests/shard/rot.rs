@@ -108,3 +108,32 @@ fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
     assert_eq!(stranger.heard, [Heard::Drained], "a stranger gets nothing of it");
     assert_ne!(stranger.account, bob.account);
 }
+
+#[test]
+fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let used = ann.ticket.expect("every session begins with a ticket");
+    ann.leave(&mut world);
+    let mut ann = Phone::resume(&mut world, 0, used);
+    assert_eq!(ann.heard, [Heard::Drained]);
+    let next = ann.ticket.expect("and with another ticket");
+    ann.leave(&mut world);
+    let last = |bytes: &[u8]| bytes.windows(3).rposition(|three| three == b"ann");
+    let (file, at) =
+        world.files.iter().find_map(|(&file, bytes)| Some((file, last(bytes)?))).expect("ann's records");
+    // It is not the last one of its segment: it cannot have been torn.
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    world.files.get_mut(&file).expect("it is there")[at] ^= 0xff;
+    world.pass_s(2);
+    let mut world = world.kill_with_rot(1);
+    world.pass_s(2);
+    for ticket in [used, next, bob.ticket.expect("likewise")] {
+        assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::TicketRefused]);
+    }
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    assert_eq!(ann.heard, [Heard::Drained]);
+    let ticket = ann.ticket.expect("a key brings a ticket");
+    ann.leave(&mut world);
+    assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::Drained]);
+}
