@@ -282,6 +282,7 @@ impl Shard {
             }
         }
         let bytes_before = commit.bytes();
+        let mut has_copies = false;
         while *rewrites_are_due
             && commit.bytes() < bytes_before + BATCH_BYTES
             && let Some(item) = rewrites.pop_front()
@@ -289,6 +290,7 @@ impl Shard {
             match sources.put(&mut commit, &item, carried) {
                 Ok(Some(Carrying { position, id, floor })) => {
                     carried.push(Carried { item, position, id, floor });
+                    has_copies = true;
                 }
                 Ok(None) => {}
                 Err(NoRoom) => {
@@ -301,6 +303,9 @@ impl Shard {
         self.counters.log_rewritten_bytes += (commit.bytes() - bytes_before) as u64;
         let started = commit.finish(ops);
         self.counters.writes_avoided += sources.avoided_count;
+        if let Some(number) = started.filter(|_| has_copies) {
+            self.writer.copies_in = number;
+        }
         self.writer.emit(out);
         self.writer.started_ns = now.mono_ns;
         if started.is_none() && self.writer.rewrites_are_due {
@@ -333,7 +338,8 @@ impl Shard {
         let event = self.writer.log.disk_done(done, &mut self.writer.ops);
         self.writer.emit(out);
         match event {
-            Some(LogEvent::Committed(_)) => {
+            Some(LogEvent::Committed(number)) => {
+                self.writer.durable = number;
                 self.measures.commit.record(now.mono_ns.saturating_sub(self.writer.started_ns));
                 self.committed(now, out);
             }

@@ -49,6 +49,8 @@ pub(crate) struct Rewriting {
     next_ids: Position,
     /// When it goes on, monotonic nanoseconds.
     due_ns: u64,
+    /// Urgent items that were pushed when all was queued: ids of a segment that is left may be among them.
+    urgent_count: u64,
 }
 
 impl Rewriting {
@@ -60,6 +62,7 @@ impl Rewriting {
             next_gone: AccountId(0),
             next_ids: Position { segment: SegmentId(0), offset: 0 },
             due_ns: now.mono_ns,
+            urgent_count: 0,
         }
     }
 
@@ -88,7 +91,7 @@ impl Shard {
         round.due_ns = now.mono_ns + step_ns;
         let waits_for_commit = !self.writer.rewrites.is_empty() && self.writer.rewrites_are_due;
         if round.pass == Pass::Wait {
-            if self.writer.rewrites.is_empty() && self.writer.carried.is_empty() {
+            if self.writer.has_copied(round.urgent_count) {
                 self.counters.log_segments_rewritten += u64::from(self.writer.log.end_leaving(true));
                 return;
             }
@@ -102,7 +105,7 @@ impl Shard {
                 }
                 Pass::Queue | Pass::Wait => {
                     self.writer.rewrites_are_due = true;
-                    round.pass = Pass::Wait;
+                    (round.pass, round.urgent_count) = (Pass::Wait, self.writer.urgent_pushed);
                 }
             }
         }

@@ -22,6 +22,7 @@ mod revoked;
 mod revoking;
 mod rewriting;
 mod rot;
+mod rounds;
 mod safe;
 mod several;
 mod storms;
