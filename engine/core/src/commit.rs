@@ -350,10 +350,7 @@ impl Shard {
             {
                 out.push(Output::Fatal(FatalError::LogFullAtBoot));
             }
-            Some(LogEvent::Full) => {
-                self.give_up_revoking();
-                self.give_up_removing(out);
-            }
+            Some(LogEvent::Full) => self.give_up_waiting(out),
             Some(LogEvent::SpaceBack) | None => {}
         }
         let stats = self.writer.log.stats();

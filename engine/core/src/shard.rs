@@ -382,8 +382,7 @@ impl Shard {
         if !self.serving && self.writer.carried.is_empty() && self.writer.log.is_full() {
             out.push(Output::Fatal(FatalError::LogFullAtBoot));
         }
-        self.give_up_revoking();
-        self.give_up_removing(out);
+        self.give_up_waiting(out);
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);
         self.begin_rewriting(now);

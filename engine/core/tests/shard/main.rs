@@ -5,6 +5,7 @@ mod budgets;
 mod clocks;
 mod ephemeral;
 mod floods;
+mod giving_up;
 mod holding;
 mod hostile;
 mod journey;
