@@ -415,6 +415,11 @@ impl Recovery {
             _ => self.config.commit_bytes_max.next_multiple_of(BLOCK),
         };
         let end = at.saturating_add(length).min(bytes.len());
+        // Behind most ends nothing was ever written.
+        let is_empty = || bytes[at..end].iter().all(|&byte| byte == 0);
+        if !is_commit && is_empty() {
+            return;
+        }
         let suspect = Suspect {
             segment: place.segment,
             head: place.head,
