@@ -43,6 +43,8 @@ struct Queue {
     written_up_to: Seq,
     /// The highest place that left; likewise.
     left_up_to: Seq,
+    /// Up to here no entry owes a tick, or will; as far as somebody has looked.
+    settled_up_to: Seq,
     /// The places of the volatile entries, from when they were looked for in vain at the end until there is none.
     places: Option<Box<Places>>,
     /// Who holds how much, from when somebody asked until half of it is over.
@@ -57,6 +59,7 @@ impl Queue {
         mail_bytes: 0,
         written_up_to: Seq(0),
         left_up_to: Seq(0),
+        settled_up_to: Seq(0),
         places: None,
         senders: None,
     };
@@ -131,6 +134,21 @@ impl Queue {
         }
         let places = self.places.insert(Box::new(Places::of(self.entries.iter())));
         (places.get(wanted), LOOK_COUNT + self.entries.len())
+    }
+
+    /// Up to where no entry owes a tick, or will.
+    fn settled(&self) -> Seq {
+        let known = self.settled_up_to;
+        // Mostly nothing of the list is: the front says so.
+        let is_known = self.entries.front().is_some_and(|front| front.seq <= known);
+        let first = if is_known { self.entries.partition_point(|entry| entry.seq <= known) } else { 0 };
+        let open = self.entries.range(first..).position(|entry| entry.tick != TickState::Settled);
+        let end = open.map_or(self.entries.len(), |open| first + open);
+        // Some that left were behind the first that is open.
+        let left =
+            self.entries.get(end).map_or(self.left_up_to, |open| self.left_up_to.min(Seq(open.seq.0 - 1)));
+        let last = end.checked_sub(1).and_then(|last| self.entries.get(last));
+        last.map_or(left, |last| left.max(last.seq))
     }
 
     fn index_of(&self, seq: Seq) -> Option<usize> {
@@ -323,14 +341,26 @@ impl Mailbox {
         floor > persisted && self.queue().written_up_to > persisted
     }
 
-    /// Up to where everything is over, ticks confirmed: the floor of
-    /// [`DeviceId::TICKS`](tern_protocol::ids::DeviceId::TICKS).
+    /// Up to where all ticks are settled, whatever still waits there: the floor of
+    /// [`DeviceId::TICKS`](tern_protocol::ids::DeviceId::TICKS). None if nothing is.
     #[must_use]
-    pub fn left_up_to(&self) -> Option<Seq> {
-        let Queue { entries, left_up_to, .. } = self.queue();
-        // Some that left were behind the front.
-        let floor = entries.front().map_or(*left_up_to, |front| Seq(front.seq.0 - 1).min(*left_up_to));
-        Some(floor).filter(|floor| floor.0 > 0)
+    pub fn settled_up_to(&self) -> Option<Seq> {
+        Some(self.queue().settled()).filter(|settled| settled.0 > 0)
+    }
+
+    /// The same, and the next one who asks need not look at all of that again.
+    pub fn note_settled(&mut self) {
+        if let Some(queue) = self.0.as_mut() {
+            queue.settled_up_to = queue.settled_up_to.max(queue.settled());
+        }
+    }
+
+    /// Whether the ticks' floor speaks of the entry with this place: a message that owes its tick no longer, or one that
+    /// has left.
+    #[must_use]
+    pub fn is_settled(&self, seq: Seq) -> bool {
+        let owes_none = |entry: &Entry| entry.kind == EntryKind::Message && entry.tick == TickState::Settled;
+        self.find(seq).is_none_or(owes_none)
     }
 }
 

@@ -94,7 +94,8 @@ impl Sources<'_> {
     }
 
     /// Puts the floors of devices that have acknowledged mail already whose record the commit has just taken: an older
-    /// record of such a floor may be in a segment that is free by now, and a crash would hand the mail out again.
+    /// record of such a floor may be in a segment that is free by now, and a crash would hand the mail out again. Likewise
+    /// the ticks' floor, if the log has one that covers the mail: it would owe its tick again.
     pub(crate) fn put_floors_behind(
         &mut self,
         commit: &mut Commit<'_>,
@@ -110,6 +111,21 @@ impl Sources<'_> {
             let item = Item::Floor { account: index, device: device.id };
             carried.push(Carried { item, position, id: None, floor: device.floor });
         }
+        if !has_ticks_floor(account, seq) {
+            return;
+        }
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        account.mailbox.note_settled();
+        let persisted = account.ticks_floor().persisted;
+        let up_to = account.mailbox.settled_up_to().map_or(persisted, |settled| settled.max(persisted));
+        let device = DeviceId::TICKS;
+        let Ok(position) = commit.push(&Record::Floor { mailbox: account.id, device, up_to }) else { return };
+        carried.push(Carried {
+            item: Item::Floor { account: index, device },
+            position,
+            id: None,
+            floor: up_to,
+        });
     }
 
     fn put_floor(
@@ -159,10 +175,21 @@ pub(crate) fn id_of(dedup: &Dedup, mailbox: AccountId, entry: &Entry) -> (u32, I
 
 pub(crate) fn floor_of(account: &Account, device: DeviceId) -> Option<(Seq, Floor)> {
     if device == DeviceId::TICKS {
-        return Some((account.mailbox.left_up_to()?, account.ticks_floor()));
+        return Some((account.mailbox.settled_up_to()?, account.ticks_floor()));
     }
     let device = account.device(account.place_of(device)?)?;
     Some((device.floor, device.log_floor))
+}
+
+/// Whether the log has a ticks' floor that says of the mail at a place that it owes nothing.
+fn has_ticks_floor(account: &Account, seq: Seq) -> bool {
+    account.mailbox.is_settled(seq) && account.ticks_floor().persisted >= seq
+}
+
+/// How many floors go into the log with the mail at a place.
+pub(crate) fn floor_count_of(account: &Account, seq: Seq) -> usize {
+    let devices = account.devices().filter(|device| device.floor >= seq).count();
+    devices + usize::from(has_ticks_floor(account, seq))
 }
 
 /// None if the device was revoked meanwhile.
@@ -255,6 +282,7 @@ impl Shard {
             }
         }
         let bytes_before = commit.bytes();
+        let mut has_copies = false;
         while *rewrites_are_due
             && commit.bytes() < bytes_before + BATCH_BYTES
             && let Some(item) = rewrites.pop_front()
@@ -262,6 +290,7 @@ impl Shard {
             match sources.put(&mut commit, &item, carried) {
                 Ok(Some(Carrying { position, id, floor })) => {
                     carried.push(Carried { item, position, id, floor });
+                    has_copies = true;
                 }
                 Ok(None) => {}
                 Err(NoRoom) => {
@@ -274,6 +303,9 @@ impl Shard {
         self.counters.log_rewritten_bytes += (commit.bytes() - bytes_before) as u64;
         let started = commit.finish(ops);
         self.counters.writes_avoided += sources.avoided_count;
+        if let Some(number) = started.filter(|_| has_copies) {
+            self.writer.copies_in = number;
+        }
         self.writer.emit(out);
         self.writer.started_ns = now.mono_ns;
         if started.is_none() && self.writer.rewrites_are_due {
@@ -306,7 +338,8 @@ impl Shard {
         let event = self.writer.log.disk_done(done, &mut self.writer.ops);
         self.writer.emit(out);
         match event {
-            Some(LogEvent::Committed(_)) => {
+            Some(LogEvent::Committed(number)) => {
+                self.writer.durable = number;
                 self.measures.commit.record(now.mono_ns.saturating_sub(self.writer.started_ns));
                 self.committed(now, out);
             }
@@ -317,10 +350,7 @@ impl Shard {
             {
                 out.push(Output::Fatal(FatalError::LogFullAtBoot));
             }
-            Some(LogEvent::Full) => {
-                self.give_up_revoking();
-                self.give_up_removing(out);
-            }
+            Some(LogEvent::Full) => self.give_up_waiting(out),
             Some(LogEvent::SpaceBack) | None => {}
         }
         let stats = self.writer.log.stats();
@@ -442,7 +472,10 @@ impl Shard {
     /// Queues a device's floor (or the ticks' one) if the log does not know it and should.
     pub(crate) fn queue_floor(&mut self, index: AccountIndex, device: DeviceId) {
         let due_ns = self.now.mono_ns + self.config.limits.floor_delay_ms * 1_000_000;
-        let Some(account) = self.accounts.get(index) else { return };
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        if device == DeviceId::TICKS {
+            account.mailbox.note_settled();
+        }
         let Some((up_to, log_floor)) = floor_of(account, device) else { return };
         if log_floor.queued || !account.mailbox.floor_matters(log_floor.persisted, up_to) {
             return;

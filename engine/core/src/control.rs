@@ -151,6 +151,7 @@ pub enum ControlReply {
     Looked(Looked),
     /// The busiest first.
     Busiest(Vec<Busy>),
-    /// The shard is draining or its drive is full.
+    /// The shard is draining or its drive is full. Accounts that were to be made may be there once it is not any more: asked
+    /// again, they count as made.
     Refused,
 }

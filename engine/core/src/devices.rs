@@ -116,7 +116,6 @@ impl Shard {
         };
         match added {
             Ok(device) => {
-                self.counters.devices_added += 1;
                 self.writer.push_urgent(Item::Account(index));
                 self.writer.wait(Waiter::Added { account: index, device, asker });
             }
@@ -140,6 +139,7 @@ impl Shard {
         let place = self.accounts.get(index).and_then(|account| account.place_of(device));
         if let Some(device) = place.and_then(|place| self.accounts.device_mut(index, place)) {
             device.is_known = true;
+            self.counters.devices_added += 1;
         }
         self.tell_devices(asker);
     }
@@ -194,37 +194,34 @@ impl Shard {
             self.device_is_revoked(revocation);
         }
         if bug!(self, revoked_too_early) {
-            self.take_device(index, number);
+            self.counters.devices_revoked += u64::from(self.take_device(index, number));
         }
     }
 
     /// The record of an account without a device is on stable storage.
     pub(crate) fn device_is_revoked(&mut self, revocation: Revocation) {
         let Revocation { account, device, asker, dismissed } = revocation;
-        self.take_device(account, device);
+        self.counters.devices_revoked += u64::from(self.take_device(account, device));
         if let Some(conn) = dismissed.filter(|&conn| self.edges.is_dismissed(conn)) {
             self.goodbye(conn, GoodbyeReason::Removed, 0);
         }
         self.tell_devices(asker);
     }
 
-    /// Takes a device out of its account, unless the account is gone; its mailbox may let go of it.
-    fn take_device(&mut self, index: AccountIndex, device: DeviceId) {
-        let Some(account) = self.accounts.get_mut(index) else { return };
-        let Some(place) = account.place_of(device) else { return };
-        let Some(device) = account.take_device(place) else { return };
+    /// Takes a device out of its account, unless one of them is gone; its mailbox may let go of it.
+    fn take_device(&mut self, index: AccountIndex, device: DeviceId) -> bool {
+        let Some(account) = self.accounts.get_mut(index) else { return false };
+        let Some(place) = account.place_of(device) else { return false };
+        let Some(device) = account.take_device(place) else { return false };
+        self.forget_floor(device.log_floor);
         // What came before it, and what it has acknowledged, does not wait for it.
         let (done, end) = (device.floor, Seq(self.next_seq.0 - 1));
         self.leaving.push_back(Leaving::Device(Revoked { account: index, place, done, end }));
-        self.counters.devices_revoked += 1;
-        self.forget_floor(device.log_floor);
+        true
     }
 
-    /// Where the log takes nothing more, revokings that no record speaks of are given up, and those who asked hear it.
+    /// The log takes nothing more: revokings that no record speaks of are given up, and those who asked hear it.
     pub(crate) fn give_up_revoking(&mut self) {
-        if !self.writer.log.is_full() {
-            return;
-        }
         let mut waiters = take(&mut self.writer.waiters);
         waiters.retain(|(_, waiter)| match waiter {
             &Waiter::Revoked(revocation) => !self.keeps_device(revocation),
@@ -248,10 +245,21 @@ impl Shard {
             let retry_ms = self.busy_ms();
             self.goodbye(conn, GoodbyeReason::Busy, retry_ms);
         }
+        self.refuse_devices((id, conn));
+        true
+    }
+
+    /// Tells a phone that what it wants of devices cannot be done now, if it is still there.
+    pub(crate) fn refuse_devices(&mut self, (id, conn): Asker) {
         if self.sessions.get(id).is_some_and(|session| session.conn == conn) {
             self.say(conn, &ServerFrame::DevicesRefused { code: ErrorCode::Internal });
         }
-        true
+    }
+
+    /// Gives up to add a device of which no record is on its way: nobody has logged in with it.
+    pub(crate) fn give_up_adding(&mut self, index: AccountIndex, device: DeviceId, asker: Asker) {
+        self.take_device(index, device);
+        self.refuse_devices(asker);
     }
 
     /// A piece of what those who are gone have left to do: at most a step's budget of entries, mailboxes in turns. Short

@@ -328,7 +328,6 @@ impl Shard {
         if !account.mailbox.set_durable(seq, position) {
             // All over already, but the record is there: only a floor keeps it from coming back.
             self.floors_go_behind(index, seq);
-            self.queue_floor(index, DeviceId::TICKS);
             return;
         }
         self.writer.log.live(position);
@@ -340,14 +339,21 @@ impl Shard {
 
     /// A record of mail has just been written. A floor that was written before it may be freed before it: it must be
     /// written again behind it. Devices may also have acknowledged while the commit was under way: their floors matter
-    /// only now.
+    /// only now. The ticks' floor likewise.
     pub(crate) fn floors_go_behind(&mut self, index: AccountIndex, seq: Seq) {
         let Some(account) = self.accounts.get_mut(index) else { return };
         let below = Seq(seq.0 - 1);
         for device in account.devices_mut().filter(|device| device.floor >= seq) {
             device.log_floor.persisted = device.log_floor.persisted.min(below);
         }
+        let is_settled = account.mailbox.is_settled(seq);
+        if is_settled && account.ticks_floor().persisted >= seq {
+            account.ticks_floor_mut().persisted = below;
+        }
         self.queue_floors(index);
+        if is_settled {
+            self.queue_floor(index, DeviceId::TICKS);
+        }
     }
 
     /// The number in a kept envelope: of a tick, the place that its message had.

@@ -33,6 +33,7 @@ mod devices;
 mod edge;
 mod edges;
 mod expiry;
+mod giving_up;
 pub mod handover;
 pub mod held;
 pub mod histogram;

@@ -89,9 +89,11 @@ impl ShardRecovery {
         {
             shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
         }
-        let Found { cache, accounts, gone, mail, floors, epoch, ids, .. } = self.found;
+        let Found { cache, accounts, gone, mut mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
         let now = shard.recover_clock(now, &mail);
+        // Which tickets were used may be forgotten.
+        shard.tickets_after_s = report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32);
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
         let accounts_since = shard.restore_accounts(accounts, gone);
         // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
@@ -101,6 +103,10 @@ impl ShardRecovery {
             shard.restore_floors(floors);
         }
         let last_seq = mail.iter().map(|mail| mail.entry.seq).max();
+        found::sort(&mut mail);
+        if !bug!(shard, rewritten_counts_twice) {
+            found::drop_twice(&mut mail, &mut shard.cache);
+        }
         report.orphan_count = shard.keep_orphans(&mail);
         // Before the ids that want new records: the first commit has the last room, and without the epoch nothing goes on.
         shard.writer.push_urgent(Item::Epoch);
@@ -190,7 +196,7 @@ impl Shard {
         }
     }
 
-    fn restore_mail(&mut self, now: Now, mut mail: Vec<Mail>, ids: Ids) {
+    fn restore_mail(&mut self, now: Now, mail: Vec<Mail>, ids: Ids) {
         let oldest_s = self.rotate_ids(now);
         // Ids that a clock wrote which was ahead may have pushed out those of the present: what is being sent now is not
         // refused for that.
@@ -222,10 +228,6 @@ impl Shard {
             } else if seen.insert(SeededHash(7, 8).hash_one(&groups)) {
                 self.writer.ids_are_live(groups, position);
             }
-        }
-        found::sort(&mut mail);
-        if !bug!(self, rewritten_counts_twice) {
-            found::drop_twice(&mut mail, &mut self.cache);
         }
         // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
         let mut by_segment: BTreeMap<SegmentId, SegmentIds> = BTreeMap::new();
@@ -275,6 +277,8 @@ impl Shard {
             entry.mail = Some(mail.expect("mail that somebody waits for is held, or was read again"));
         }
         if entry.is_over() {
+            // What a mailbox must know of its dead records it may forget once no floor can matter for them.
+            index.into_iter().for_each(|index| self.stirred.note(account, index));
             return entry;
         }
         self.counters.mailboxes_filled_now += u64::from(account.mailbox.is_empty());

@@ -97,11 +97,8 @@ impl Shard {
         }
     }
 
-    /// Where the log takes nothing more, removals that no record speaks of are given up, and those who asked hear it.
+    /// The log takes nothing more: removals that no record speaks of are given up, and those who asked hear it.
     pub(crate) fn give_up_removing(&mut self, out: &mut Outputs) {
-        if !self.writer.log.is_full() {
-            return;
-        }
         let mut waiters = take(&mut self.writer.waiters);
         waiters.retain(|(_, waiter)| match waiter {
             Waiter::Removed(removal) => !self.keeps_account(removal, out),

@@ -6,7 +6,7 @@
 //! else; the old places die when the copies are durable. The log is never read: all that lives is in memory.
 
 use crate::account::{Account, AccountIndex, Accounts, stored};
-use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_of};
+use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_count_of, floor_of};
 use crate::io::Now;
 use crate::shard::Shard;
 use crate::writer::{Carried, GoneRange, Item, Writer};
@@ -49,6 +49,8 @@ pub(crate) struct Rewriting {
     next_ids: Position,
     /// When it goes on, monotonic nanoseconds.
     due_ns: u64,
+    /// Urgent items that were pushed when all was queued: ids of a segment that is left may be among them.
+    urgent_count: u64,
 }
 
 impl Rewriting {
@@ -60,6 +62,7 @@ impl Rewriting {
             next_gone: AccountId(0),
             next_ids: Position { segment: SegmentId(0), offset: 0 },
             due_ns: now.mono_ns,
+            urgent_count: 0,
         }
     }
 
@@ -88,7 +91,7 @@ impl Shard {
         round.due_ns = now.mono_ns + step_ns;
         let waits_for_commit = !self.writer.rewrites.is_empty() && self.writer.rewrites_are_due;
         if round.pass == Pass::Wait {
-            if self.writer.rewrites.is_empty() && self.writer.carried.is_empty() {
+            if self.writer.has_copied(round.urgent_count) {
                 self.counters.log_segments_rewritten += u64::from(self.writer.log.end_leaving(true));
                 return;
             }
@@ -102,7 +105,7 @@ impl Shard {
                 }
                 Pass::Queue | Pass::Wait => {
                     self.writer.rewrites_are_due = true;
-                    round.pass = Pass::Wait;
+                    (round.pass, round.urgent_count) = (Pass::Wait, self.writer.urgent_pushed);
                 }
             }
         }
@@ -124,8 +127,6 @@ impl Shard {
         if account.mailbox.set_durable(seq, position) {
             self.writer.log.live(position);
             old.into_iter().for_each(|old| self.writer.log.dead(old));
-        } else {
-            self.queue_floor(index, DeviceId::TICKS);
         }
         self.floors_go_behind(index, seq);
     }
@@ -221,7 +222,7 @@ impl Finds<'_> {
             self.note_look();
             let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
             if let Some(position) = position {
-                let floor_count = account.devices().filter(|device| device.floor >= entry.seq).count();
+                let floor_count = floor_count_of(account, entry.seq);
                 let envelope_bytes = entry.mail.map_or(HEADER_BYTES, |mail| self.cache.get(mail).len());
                 let bytes = MAIL_BYTES + envelope_bytes + floor_count * FLOOR_BYTES;
                 self.take(position, bytes, Item::RewrittenMail { account: index, seq: entry.seq });
@@ -325,7 +326,7 @@ impl Sources<'_> {
             self.scratch.clear();
             without_body(account, entry, self.scratch);
         }
-        let floor_count = account.devices().filter(|device| device.floor >= seq).count();
+        let floor_count = floor_count_of(account, seq);
         let before = carried.len();
         if mail.is_none() {
             self.put_floors_behind(commit, index, seq, carried);

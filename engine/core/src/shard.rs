@@ -103,6 +103,9 @@ pub struct Shard {
     /// The key before it, while clients may still know only that one.
     pub(crate) previous_key: Option<StaticKey>,
     pub(crate) ticket_keys: TicketKeys,
+    /// Tickets that were made up to this second, of Unix time, are worth nothing: the log is damaged where it said which of
+    /// them were used.
+    pub(crate) tickets_after_s: Option<u32>,
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
     pub(crate) now: Now,
@@ -185,6 +188,7 @@ impl Shard {
             server_key: StaticKey::new(&config.server_keys),
             previous_key: config.previous_server_keys.as_ref().map(StaticKey::new),
             ticket_keys: TicketKeys::new(&config.ticket_secret),
+            tickets_after_s: None,
             counters: Counters::default(),
             measures: Measures::default(),
             now,
@@ -378,8 +382,7 @@ impl Shard {
         if !self.serving && self.writer.carried.is_empty() && self.writer.log.is_full() {
             out.push(Output::Fatal(FatalError::LogFullAtBoot));
         }
-        self.give_up_revoking();
-        self.give_up_removing(out);
+        self.give_up_waiting(out);
         self.forget_waiters();
         let oldest_s = self.rotate_ids(now);
         self.writer.drop_ids_before(oldest_s);

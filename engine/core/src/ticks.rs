@@ -6,7 +6,7 @@ use crate::io::Now;
 use crate::shard::Shard;
 use alloc::collections::VecDeque;
 use tern_protocol::envelope::{Envelope, FLAG_AGAIN, FLAG_IMPLIES_SENT, Kind};
-use tern_protocol::ids::Seq;
+use tern_protocol::ids::{DeviceId, Seq};
 use tern_storage::mailbox::{EntryKind, TickState};
 
 /// How often the time until a tick is sent again doubles, and one more: a home that does not take it is short of memory,
@@ -102,6 +102,14 @@ impl Shard {
             self.counters.ticks_delivered += 1;
             self.answer_if_over(now, index, envelope.seq());
             self.drop_over(index);
+            // What still waits for another device owes no tick again after a restart, however long that takes.
+            let stays = self
+                .accounts
+                .get(index)
+                .is_some_and(|account| account.mailbox.find(envelope.seq()).is_some());
+            if stays {
+                self.queue_floor(index, DeviceId::TICKS);
+            }
         }
     }
 

@@ -124,6 +124,9 @@ pub(crate) struct Writer {
     pub(crate) rewrites: VecDeque<Item>,
     /// Whether there are enough of them, or no more will come.
     pub(crate) rewrites_are_due: bool,
+    /// The number of the commit that took the last copy, and of the last one that is durable.
+    pub(crate) copies_in: u64,
+    pub(crate) durable: u64,
     pub(crate) ids_per_record: usize,
     pub(crate) epoch_position: Option<Position>,
     /// How often each segment was freed: tells whether a floor's position still means anything.
@@ -156,6 +159,8 @@ impl Writer {
             gone: BTreeMap::new(),
             rewrites: VecDeque::new(),
             rewrites_are_due: false,
+            copies_in: 0,
+            durable: 0,
             epoch_position: None,
             uses: Vec::new(),
             scratch: Vec::new(),
@@ -208,6 +213,13 @@ impl Writer {
     /// Whether nothing waits and nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.urgent.is_empty() && self.lazy.is_empty() && self.floors.is_empty() && self.carried.is_empty()
+    }
+
+    /// Whether all copies are durable, and so many urgent items, unless these wait for room: commits may follow each other
+    /// without a moment between them.
+    pub(crate) fn has_copied(&self, urgent_count: u64) -> bool {
+        let is_durable = self.rewrites.is_empty() && self.durable >= self.copies_in;
+        is_durable && (self.urgent_done >= urgent_count || !self.log.has_room())
     }
 
     /// Everything that waits is due now: the shard drains.

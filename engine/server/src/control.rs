@@ -253,6 +253,13 @@ fn tell_recovery(node: &Node) {
         if !report.rot.is_empty() {
             warn!(shard, rot = places(&report.rot), "the log is damaged in places: the rest is served");
         }
+        if report.has_rot_in_tables {
+            warn!(
+                shard,
+                "records of accounts are damaged: devices and accounts that were removed may be back, look at their lists; \
+                 resume tickets of before this start are refused"
+            );
+        }
         if report.orphan_count > 0 {
             let count = report.orphan_count;
             warn!(

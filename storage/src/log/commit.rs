@@ -234,7 +234,8 @@ impl<'a> Commit<'a> {
     /// Ends the commit: emits its writes and returns its number, which [`super::LogEvent::Committed`] repeats.
     ///
     /// `None` when nothing was pushed. There may be writes all the same, of the log's own (a freed segment is
-    /// marked, a torn tail is cut off on disk); [`Log::can_commit`] is false until they are done.
+    /// marked, a torn tail is cut off on disk); [`Log::can_commit`] is false until they are done. While a torn tail is
+    /// still to be cut off, nothing can be pushed.
     pub fn finish(mut self, ops: &mut Vec<DiskOp>) -> Option<u64> {
         self.finished = true;
         let first_op = ops.len();
@@ -268,6 +269,11 @@ impl<'a> Commit<'a> {
     }
 
     fn start_part(&mut self, head: Head, record_bytes: usize) -> Result<Part, NoRoom> {
+        // Cuts go before all records: a commit beside them would be the new witness, and be there without them after a
+        // crash.
+        if !self.log.cuts.is_empty() {
+            return Err(NoRoom);
+        }
         let need = (COMMIT_HEADER_BYTES + record_bytes).next_multiple_of(BLOCK);
         let log = &self.log;
         let in_place = log.heads[head.index()].filter(|open| log.room(open) >= need);

@@ -65,8 +65,8 @@
 //! enough) is therefore the witness of what is damaged:
 //!
 //! - **torn tail**: a damaged commit at or after the end that the witness states was never acknowledged. It is cut
-//!   off; its head goes on in a fresh segment, and the next commit writes zeros over its first block, so that it is
-//!   not taken for rot later. A crash before that finds the same witness, and so the same tail.
+//!   off: its head goes on in a fresh segment, and zeros are written over its first block, so that it is not taken for
+//!   rot later. They go before any commit: a crash before they are there finds the same witness, and so the same tail.
 //! - **rot**: damage before that end, or before a later commit in the same segment. It is reported; records whose own
 //!   checksums hold are served, and reading goes on at the next block that holds a commit of this segment.
 //! - **clean end**: zeros, or whatever an earlier use left there. The head goes on in place.

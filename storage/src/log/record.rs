@@ -329,11 +329,6 @@ pub(super) fn read_sound_record(bytes: &[u8]) -> Option<StoredRecord<'_>> {
 }
 
 impl<'a> StoredRecord<'a> {
-    /// Whether it may as well be the zeros after a commit's last record: every real record has a number.
-    pub(super) const fn is_padding(&self) -> bool {
-        self.lsn == 0
-    }
-
     /// What it says that it is.
     pub(super) const fn kind_and_version(&self) -> (u8, u8) {
         (self.kind, self.version)

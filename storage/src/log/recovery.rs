@@ -1,7 +1,7 @@
 //! Reading a stream back after a stop of any kind.
 
 use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
-use super::record::{Record, StoredRecord, read_record, read_sound_record};
+use super::record::{RECORD_HEADER_BYTES, Record, StoredRecord, read_record, read_sound_record};
 use super::segment::{
     FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
 };
@@ -9,10 +9,13 @@ use super::stream::{Log, LogConfig, Open};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, SegmentId};
 use alloc::vec::Vec;
+use core::mem::take;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Bytes of small records that may have to go into the commit of a large one.
 const BESIDE_BYTES: usize = 1024;
+/// No record is further in the stream than this behind all that were read.
+const LSN_REACH: u64 = 1 << 32;
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +48,9 @@ pub struct RecoveryReport {
     pub commit_count: u64,
     /// Places in the committed stream that are damaged: the block where it begins. What could be read was served.
     pub rot: Vec<(SegmentId, u32)>,
+    /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
+    /// that can be read: it says again what was changed since.
+    pub has_rot_in_tables: bool,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -91,6 +97,8 @@ pub struct Recovery {
     next_lsn: u64,
     scanned: Vec<Scanned>,
     suspects: Vec<Suspect>,
+    /// What is behind the ends of segments whose next ones were not read yet: more may have been there. One for each head.
+    ends: Vec<Suspect>,
     report: RecoveryReport,
     /// The kind and version of the first sound record that this build does not know.
     unknown: Option<(u8, u8)>,
@@ -116,6 +124,7 @@ impl Recovery {
             next_lsn: 1,
             scanned: Vec::new(),
             suspects: Vec::new(),
+            ends: Vec::new(),
             report: RecoveryReport::default(),
             unknown: None,
         }
@@ -217,6 +226,7 @@ impl Recovery {
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
+        self.report.has_rot_in_tables = self.report.rot.iter().any(|&(segment, _)| !self.is_mail(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -233,6 +243,11 @@ impl Recovery {
         log.cuts
             .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
         (log, self.report)
+    }
+
+    /// Whether a segment is known to be one of mail.
+    fn is_mail(&self, segment: SegmentId) -> bool {
+        self.scanned.iter().any(|scanned| scanned.segment == segment && scanned.head == Head::Mail)
     }
 
     /// Up to where a head's durable part is known to reach.
@@ -291,10 +306,8 @@ impl Recovery {
             let first_holds = bytes[at..]
                 .get(COMMIT_HEADER_BYTES..)
                 .is_some_and(|records| read_record(records, &place.seal).is_some_and(|record| record.valid));
-            if !matches!(probe, Probe::Nothing) || first_holds {
-                suspect = true;
-                self.suspect(&place, at, bytes, probe);
-            }
+            suspect = !matches!(probe, Probe::Nothing) || first_holds;
+            self.suspect(&place, at, bytes, probe, suspect);
             break;
         }
         self.scanned.push(Scanned {
@@ -368,45 +381,61 @@ impl Recovery {
         self.config.commit_bytes_max = self.config.commit_bytes_max.max(needed.min(segment_room));
     }
 
-    /// Reports a damaged place and hands out the records after its header whose own checksums hold.
+    /// Reports a damaged place and hands out the records after its header whose own checksums hold, wherever they begin:
+    /// what said so may be damaged itself.
     fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
         self.report.rot.push((place.segment, at as u32));
         let mut offset = COMMIT_HEADER_BYTES;
-        while let Some(rest) = bytes.get(offset..) {
-            let sound = read_record(rest, &place.seal).filter(|record| record.valid);
-            if let Some(record) = &sound {
-                let position = Position { segment: place.segment, offset: (at + offset) as u32 };
-                self.hand_out(position, record, sink);
-            }
-            // One that does not hold may have a sound length, if commits may be so long: the next one will tell.
-            let likely = || {
-                let record = read_sound_record(rest)?;
-                (record.bytes <= self.config.commit_bytes_max && !record.is_padding()).then_some(record)
+        while let Some(rest) = bytes.get(offset..)
+            && rest.len() >= RECORD_HEADER_BYTES
+        {
+            let Some(record) = self.sound_record(rest, &place.seal) else {
+                offset += 1;
+                continue;
             };
-            offset = match sound.or_else(likely) {
-                Some(record) => offset + record.bytes,
-                // No record: another commit may start, and have lost its header, at the next block.
-                None => (offset + 1).next_multiple_of(BLOCK) + COMMIT_HEADER_BYTES,
-            };
+            let position = Position { segment: place.segment, offset: (at + offset) as u32 };
+            self.hand_out(position, &record, sink);
+            offset += record.bytes;
         }
     }
 
-    fn suspect(&mut self, place: &Place, at: usize, bytes: &[u8], probe: Probe<'_>) {
+    /// The record at the start of `bytes`, if it is one and holds. Few places look like one at all: those are checked.
+    fn sound_record<'b>(&self, bytes: &'b [u8], seal: &Seal) -> Option<StoredRecord<'b>> {
+        let lsn = read_sound_record(bytes)?.lsn;
+        let is_likely = lsn > 0 && lsn < self.next_lsn.saturating_add(LSN_REACH);
+        if !is_likely {
+            return None;
+        }
+        read_record(bytes, seal).filter(|record| record.valid)
+    }
+
+    fn suspect(&mut self, place: &Place, at: usize, bytes: &[u8], probe: Probe<'_>, is_commit: bool) {
         let length = match probe {
             Probe::Ours(header) => header.length_bytes(),
-            _ => self.config.commit_bytes_max,
+            _ => self.config.commit_bytes_max.next_multiple_of(BLOCK),
         };
         let end = at.saturating_add(length).min(bytes.len());
-        self.suspects.push(Suspect {
+        // Behind most ends nothing was ever written.
+        let is_empty = || bytes[at..end].iter().all(|&byte| byte == 0);
+        if !is_commit && is_empty() {
+            return;
+        }
+        let suspect = Suspect {
             segment: place.segment,
             head: place.head,
             seal: place.seal,
             offset: at,
             bytes: bytes[at..end].to_vec(),
-        });
+        };
+        if is_commit {
+            self.suspects.push(suspect);
+        } else {
+            self.ends.push(suspect);
+        }
     }
 
-    /// A suspect that lies before what the highest commit found durable is rot.
+    /// A suspect that lies before what the highest commit found durable is rot. So is an end behind which a commit says
+    /// that there was more.
     fn settle_suspects(&mut self, sink: &mut Sink<'_>) {
         let mut index = 0;
         while index < self.suspects.len() {
@@ -414,12 +443,27 @@ impl Recovery {
             let durable = self.durable[suspect.head.index()];
             if (suspect.seal.generation, suspect.offset as u32) < durable.order() {
                 let suspect = self.suspects.swap_remove(index);
-                let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
-                self.rot(&place, suspect.offset, &suspect.bytes, sink);
+                self.salvage(&suspect, sink);
             } else {
                 index += 1;
             }
         }
+        for end in take(&mut self.ends) {
+            let is_newer = |s: &Scanned| s.head == end.head && s.seal.generation > end.seal.generation;
+            if self.told_end(&end.seal) as usize > end.offset {
+                self.salvage(&end, sink);
+            } else if !self.scanned.iter().any(is_newer) {
+                self.ends.push(end);
+            }
+        }
+    }
+
+    /// Hands out what is sound in a commit that was durable, and in nothing behind it.
+    fn salvage(&mut self, suspect: &Suspect, sink: &mut Sink<'_>) {
+        let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
+        let told_bytes = (self.told_end(&suspect.seal) as usize).saturating_sub(suspect.offset);
+        let bytes = suspect.bytes.get(..told_bytes).filter(|told| !told.is_empty()).unwrap_or(&suspect.bytes);
+        self.rot(&place, suspect.offset, bytes, sink);
     }
 
     /// Segments that end before a commit says they did: their last commits are gone altogether.

@@ -88,7 +88,7 @@ pub struct Log {
     pub(super) next_generation: u64,
     /// Tables records of the commit that is being put together; kept for its memory.
     pub(super) tables_buffer: Vec<u8>,
-    /// Torn tails that the next writes cut off on disk, so that they are not taken for rot later.
+    /// Torn tails that the next writes cut off on disk, before any commit, so that they are not taken for rot later.
     pub(super) cuts: Vec<Position>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) stats: LogStats,
@@ -128,13 +128,14 @@ impl Log {
 
     /// Whether a commit may start now: none is under way, and each head has room for a whole one or a spare.
     ///
-    /// Also when only writes of the log's own are waiting that give back space: then the commit may stay empty.
+    /// Also when only writes of the log's own are waiting, which give back space or cut off a torn tail: then the commit
+    /// may stay empty.
     #[must_use]
     pub fn can_commit(&self) -> bool {
         if self.in_flight.is_some() || self.failed {
             return false;
         }
-        self.has_room() || self.usage.next_to_zero().is_some()
+        self.has_room() || self.usage.next_to_zero().is_some() || !self.cuts.is_empty()
     }
 
     /// Whether a commit may start now that carries nothing but copies: it may use the last spare.
@@ -263,12 +264,18 @@ impl Log {
         Seal::new(generation, salt ^ salt >> 31)
     }
 
-    /// Whether each head can take a whole commit, in its open segment or in a spare that is not kept for copies.
+    /// Whether each head can take a whole commit, in its open segment or in a spare that is not kept for copies. The
+    /// first commit makes the epoch durable, and without that nobody can give back space: for it a block of the tables
+    /// head will do.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        if self.stats.commits == 0 {
+            let tables = self.heads[Head::Tables.index()];
+            let has_block = tables.is_some_and(|open| self.room(&open) >= BLOCK_BYTES as usize);
+            return has_block || self.usage.spare_count() > 0;
+        }
         let lacking = self.lacking_count();
-        // The first commit makes the epoch durable: without it there would be nobody to write copies.
-        let kept = if self.is_short() && self.stats.commits > 0 { RESERVE_COUNT } else { 0 };
+        let kept = if self.is_short() { RESERVE_COUNT } else { 0 };
         lacking == 0 || self.usage.spare_count() >= lacking + kept
     }
 

@@ -83,12 +83,12 @@ fn what_is_over_behind_the_front_counts_for_nothing_and_does_not_stay() {
     assert_eq!(mailbox.len(), 1);
     assert!(held_max <= OVER_COUNT_MIN + 1, "{held_max} are kept");
     assert!(left.len() >= 20_000 - OVER_COUNT_MIN && left.is_sorted());
-    assert_eq!(mailbox.left_up_to(), None, "the first one is not over: no floor covers what is behind it");
+    assert_eq!(mailbox.settled_up_to(), None, "the first one is not over: no floor covers what is behind it");
     mailbox.push(entry(30_000, 0b10, TickState::NotDue));
     mailbox.change(Seq(1), |entry| (entry.waiting, entry.tick) = (DeviceSet(0), TickState::Settled));
     left.extend(taken(&mut mailbox));
     assert_eq!(left.len(), 20_001);
-    assert_eq!(mailbox.left_up_to(), Some(Seq(20_001)));
+    assert_eq!(mailbox.settled_up_to(), Some(Seq(20_001)));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn the_places_of_what_is_left_are_found_when_the_middle_has_gone() {
     assert_eq!(mailbox.index_above(Seq(50)), 25);
     assert!(mailbox.find(Seq(50)).is_none() && mailbox.find(Seq(51)).is_some());
     assert!(!mailbox.set_durable(Seq(50), AT), "its record comes too late");
-    assert_eq!(mailbox.left_up_to(), None);
+    assert_eq!(mailbox.settled_up_to(), Some(Seq(200)), "what waits owes no tick");
 }
 
 #[test]
@@ -149,7 +149,35 @@ fn leaves_from_the_front_only_when_all_is_settled() {
     assert_eq!(taken(&mut mailbox), [], "the first one owes a tick");
     mailbox.change(Seq(1), |entry| entry.tick = TickState::Settled);
     assert_eq!(taken(&mut mailbox), [1, 5]);
-    assert_eq!(mailbox.left_up_to(), Some(Seq(5)));
+    assert_eq!(mailbox.settled_up_to(), Some(Seq(5)));
+}
+
+#[test]
+fn what_waits_is_settled_up_to_the_first_that_is_not() {
+    let mut mailbox = Mailbox::default();
+    for seq in 1..=5 {
+        mailbox.push(entry(seq * 10, 0b10, TickState::NotDue));
+    }
+    let settle = |mailbox: &mut Mailbox, seq| {
+        mailbox.change(Seq(seq), |entry| entry.tick = TickState::Settled);
+        let found = mailbox.settled_up_to();
+        mailbox.note_settled();
+        assert_eq!(mailbox.settled_up_to(), found);
+        found
+    };
+    assert_eq!(mailbox.settled_up_to(), None);
+    assert_eq!(settle(&mut mailbox, 20), None);
+    assert_eq!(settle(&mut mailbox, 10), Some(Seq(20)));
+    assert_eq!(settle(&mut mailbox, 40), Some(Seq(20)));
+    assert_eq!(settle(&mut mailbox, 30), Some(Seq(40)));
+    // The last one leaves, and one behind it comes.
+    mailbox.change(Seq(40), |entry| entry.waiting = DeviceSet(0));
+    mailbox.change(Seq(50), |entry| (entry.waiting, entry.tick) = (DeviceSet(0), TickState::Settled));
+    assert_eq!(mailbox.settled_up_to(), Some(Seq(50)));
+    mailbox.push(entry(60, 0b10, TickState::Owed));
+    assert_eq!(mailbox.settled_up_to(), Some(Seq(50)));
+    assert_eq!([40, 60, 70].map(|seq| mailbox.is_settled(Seq(seq))), [true, false, true]);
+    assert_eq!(settle(&mut mailbox, 60), Some(Seq(60)));
 }
 
 #[test]
@@ -182,7 +210,7 @@ fn an_empty_mailbox_forgets_what_no_floor_can_matter_for_and_no_more() {
     mailbox.change(Seq(4), |entry| entry.waiting = DeviceSet::default());
     taken(&mut mailbox);
     assert!(!mailbox.let_rest(Seq(3)), "a floor at 3 does not cover the record at 4");
-    assert!(mailbox.floor_matters(Seq(3), Seq(9)) && mailbox.left_up_to() == Some(Seq(4)));
+    assert!(mailbox.floor_matters(Seq(3), Seq(9)) && mailbox.settled_up_to() == Some(Seq(4)));
     assert!((1..100).contains(&mailbox.held_bytes()), "but there are no entries to keep memory for");
     assert!(mailbox.let_rest(Seq(4)));
     assert!(!mailbox.floor_matters(Seq(4), Seq(9)) && mailbox.held_bytes() == 0);

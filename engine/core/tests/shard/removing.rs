@@ -29,7 +29,7 @@ pub(crate) fn remove(world: &mut World, token: u64, name: &str) {
 }
 
 /// The answers of the control plane since somebody looked last.
-fn replies(world: &mut World) -> Vec<(u64, ControlReply)> {
+pub(crate) fn replies(world: &mut World) -> Vec<(u64, ControlReply)> {
     let reply = |output| match output {
         Output::Reply { token, reply } => Some((token, reply)),
         _ => None,

@@ -141,6 +141,26 @@ fn what_a_mailbox_forgets_does_not_come_back_after_a_crash() {
     }
 }
 
+#[test]
+fn a_mailbox_whose_mail_is_over_is_forgotten_after_a_restart() {
+    let mut world = World::new(Limits::default());
+    let mut pairs = pairs(&mut world, 20);
+    for (ann, bob) in &mut pairs {
+        send(&mut world, ann, bob, 300..301);
+        world.pass_ms(100);
+        take_all(&mut world, bob);
+        take_all(&mut world, ann);
+    }
+    rest(&mut world);
+    let mut world = world.kill();
+    assert!(stirred(&world) >= 20, "those that have records in the log");
+    let before_bytes = world.held_bytes;
+    rest(&mut world);
+    assert_eq!(stirred(&world), 0);
+    let given_bytes = before_bytes - world.held_bytes;
+    assert!(given_bytes >= 20 * 80, "{given_bytes} bytes");
+}
+
 /// How long the shard may sleep now, milliseconds.
 fn sleep_ms(world: &World) -> u64 {
     let deadline_ns = world.shard.next_deadline().expect("there are always chores");

@@ -19,7 +19,7 @@ fn id(low: u64) -> u64 {
     1_800_000_000 << 32 | low
 }
 
-fn add(key: u8) -> ClientFrame<'static> {
+pub(crate) fn add(key: u8) -> ClientFrame<'static> {
     ClientFrame::AddDevice { key: KeyPair::from_seed([key; 32]).public }
 }
 
@@ -27,11 +27,11 @@ fn message(number: u32, low: u64) -> Heard {
     Heard::Message { number, id: id(low), body: b"x".to_vec() }
 }
 
-fn devices(list: &[(u16, bool)]) -> Heard {
+pub(crate) fn devices(list: &[(u16, bool)]) -> Heard {
     Heard::Devices(list.to_vec())
 }
 
-fn busy() -> Heard {
+pub(crate) fn busy() -> Heard {
     Heard::Goodbye("Busy".into())
 }
 

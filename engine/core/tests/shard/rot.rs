@@ -2,7 +2,9 @@
 
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
+use tern_core::io::Input;
 use tern_core::limits::Limits;
+use tern_storage::io::{DiskDone, DiskOp};
 
 const BLOCK: usize = 4096;
 
@@ -41,6 +43,40 @@ fn a_drive_that_is_full_still_hands_out_its_mail() {
     assert_eq!(bob.heard, [Heard::Message { number: 1, id, body: b"waits".to_vec() }, Heard::Drained]);
 }
 
+/// A power failure tears a commit with a part in both heads. There is one file that is ready, and no room for another.
+#[test]
+fn a_drive_that_is_full_starts_with_room_for_the_epoch_alone() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let id = |n: u64| 1_800_000_000_u64 << 32 | n;
+    ann.send(&mut world, &bob, id(1), b"waits");
+    // One commit is under way, so that the next one has a part in each head.
+    world.disk_runs = false;
+    ann.send(&mut world, &bob, id(2), b"is under way");
+    ann.send(&mut world, &bob, id(3), b"is torn");
+    let carol = Phone::connect(&mut world, 2, "carol", 3);
+    assert_eq!(carol.heard, []);
+    let (under_way, bytes) = world.disk_queue.pop_front().expect("a commit");
+    let DiskOp::Write { segment, offset, .. } = under_way else { panic!("{under_way:?}") };
+    world.write(segment, offset, &bytes);
+    world.step(Input::Disk(DiskDone::Written { segment, offset, result: Ok(()) }));
+    world.turn();
+    assert_eq!(world.disk_queue.len(), 2, "{:?}", world.disk_queue);
+    while let Some((op, mut bytes)) = world.disk_queue.pop_front() {
+        let DiskOp::Write { segment, offset, .. } = op else { panic!("{op:?}") };
+        // The header is there, and its first record is not.
+        bytes[110] ^= 1;
+        world.write(segment, offset, &bytes);
+    }
+    let mut world = world.kill_on_a_drive_with(1);
+    assert!(world.gone_out.is_empty(), "it starts: {:?}", world.gone_out);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let message = |number, n, body: &[u8]| Heard::Message { number, id: id(n), body: body.to_vec() };
+    assert_eq!(bob.heard, [message(1, 1, b"waits"), message(2, 2, b"is under way"), Heard::Drained]);
+}
+
 #[test]
 fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
     let mut world = World::new(Limits::default());
@@ -71,4 +107,33 @@ fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
     let stranger = Phone::connect(&mut world, 1, "bob", 3);
     assert_eq!(stranger.heard, [Heard::Drained], "a stranger gets nothing of it");
     assert_ne!(stranger.account, bob.account);
+}
+
+#[test]
+fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let used = ann.ticket.expect("every session begins with a ticket");
+    ann.leave(&mut world);
+    let mut ann = Phone::resume(&mut world, 0, used);
+    assert_eq!(ann.heard, [Heard::Drained]);
+    let next = ann.ticket.expect("and with another ticket");
+    ann.leave(&mut world);
+    let last = |bytes: &[u8]| bytes.windows(3).rposition(|three| three == b"ann");
+    let (file, at) =
+        world.files.iter().find_map(|(&file, bytes)| Some((file, last(bytes)?))).expect("ann's records");
+    // It is not the last one of its segment: it cannot have been torn.
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    world.files.get_mut(&file).expect("it is there")[at] ^= 0xff;
+    world.pass_s(2);
+    let mut world = world.kill_with_rot(1);
+    world.pass_s(2);
+    for ticket in [used, next, bob.ticket.expect("likewise")] {
+        assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::TicketRefused]);
+    }
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    assert_eq!(ann.heard, [Heard::Drained]);
+    let ticket = ann.ticket.expect("a key brings a ticket");
+    ann.leave(&mut world);
+    assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::Drained]);
 }

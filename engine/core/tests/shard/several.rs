@@ -362,3 +362,34 @@ fn what_is_over_behind_mail_for_a_device_that_never_comes_takes_no_room() {
     assert_eq!(tablet.heard.iter().filter(is_mail).count(), 64, "a window of them, in their order");
     assert!(matches!(tablet.heard[0], Heard::Message { number: 1, .. }));
 }
+
+#[test]
+fn what_one_device_has_and_another_has_not_owes_no_second_tick_after_a_restart() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, 1, "bob", &[2, 3]);
+    let mut ann = Phone::connect(&mut world, 1, "ann", 1);
+    let mut quick = Phone::connect(&mut world, 2, "bob", 2);
+    for n in 1..=5 {
+        ann.send(&mut world, &quick, id(n), b"hello");
+        world.pass_ms(100);
+        quick.hear(&mut world);
+        quick.ack(&mut world, n as u32);
+        world.pass_ms(10);
+        ann.hear(&mut world);
+    }
+    ann.ack(&mut world, 5);
+    world.pass_s(3);
+    assert_eq!(world.shard.counters().ticks_delivered, 5);
+    let mut world = world.kill();
+    world.pass_s(3);
+    assert_eq!(world.shard.counters().ticks_delivered, 0, "none is said again");
+    let mut slow = Phone::connect(&mut world, 3, "bob", 3);
+    let message = |n| Heard::Message { number: n as u32, id: id(n), body: b"hello".to_vec() };
+    let expected: Vec<Heard> = (1..=5).map(message).chain([Heard::Drained]).collect();
+    assert_eq!(slow.heard, expected, "all waits for the other one still");
+    slow.ack(&mut world, 5);
+    world.pass_s(3);
+    assert_eq!(world.shard.counters().ticks_delivered, 0);
+    assert_eq!(Phone::connect(&mut world, 1, "ann", 1).heard, [Heard::Drained]);
+    assert_eq!(world.shard.counters().mail_count_now, 0);
+}

@@ -102,6 +102,33 @@ fn torn_at_every_byte_over_what_an_earlier_use_left() {
     tear_everywhere(&world, &GROUP());
 }
 
+#[test]
+fn a_torn_tail_stays_one_whatever_crashes_come_before_it_is_cut_off() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 300), Owned::Epoch(1)]);
+    world.commit(&[Owned::Epoch(2)]);
+    let (arena, ops, placed) = world.assemble(&[Owned::Epoch(3)]);
+    world.disk.apply(&ops[0], &arena, usize::MAX);
+    let place = commit_of(&placed[0]);
+    world.file(placed[0].0)[place.1 as usize + 8] ^= 1;
+    assert_eq!(world.restart(CONFIG).torn, [place]);
+    for n in 4..7 {
+        // All that is begun gets to the drive, but for the cut.
+        let (arena, ops, _) = world.assemble(&[Owned::Epoch(n)]);
+        let is_cut =
+            |op: &DiskOp| matches!(op, DiskOp::Write { segment, offset, .. } if (*segment, *offset) == place);
+        assert_eq!(ops.iter().filter(|op| is_cut(op)).count(), 1);
+        ops.iter().filter(|op| !is_cut(op)).for_each(|op| world.disk.apply(op, &arena, usize::MAX));
+        let report = world.restart(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![], vec![place]), "before crash {n}");
+    }
+    world.commit(&[Owned::Epoch(7)]);
+    let kept = world.kept.clone();
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![], vec![]));
+    assert_eq!(world.kept, kept);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

@@ -65,6 +65,36 @@ fn a_lost_block_is_rot_and_later_commits_are_served() {
     assert_eq!(world.kept, kept);
 }
 
+/// Of ten records in a commit of two blocks, those that begin in the second are served without the first.
+#[test]
+fn a_commit_that_has_lost_its_first_block_keeps_the_records_in_its_others() {
+    let mut world = World::new();
+    // One block, two and two fill a segment.
+    world.commit(&[mail(99, 100)]);
+    for n in 0..3 {
+        let group: Vec<_> = (0..10).map(|k| mail(10 * n + k, 600)).collect();
+        world.commit(&group);
+    }
+    world.commit(&[Owned::Epoch(1)]);
+    let kept = world.kept.clone();
+    // In the middle of its segment, the last in a sealed one, and the last of its head.
+    for first in [1, 11, 21] {
+        let (segment, at) = commit_of(&kept[first]);
+        for fill in [0, 0x77] {
+            let mut disk = world.disk.clone();
+            disk.files.get_mut(&segment.0).unwrap()[at as usize..][..BLOCK].fill(fill);
+            let (_, report, found) = disk.recover(CONFIG);
+            assert_eq!((report.rot, report.torn), (vec![(segment, at)], vec![]), "record {first}");
+            let is_lost = |p: Position| p.segment == segment && (at..at + BLOCK_BYTES).contains(&p.offset);
+            let expected: Vec<_> = kept.iter().filter(|k| !is_lost(k.0)).cloned().collect();
+            assert!(kept.len() - 7 <= expected.len() && expected.len() < kept.len());
+            assert_eq!(found, expected, "record {first}");
+        }
+    }
+    assert_eq!(kept[1].0.segment, kept[11].0.segment);
+    assert_ne!(kept[11].0.segment, kept[21].0.segment);
+}
+
 /// Hurts the last commit of the mail head, after which the tables head had one more. `tables_first` has the tables'
 /// segment read before the mail's, so that its end is known when it comes.
 fn rot_before_a_tables_commit(tables_first: bool, lost: bool) {

@@ -200,9 +200,19 @@ impl World {
 
     /// Likewise, and there is no room on the drive for another file.
     pub(crate) fn kill_on_a_full_drive(self) -> Self {
+        self.kill_on_a_drive_with(0)
+    }
+
+    /// Likewise, and of the files that are ready so many are left.
+    pub(crate) fn kill_on_a_drive_with(self, mut spare_count: usize) -> Self {
         let Self { mut config, mut files, now, .. } = self;
         config.seed[0] ^= 1;
-        files.retain(|_, bytes| bytes.iter().any(|&byte| byte != 0));
+        files.retain(|_, bytes| {
+            let is_used = bytes.iter().any(|&byte| byte != 0);
+            let is_kept = is_used || spare_count > 0;
+            spare_count -= usize::from(is_kept && !is_used);
+            is_kept
+        });
         Self::boot(config, files, now, 0, true)
     }
 
@@ -361,12 +371,16 @@ impl World {
                     DiskDone::Created { segment, result: Ok(()) }
                 }
                 DiskOp::Write { segment, offset, .. } => {
-                    let file = self.files.get_mut(&segment.0).expect("written after it was made");
-                    file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                    self.write(segment, offset, &bytes);
                     DiskDone::Written { segment, offset, result: Ok(()) }
                 }
             };
             self.step(Input::Disk(done));
         }
+    }
+
+    pub(crate) fn write(&mut self, segment: SegmentId, offset: u32, bytes: &[u8]) {
+        let file = self.files.get_mut(&segment.0).expect("written after it was made");
+        file[offset as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 }
