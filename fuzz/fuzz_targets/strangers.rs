@@ -115,7 +115,7 @@ impl World {
             segment_bytes: 4 << 20,
         };
         let (mut out, now) = (Outputs::default(), Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 });
-        let (shard, _) = ShardRecovery::new(config).finish(now, &mut out);
+        let (shard, _) = ShardRecovery::new(config).finish(now, 0, &mut out);
         let mut world = Self { shard, out, now, read: None, slot: 0, is_over: false };
         world.turn();
         let peer: SocketAddr = ([if is_behind_balancer { 10 } else { 9 }, 0, 0, 1], 4000).into();
