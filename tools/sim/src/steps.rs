@@ -110,8 +110,12 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// The machine's clock is set.
-    pub fn is_set(&mut self, now_ns: u64) {
+    /// The machine's clock is set. By a step that is followed at once, which makes older what was sent before it, or by one
+    /// that is not.
+    pub fn is_set(&mut self, now_ns: u64, is_followed: bool) {
+        if is_followed {
+            self.spans.push((now_ns, now_ns + APART_NS));
+        }
         self.spans.push((now_ns + DOUBT_NS, now_ns + DOUBT_NS + APART_NS));
     }
 
@@ -119,7 +123,7 @@ impl Clocks {
     pub fn node_starts(&mut self, now_ns: u64) {
         self.spans.retain(|&(from_ns, _)| from_ns <= now_ns);
         self.spans.push((now_ns, now_ns));
-        self.is_set(now_ns);
+        self.is_set(now_ns, false);
     }
 
     /// Whether all shards have gone by one time since a phone was told it.
@@ -137,7 +141,7 @@ mod tests {
     fn clocks_agree_until_a_step_is_believed_and_from_each_start_on() {
         let mut clocks = Clocks::default();
         assert!(clocks.agree(0, 5_000 * SECOND));
-        clocks.is_set(100 * SECOND);
+        clocks.is_set(100 * SECOND, false);
         assert!(clocks.agree(0, 699 * SECOND), "it is in doubt");
         assert!(!clocks.agree(0, 700 * SECOND) && !clocks.agree(720 * SECOND, 721 * SECOND));
         assert!(clocks.agree(726 * SECOND, 5_000 * SECOND));
@@ -145,5 +149,7 @@ mod tests {
         assert!(!clocks.agree(499 * SECOND, 501 * SECOND));
         assert!(clocks.agree(501 * SECOND, 1_099 * SECOND));
         assert!(!clocks.agree(501 * SECOND, 1_101 * SECOND));
+        clocks.is_set(2_000 * SECOND, true);
+        assert!(!clocks.agree(1_999 * SECOND, 2_000 * SECOND));
     }
 }

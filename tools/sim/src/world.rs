@@ -286,7 +286,8 @@ impl World {
             }
             Fault::SetClock(wrong_s) => {
                 self.node.set_clock_wrong(wrong_s);
-                scene.oracle.clocks.is_set(now_ns);
+                let is_followed = self.node.follows_clock(scene);
+                scene.oracle.clocks.is_set(now_ns, is_followed);
             }
             Fault::MovesFail(long_ns) => self.node.fail_moves(now_ns + long_ns),
             Fault::Cut(phone) => {

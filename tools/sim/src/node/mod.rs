@@ -31,6 +31,9 @@ use tern_protocol::ids::ShardId;
 use tern_storage::io::DiskDone;
 use tern_storage::log::Recovery;
 
+/// A step of the wall clock by more than this is doubted, milliseconds; some more, since shards tell of their last steps.
+const FOLLOWED_MS: u64 = 121_000;
+
 /// Something that happens inside a node.
 #[derive(Debug)]
 pub enum NodeEvent {
@@ -354,6 +357,17 @@ impl Node {
     /// The wall clock is wrong by so many seconds from now on.
     pub const fn set_clock_wrong(&mut self, seconds: i64) {
         self.clock_wrong_s = seconds;
+    }
+
+    /// Whether the wall clock is so near to what a shard goes by that it is followed at once.
+    #[must_use]
+    pub fn follows_clock(&self, scene: &Scene) -> bool {
+        let now = self.now(scene);
+        let mut times = self.driven.iter().map(|driven| driven.shard.time());
+        times.any(|time| {
+            let passed_ms = now.mono_ns.saturating_sub(time.mono_ns) / MS;
+            (time.wall_ms + passed_ms).abs_diff(now.wall_ms) <= FOLLOWED_MS
+        })
     }
 
     fn read_log(&self, scene: &mut Scene, shard: u16) -> Result<ShardRecovery, String> {
