@@ -73,7 +73,7 @@ impl World {
 
     pub(crate) fn recovered(recovery: ShardRecovery) -> Self {
         let (mut out, now) = (Outputs::default(), Now { mono_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 });
-        let (shard, _) = recovery.finish(now, &mut out);
+        let (shard, _) = recovery.finish(now, 0, &mut out);
         let mut world =
             Self { shard, now, out, lines: Vec::new(), slots: BTreeMap::new(), moving: 0, slot_count: 0 };
         world.turn();

@@ -12,6 +12,10 @@ pub struct Bugs {
     pub floor_forgotten: bool,
     /// A step of the machine's clock is taken at its word.
     pub clock_believed: bool,
+    /// What a clock that was ahead has dropped stays old when it is put right.
+    pub dropped_stays: bool,
+    /// After a restart each shard goes by the newest message of its own log.
+    pub clocks_apart: bool,
     /// Recovery does not remember message ids.
     pub dedup_forgotten: bool,
     /// A hand-over does not carry the bytes that were read too far.

@@ -8,6 +8,25 @@
 //!
 //! No step is long, however many ids there are: sets grow by parts, and the memory of a period that is dropped is given
 //! back table by table.
+//!
+//! # When the clock is set
+//!
+//! A clock that was ahead drops periods by its own time; once it is put right, that time is still to come. Were all that
+//! was made before it refused as old, no new message would be taken until the right time reaches it: for as long as the
+//! clock was ahead, which may be weeks. So a step that is believed, forward or back, moves the end of what counts as
+//! dropped to the new present, or leaves it where it is if it lies before that. What this lets in, by the time of the id:
+//!
+//! - Before the present: nothing. It is refused as old as before. Where nothing of it was dropped, it is known.
+//! - Ahead of the present: only phones that were told the later time come with it and are taken. What they come with is
+//!   refused as old up to the latest end that there ever was, so a retry of what was dropped is not new. What they make now
+//!   lies behind that end. All others are answered from what is remembered: ids of a time to come are kept.
+//! - What the present reaches, when it goes over a time that another clock has told before. What is remembered is known:
+//!   an id leaves only when it is older than the reach, counted in time that was lived through, or for want of memory when
+//!   it is older than ten minutes. So only a retry older than the reach may be taken a second time, of an id from a time
+//!   that the clock goes over twice, by a phone that has not come meanwhile; its recipients know it by its id. To tell it
+//!   from what phones make now there is only its hash, and that was dropped: one of them must lose, and a refusal is final.
+//!
+//! A step forward over the latest end makes it count again, so a clock that goes to and fro forgets nothing of this.
 
 use crate::account::SeededHash;
 use crate::id_set::{IdSet, Table};
@@ -67,8 +86,10 @@ pub(crate) struct Dedup {
     count: usize,
     count_max: usize,
     horizon_s: u32,
-    /// Ids that were made before this second may have been dropped.
+    /// Ids that were made before this second may have been dropped. Not after the present.
     dropped_until_s: u32,
+    /// The same by any clock that there was: the latest end of a period that was dropped.
+    lost_until_s: u32,
     /// When the last rotation was, seconds of Unix time.
     present_s: u32,
     /// The latest second that a phone may have been told to be now.
@@ -92,6 +113,7 @@ impl Dedup {
             count_max,
             horizon_s: u32::try_from(horizon_ms / 1000).unwrap_or(u32::MAX),
             dropped_until_s: 0,
+            lost_until_s: 0,
             present_s: 0,
             told_s: 0,
             ahead_count: 0,
@@ -125,13 +147,20 @@ impl Dedup {
     pub(crate) fn age(&self, made_s: u32, now_s: u32) -> Age {
         // A phone that was welcomed before the clock went back may go by the old time, while there is room for it.
         let is_told = made_s <= self.told_s.saturating_add(AHEAD_S) && self.count < self.count_max;
-        if made_s > now_s.saturating_add(AHEAD_S) && !is_told {
+        let is_ahead = made_s > now_s.saturating_add(AHEAD_S);
+        let dropped_until_s = if is_ahead { self.lost_until_s } else { self.dropped_until_s };
+        if is_ahead && !is_told {
             Age::Ahead
-        } else if now_s.saturating_sub(made_s) <= self.horizon_s && made_s >= self.dropped_until_s {
+        } else if now_s.saturating_sub(made_s) <= self.horizon_s && made_s >= dropped_until_s {
             Age::Known
         } else {
             Age::Old
         }
+    }
+
+    /// Ids that were made before this second may have been dropped.
+    pub(crate) const fn dropped_until_s(&self) -> u32 {
+        self.dropped_until_s
     }
 
     /// How many ids are remembered.
@@ -202,6 +231,12 @@ impl Dedup {
         self.keep_to_limit();
     }
 
+    /// The clock was set to another time: what may have been dropped of a time that is to come does not make the present
+    /// old. The module's text says what follows.
+    pub(crate) fn clock_is_set(&mut self, now_s: u32) {
+        self.dropped_until_s = self.lost_until_s.min(now_s);
+    }
+
     /// Drops the periods before `oldest_s`, which is where the horizon ends if the clock has not stepped, and earlier if
     /// it has. `told_s` is the latest second that a phone may take for now.
     pub(crate) fn rotate(&mut self, now_s: u32, oldest_s: u32, told_s: u32) {
@@ -209,7 +244,7 @@ impl Dedup {
         self.told_s = told_s.max(now_s);
         self.leaving.truncate(self.leaving.len().saturating_sub(FREED_COUNT));
         while self.periods.front().is_some_and(|period| period.until_s <= oldest_s) {
-            // A clock that goes back must not make them known again.
+            // A clock that goes back must not make them new again.
             self.drop_oldest();
         }
         // A period that begins soon is the present: its first ids may come from now on.
@@ -246,6 +281,7 @@ impl Dedup {
     /// What was made before `oldest_s` is not taken in from the log, whatever the clock turns out to be.
     pub(crate) fn forgets_before(&mut self, oldest_s: u32) {
         self.dropped_until_s = self.dropped_until_s.max(oldest_s);
+        self.lost_until_s = self.lost_until_s.max(oldest_s);
     }
 
     /// Drops what may be dropped of too many. Also when time has passed: nothing new comes while it is full.
@@ -264,7 +300,7 @@ impl Dedup {
     fn drop_oldest(&mut self) {
         let Some(period) = self.periods.pop_front() else { return };
         self.count -= period.ids.len();
-        self.dropped_until_s = self.dropped_until_s.max(period.until_s);
+        self.forgets_before(period.until_s);
         self.leaving.extend(period.ids.into_tables());
     }
 
@@ -325,6 +361,29 @@ mod tests {
         rotate(&mut dedup, now_s + 26 * HOUR_S);
         rotate(&mut dedup, now_s + 10);
         assert_eq!(dedup.age(now_s, now_s + 10), Age::Old, "it was dropped");
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_dropped_counts_only_when_it_is_there_again() {
+        let mut dedup = dedup(1000);
+        let (now_s, ahead_s) = (1_800_000_000, 1_800_000_000 + 31 * 24 * HOUR_S);
+        dedup.insert(ahead_s, IdHash(1));
+        rotate(&mut dedup, ahead_s + 26 * HOUR_S);
+        let lost_until_s = ahead_s + PERIOD_S;
+        assert_eq!(dedup.dropped_until_s(), lost_until_s);
+        // Put right. What was made before is as old as it was, and what phones make now is new.
+        dedup.clock_is_set(now_s);
+        dedup.rotate(now_s, now_s - 24 * HOUR_S, ahead_s + 26 * HOUR_S);
+        let ages = [now_s - 1, now_s, now_s + AHEAD_S].map(|made_s| dedup.age(made_s, now_s));
+        assert_eq!(ages, [Age::Old, Age::Known, Age::Known]);
+        assert_eq!(dedup.reach_s(), 0);
+        // Who was told the other time may have sent what was dropped.
+        let ages = [ahead_s, lost_until_s - 1, lost_until_s].map(|made_s| dedup.age(made_s, now_s));
+        assert_eq!(ages, [Age::Old, Age::Old, Age::Known]);
+        // Ahead once more, and less far than at the end.
+        dedup.clock_is_set(ahead_s + HOUR_S);
+        let ages = [ahead_s, lost_until_s].map(|made_s| dedup.age(made_s, ahead_s + HOUR_S));
+        assert_eq!(ages, [Age::Old, Age::Known]);
     }
 
     #[test]

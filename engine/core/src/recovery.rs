@@ -77,12 +77,21 @@ impl ShardRecovery {
         self.found.take_again(&self.log, segment, bytes)
     }
 
-    /// Makes the shard. It serves once its new epoch is durable: `Output::Serving` says so.
+    /// When the newest message that was read was stamped, seconds of Unix time; 0 where there is none.
+    #[must_use]
+    pub fn newest_s(&self) -> u32 {
+        self.found.mail.iter().map(|mail| mail.entry.time_s).max().unwrap_or(0)
+    }
+
+    /// Makes the shard, when all was read. It serves once its new epoch is durable: `Output::Serving` says so.
+    ///
+    /// `node_newest_s` is the latest [`Self::newest_s`] of all the node's shards, so that all of them begin at the same
+    /// time where the machine's clock is behind: else one would refuse as too early what another's phones send.
     ///
     /// # Panics
     /// If a segment that was wanted was not read again.
     #[must_use]
-    pub fn finish(self, now: Now, out: &mut Outputs) -> (Shard, RecoveryReport) {
+    pub fn finish(self, now: Now, node_newest_s: u32, out: &mut Outputs) -> (Shard, RecoveryReport) {
         let (log, mut report) = self.log.finish();
         let mut shard = Shard::new(self.config, now, log);
         #[cfg(feature = "bugs")]
@@ -91,7 +100,7 @@ impl ShardRecovery {
         }
         let Found { cache, accounts, gone, mut mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
-        let now = shard.recover_clock(now, &mail);
+        let now = shard.recover_clock(now, node_newest_s, &mail);
         // Which tickets were used may be forgotten.
         shard.tickets_after_s = report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32);
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
@@ -123,9 +132,12 @@ impl ShardRecovery {
 
 impl Shard {
     /// Sets the wall clock by what the log says of it.
-    fn recover_clock(&mut self, now: Now, mail: &[Mail]) -> Now {
+    fn recover_clock(&mut self, now: Now, node_newest_s: u32, mail: &[Mail]) -> Now {
         let mut stamps = Stamps::default();
         mail.iter().for_each(|found| stamps.note(found.entry.time_s));
+        if node_newest_s > 0 && !bug!(self, clocks_apart) {
+            stamps.note(node_newest_s);
+        }
         if !bug!(self, clock_believed) {
             self.wall_clock.recover(now, &stamps);
         }
@@ -229,8 +241,9 @@ impl Shard {
                 self.writer.ids_are_live(groups, position);
             }
         }
-        // Ids of a segment that has no record of ids yet: they must get one before the segment may go.
-        let mut by_segment: BTreeMap<SegmentId, SegmentIds> = BTreeMap::new();
+        // Ids of a segment that has no record of ids yet: they must get one before the segment may go. Of those that were
+        // let go of for want of memory it does not show; they have theirs if the others of their segment do.
+        let mut by_segment: BTreeMap<SegmentId, (SegmentIds, bool)> = BTreeMap::new();
         for found in mail {
             let (mailbox, position) = (found.mailbox, found.position());
             let entry = self.restore_one(now, found);
@@ -238,17 +251,19 @@ impl Shard {
             if made_s < oldest_s {
                 continue;
             }
-            let has_record = self.dedup.has(made_s, hash);
-            if !forgets {
+            let is_let_go = made_s < self.dedup.dropped_until_s();
+            let has_record = !is_let_go && self.dedup.has(made_s, hash);
+            if !is_let_go && !forgets {
                 self.remember(mailbox, &entry);
             }
             if !has_record {
-                let segment = by_segment.entry(position.segment).or_default();
+                let (segment, lacks_record) = by_segment.entry(position.segment).or_default();
+                *lacks_record |= !is_let_go;
                 segment.pinned.get_or_insert(position);
                 segment.push((made_s, hash), self.writer.ids_per_record);
             }
         }
-        for ids in by_segment.into_values() {
+        for (ids, _) in by_segment.into_values().filter(|&(_, lacks_record)| lacks_record) {
             ids.pinned.into_iter().for_each(|pinned| self.writer.log.live(pinned));
             self.writer.push_ids(ids);
         }

@@ -272,7 +272,16 @@ impl Shard {
 
     /// The machine's clocks, as far as they are believed.
     pub(crate) fn clocks(&mut self, now: Now) -> Now {
-        if bug!(self, clock_believed) { now } else { self.wall_clock.tell(now) }
+        if bug!(self, clock_believed) {
+            return now;
+        }
+        let now = self.wall_clock.tell(now);
+        if self.wall_clock.was_set() && !bug!(self, dropped_stays) {
+            // At once: new messages come by the new time, and room is made by it.
+            self.dedup.clock_is_set((now.wall_ms / 1000) as u32);
+            self.rotate_ids(now);
+        }
+        now
     }
 
     /// When the shard wants a `Tick` although nothing happens, monotonic nanoseconds.
@@ -307,6 +316,12 @@ impl Shard {
     #[must_use]
     pub fn shard(&self) -> ShardId {
         self.config.shard
+    }
+
+    /// The time that the shard goes by, as of its last step.
+    #[must_use]
+    pub const fn time(&self) -> Now {
+        self.now
     }
 
     /// What the shard has measured.

@@ -6,9 +6,9 @@
 //! has stood for [`DOUBT_MS`]; a glitch that ends before leaves nothing behind. And a step that is believed makes
 //! nothing older: ages are counted in time that the shard has lived through, and what a step left out is none.
 //!
-//! After a restart the log tells both: the clock is at least where the newest message was stamped, until another time
-//! has stood for as long; and days from which no message is left count as left out, since nobody knows whether they
-//! have been. Mail may expire late for that, never early.
+//! After a restart the log tells both: the clock is at least where the node's newest message was stamped, until another
+//! time has stood for as long; and days from which no message is left count as left out, since nobody knows whether they
+//! have been. So does the time since the newest message, however short. Mail may expire late for that, never early.
 
 use crate::io::Now;
 use alloc::collections::BTreeMap;
@@ -42,7 +42,8 @@ impl Stamps {
         *last_s = time_s.max(*last_s);
     }
 
-    fn newest_s(&self) -> u32 {
+    /// The latest of them; 0 where there is none.
+    pub(crate) fn newest_s(&self) -> u32 {
         self.0.last_key_value().map_or(0, |(_, &(_, last_s))| last_s)
     }
 }
@@ -68,12 +69,15 @@ pub(crate) struct WallClock {
     gaps: Vec<Gap>,
     /// Steps that were noticed.
     pub(crate) step_count: u64,
+    /// A step was believed, and nobody has asked since.
+    is_set: bool,
 }
 
 impl WallClock {
     /// A clock that begins as the machine's.
     pub(crate) const fn new(now: Now) -> Self {
-        Self { base: now, doubt: None, told_offset_ms: offset_ms(now), gaps: Vec::new(), step_count: 0 }
+        let told_offset_ms = offset_ms(now);
+        Self { base: now, doubt: None, told_offset_ms, gaps: Vec::new(), step_count: 0, is_set: false }
     }
 
     /// Takes in what a log tells.
@@ -86,12 +90,16 @@ impl WallClock {
             self.told_offset_ms = offset_ms(self.base);
         }
         let now_s = (self.base.wall_ms / 1000) as u32;
-        let now_too = (now_s / DAY_S, (now_s, now_s));
         let days = || stamps.0.iter().map(|(&day, &span)| (day, span));
-        for ((day, (_, from_s)), (next, (to_s, _))) in days().zip(days().skip(1).chain([now_too])) {
+        for ((day, (_, from_s)), (next, (to_s, _))) in days().zip(days().skip(1)) {
             if next > day + 1 {
                 self.note_gap(Gap { from_s, to_s });
             }
+        }
+        // A start that is hours late by a clock that is ahead must not forget what was sent just before it.
+        let newest_s = stamps.newest_s();
+        if (1..now_s).contains(&newest_s) {
+            self.note_gap(Gap { from_s: newest_s, to_s: now_s });
         }
     }
 
@@ -109,6 +117,7 @@ impl WallClock {
                 self.note_gap(gap);
             }
             self.base = now;
+            self.is_set = true;
         } else {
             return Now { wall_ms: expected_ms, ..now };
         }
@@ -129,6 +138,11 @@ impl WallClock {
                 false
             }
         }
+    }
+
+    /// Whether a step was believed since this was asked last.
+    pub(crate) const fn was_set(&mut self) -> bool {
+        core::mem::replace(&mut self.is_set, false)
     }
 
     /// Whether the machine's clock says something else.

@@ -36,13 +36,16 @@ const _: () = assert!(SPARE_SLOTS >= 2 * OVERLAP_COUNT, "some are for those abov
 /// What a shard's thread tells the starting thread.
 enum Progress {
     Ring(ShardId, RingHandle, Waker),
+    /// It has read its log; the newest message there was stamped at this second of Unix time.
+    Read(u32),
     /// It can serve.
     Serving(ShardId, RecoveryReport),
     Failed(StartError),
 }
 
-/// What the starting thread tells a shard's thread: all rings, all ports.
-type Introduction = (Vec<RingHandle>, Arc<[Port]>);
+/// What the starting thread tells a shard's thread: all rings, all ports, and when the newest message of all logs was
+/// stamped, so that all shards begin at the same time.
+type Introduction = (Vec<RingHandle>, Arc<[Port]>, u32);
 
 /// What a shard's thread is made with.
 struct Setup {
@@ -148,17 +151,22 @@ impl NodeParts {
         Ok(())
     }
 
-    /// Makes the shards known to each other and waits until all of them can serve.
+    /// Makes the shards known to each other, when all of them have read their logs, and waits until all can serve.
     pub(crate) fn introduce(&mut self) -> Result<Vec<RecoveryReport>, StartError> {
         let count = self.boards.len();
         let mut rings: Vec<Option<(RingHandle, Waker)>> = vec![None; count];
         let mut reports: Vec<Option<RecoveryReport>> = vec![None; count];
+        let (mut read_count, mut newest_s) = (0, 0);
         while reports.iter().any(Option::is_none) {
             match self.progress.recv() {
                 Ok(Progress::Ring(shard, handle, waker)) => {
                     rings[usize::from(shard.0)] = Some((handle, waker));
-                    if rings.iter().all(Option::is_some) {
-                        self.tell_all(rings.iter().flatten());
+                }
+                Ok(Progress::Read(shard_newest_s)) => {
+                    // Each has told of its ring before.
+                    (read_count, newest_s) = (read_count + 1, shard_newest_s.max(newest_s));
+                    if read_count == count {
+                        self.tell_all(rings.iter().flatten(), newest_s);
                     }
                 }
                 Ok(Progress::Serving(shard, report)) => reports[usize::from(shard.0)] = Some(report),
@@ -171,13 +179,13 @@ impl NodeParts {
         Ok(reports.into_iter().flatten().collect())
     }
 
-    fn tell_all<'r>(&mut self, rings: impl Iterator<Item = &'r (RingHandle, Waker)>) {
+    fn tell_all<'r>(&mut self, rings: impl Iterator<Item = &'r (RingHandle, Waker)>, newest_s: u32) {
         let (handles, wakers): (Vec<_>, Vec<_>) = rings.cloned().unzip();
         let ports = self.commands.drain(..).zip(wakers).map(|(commands, waker)| Port { commands, waker });
         self.ports = ports.collect();
         for introduce in self.introductions.drain(..) {
             // A thread that is gone has told why.
-            let _ = introduce.send((handles.clone(), Arc::clone(&self.ports)));
+            let _ = introduce.send((handles.clone(), Arc::clone(&self.ports), newest_s));
         }
     }
 
@@ -260,7 +268,8 @@ impl Setup {
         let started = Instant::now();
         let how_far = self.how_far;
         let files = boot::recover(&directory, &mut recovery, (&how_far, own.0))?;
-        let Ok((handles, ports)) = self.introduction.recv() else { return Ok(None) };
+        let _ = self.progress.send(Progress::Read(recovery.newest_s()));
+        let Ok((handles, ports, newest_s)) = self.introduction.recv() else { return Ok(None) };
         let peers = handles.into_iter().enumerate().map(|(shard, handle)| {
             if shard == usize::from(own.0) { None } else { Some(ring.add_peer(handle)) }
         });
@@ -268,7 +277,7 @@ impl Setup {
 
         let clock = Clock::new(self.start);
         let mut out = Outputs::default();
-        let (shard, report) = recovery.finish(clock.now(), &mut out);
+        let (shard, report) = recovery.finish(clock.now(), newest_s, &mut out);
         let progress = self.progress;
         Ok(Some(ShardThread {
             own,

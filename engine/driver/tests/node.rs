@@ -4,14 +4,19 @@
 mod phones;
 
 use phones::{Login, Phone, Told, config, create, id};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_driver::{Exit, Node, StartError, StartProgress};
-use tern_protocol::ids::AccountId;
+use tern_protocol::envelope::{Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
 use tern_protocol::phone::frame::GoodbyeReason;
+use tern_storage::io::{DiskDone, DiskOp};
+use tern_storage::log::{LogConfig, Record, Recovery};
 
 const REGISTER: Login = Login { register: true, knows_server: false, hint: false };
 const KNOWN: Login = Login { register: false, knows_server: true, hint: true };
@@ -340,4 +345,72 @@ fn nobody_is_let_in_before_every_shard_can_serve_and_the_node_says_so() {
         .collect();
     settled(&node, |counters| counters.sessions_now == phones.len() as u64);
     assert!(node.counters().iter().all(|shard| shard.sessions_now > 0), "both shards serve");
+}
+
+/// A shard's log of one message from this second; its account is nowhere.
+fn log_with_mail_of(directory: &Path, stream: u16, time_s: u64) {
+    let config = LogConfig {
+        stream,
+        segment_bytes: 4 << 20,
+        commit_bytes_max: 1 << 20,
+        spare_count: 1,
+        segment_count_max: 10,
+        salt_seed: 1,
+    };
+    let mailbox = AccountId::new(PartitionId(1), 1);
+    let parts = Parts {
+        kind: Kind::Message,
+        flags: 0,
+        to: mailbox,
+        from: mailbox,
+        from_device: DeviceId(1),
+        id: MessageId(time_s << 32),
+        time_ms: time_s * 1000,
+        seq: 0,
+        from_name: "somebody",
+        body: b"of another time",
+    };
+    let mut envelope = Vec::new();
+    parts.encode(&mut envelope);
+    let (mut log, _) = Recovery::new(config).finish();
+    log.recovered_done();
+    let (mut ops, mut arena, mut files) = (Vec::new(), Vec::new(), BTreeMap::new());
+    log.want_spares(&mut ops);
+    let mut is_written = false;
+    while let Some(op) = ops.pop() {
+        let done = match op {
+            DiskOp::Create { segment, bytes } => {
+                files.insert(segment, vec![0; bytes as usize]);
+                DiskDone::Created { segment, result: Ok(()) }
+            }
+            DiskOp::Write { segment, offset, data } => {
+                let at = offset as usize;
+                let file = files.get_mut(&segment).unwrap();
+                file[at..at + data.len()].copy_from_slice(&arena[data]);
+                DiskDone::Written { segment, offset, result: Ok(()) }
+            }
+        };
+        log.disk_done(done, &mut ops);
+        if ops.is_empty() && !std::mem::replace(&mut is_written, true) {
+            let mut commit = log.begin(&mut arena);
+            commit.push(&Record::Mail { mailbox, seq: Seq(1), envelope: &envelope }).unwrap();
+            commit.finish(&mut ops).unwrap();
+        }
+    }
+    std::fs::create_dir_all(directory).unwrap();
+    for (segment, bytes) in files {
+        std::fs::write(directory.join(format!("seg-{:08x}.log", segment.0)), bytes).unwrap();
+    }
+}
+
+#[test]
+fn shards_with_nothing_in_their_logs_begin_at_the_time_of_the_others() {
+    let data = tempfile::tempdir().unwrap();
+    // An hour ahead of this machine's clock, in the log of one shard of three.
+    let ahead_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3_600;
+    log_with_mail_of(&data.path().join("shard-001"), 1, ahead_s);
+    let node = Node::start(config(data.path(), 3)).unwrap();
+    settled(&node, |totals| (totals.orphans_now, totals.clock_doubted_now) == (1, 3));
+    node.drain();
+    assert_eq!(node.wait(), Exit::Drained);
 }

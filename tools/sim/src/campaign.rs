@@ -59,6 +59,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "sequence_reused" => &mut bugs.sequence_reused,
         "floor_forgotten" => &mut bugs.floor_forgotten,
         "clock_believed" => &mut bugs.clock_believed,
+        "dropped_stays" => &mut bugs.dropped_stays,
+        "clocks_apart" => &mut bugs.clocks_apart,
         "dedup_forgotten" => &mut bugs.dedup_forgotten,
         "leftover_dropped" => &mut bugs.leftover_dropped,
         "busy_breaks_order" => &mut bugs.busy_breaks_order,

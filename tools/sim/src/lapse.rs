@@ -55,21 +55,30 @@ impl Oracle {
     }
 
     /// Whether nobody needs to remember any more what was said about a message of this account: ticks are said again until
-    /// they are answered, however late that is.
+    /// they are answered, however late that is, and are known by when they came.
     #[must_use]
     pub fn is_forgotten(&self, from: AccountId, id: MessageId) -> bool {
         let serial = self.account_of(from).and_then(|from| self.serial_of(from, id));
-        serial.is_some_and(|serial| self.is_lapsed(serial))
+        serial.is_some_and(|serial| self.forgets_ticks(serial))
     }
 
-    /// A phone was told that a message is too old to be taken.
+    /// Whether the ticks of a message may come again.
+    #[must_use]
+    pub fn forgets_ticks(&self, serial: usize) -> bool {
+        self.sets_clock || self.is_lapsed(serial)
+    }
+
+    /// A phone was told that a message is too old to be taken, or too early.
     ///
     /// # Errors
-    /// No such message, or it is younger than that.
-    pub fn refused_as_old(&self, from: usize, id: MessageId) -> Result<usize, String> {
+    /// No such message, or it is younger than that, and its phone goes by the time that all shards go by.
+    pub fn refused_as_old(&mut self, from: usize, id: MessageId, now_ns: u64) -> Result<usize, String> {
         let serial = self.serial_of(from, id).ok_or_else(|| format!("expired: unknown {id:?}"))?;
         if !self.is_lapsed(serial) {
-            return Err(format!("message {serial} was told to be Expired, and is young"));
+            if !self.sets_clock || self.clocks.agree(self.messages[serial].told_ns, now_ns) {
+                return Err(format!("message {serial} was told to be Expired, and is young"));
+            }
+            self.messages[serial].refused = true;
         }
         Ok(serial)
     }
@@ -88,13 +97,13 @@ mod tests {
         let serial = oracle.compose(0, account, MessageId(1), 5_000, b"");
         oracle.now_ms = 1_000_000;
         assert!(!oracle.is_lapsed(serial));
-        assert!(oracle.refused_as_old(account, MessageId(1)).unwrap_err().contains("young"));
+        assert!(oracle.refused_as_old(account, MessageId(1), 0).unwrap_err().contains("young"));
         oracle.kept_ms = Some(60_000);
         oracle.now_ms = 62_000;
         assert!(!oracle.is_lapsed(serial) && oracle.unfinished(serial).is_some());
         oracle.now_ms = 66_000;
         assert!(oracle.is_lapsed(serial));
-        assert_eq!(oracle.refused_as_old(account, MessageId(1)), Ok(serial));
+        assert_eq!(oracle.refused_as_old(account, MessageId(1), 0), Ok(serial));
         assert_eq!(oracle.unfinished(serial), None);
     }
 }

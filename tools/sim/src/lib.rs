@@ -22,5 +22,6 @@ pub mod removals;
 pub mod scene;
 pub mod schedule;
 pub mod slots;
+pub mod steps;
 pub mod trace;
 pub mod world;

@@ -1,6 +1,8 @@
 //! The model: what was composed, seen, acknowledged and ticked, and the rules that every single event must keep.
 
 use crate::devices::{Device, Devices};
+use crate::plan::Plan;
+use crate::steps::Clocks;
 use std::collections::{BTreeMap, BTreeSet};
 use tern_protocol::envelope::{Envelope, HEADER_BYTES, Kind};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId};
@@ -38,6 +40,10 @@ pub struct Message {
     pub index: u64,
     /// When it was composed, wall milliseconds.
     pub composed_ms: u64,
+    /// When its phone was told the time that its id is made by, virtual nanoseconds.
+    pub told_ns: u64,
+    /// Its phone was told that it is too late or too early, which it may be by clocks that are set.
+    pub refused: bool,
     /// Its body.
     pub body: Vec<u8>,
     /// The sender has the `sent` tick.
@@ -79,6 +85,10 @@ pub struct Oracle {
     pub messages: Vec<Message>,
     /// For how long mail is kept, milliseconds; none where nobody is away for as long.
     pub kept_ms: Option<u64>,
+    /// Whether the node's clock is set to other times.
+    pub sets_clock: bool,
+    /// When shards may go by different times.
+    pub clocks: Clocks,
     /// What time it is, wall milliseconds.
     pub now_ms: u64,
     by_id: BTreeMap<(usize, MessageId), usize>,
@@ -114,10 +124,10 @@ pub struct Receipt<'a> {
 }
 
 impl Oracle {
-    /// The model of a run before anything has happened: for how long mail is kept, milliseconds.
+    /// The model of a run before anything has happened.
     #[must_use]
-    pub fn of_run(kept_ms: Option<u64>) -> Self {
-        Self { kept_ms, ..Self::default() }
+    pub fn of_run(plan: &Plan) -> Self {
+        Self { kept_ms: plan.kept_ms, sets_clock: plan.sets_clock, ..Self::default() }
     }
 
     /// Adds an account and returns its index.
@@ -191,6 +201,8 @@ impl Oracle {
             id,
             index: *count,
             composed_ms: now_ms,
+            told_ns: 0,
+            refused: false,
             body,
             sent: false,
             delivered: false,
@@ -237,7 +249,7 @@ impl Oracle {
         }
         // A clock in doubt goes on by the monotonic one: both are rounded.
         let (earliest_s, latest_s) = ((message.composed_ms - 2) / 1000, receipt.now_ms / 1000);
-        if !(earliest_s..=latest_s).contains(&u64::from(receipt.time_s)) {
+        if !self.sets_clock && !(earliest_s..=latest_s).contains(&u64::from(receipt.time_s)) {
             return Err(format!("message {serial} is stamped {} outside its life", receipt.time_s));
         }
         let phone = message.phone;
@@ -474,7 +486,7 @@ impl Oracle {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
         let is_excused = sender_is_gone || self.accounts[message.to].is_gone;
-        if is_excused && !message.sent || self.is_lapsed(serial) {
+        if is_excused && !message.sent || self.is_lapsed(serial) || message.refused {
             return None;
         }
         let to = message.to;

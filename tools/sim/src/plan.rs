@@ -43,6 +43,8 @@ pub enum Fault {
     MovesFail(u64),
     /// The node's wall clock is wrong by so many days for so long, or until its next start.
     ClockWrong(i64, u64),
+    /// From now on, starts included, the node's wall clock is wrong by so many seconds.
+    SetClock(i64),
     /// A phone's link breaks.
     Cut(usize),
     /// A phone's link goes silent.
@@ -83,6 +85,8 @@ const APART_REMOVALS: u64 = 0x676f_6e65_0000_0001;
 const APART_PLACES: u64 = 0x706c_6163_6573_0001;
 /// Likewise for mail and ids that nobody keeps for as long as phones are away.
 const APART_TIME: u64 = 0x6c61_7073_6500_0001;
+/// Likewise for clocks that are set and stay so.
+const APART_STEPS: u64 = 0x7374_6570_7300_0001;
 /// Likewise for phones that watch each other.
 const APART_COMPANY: u64 = 0x7761_7463_6800_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
@@ -123,6 +127,8 @@ pub struct Plan {
     pub is_social: bool,
     /// For how long mail is kept and ids are remembered, milliseconds, where phones are away for longer.
     pub kept_ms: Option<u64>,
+    /// Whether the node's clock is set to other times, and phones go by what they are told.
+    pub sets_clock: bool,
 }
 
 impl Plan {
@@ -155,6 +161,7 @@ impl Plan {
             places: Places::default(),
             is_social: Random::new(seed ^ APART_COMPANY).below(3) == 0,
             kept_ms: None,
+            sets_clock: false,
         };
         plan.add_traffic(random);
         plan.add_faults(random);
@@ -164,6 +171,7 @@ impl Plan {
         plan.remove_account(&mut Random::new(seed ^ APART_REMOVALS));
         plan.know_places(&mut Random::new(seed ^ APART_PLACES));
         plan.let_time_run_out(&mut Random::new(seed ^ APART_TIME));
+        plan.set_clocks(&mut Random::new(seed ^ APART_STEPS));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }

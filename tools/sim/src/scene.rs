@@ -91,7 +91,7 @@ impl Scene {
         let network = Network::new(random.fork(), plan.pace);
         let server_keys = KeyPair::from_seed(random.seed());
         let ticket_secret = random.seed();
-        let oracle = Oracle::of_run(plan.kept_ms);
+        let oracle = Oracle::of_run(&plan);
         Self {
             schedule: Schedule::new(random),
             network,

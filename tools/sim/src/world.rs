@@ -23,6 +23,8 @@ const EVEN_NS: u64 = 20 * SECOND;
 /// Where phones watched each other: nobody ends a watch before its ten minutes are over, and an account's are looked at
 /// once in ten minutes.
 const UNWATCHED_NS: u64 = 1_240 * SECOND;
+/// Seconds of a day.
+const DAY_S: i64 = 86_400;
 /// A polite stop must end within this time, nanoseconds.
 const DRAIN_NS: u64 = 30 * SECOND;
 
@@ -279,8 +281,13 @@ impl World {
             }
             Fault::ShardSlow(shard, long_ns) => self.node.slow(shard, now_ns + long_ns),
             Fault::ClockWrong(days, long_ns) => {
-                self.node.set_clock_wrong(days);
+                self.node.set_clock_wrong(days * DAY_S);
                 scene.schedule.after(long_ns, Event::Mend(fault));
+            }
+            Fault::SetClock(wrong_s) => {
+                self.node.set_clock_wrong(wrong_s);
+                let is_followed = self.node.follows_clock(scene);
+                scene.oracle.clocks.is_set(now_ns, is_followed);
             }
             Fault::MovesFail(long_ns) => self.node.fail_moves(now_ns + long_ns),
             Fault::Cut(phone) => {
@@ -374,7 +381,9 @@ impl World {
             self.node.slow(shard, 0);
         }
         self.node.fail_moves(0);
-        self.node.set_clock_wrong(0);
+        if !scene.plan.sets_clock {
+            self.node.set_clock_wrong(0);
+        }
         scene.plan.move_ns_max = 500 * US;
         scene.plan.turn_ns_max = 200 * US;
         self.phase = Phase::Calm(scene.now_ns());

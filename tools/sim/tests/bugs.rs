@@ -49,6 +49,16 @@ fn a_clock_that_is_taken_at_its_word_is_found() {
 }
 
 #[test]
+fn what_stays_old_when_a_clock_is_put_right_is_found() {
+    is_found("dropped_stays", &["Expired, and is young"]);
+}
+
+#[test]
+fn shards_that_begin_at_different_times_are_found() {
+    is_found("clocks_apart", &["Expired, and is young"]);
+}
+
+#[test]
 fn dedup_forgotten_at_recovery_is_found() {
     is_found("dedup_forgotten", &["stored twice", "twice within one connection"]);
 }

@@ -223,13 +223,13 @@ fn a_clock_behind_the_log_is_held_at_the_start() {
 }
 
 #[test]
-fn ids_that_a_start_by_a_wrong_clock_left_out_are_forgotten_and_not_new() {
+fn a_start_by_a_wrong_clock_forgets_no_ids() {
     let mut world = World::new(patient());
     let absent = Phone::connect(&mut world, 6, "absent", 8);
     world.cut(6);
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
     assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
-    // More than the horizon ahead, and no day without mail: such a start believes its clock.
+    // More than the horizon ahead: such a start believes its clock.
     world.now.wall_ms += 30 * 3_600_000;
     let mut world = world.kill();
     assert_eq!(world.shard.counters().clock_doubted_now, 0);
@@ -237,6 +237,108 @@ fn ids_that_a_start_by_a_wrong_clock_left_out_are_forgotten_and_not_new() {
     world.pass_s(700);
     assert_eq!(world.shard.counters().clock_doubted_now, 0, "the step back is believed");
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
-    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_expired), 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
     assert_eq!(world.shard.counters().mail_count_now, 5, "none is there twice");
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 5..10, is_sent), 5, "and what is new is taken");
+}
+
+#[test]
+fn new_messages_are_taken_at_once_when_a_clock_that_was_ahead_is_put_right() {
+    // A week ahead for longer than ids are remembered, twice.
+    let week_ms = 7 * DAY_MS;
+    let mut world = World::new(Limits { dedup_horizon_ms: 60_000, ..patient() });
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let ahead_s = |world: &World| world_s(world) + 604_800;
+    for round in 0..2 {
+        let numbers = 100 * round;
+        world.now.wall_ms += week_ms;
+        world.pass_s(700);
+        let mut ahead = Phone::connect(&mut world, 10 + round as u32, "ahead", 6);
+        let told_s = world_s(&world);
+        assert_eq!(send(&mut world, &mut ahead, &absent, told_s, numbers..numbers + 5, is_sent), 5);
+        // They leave the horizon.
+        world.pass_s(800);
+        assert_eq!(world.shard.counters().ids_now, 0);
+        world.now.wall_ms -= week_ms;
+        world.pass_s(700);
+        assert_eq!(world.shard.counters().clock_doubted_now, 0, "the step back is believed");
+        let now_s = world_s(&world);
+        assert_eq!(send(&mut world, &mut eve, &absent, now_s, numbers + 5..numbers + 10, is_sent), 5);
+        assert_eq!(send(&mut world, &mut eve, &absent, now_s, numbers + 5..numbers + 10, is_sent), 5);
+        assert_eq!(world.shard.counters().duplicates, 5 * (round + 1), "a retry is known");
+        // Who was told the other time goes on by it, and what was dropped of that is not new.
+        assert_eq!(send(&mut world, &mut ahead, &absent, told_s, numbers..numbers + 5, is_expired), 5);
+        let by_it_s = ahead_s(&world);
+        assert_eq!(send(&mut world, &mut ahead, &absent, by_it_s, numbers + 10..numbers + 15, is_sent), 5);
+        assert_eq!(world.shard.counters().mail_count_now, 15 * (round + 1));
+    }
+}
+
+#[test]
+fn a_box_that_is_believed_to_be_in_the_past_takes_what_its_phones_send() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    // No battery, and no NTP for an hour.
+    world.now.wall_ms = 1_577_880_000_000;
+    let mut world = world.kill();
+    world.pass_s(3_600);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 5..10, is_sent), 5);
+    // Then the time is right.
+    world.cut(9);
+    world.now.wall_ms = (NOW_S + 3_700) * 1000;
+    world.pass_s(700);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 10..15, is_sent), 5);
+    assert_eq!((world.shard.counters().duplicates, world.shard.counters().mail_count_now), (5, 15));
+}
+
+#[test]
+fn a_start_by_a_wrong_clock_ends_with_it_also_after_the_next_one() {
+    let mut world = World::new(Limits { dedup_horizon_ms: 60_000, ..patient() });
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    world.now.wall_ms += 31 * DAY_MS;
+    world.pass_s(1_000);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    for n in 0..10 {
+        let now_s = world_s(&world);
+        assert_eq!(send(&mut world, &mut eve, &absent, now_s, n..n + 1, is_sent), 1);
+        world.pass_s(60);
+    }
+    // Put right by a start: the log's newest messages are of the other time.
+    world.now.wall_ms -= 31 * DAY_MS;
+    let mut world = world.kill();
+    world.pass_s(700);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    let now_s = world_s(&world);
+    assert_eq!(send(&mut world, &mut eve, &absent, now_s, 10..15, is_sent), 5);
+    assert_eq!(world.shard.counters().mail_count_now, 15);
+}
+
+#[test]
+fn a_quiet_shard_begins_at_the_time_of_the_nodes_newest_message() {
+    let mut world = World::new(patient());
+    let absent = Phone::connect(&mut world, 6, "absent", 8);
+    world.cut(6);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5);
+    // Forty minutes later, and the machine's clock is dead. Phones of the other shards are told by their logs.
+    world.now.wall_ms = 1_577_880_000_000;
+    let mut world = world.kill_beside(NOW_S as u32 + 2_400);
+    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S + 2_400, 5..10, is_sent), 5);
+    assert_eq!(send(&mut world, &mut eve, &absent, NOW_S, 0..5, is_sent), 5, "retries are known");
+    assert_eq!((world.shard.counters().duplicates, world.shard.counters().mail_count_now), (5, 10));
+    assert_eq!(world.shard.time().wall_ms / 1000, NOW_S + 2_400);
 }

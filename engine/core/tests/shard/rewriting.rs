@@ -267,6 +267,37 @@ fn a_log_with_more_ids_than_a_shard_remembers_takes_none_of_them_for_new() {
     assert!(known > 0 && expired > 0, "{known} known, {expired} expired");
 }
 
+#[test]
+fn a_start_writes_no_ids_again_that_it_has_let_go_of() {
+    const OLD_COUNT: u64 = 1_120;
+    let limits = Limits { dedup_count: 1_024, account_messages_per_s: 0, mailbox_count: 20_000, ..limits() };
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let sink = Phone::connect(&mut world, 40, "sink", 9);
+    world.cut(40);
+    // Nobody fetches them, so their mail is in the log; four in each five minutes of the day, then many of now.
+    let to = sink.account.unwrap();
+    for n in 0..OLD_COUNT + 1_500 {
+        let made_s = if n < OLD_COUNT { NOW_S - 84_000 + 300 * (n / 4) } else { NOW_S };
+        ann.client.send(&ClientFrame::Send { to, id: MessageId(made_s << 32 | n), body: b"spread" });
+        if n % 20 == 19 {
+            ann.exchange(&mut world);
+            world.pass_ms(5);
+        }
+    }
+    assert_eq!(world.shard.counters().mail_count_now, OLD_COUNT + 1_500);
+    // The segment that was open gets its record at the first start, and none at the others.
+    let mut written_bytes = Vec::new();
+    for _ in 0..3 {
+        world = world.kill();
+        world.pass_s(3);
+        let counters = world.shard.counters();
+        assert!(counters.ids_reach_s_now < 80_000, "some were let go of: {}", counters.ids_reach_s_now);
+        written_bytes.push(counters.log_bytes_written);
+    }
+    assert!(written_bytes[1..].iter().all(|&bytes| bytes <= 3 * 4096), "{written_bytes:?}");
+}
+
 /// A message of bob's that one of his devices has and the other has not, and then rushes until it was written elsewhere.
 fn half_read_message_moves(limits: Limits) -> World {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);

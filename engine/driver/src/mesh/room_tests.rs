@@ -134,7 +134,7 @@ fn states(count: u32) -> Vec<HandOver> {
         dedup_key: [4; 16],
         segment_bytes: 4 << 20,
     };
-    let (mut shard, _) = ShardRecovery::new(config).finish(now, &mut out);
+    let (mut shard, _) = ShardRecovery::new(config).finish(now, 0, &mut out);
     let hint = Some(PartitionId(1));
     let preface = Preface { version: VERSION, pattern: Pattern::IK, partition_hint: hint }.encode();
     let mut step = |shard: &mut Shard, input: Input<'_>| {

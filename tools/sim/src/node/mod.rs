@@ -24,14 +24,15 @@ use tern_core::counters::Counters;
 use tern_core::handover::HandOver;
 use tern_core::io::{ConnId, FatalError, HandOverToken, Lane, Now, Outputs};
 use tern_core::lanes::boxed_bytes_max;
+use tern_core::limits::Limits;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
 use tern_storage::io::DiskDone;
 use tern_storage::log::Recovery;
 
-/// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
+/// A step of the wall clock by more than this is doubted, milliseconds; some more, since shards tell of their last steps.
+const FOLLOWED_MS: u64 = 121_000;
 
 /// Something that happens inside a node.
 #[derive(Debug)]
@@ -97,6 +98,24 @@ struct Driven {
     rewritten_bytes: u64,
 }
 
+impl Driven {
+    fn new(recovery: ShardRecovery, now: Now, newest_s: u32, limits: &Limits) -> Self {
+        let mut outputs = Outputs::default();
+        let (shard, _report) = recovery.finish(now, newest_s, &mut outputs);
+        Self {
+            shard,
+            inbox: VecDeque::new(),
+            slots: Slots::new(limits.connection_count as usize),
+            outputs,
+            turn_ns: None,
+            tick_due: false,
+            is_serving: false,
+            is_drained: false,
+            rewritten_bytes: 0,
+        }
+    }
+}
+
 /// The node: its drives outlive its processes.
 pub struct Node {
     /// Counts its lives.
@@ -114,8 +133,8 @@ pub struct Node {
     slow_until_ns: Vec<u64>,
     /// Sockets cannot be moved until then.
     moves_fail_until_ns: u64,
-    /// By so much its wall clock is wrong.
-    clock_wrong_days: i64,
+    /// By so much its wall clock is wrong, seconds.
+    clock_wrong_s: i64,
     /// The monotonic clock began so long before this life, nanoseconds.
     mono_start_ns: u64,
     /// Answers of the control plane.
@@ -158,7 +177,7 @@ impl Node {
             books: (0..shard_count).map(|shard| LogBooks::new(shard, segment_bytes)).collect(),
             slow_until_ns: vec![0; usize::from(shard_count)],
             moves_fail_until_ns: 0,
-            clock_wrong_days: 0,
+            clock_wrong_s: 0,
             mono_start_ns: 0,
             replies: Vec::new(),
             segments_rewritten: 0,
@@ -220,20 +239,25 @@ impl Node {
         self.boot += 1;
         scene.life = self.boot;
         self.mono_start_ns = scene.random().below(1000 * SECOND);
-        // Phones are told the time at each start, and may have messages from before it: it must be the same time.
-        self.set_clock_wrong(0);
+        // Phones that do not go by what they are told may have messages from before it: it must be the same time.
+        if !scene.plan.sets_clock {
+            self.set_clock_wrong(0);
+        }
+        scene.oracle.clocks.node_starts(scene.now_ns());
         let now = self.now(scene);
-        let mut driven = Vec::new();
+        let mut recoveries = Vec::new();
         for shard in 0..scene.plan.shard_count {
-            match self.recover(scene, now, shard) {
-                Ok(one) => driven.push(one),
+            match self.read_log(scene, shard) {
+                Ok(recovery) => recoveries.push(recovery),
                 Err(error) => {
                     scene.schedule.fail(format!("shard {shard} does not recover: {error}"));
                     return;
                 }
             }
         }
-        self.driven = driven;
+        let newest_s = recoveries.iter().map(ShardRecovery::newest_s).max().unwrap_or(0);
+        let make = |recovery| Driven::new(recovery, now, newest_s, &scene.plan.limits);
+        self.driven = recoveries.into_iter().map(make).collect();
         for shard in 0..scene.plan.shard_count {
             self.perform(scene, shard);
             self.turn_soon(scene, shard);
@@ -330,12 +354,23 @@ impl Node {
         self.moves_fail_until_ns = until_ns;
     }
 
-    /// The wall clock is wrong by so many days from now on.
-    pub const fn set_clock_wrong(&mut self, days: i64) {
-        self.clock_wrong_days = days;
+    /// The wall clock is wrong by so many seconds from now on.
+    pub const fn set_clock_wrong(&mut self, seconds: i64) {
+        self.clock_wrong_s = seconds;
     }
 
-    fn recover(&mut self, scene: &mut Scene, now: Now, shard: u16) -> Result<Driven, String> {
+    /// Whether the wall clock is so near to what a shard goes by that it is followed at once.
+    #[must_use]
+    pub fn follows_clock(&self, scene: &Scene) -> bool {
+        let now = self.now(scene);
+        let mut times = self.driven.iter().map(|driven| driven.shard.time());
+        times.any(|time| {
+            let passed_ms = now.mono_ns.saturating_sub(time.mono_ns) / MS;
+            (time.wall_ms + passed_ms).abs_diff(now.wall_ms) <= FOLLOWED_MS
+        })
+    }
+
+    fn read_log(&self, scene: &mut Scene, shard: u16) -> Result<ShardRecovery, String> {
         let config = ShardConfig {
             shard: ShardId(shard),
             partitions: Arc::clone(&self.partitions),
@@ -366,24 +401,11 @@ impl Node {
             let (_, bytes) = file.ok_or_else(|| format!("{wanted:?} is not there"))?;
             recovery.segment_again(wanted, bytes).map_err(|error| format!("{wanted:?}, again: {error:?}"))?;
         }
-        let mut outputs = Outputs::default();
-        let (shard, _report) = recovery.finish(now, &mut outputs);
-        Ok(Driven {
-            shard,
-            inbox: VecDeque::new(),
-            slots: Slots::new(scene.plan.limits.connection_count as usize),
-            outputs,
-            turn_ns: None,
-            tick_due: false,
-            is_serving: false,
-            is_drained: false,
-            rewritten_bytes: 0,
-        })
+        Ok(recovery)
     }
 
     fn now(&self, scene: &Scene) -> Now {
-        let wrong_ms = self.clock_wrong_days * DAY_MS;
-        let wall_ms = scene.schedule.wall_ms().saturating_add_signed(wrong_ms);
+        let wall_ms = scene.schedule.wall_ms().saturating_add_signed(self.clock_wrong_s * 1000);
         Now { mono_ns: self.mono_start_ns + scene.now_ns(), wall_ms }
     }
 

@@ -1,6 +1,6 @@
 //! What a phone makes of what it hears, and the rules that it holds the server to.
 
-use super::{Acknowledged, Phone};
+use super::{Acknowledged, Phone, ToldClock};
 use crate::network::Direction;
 use crate::oracle::Receipt;
 use crate::scene::{Event, Scene};
@@ -17,6 +17,7 @@ enum Heard {
     Welcome {
         account: AccountId,
         device: DeviceId,
+        time_ms: u64,
         server_key: Option<[u8; 32]>,
     },
     Ticket(Ticket),
@@ -90,8 +91,8 @@ enum Heard {
 impl Heard {
     fn own(event: client::Event<'_>) -> Self {
         match event {
-            client::Event::Welcome { account, device, server_key, .. } => {
-                Self::Welcome { account, device, server_key }
+            client::Event::Welcome { account, device, time_ms, server_key, .. } => {
+                Self::Welcome { account, device, time_ms, server_key }
             }
             client::Event::Frame(frame) => match frame {
                 ServerFrame::Deliver { number, from, id, time_s, from_name, body } => {
@@ -190,7 +191,8 @@ impl Phone {
             connection.has_session = true;
         }
         match heard {
-            Heard::Welcome { account, device, server_key } => {
+            Heard::Welcome { account, device, time_ms, server_key } => {
+                self.clock = ToldClock::at(scene, time_ms);
                 self.hear_welcome(scene, account, device, server_key);
             }
             Heard::Deliver { number, from, id, time_s, from_name, body } => {
@@ -244,7 +246,7 @@ impl Phone {
             Heard::Presence(account, state, seen_s) => self.hear_presence(scene, account, state, seen_s),
             Heard::Typing(from) => self.hear_typing(scene, from),
             Heard::Expired(id) => {
-                let verdict = scene.oracle.refused_as_old(self.account, id);
+                let verdict = scene.oracle.refused_as_old(self.account, id, scene.now_ns());
                 if let Some(serial) = scene.judge(verdict) {
                     self.progress_ns = scene.now_ns();
                     self.outbox.ticked(scene.oracle.messages[serial].to, id);
@@ -400,7 +402,7 @@ impl Phone {
         let verdict = scene.oracle.delivered(self.index, by, id, scene.life);
         let Some(serial) = scene.judge(verdict) else { return };
         let Some(connection) = &mut self.connection else { return };
-        let fresh = connection.got_ticks.insert((by, id)) || scene.oracle.is_lapsed(serial);
+        let fresh = connection.got_ticks.insert((by, id)) || scene.oracle.forgets_ticks(serial);
         let index = self.index;
         scene.schedule.check(fresh, || {
             format!("phone {index} got the delivered tick of message {serial} twice within one connection")
@@ -414,7 +416,10 @@ impl Phone {
     fn check_fresh(&mut self, scene: &mut Scene, kind: Kind, peer: AccountId, id: MessageId) {
         let Some(connection) = &mut self.connection else { return };
         let is_forgotten = kind == Kind::Read
-            && scene.oracle.serial_of(self.account, id).is_some_and(|serial| scene.oracle.is_lapsed(serial));
+            && scene
+                .oracle
+                .serial_of(self.account, id)
+                .is_some_and(|serial| scene.oracle.forgets_ticks(serial));
         let fresh = connection.got_beside.insert((kind as u8, peer, id)) || is_forgotten;
         let index = self.index;
         scene

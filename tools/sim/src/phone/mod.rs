@@ -97,6 +97,24 @@ struct Connection {
     recorded: Vec<u8>,
 }
 
+/// The time as a phone was told it last.
+#[derive(Clone, Copy, Default)]
+struct ToldClock {
+    /// How far it is ahead of the right one, milliseconds.
+    offset_ms: i64,
+    /// When that was, virtual nanoseconds.
+    told_ns: u64,
+}
+
+impl ToldClock {
+    /// Of a phone that is told now that it is `time_ms`. Where the clock is right but for moments, phones have their own.
+    const fn at(scene: &Scene, time_ms: u64) -> Self {
+        let ahead_ms = time_ms as i64 - scene.schedule.wall_ms() as i64;
+        let offset_ms = if scene.plan.sets_clock { ahead_ms } else { 0 };
+        Self { offset_ms, told_ns: scene.now_ns() }
+    }
+}
+
 /// The phone.
 pub struct Phone {
     index: usize,
@@ -120,6 +138,7 @@ pub struct Phone {
     knocks_left: u32,
     connection: Option<Connection>,
     outbox: Outbox,
+    clock: ToldClock,
     /// Ids that were handed up: client dedup.
     seen: BTreeSet<(AccountId, MessageId)>,
     known: BTreeMap<usize, AccountId>,
@@ -160,6 +179,7 @@ impl Phone {
             knocks_left: wishes::KNOCK_COUNT,
             connection: None,
             outbox: Outbox::default(),
+            clock: ToldClock::default(),
             seen: BTreeSet::new(),
             known: BTreeMap::new(),
             // Two devices of an account never choose the same id.
@@ -222,9 +242,11 @@ impl Phone {
                 _ => scene.random().index(padding_bytes_max + 1),
             };
             let now_ms = scene.schedule.wall_ms();
-            let id = MessageId::new((now_ms / 1000) as u32, self.next_low);
+            let told_ms = now_ms.saturating_add_signed(self.clock.offset_ms);
+            let id = MessageId::new((told_ms / 1000) as u32, self.next_low);
             self.next_low += 1;
             let serial = scene.oracle.compose(self.index, to, id, now_ms, &vec![b'.'; length]);
+            scene.oracle.messages[serial].told_ns = self.clock.told_ns;
             self.outbox.push(to, id, serial);
         }
         self.act(scene);

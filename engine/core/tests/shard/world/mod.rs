@@ -113,7 +113,7 @@ impl World {
             bugs: tern_core::bugs::Bugs::default(),
         };
         let now = Now { mono_ns: 1_000_000_000, wall_ms };
-        Self::boot(config, BTreeMap::new(), now, 0, false)
+        Self::boot(config, BTreeMap::new(), now, 0, false, 0)
     }
 
     fn boot(
@@ -122,6 +122,7 @@ impl World {
         now: Now,
         rot_count: usize,
         drive_is_full: bool,
+        others_newest_s: u32,
     ) -> Self {
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
@@ -140,7 +141,8 @@ impl World {
                 recovery.segment_again(segment, &files[&segment.0]).expect("the log is still the same");
             }
             let mut out = Outputs::default();
-            recovered = Some((recovery.finish(now, &mut out), out));
+            let newest_s = recovery.newest_s().max(others_newest_s);
+            recovered = Some((recovery.finish(now, newest_s, &mut out), out));
         });
         let ((shard, report), out) = recovered.expect("it was recovered");
         assert_eq!(report.rot.len(), rot_count, "the disk is perfect but for what the test spoilt");
@@ -213,14 +215,21 @@ impl World {
             spare_count -= usize::from(is_kept && !is_used);
             is_kept
         });
-        Self::boot(config, files, now, 0, true)
+        Self::boot(config, files, now, 0, true, 0)
     }
 
     /// Likewise, and recovery finds so many spoilt places.
     pub(crate) fn kill_with_rot(self, rot_count: usize) -> Self {
         let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, files, now, rot_count, false)
+        Self::boot(config, files, now, rot_count, false, 0)
+    }
+
+    /// Likewise, and the newest message in the logs of the node's other shards is from this second.
+    pub(crate) fn kill_beside(self, others_newest_s: u32) -> Self {
+        let Self { mut config, files, now, .. } = self;
+        config.seed[0] ^= 1;
+        Self::boot(config, files, now, 0, false, others_newest_s)
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>) {
