@@ -16,6 +16,7 @@ use crate::shard_thread::{Door, ShardThread};
 use crate::sockets::Sockets;
 use crate::start_progress::StartProgress;
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -259,7 +260,7 @@ impl Setup {
         let mut recovery = ShardRecovery::new(self.config);
         let started = Instant::now();
         let how_far = self.how_far;
-        let files = boot::recover(&directory, &mut recovery, (&how_far, own.0))?;
+        let files = boot::recover(&directory, |path| File::open(path), &mut recovery, (&how_far, own.0))?;
         let Ok((handles, ports)) = self.introduction.recv() else { return Ok(None) };
         let peers = handles.into_iter().enumerate().map(|(shard, handle)| {
             if shard == usize::from(own.0) { None } else { Some(ring.add_peer(handle)) }

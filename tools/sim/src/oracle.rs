@@ -52,7 +52,7 @@ pub struct Message {
     pub seen_by: BTreeSet<u16>,
     /// Devices whose acknowledgement of it left the phone.
     pub acknowledged_by: BTreeSet<u16>,
-    /// It was in a write that the drive reported as done, or in the image that a crash left.
+    /// It was in a write that the drive reported as done, or in the stable image of a start.
     pub durable: bool,
     /// Its copy for the sender's other devices was.
     pub copy_durable: bool,

@@ -221,6 +221,10 @@ impl World {
             self.boot_count += 1;
             self.draining_ns = None;
             self.node.boot(&mut self.scene);
+            if let Some(Fault::CrashOnBoot(crash, within_ns, down_ns)) = self.scene.crashes_on_boot.pop() {
+                let delay_ns = self.scene.random().below(within_ns);
+                self.scene.schedule.after(delay_ns, Event::Crash(Fault::Crash(crash, down_ns)));
+            }
         }
     }
 
@@ -231,6 +235,8 @@ impl World {
             self.scene.change_key();
             // What knocks at a node that is down is turned away: no first message outlives the key that it was for.
             self.scene.schedule.after(down_ns.max(MS), Event::Boot);
+        } else if crash == Crash::Power {
+            self.node.lose_power();
         }
     }
 
@@ -313,6 +319,7 @@ impl World {
                 self.removals.ask(scene, &mut self.node, &self.phones);
             }
             Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
+            Fault::CrashOnBoot(..) => scene.crashes_on_boot.push(fault),
             Fault::CrashOnRewriting(crash, down_ns) => {
                 scene.crash_on_rewriting = Some(Fault::Crash(crash, down_ns));
             }
@@ -365,6 +372,7 @@ impl World {
         scene.crash_on_tick = None;
         scene.crash_on_change = None;
         scene.crash_on_rewriting = None;
+        scene.crashes_on_boot.clear();
         scene.network.pace = Pace { delay_ns_max: MS, split_percent: 30 };
         for shard in 0..scene.plan.shard_count {
             let mood = self.node.mood(shard);

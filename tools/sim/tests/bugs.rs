@@ -163,6 +163,16 @@ fn old_ids_that_are_taken_for_new_are_found() {
 }
 
 #[test]
+fn a_start_that_believes_what_was_never_synced_is_found() {
+    is_found("starts_unsynced", &["before it was safe", "was ticked and never reached"]);
+}
+
+#[test]
+fn a_start_that_believes_what_failed_to_be_written_is_found() {
+    is_found("cache_believed", &["before it was safe", "was ticked and never reached"]);
+}
+
+#[test]
 fn watches_that_stay_counted_are_found() {
     is_found("watches_kept", &["watches"]);
 }
