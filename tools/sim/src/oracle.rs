@@ -81,6 +81,8 @@ pub struct Oracle {
     pub kept_ms: Option<u64>,
     /// What time it is, wall milliseconds.
     pub now_ms: u64,
+    /// Since when no faults happen, wall milliseconds.
+    pub calm_ms: Option<u64>,
     by_id: BTreeMap<(usize, MessageId), usize>,
     by_account: BTreeMap<AccountId, usize>,
     pair_counts: BTreeMap<(usize, usize), u64>,
@@ -474,7 +476,7 @@ impl Oracle {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
         let is_excused = sender_is_gone || self.accounts[message.to].is_gone;
-        if is_excused && !message.sent || self.is_lapsed(serial) {
+        if is_excused && !message.sent || self.has_run_out(serial) {
             return None;
         }
         let to = message.to;

@@ -17,7 +17,7 @@ use tern_protocol::ids::DeviceId;
 /// Time between looks at the whole, nanoseconds.
 const LOOK_NS: u64 = 50 * MS;
 /// After faults end everything must be at rest within this time, nanoseconds: a refused stream may wait a minute.
-const REST_NS: u64 = 150 * SECOND;
+pub const REST_NS: u64 = 150 * SECOND;
 /// After everybody left the node's books must be even within this time, nanoseconds.
 const EVEN_NS: u64 = 20 * SECOND;
 /// Where phones watched each other: nobody ends a watch before its ten minutes are over, and an account's are looked at
@@ -369,6 +369,7 @@ impl World {
     fn calm(&mut self) {
         let scene = &mut self.scene;
         scene.is_calm = true;
+        scene.oracle.calm_ms = Some(scene.schedule.wall_ms());
         scene.crash_on_tick = None;
         scene.crash_on_change = None;
         scene.crash_on_rewriting = None;
