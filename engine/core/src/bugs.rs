@@ -62,4 +62,8 @@ pub struct Bugs {
     pub timer_not_reset: bool,
     /// Who is told two things in one turn counts as one who does not read.
     pub readers_hurried: bool,
+    /// A start reads the log and serves, and does not sync it. Of the simulated driver.
+    pub starts_unsynced: bool,
+    /// A start syncs the log, and reads what is in the cache. Likewise.
+    pub cache_believed: bool,
 }

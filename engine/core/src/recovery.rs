@@ -18,7 +18,7 @@ use core::hash::BuildHasher;
 use hashbrown::HashSet;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{IdGroup, LogConfig, Position, Recovery, RecoveryError};
+use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{Entry, TickState};
 
 pub use tern_storage::log::RecoveryReport;
@@ -57,8 +57,23 @@ impl ShardRecovery {
     /// # Errors
     /// When the file belongs to another stream or format version, or holds what only a later build can read.
     pub fn segment(&mut self, segment: SegmentId, bytes: &[u8]) -> Result<(), RecoveryError> {
+        self.damaged_segment(segment, bytes, &[])
+    }
+
+    /// Likewise of a file with blocks that the drive does not give
+    /// ([`tern_storage::log::Recovery::damaged_segment`]): their offsets, ascending.
+    ///
+    /// # Errors
+    /// As of [`Self::segment`].
+    pub fn damaged_segment(
+        &mut self,
+        segment: SegmentId,
+        bytes: &[u8],
+        unreadable: &[u32],
+    ) -> Result<(), RecoveryError> {
         let found = &mut self.found;
-        self.log.segment(segment, bytes, &mut |position, lsn, record| found.take(position, lsn, record))?;
+        let sink = &mut |position, lsn, record: Record<'_>| found.take(position, lsn, record);
+        self.log.damaged_segment(segment, bytes, unreadable, sink)?;
         found.unknown.map_or(Ok(()), |what| Err(RecoveryError::Content(what)))
     }
 

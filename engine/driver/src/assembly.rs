@@ -16,6 +16,7 @@ use crate::shard_thread::{Door, ShardThread};
 use crate::sockets::Sockets;
 use crate::start_progress::StartProgress;
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -267,7 +268,7 @@ impl Setup {
         let mut recovery = ShardRecovery::new(self.config);
         let started = Instant::now();
         let how_far = self.how_far;
-        let files = boot::recover(&directory, &mut recovery, (&how_far, own.0))?;
+        let files = boot::recover(&directory, |path| File::open(path), &mut recovery, (&how_far, own.0))?;
         let _ = self.progress.send(Progress::Read(recovery.newest_s()));
         let Ok((handles, ports, newest_s)) = self.introduction.recv() else { return Ok(None) };
         let peers = handles.into_iter().enumerate().map(|(shard, handle)| {

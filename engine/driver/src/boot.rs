@@ -2,10 +2,11 @@
 
 use crate::error::StartError;
 use crate::maker::file_name;
+use crate::segment_file::{Contents, SegmentFile, read, settle};
 use crate::start_progress::StartProgress;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use tern_core::shard::ShardRecovery;
 use tern_ring::DurableFile;
@@ -39,21 +40,24 @@ pub(crate) fn prepare(data: &Path, shard_count: u16) -> Result<(), StartError> {
 }
 
 /// Reads all segments of a shard into `recovery`, some of them twice where it asks for that, and opens them for writing;
-/// tells `progress` how far it is.
-pub(crate) fn recover(
+/// tells `progress` how far it is. What it has read is durable then: the shard answers by it from the first moment on.
+pub(crate) fn recover<F: SegmentFile>(
     directory: &Path,
+    open: impl Fn(&Path) -> io::Result<F>,
     recovery: &mut ShardRecovery,
     (progress, shard): (&StartProgress, u16),
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
-    let found = find(directory).map_err(|error| StartError::Data(directory.to_owned(), error))?;
+    let found = find(directory, &open)?;
     progress.found(shard, found.len());
     let segment_count = found.len();
     let mut files = HashMap::new();
     for (_, segment) in found {
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
-        let bytes = fs::read(&path).map_err(data_error)?;
-        recovery.segment(segment, &bytes).map_err(|error| StartError::Recovery(path.clone(), error))?;
+        let Contents { bytes, unreadable } =
+            read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
+        let result = recovery.damaged_segment(segment, &bytes, &unreadable);
+        result.map_err(|error| StartError::Recovery(path.clone(), error))?;
         files.insert(segment, DurableFile::open(&path).map_err(data_error)?);
         progress.read_one(shard);
     }
@@ -61,37 +65,140 @@ pub(crate) fn recover(
     progress.found(shard, segment_count + wanted.len());
     for segment in wanted {
         let path = directory.join(file_name(segment));
-        let bytes = fs::read(&path).map_err(|error| StartError::Data(path.clone(), error))?;
+        let data_error = |error| StartError::Data(path.clone(), error);
+        let Contents { bytes, .. } = read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
         recovery.segment_again(segment, &bytes).map_err(|error| StartError::Recovery(path, error))?;
         progress.read_one(shard);
     }
     Ok(files)
 }
 
-/// The segments in ascending generation, unformatted ones first. Removes what a crash left unfinished.
-fn find(directory: &Path) -> io::Result<Vec<(Option<u64>, SegmentId)>> {
+/// The segments in ascending generation, unformatted ones first; all that they hold is durable. Removes what a crash left
+/// unfinished.
+fn find<F: SegmentFile>(
+    directory: &Path,
+    open: impl Fn(&Path) -> io::Result<F>,
+) -> Result<Vec<(Option<u64>, SegmentId)>, StartError> {
+    let wrap = |path: &Path| {
+        let path = path.to_owned();
+        move |error| StartError::Data(path, error)
+    };
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    for entry in fs::read_dir(directory).map_err(wrap(directory))? {
+        let entry = entry.map_err(wrap(directory))?;
+        let (name, path) = (entry.file_name(), entry.path());
         let Some(stem) = name.to_str().and_then(|name| name.strip_prefix("seg-")) else { continue };
         if stem.ends_with(".new") {
-            fs::remove_file(entry.path())?;
+            fs::remove_file(&path).map_err(wrap(&path))?;
             continue;
         }
         let number = stem.strip_suffix(".log").and_then(|number| u32::from_str_radix(number, 16).ok());
         let Some(number) = number else { continue };
-        let mut first_block = Vec::new();
-        File::open(entry.path())?.take(u64::from(BLOCK_BYTES)).read_to_end(&mut first_block)?;
-        found.push((Recovery::generation(&first_block), SegmentId(number)));
+        let file = open(&path).map_err(wrap(&path))?;
+        settle(&file).map_err(|error| StartError::Unsynced(path.clone(), error))?;
+        found.push((generation(&file).map_err(wrap(&path))?, SegmentId(number)));
     }
+    // A kill may have come between a segment's last name and that being durable.
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| StartError::Unsynced(directory.to_owned(), error))?;
     found.sort_unstable();
     Ok(found)
+}
+
+fn generation(file: &impl SegmentFile) -> io::Result<Option<u64>> {
+    Ok(Recovery::generation(&read(file, u64::from(BLOCK_BYTES))?.bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment_file::tests::BadFile;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use tern_core::io::{Now, Outputs};
+    use tern_core::limits::Limits;
+    use tern_core::partitions::PartitionMap;
+    use tern_core::shard::ShardConfig;
+    use tern_protocol::ids::ShardId;
+    use tern_protocol::phone::noise::KeyPair;
+
+    const SEGMENT_BYTES: u32 = 8 << 20;
+
+    fn recovery() -> ShardRecovery {
+        ShardRecovery::new(ShardConfig {
+            shard: ShardId(0),
+            partitions: Arc::new(PartitionMap::even(1, 1)),
+            limits: Limits::default(),
+            proxies: Arc::new([]),
+            server_keys: KeyPair::from_seed([1; 32]),
+            previous_server_keys: None,
+            ticket_secret: [2; 32],
+            open_registration: true,
+            seed: [3; 32],
+            dedup_key: [4; 16],
+            segment_bytes: SEGMENT_BYTES,
+        })
+    }
+
+    /// A directory with so many segments that are not in use.
+    fn shard_directory(count: u32) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..count {
+            let file = File::create(directory.path().join(file_name(SegmentId(number)))).unwrap();
+            file.set_len(u64::from(SEGMENT_BYTES)).unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn what_is_read_was_made_durable_before_and_comes_from_the_drive() {
+        let directory = shard_directory(3);
+        let asked: Rc<RefCell<Vec<&str>>> = Rc::default();
+        let open = |path: &Path| {
+            let mut file = BadFile::new(File::open(path)?, 0..0);
+            file.asked = Rc::clone(&asked);
+            Ok(file)
+        };
+        let progress = StartProgress::new(1);
+        let files = recover(directory.path(), open, &mut recovery(), (&progress, 0)).unwrap();
+        assert_eq!(files.len(), 3);
+        let settled = ["sync", "forget", "read"].repeat(3);
+        assert_eq!(*asked.borrow(), [&settled[..], &["read"; 3]].concat());
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_made_durable_is_not_served() {
+        let directory = shard_directory(2);
+        let open = |path: &Path| {
+            let mut file = BadFile::new(File::open(path)?, 0..0);
+            file.sync_error = path.ends_with("seg-00000001.log").then_some(libc::EIO);
+            Ok(file)
+        };
+        let error =
+            recover(directory.path(), open, &mut recovery(), (&StartProgress::new(1), 0)).unwrap_err();
+        let is_told = matches!(&error, StartError::Unsynced(path, _) if path.ends_with("seg-00000001.log"));
+        assert!(is_told, "{error}");
+    }
+
+    #[test]
+    fn blocks_that_the_drive_does_not_give_stop_no_start_and_are_told_as_rot() {
+        let directory = shard_directory(3);
+        let open = |path: &Path| {
+            let bad = match path.to_str() {
+                Some(path) if path.ends_with("1.log") => 8192..8193,
+                Some(path) if path.ends_with("2.log") => 0..1,
+                _ => 0..0,
+            };
+            Ok(BadFile::new(File::open(path)?, bad))
+        };
+        let mut recovery = recovery();
+        recover(directory.path(), open, &mut recovery, (&StartProgress::new(1), 0)).unwrap();
+        let now = Now { mono_ns: 1, wall_ms: 1_800_000_000_000 };
+        let (_, mut report) = recovery.finish(now, 0, &mut Outputs::default());
+        report.rot.sort_unstable();
+        assert_eq!(report.rot, [(SegmentId(1), 8192), (SegmentId(2), 0)]);
+    }
 
     #[test]
     fn leftovers_go_and_strangers_stay() {
@@ -99,7 +206,7 @@ mod tests {
         for name in ["seg-0000000a.log", "seg-00000002.log", "seg-00000003.new", "notes.txt"] {
             fs::write(directory.path().join(name), [0; 4096]).unwrap();
         }
-        let found = find(directory.path()).unwrap();
+        let found = find(directory.path(), |path| File::open(path)).unwrap();
         assert_eq!(found, [(None, SegmentId(2)), (None, SegmentId(10))]);
         assert!(!directory.path().join("seg-00000003.new").exists());
         assert!(directory.path().join("notes.txt").exists());

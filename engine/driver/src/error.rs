@@ -32,6 +32,8 @@ pub enum StartError {
     Bind(SocketAddr, io::Error),
     /// A file or directory of the data directory cannot be used.
     Data(PathBuf, io::Error),
+    /// What the log holds cannot be made durable.
+    Unsynced(PathBuf, io::Error),
     /// The data directory holds shards beyond the configured number.
     MoreShards(PathBuf),
     /// A log segment is none of this shard's.
@@ -60,6 +62,12 @@ impl fmt::Display for StartError {
             }
             Self::Bind(address, error) => write!(f, "phone = {address}: {error}"),
             Self::Data(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Unsynced(path, error) => write!(
+                f,
+                "{}: what was written before could not be made durable: {error}. Nothing that was acknowledged is lost; \
+                 look after the drive, then start again",
+                path.display()
+            ),
             Self::MoreShards(path) => {
                 write!(f, "{} belongs to a shard beyond the configured number", path.display())
             }
@@ -126,6 +134,7 @@ mod tests {
             StartError::Fatal(FatalError::LogWrite(DiskError::Io(5))),
             StartError::Fatal(FatalError::LogWrite(DiskError::Full)),
             StartError::Fatal(FatalError::LogFullAtBoot),
+            StartError::Unsynced(PathBuf::from("/data/x"), io::Error::from_raw_os_error(5)),
         ]
         .map(|error| error.to_string());
         assert!(texts[0].ends_with("seg-00000007.log is not a segment of this log: it belongs to shard 3"));

@@ -22,6 +22,7 @@ mod node;
 mod outputs;
 mod pin;
 mod report;
+mod segment_file;
 mod shard_thread;
 mod sockets;
 mod start_progress;

@@ -50,9 +50,18 @@ pub(crate) fn file_name(segment: SegmentId) -> String {
 /// Makes the file under another name, writes its zeros (written ones, not merely allocated: commits to it then change
 /// no metadata), makes them durable, and renames it: under its own name a segment is always whole.
 pub(crate) fn make(directory: &Path, segment: SegmentId, bytes: u32) -> io::Result<DurableFile> {
+    make_with(directory, segment, bytes, tern_ring::allocate)
+}
+
+fn make_with(
+    directory: &Path,
+    segment: SegmentId,
+    bytes: u32,
+    allocate: impl Fn(&File, u64) -> io::Result<()>,
+) -> io::Result<DurableFile> {
     let path = directory.join(file_name(segment));
     let unfinished = path.with_extension("new");
-    let made = write_zeros(&unfinished, bytes)
+    let made = write_zeros(&unfinished, bytes, allocate)
         .and_then(|()| fs::rename(&unfinished, &path))
         .and_then(|()| File::open(directory)?.sync_all());
     if made.is_err() {
@@ -63,9 +72,11 @@ pub(crate) fn make(directory: &Path, segment: SegmentId, bytes: u32) -> io::Resu
     DurableFile::open(&path)
 }
 
-fn write_zeros(path: &Path, bytes: u32) -> io::Result<()> {
+fn write_zeros(path: &Path, bytes: u32, allocate: impl Fn(&File, u64) -> io::Result<()>) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut file = File::create(path)?;
+    // A full drive says so here, and is not filled with zeros to its last byte before it does.
+    allocate(&file, u64::from(bytes))?;
     let mut left_bytes = bytes as usize;
     while left_bytes > 0 {
         let part = left_bytes.min(zeros.len());
@@ -86,6 +97,18 @@ mod tests {
         let bytes = fs::read(directory.path().join("seg-00000011.log")).unwrap();
         assert!(bytes.len() == 3 << 20 && bytes.iter().all(|&byte| byte == 0));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_drive_is_not_filled_with_zeros_before_it_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let full = |file: &File, bytes| {
+            assert_eq!((file.metadata()?.len(), bytes), (0, 3 << 20));
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        };
+        let error = make_with(directory.path(), SegmentId(1), 3 << 20, full).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

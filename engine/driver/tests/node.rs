@@ -321,7 +321,9 @@ fn nobody_is_let_in_before_every_shard_can_serve_and_the_node_says_so() {
     let directory = data.path().join("shard-001");
     std::fs::create_dir(&directory).unwrap();
     let segment = directory.join("seg-000000ff.log");
-    assert!(Command::new("mkfifo").arg(&segment).status().unwrap().success());
+    let pipe = data.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::hard_link(&pipe, &segment).unwrap();
     let progress = Arc::new(StartProgress::new(2));
     let (address, watched) = (wanted.phone, Arc::clone(&progress));
     let starting = std::thread::spawn(move || Node::start_watched(wanted, &watched));
@@ -331,11 +333,11 @@ fn nobody_is_let_in_before_every_shard_can_serve_and_the_node_says_so() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(!is_open(address), "the second shard recovers, and its phones would wait with the first one");
-    // The drive answers: an empty segment.
-    let pipe = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    // The drive answers, and an empty segment is there by then.
     let empty = data.path().join("empty");
     std::fs::write(&empty, vec![0; 4 << 20]).unwrap();
     std::fs::rename(&empty, &segment).unwrap();
+    let pipe = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     drop(pipe);
     let mut node = starting.join().unwrap().unwrap();
     assert!(!is_open(address), "whoever started it has not opened it");

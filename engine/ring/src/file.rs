@@ -59,6 +59,37 @@ impl DurableFile {
     }
 }
 
+/// Lets the kernel forget what it holds of a file: what is read next is what the drive has. What waits to be written stays,
+/// but pages whose writing has failed do not count as that.
+///
+/// # Errors
+/// The operating system's.
+pub fn forget_cached(file: &File) -> io::Result<()> {
+    // SAFETY: no memory is passed; the descriptor is borrowed.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Takes room on the drive for a file's first `bytes`, and writes nothing. File systems that cannot do that do nothing.
+///
+/// # Errors
+/// The operating system's: without room there is `ENOSPC` at once.
+pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    loop {
+        // SAFETY: no memory is passed; the descriptor is borrowed.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+            _ => return Err(error),
+        }
+    }
+}
+
 impl Ring {
     /// Writes a copy of `data` at `offset` and makes it durable; `Written` follows with `key`.
     ///
@@ -148,6 +179,39 @@ mod tests {
         results.sort_unstable();
         assert_eq!(results, [(0, Ok(())), (1, Ok(()))]);
         assert!(std::fs::read(&path).unwrap() == [[1; 4096], [2; 4096]].concat());
+    }
+
+    /// Whether the first block of a file is in the cache.
+    fn is_cached(file: &File) -> bool {
+        let mut block = [0_u8; 4096];
+        let part = libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: block.len() };
+        // SAFETY: one part, which is alive and as long as it says.
+        let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_NOWAIT) };
+        read == 4096
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_in_the_cache() {
+        // On the drive of the working directory: what is in memory only cannot be forgotten.
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("seg-00000000.log");
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_data().unwrap();
+        assert!(is_cached(&file));
+        forget_cached(&file).unwrap();
+        assert!(!is_cached(&file));
+        assert!(std::fs::read(&path).unwrap() == [1; 8192]);
+    }
+
+    #[test]
+    fn room_that_is_not_there_is_refused_before_anything_is_written() {
+        let file = tempfile::tempfile().unwrap();
+        allocate(&file, 8192).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 8192);
+        // Larger than a drive, or than a file may be.
+        let error = allocate(&file, 1 << 60).unwrap_err().raw_os_error();
+        assert!(matches!(error, Some(libc::ENOSPC | libc::EFBIG)), "{error:?}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ mod watch;
 pub use config::Config;
 pub use error::SlotError;
 pub use event::{Event, ListenerId, Slot};
-pub use file::DurableFile;
+pub use file::{DurableFile, allocate, forget_cached};
 pub use listener::{BoundAddress, Listener};
 pub use ring::{Ring, Stats};
 pub use wake::{Peer, RingHandle, Waker};

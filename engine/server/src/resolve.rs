@@ -100,7 +100,7 @@ pub(crate) fn failure_of_start(error: &StartError) -> Failure {
     use tern_driver::FatalError;
     let ending = match error {
         StartError::Recovery(..) | StartError::MoreShards(_) => Ending::Damaged,
-        StartError::Fatal(FatalError::LogWrite(_)) => Ending::LogWrite,
+        StartError::Fatal(FatalError::LogWrite(_)) | StartError::Unsynced(..) => Ending::LogWrite,
         StartError::Panicked(_) => Ending::ShardPanic,
         StartError::Config(_) | StartError::Shards { .. } | StartError::Limits(_) => Ending::Usage,
         StartError::Fatal(FatalError::LogFullAtBoot)

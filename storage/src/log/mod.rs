@@ -73,6 +73,8 @@
 //! - Rot in the very last commit cannot be told from a torn tail, and is reported as one.
 //! - **rot in a segment's header**: its first commit repeats what it says; a segment of which neither can be read is
 //!   reported and left alone.
+//! - **a block that the drive does not give** is rot, also at the end of a segment: nothing is written there, its head
+//!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later.
 //! - **write error**: [`LogEvent::Failed`]; the log takes nothing more. **No space**: [`LogEvent::Full`].
 //!
 //! # Freeing
@@ -102,6 +104,6 @@ mod tests;
 
 pub use commit::{Commit, NoRoom};
 pub use record::{IdGroup, Record};
-pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink};
+pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink, UNREADABLE};
 pub use segment::{FORMAT_VERSION, Head, Position};
 pub use stream::{Log, LogConfig, LogEvent, LogStats};

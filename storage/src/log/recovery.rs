@@ -16,6 +16,10 @@ const BLOCK: usize = BLOCK_BYTES as usize;
 const BESIDE_BYTES: usize = 1024;
 /// No record is further in the stream than this behind all that were read.
 const LSN_REACH: u64 = 1 << 32;
+/// What a drive does not give is filled with this. Not with zeros: these are a file that is not in use, and the end of a log.
+pub const UNREADABLE: u8 = 0xff;
+/// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
+const HIDDEN_COUNT: u64 = 1 << 32;
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,6 +106,8 @@ pub struct Recovery {
     report: RecoveryReport,
     /// The kind and version of the first sound record that this build does not know.
     unknown: Option<(u8, u8)>,
+    /// A header, or what may be an end, could not be read.
+    is_hiding: bool,
 }
 
 impl Recovery {
@@ -127,6 +133,7 @@ impl Recovery {
             ends: Vec::new(),
             report: RecoveryReport::default(),
             unknown: None,
+            is_hiding: false,
         }
     }
 
@@ -152,6 +159,22 @@ impl Recovery {
         bytes: &[u8],
         sink: &mut Sink<'_>,
     ) -> Result<(), RecoveryError> {
+        self.damaged_segment(segment, bytes, &[], sink)
+    }
+
+    /// Likewise of a file with blocks that the drive does not give: `unreadable` are their offsets, ascending, and they
+    /// are filled with [`UNREADABLE`]. They are rot. Nothing is written to such a file any more: where one of them may be
+    /// the head's end, the head goes on in a fresh segment.
+    ///
+    /// # Errors
+    /// As of [`Self::segment`].
+    pub fn damaged_segment(
+        &mut self,
+        segment: SegmentId,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
         if u32::try_from(bytes.len()).is_err() {
             return Err(RecoveryError::Length);
         }
@@ -165,8 +188,9 @@ impl Recovery {
             }
             FirstBlock::Version(version) => return Err(RecoveryError::Version(version)),
             FirstBlock::Unformatted => {
-                // A file of another length is made anew when it is needed.
-                if bytes.len() == self.config.segment_bytes as usize {
+                self.report.rot.extend(unreadable.first().map(|&block| (segment, block)));
+                // A file of another length is made anew when it is needed; so is a damaged one.
+                if bytes.len() == self.config.segment_bytes as usize && unreadable.is_empty() {
                     self.usage.found_spare(segment);
                 }
                 return Ok(());
@@ -175,6 +199,7 @@ impl Recovery {
                 self.report.rot.push((segment, 0));
                 let Some(described) = self.adopt(bytes, generation, salt) else {
                     self.usage.found_quarantined(segment);
+                    self.is_hiding |= !unreadable.is_empty();
                     return Ok(());
                 };
                 (described, true)
@@ -184,13 +209,16 @@ impl Recovery {
             return Err(RecoveryError::Stream(described.stream));
         }
         let head = Head::from_stored(described.head).ok_or(RecoveryError::Head(described.head))?;
-        // A file of another length is served and freed, but made anew before it is used again.
+        // A file of another length, or with damage, is served and freed, but made anew before it is used again.
         let length = self.config.segment_bytes;
-        let right_length = bytes.len() == length as usize && described.segment_bytes == length && !adopted;
+        let right_length = bytes.len() == length as usize
+            && described.segment_bytes == length
+            && !adopted
+            && unreadable.is_empty();
         self.usage.found_used(segment, head, described.seal.generation, right_length);
         // One of an older format gets nothing new: who knows only that format would take it for all that there is.
         let reusable = right_length && described.version == FORMAT_VERSION;
-        self.scan(Place { segment, head, seal: described.seal }, bytes, reusable, sink);
+        self.scan(Place { segment, head, seal: described.seal }, bytes, (unreadable, reusable), sink);
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -234,12 +262,13 @@ impl Recovery {
         let scanned = self.scanned.iter().map(|s| s.seal.generation);
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
         let closed_ends = Head::ALL.map(|head| self.closed_end(head));
+        let skipped = if self.is_hiding { HIDDEN_COUNT } else { 0 };
         let mut log = Log::new(self.config, self.usage);
         log.heads = heads;
         log.closed_ends = closed_ends;
-        log.next_commit = self.witness.saturating_add(1);
-        log.next_lsn = self.next_lsn;
-        log.next_generation = last_generation.saturating_add(1);
+        log.next_commit = self.witness.saturating_add(1).saturating_add(skipped);
+        log.next_lsn = self.next_lsn.saturating_add(skipped);
+        log.next_generation = last_generation.saturating_add(1).saturating_add(skipped);
         log.cuts
             .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
         (log, self.report)
@@ -276,7 +305,13 @@ impl Recovery {
         })
     }
 
-    fn scan(&mut self, place: Place, bytes: &[u8], reusable: bool, sink: &mut Sink<'_>) {
+    fn scan(
+        &mut self,
+        place: Place,
+        bytes: &[u8],
+        (unreadable, reusable): (&[u32], bool),
+        sink: &mut Sink<'_>,
+    ) {
         let mut at = BLOCK;
         let mut suspect = false;
         while at + BLOCK <= bytes.len() {
@@ -302,6 +337,14 @@ impl Recovery {
                 self.rot(&place, at, &bytes[at..end], sink);
                 at = end;
                 continue;
+            }
+            if let Some(&block) = unreadable.iter().find(|&&block| block as usize >= at) {
+                // It may be a commit that was durable: told, served where it holds, and not cut off.
+                self.is_hiding = true;
+                let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
+                let end = from.saturating_add(self.config.commit_bytes_max).min(bytes.len());
+                self.rot(&place, from, &bytes[from..end], sink);
+                break;
             }
             let first_holds = bytes[at..]
                 .get(COMMIT_HEADER_BYTES..)

@@ -72,6 +72,10 @@ pub(super) struct InFlight {
 /// its segment is given back.
 const RESERVE_COUNT: u32 = 1;
 
+/// A drive without room is asked again at the next call of [`Log::want_spares`], then after twice as many each time, and at
+/// the latest after so many: making a segment costs others who write to that drive, also when it fails.
+const PAUSE_CALLS_MAX: u32 = 60;
+
 /// One log stream. Made by [`super::Recovery::finish`], also when there is nothing to recover.
 ///
 /// The caller's duties: call [`Log::live`] or [`Log::floor_live`] for what it keeps of a commit before it begins
@@ -96,6 +100,10 @@ pub struct Log {
     drive_full: bool,
     /// The last segment that was asked for could not be made.
     short_of_space: bool,
+    /// How often in a row the drive had no room for another segment.
+    refusal_count: u32,
+    /// Calls of [`Log::want_spares`] until it is asked again.
+    pause_calls: u32,
     /// Thin segments whose live records are being written elsewhere.
     pub(super) leaving: Vec<SegmentId>,
     /// The deliberate bug: the first of them is overwritten while its records are being copied.
@@ -120,6 +128,8 @@ impl Log {
             failed: false,
             drive_full: false,
             short_of_space: false,
+            refusal_count: 0,
+            pause_calls: 0,
             leaving: Vec::new(),
             #[cfg(feature = "bugs")]
             frees_too_early: false,
@@ -170,8 +180,13 @@ impl Log {
     }
 
     /// Emits what it takes to have spares ready; called at the start, and from time to time after
-    /// [`LogEvent::Full`]. The log itself asks for more after each commit.
+    /// [`LogEvent::Full`]: the longer the drive is full, the fewer of these calls do anything, at least one in 60. The log
+    /// itself asks for more after each commit.
     pub fn want_spares(&mut self, ops: &mut Vec<DiskOp>) {
+        if self.pause_calls > 0 {
+            self.pause_calls -= 1;
+            return;
+        }
         self.drive_full = false;
         self.create_spares(ops);
     }
@@ -311,9 +326,15 @@ impl Log {
         match result {
             Ok(()) => {
                 (self.drive_full, self.short_of_space) = (false, false);
+                (self.refusal_count, self.pause_calls) = (0, 0);
                 (!could && self.has_room()).then_some(LogEvent::SpaceBack)
             }
             Err(DiskError::Full) => {
+                // Several may have been asked for at once.
+                if !self.drive_full {
+                    self.pause_calls = (1 << self.refusal_count.min(6)).min(PAUSE_CALLS_MAX) - 1;
+                    self.refusal_count += 1;
+                }
                 (self.drive_full, self.short_of_space) = (true, true);
                 Some(LogEvent::Full)
             }

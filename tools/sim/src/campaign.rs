@@ -84,6 +84,8 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "acknowledged_stays" => &mut bugs.acknowledged_stays,
         "timer_not_reset" => &mut bugs.timer_not_reset,
         "readers_hurried" => &mut bugs.readers_hurried,
+        "starts_unsynced" => &mut bugs.starts_unsynced,
+        "cache_believed" => &mut bugs.cache_believed,
         _ => return None,
     };
     *switch = true;

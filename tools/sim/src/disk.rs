@@ -1,11 +1,12 @@
 //! The simulated drive of one shard: a buffered and a stable image of every segment file.
 //!
 //! A write enters the buffered image at once or at its end, and the stable image only when it is reported as written.
-//! A killed process leaves the buffered image and some whole blocks of what was under way; a power loss leaves the
-//! stable image and some 512-byte sectors of what was under way.
+//! A killed process leaves both, with some whole blocks of what was under way in the buffered one: what is read then is
+//! not what a power loss leaves, which is the stable image and some 512-byte sectors of what was under way. A sync makes
+//! the buffered image stable, but for blocks whose write has failed: the kernel counts these as written.
 
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tern_storage::io::{BLOCK_BYTES, DiskDone, DiskError, DiskOp, SegmentId};
 
 /// What a drive writes in one piece or not at all, bytes.
@@ -39,6 +40,16 @@ pub struct Mood {
 struct File {
     buffered: Vec<u8>,
     stable: Vec<u8>,
+    /// Blocks of the buffered image that no sync writes any more, because writing them has failed once.
+    unwritten: BTreeSet<usize>,
+}
+
+impl File {
+    /// The kernel forgets what it holds, and reads from the drive.
+    fn forget(&mut self) {
+        self.buffered.copy_from_slice(&self.stable);
+        self.unwritten.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -128,12 +139,10 @@ impl Disk {
         })
     }
 
-    /// Stops the node: what was under way is torn, and one image is left.
+    /// Stops the node, or the machine on which it had stopped: what was under way is torn.
     pub fn crash(&mut self, crash: Crash) {
         if crash == Crash::Power {
-            for file in self.files.values_mut() {
-                file.buffered.copy_from_slice(&file.stable);
-            }
+            self.files.values_mut().for_each(File::forget);
         }
         for work in std::mem::take(&mut self.under_way).into_values() {
             match work {
@@ -142,18 +151,46 @@ impl Disk {
                         self.create(segment, bytes);
                     }
                 }
-                Work::Write(write) => self.tear(&write, crash),
+                Work::Write(write) => {
+                    let piece_bytes = if crash == Crash::Kill { BLOCK_BYTES as usize } else { SECTOR_BYTES };
+                    let kept = self.torn(&write, piece_bytes);
+                    self.apply(&write, Image::Buffered, |at| kept[at / piece_bytes]);
+                    if crash == Crash::Power {
+                        self.apply(&write, Image::Stable, |at| kept[at / piece_bytes]);
+                    }
+                }
             }
-        }
-        for file in self.files.values_mut() {
-            file.stable.copy_from_slice(&file.buffered);
         }
         self.mood.write_fails = false;
     }
 
-    /// The stable image of every file.
+    /// Makes stable what only the cache holds, but for what failed to be written.
+    pub fn sync(&mut self) {
+        for file in self.files.values_mut() {
+            let blocks = file.stable.chunks_mut(BLOCK_BYTES as usize);
+            for (block, (stable, buffered)) in
+                blocks.zip(file.buffered.chunks(BLOCK_BYTES as usize)).enumerate()
+            {
+                if !file.unwritten.contains(&block) {
+                    stable.copy_from_slice(buffered);
+                }
+            }
+        }
+    }
+
+    /// Lets the kernel forget what it holds of the files: what is read next is what the drive has.
+    pub fn forget_cached(&mut self) {
+        self.files.values_mut().for_each(File::forget);
+    }
+
+    /// The stable image of every file: what a power loss would leave.
     pub fn files(&self) -> impl Iterator<Item = (SegmentId, &[u8])> {
         self.files.iter().map(|(&segment, file)| (segment, file.stable.as_slice()))
+    }
+
+    /// The buffered image of every file: what is read.
+    pub fn cached_files(&self) -> impl Iterator<Item = (SegmentId, &[u8])> {
+        self.files.iter().map(|(&segment, file)| (segment, file.buffered.as_slice()))
     }
 
     fn check_write(&self, segment: SegmentId, offset: u32, data: &[u8]) -> Result<(), String> {
@@ -170,13 +207,14 @@ impl Disk {
 
     fn create(&mut self, segment: SegmentId, bytes: u32) {
         let zeros = vec![0; bytes as usize];
-        self.files.insert(segment, File { buffered: zeros.clone(), stable: zeros });
+        let file = File { buffered: zeros.clone(), stable: zeros, unwritten: BTreeSet::new() };
+        self.files.insert(segment, file);
     }
 
     fn finish_write(&mut self, write: Write) -> Finished {
         let (segment, offset) = (write.segment, write.offset);
         if std::mem::take(&mut self.mood.write_fails) {
-            self.tear(&write, Crash::Power);
+            self.fail_write(&write);
             let result = Err(DiskError::Io(5));
             return Finished { done: DiskDone::Written { segment, offset, result }, written: Vec::new() };
         }
@@ -185,11 +223,22 @@ impl Disk {
         Finished { done: DiskDone::Written { segment, offset, result: Ok(()) }, written: write.data }
     }
 
-    /// Leaves a random part of a write: nothing, everything, a front, or any pieces.
-    fn tear(&mut self, write: &Write, crash: Crash) {
-        let piece_bytes = if crash == Crash::Kill { BLOCK_BYTES as usize } else { SECTOR_BYTES };
+    /// Some of it has reached the drive. The cache has that, too, or all of it, and never tries again to write the rest.
+    fn fail_write(&mut self, write: &Write) {
+        let kept = self.torn(write, SECTOR_BYTES);
+        self.apply(write, Image::Stable, |at| kept[at / SECTOR_BYTES]);
+        let is_cached = self.random.chance(50);
+        self.apply(write, Image::Buffered, |at| is_cached || kept[at / SECTOR_BYTES]);
+        let file = self.files.get_mut(&write.segment).expect("it was just written");
+        let blocks = write.data.len() / BLOCK_BYTES as usize;
+        let first = (write.offset / BLOCK_BYTES) as usize;
+        file.unwritten.extend(first..first + blocks);
+    }
+
+    /// Which pieces of a write are left of it: none, all, a front, or any.
+    fn torn(&mut self, write: &Write, piece_bytes: usize) -> Vec<bool> {
         let count = write.data.len() / piece_bytes;
-        let kept: Vec<bool> = match self.random.below(4) {
+        match self.random.below(4) {
             0 => vec![false; count],
             1 => vec![true; count],
             2 => {
@@ -197,8 +246,7 @@ impl Disk {
                 (0..count).map(|piece| piece < front).collect()
             }
             _ => (0..count).map(|_| self.random.chance(50)).collect(),
-        };
-        self.apply(write, Image::Buffered, |at| kept[at / piece_bytes]);
+        }
     }
 
     /// Copies the sectors of a write that `kept` (offset inside the write) names into an image.
@@ -208,6 +256,9 @@ impl Disk {
         for at in (0..write.data.len()).step_by(SECTOR_BYTES) {
             if kept(at) {
                 let to = write.offset as usize + at;
+                if image == Image::Buffered {
+                    file.unwritten.remove(&(to / BLOCK_BYTES as usize));
+                }
                 bytes[to..to + SECTOR_BYTES].copy_from_slice(&write.data[at..at + SECTOR_BYTES]);
             }
         }
@@ -244,6 +295,10 @@ mod tests {
         disk.files().next().unwrap().1.to_vec()
     }
 
+    fn cached(disk: &Disk) -> Vec<u8> {
+        disk.cached_files().next().unwrap().1.to_vec()
+    }
+
     #[test]
     fn what_was_reported_survives_both_crashes_and_what_was_not_may_be_torn() {
         let mut torn_inside_a_block = false;
@@ -257,7 +312,8 @@ mod tests {
                 let second = write(&mut disk, 4096, 2, 2);
                 disk.crash(crash);
                 assert!(disk.finish(second).is_none());
-                let image = stable(&disk);
+                let image = cached(&disk);
+                assert!(crash == Crash::Kill || stable(&disk) == image);
                 assert!(image[..4096].iter().all(|&b| b == 1));
                 assert!(image[12_288..].iter().all(|&b| b == 0));
                 let uneven = image[4096..8192].iter().any(|&b| b != image[4096]);
@@ -277,11 +333,55 @@ mod tests {
                     let mut disk = disk(seed);
                     write(&mut disk, 0, 9, 1);
                     disk.crash(crash);
-                    stable(&disk)[..4096].iter().all(|&b| b == 9)
+                    cached(&disk)[..4096].iter().all(|&b| b == 9)
                 })
                 .count()
         };
         assert!(survivors(Crash::Kill) > survivors(Crash::Power) + 30);
+    }
+
+    #[test]
+    fn what_a_kill_left_in_the_cache_is_stable_when_it_was_synced_and_not_before() {
+        let mut lost_count = 0;
+        for seed in 0..100 {
+            for syncs in [false, true] {
+                let mut disk = disk(seed);
+                write(&mut disk, 0, 9, 1);
+                disk.crash(Crash::Kill);
+                let read = cached(&disk);
+                assert!(stable(&disk).iter().all(|&b| b == 0));
+                if syncs {
+                    disk.sync();
+                }
+                disk.crash(Crash::Power);
+                assert!(!syncs || cached(&disk) == read);
+                lost_count += u32::from(cached(&disk) != read);
+            }
+        }
+        assert!(lost_count > 30);
+    }
+
+    #[test]
+    fn what_failed_to_be_written_may_be_read_until_the_cache_forgets_it_whatever_is_synced() {
+        let mut believed_count = 0;
+        for seed in 0..100 {
+            let mut disk = disk(seed);
+            disk.mood.write_fails = true;
+            let failed = write(&mut disk, 0, 9, 1);
+            disk.finish(failed).unwrap();
+            disk.crash(Crash::Kill);
+            disk.sync();
+            let believed = cached(&disk);
+            believed_count += u32::from(believed != stable(&disk));
+            disk.forget_cached();
+            assert_eq!(cached(&disk), stable(&disk));
+            // Written again, it is written.
+            let again = write(&mut disk, 0, 7, 1);
+            disk.finish(again).unwrap();
+            disk.crash(Crash::Power);
+            assert!(cached(&disk)[..4096].iter().all(|&b| b == 7));
+        }
+        assert!(believed_count > 20);
     }
 
     #[test]

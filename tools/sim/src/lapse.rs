@@ -5,18 +5,22 @@ use crate::oracle::Oracle;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
 use crate::schedule::{MS, SECOND};
+use crate::world::REST_NS;
 use tern_core::limits::Limits;
 use tern_protocol::ids::{AccountId, MessageId};
 
-/// The shortest time for which mail may be kept and ids be remembered, milliseconds.
-const KEPT_MS: u64 = 60_000;
+/// For how long mail is kept and ids are remembered, milliseconds: twice as long as everything may take to come to rest, so
+/// that what was composed late must arrive, and what is lost is missed.
+const KEPT_MS: u64 = 2 * REST_NS / MS;
 /// Everything else happens before; then time passes, and more traffic comes.
-const PASSING_NS: u64 = 150 * SECOND;
+const PASSING_NS: u64 = 450 * SECOND;
+/// What is composed so long before faults end has not run out when everything must be at rest.
+const LATE_NS: u64 = KEPT_MS * MS - REST_NS - 5 * SECOND;
 /// The node counts in seconds, and its clock is read a little before or after the phone's, milliseconds.
 const SLACK_MS: u64 = 2_000;
 
 impl Plan {
-    /// In every fourth run mail is kept for a minute, phones are away for up to two, and the node may stop meanwhile.
+    /// In every fourth run mail is kept for some minutes, phones are away for longer, and the node may stop meanwhile.
     pub(crate) fn let_time_run_out(&mut self, random: &mut Random) {
         if random.below(4) != 0 {
             return;
@@ -26,7 +30,7 @@ impl Plan {
         for phone in 0..self.phone_count() {
             if random.chance(60) {
                 let time_ns = random.below(self.calm_ns);
-                self.faults.push((time_ns, Fault::Leave(phone, random.range(20, 130) * SECOND)));
+                self.faults.push((time_ns, Fault::Leave(phone, random.range(60, 600) * SECOND)));
             }
         }
         self.calm_ns += PASSING_NS;
@@ -34,7 +38,9 @@ impl Plan {
         for _ in 0..random.range(5, 25) {
             let from = random.index(account_count);
             let to = (from + 1 + random.index(account_count - 1)) % account_count;
-            let time_ns = random.below(self.calm_ns);
+            let late = random.chance(50);
+            let time_ns =
+                if late { self.calm_ns - 1 - random.below(LATE_NS) } else { random.below(self.calm_ns) };
             self.faults.push((time_ns, Fault::Compose(from, to, random.pick(&[1, 2, 4]))));
         }
         for _ in 0..random.pick(&[0, 1, 2, 4]) {
@@ -52,6 +58,15 @@ impl Oracle {
     pub fn is_lapsed(&self, serial: usize) -> bool {
         let made_ms = self.messages[serial].composed_ms;
         self.kept_ms.is_some_and(|kept_ms| made_ms + kept_ms <= self.now_ms + SLACK_MS)
+    }
+
+    /// Whether nothing needs to come of a message any more: it has lapsed, and did so before everything had to be at rest.
+    #[must_use]
+    pub fn has_run_out(&self, serial: usize) -> bool {
+        let made_ms = self.messages[serial].composed_ms;
+        let rest_ms = self.calm_ms.map(|calm_ms| calm_ms + REST_NS / MS);
+        let is_late = |kept_ms| rest_ms.is_some_and(|rest_ms| made_ms + kept_ms > rest_ms + SLACK_MS);
+        self.is_lapsed(serial) && !self.kept_ms.is_some_and(is_late)
     }
 
     /// Whether nobody needs to remember any more what was said about a message of this account: ticks are said again until
@@ -105,5 +120,20 @@ mod tests {
         assert!(oracle.is_lapsed(serial));
         assert_eq!(oracle.refused_as_old(account, MessageId(1), 0), Ok(serial));
         assert_eq!(oracle.unfinished(serial), None);
+    }
+
+    #[test]
+    fn what_lapses_after_everything_had_to_be_at_rest_is_missed() {
+        let mut oracle = Oracle::default();
+        let account = oracle.add_account("a".into());
+        oracle.devices.add(account, [1; 32], Some(DeviceId(1)));
+        oracle.kept_ms = Some(KEPT_MS);
+        let early = oracle.compose(0, account, MessageId(1), 5_000, b"");
+        let late = oracle.compose(0, account, MessageId(2), 400_000, b"");
+        oracle.calm_ms = Some(410_000);
+        oracle.now_ms = 2_000_000;
+        assert!(oracle.is_lapsed(early) && oracle.is_lapsed(late));
+        assert_eq!(oracle.unfinished(early), None);
+        assert!(oracle.unfinished(late).unwrap().contains("never reached"));
     }
 }

@@ -58,7 +58,7 @@ pub struct Message {
     pub seen_by: BTreeSet<u16>,
     /// Devices whose acknowledgement of it left the phone.
     pub acknowledged_by: BTreeSet<u16>,
-    /// It was in a write that the drive reported as done, or in the image that a crash left.
+    /// It was in a write that the drive reported as done, or in the stable image of a start.
     pub durable: bool,
     /// Its copy for the sender's other devices was.
     pub copy_durable: bool,
@@ -91,6 +91,8 @@ pub struct Oracle {
     pub clocks: Clocks,
     /// What time it is, wall milliseconds.
     pub now_ms: u64,
+    /// Since when no faults happen, wall milliseconds.
+    pub calm_ms: Option<u64>,
     by_id: BTreeMap<(usize, MessageId), usize>,
     by_account: BTreeMap<AccountId, usize>,
     pair_counts: BTreeMap<(usize, usize), u64>,
@@ -486,7 +488,7 @@ impl Oracle {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
         let is_excused = sender_is_gone || self.accounts[message.to].is_gone;
-        if is_excused && !message.sent || self.is_lapsed(serial) || message.refused {
+        if is_excused && !message.sent || self.has_run_out(serial) || message.refused {
             return None;
         }
         let to = message.to;

@@ -71,6 +71,8 @@ pub enum Fault {
     RemoveAccount(usize, bool, Option<(Crash, u64, u64)>),
     /// The node stops while a shard writes elsewhere what lives in thin segments, or soon after, for so long.
     CrashOnRewriting(Crash, u64),
+    /// The node stops when it starts the next time: within the first time, for the second.
+    CrashOnBoot(Crash, u64, u64),
 }
 
 /// Chance for changes of devices is drawn apart from the rest: runs without them are what they are.
@@ -89,6 +91,8 @@ const APART_TIME: u64 = 0x6c61_7073_6500_0001;
 const APART_STEPS: u64 = 0x7374_6570_7300_0001;
 /// Likewise for phones that watch each other.
 const APART_COMPANY: u64 = 0x7761_7463_6800_0001;
+/// Likewise for stops that follow each other.
+const APART_STARTS: u64 = 0x7374_6172_7400_0001;
 /// Most phones of a run: each needs a connection, on one shard if need be.
 const PHONE_COUNT_MAX: usize = 12;
 
@@ -172,6 +176,7 @@ impl Plan {
         plan.know_places(&mut Random::new(seed ^ APART_PLACES));
         plan.let_time_run_out(&mut Random::new(seed ^ APART_TIME));
         plan.set_clocks(&mut Random::new(seed ^ APART_STEPS));
+        plan.stop_in_a_row(&mut Random::new(seed ^ APART_STARTS));
         plan.faults.sort_by_key(|&(time_ns, _)| time_ns);
         plan
     }
@@ -294,6 +299,30 @@ impl Plan {
             let crash = random.pick(&[Crash::Kill, Crash::Power]);
             let down_ns = random.range(1, 600) * MS;
             self.add(random, Fault::CrashOnRewriting(crash, down_ns));
+        }
+    }
+
+    /// In every third run the node is killed or loses its power, with mail about it, and stops again while it starts, or
+    /// soon after.
+    fn stop_in_a_row(&mut self, random: &mut Random) {
+        if random.below(3) != 0 {
+            return;
+        }
+        let crash = |random: &mut Random| random.pick(&[Crash::Kill, Crash::Kill, Crash::Power]);
+        for _ in 0..random.pick(&[1, 1, 2]) {
+            let time_ns = random.below(self.calm_ns);
+            for _ in 0..random.pick(&[1, 1, 2, 3]) {
+                let within_ns = random.pick(&[2 * MS, 20 * MS, 300 * MS, 2 * SECOND]);
+                let fault = Fault::CrashOnBoot(crash(random), within_ns, random.range(1, 300) * MS);
+                self.faults.push((time_ns, fault));
+            }
+            self.faults.push((time_ns, Fault::Crash(crash(random), random.range(1, 300) * MS)));
+            for _ in 0..random.pick(&[0, 2, 4]) {
+                let from = random.index(self.accounts.len());
+                let to = (from + 1 + random.index(self.accounts.len() - 1)) % self.accounts.len();
+                let before_ns = time_ns.saturating_sub(random.below(50 * MS));
+                self.faults.push((before_ns, Fault::Compose(from, to, random.pick(&[1, 2, 4]))));
+            }
         }
     }
 

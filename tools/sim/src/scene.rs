@@ -74,6 +74,8 @@ pub struct Scene {
     pub crash_on_change: Option<Fault>,
     /// A crash that waits until a shard writes elsewhere what lives in thin segments.
     pub crash_on_rewriting: Option<Fault>,
+    /// Crashes that wait for the next starts of the node: one each.
+    pub crashes_on_boot: Vec<Fault>,
     /// What was said that nobody keeps.
     pub company: Company,
     /// In which life the node is: each start and each stop begins another one.
@@ -107,6 +109,7 @@ impl Scene {
             crash_on_tick: None,
             crash_on_change: None,
             crash_on_rewriting: None,
+            crashes_on_boot: Vec::new(),
             company: Company::default(),
             life: 0,
             drained_in: None,

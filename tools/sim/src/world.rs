@@ -17,7 +17,7 @@ use tern_protocol::ids::DeviceId;
 /// Time between looks at the whole, nanoseconds.
 const LOOK_NS: u64 = 50 * MS;
 /// After faults end everything must be at rest within this time, nanoseconds: a refused stream may wait a minute.
-const REST_NS: u64 = 150 * SECOND;
+pub const REST_NS: u64 = 150 * SECOND;
 /// After everybody left the node's books must be even within this time, nanoseconds.
 const EVEN_NS: u64 = 20 * SECOND;
 /// Where phones watched each other: nobody ends a watch before its ten minutes are over, and an account's are looked at
@@ -223,6 +223,10 @@ impl World {
             self.boot_count += 1;
             self.draining_ns = None;
             self.node.boot(&mut self.scene);
+            if let Some(Fault::CrashOnBoot(crash, within_ns, down_ns)) = self.scene.crashes_on_boot.pop() {
+                let delay_ns = self.scene.random().below(within_ns);
+                self.scene.schedule.after(delay_ns, Event::Crash(Fault::Crash(crash, down_ns)));
+            }
         }
     }
 
@@ -233,6 +237,8 @@ impl World {
             self.scene.change_key();
             // What knocks at a node that is down is turned away: no first message outlives the key that it was for.
             self.scene.schedule.after(down_ns.max(MS), Event::Boot);
+        } else if crash == Crash::Power {
+            self.node.lose_power();
         }
     }
 
@@ -320,6 +326,7 @@ impl World {
                 self.removals.ask(scene, &mut self.node, &self.phones);
             }
             Fault::CrashOnChange(..) => scene.crash_on_change = Some(fault),
+            Fault::CrashOnBoot(..) => scene.crashes_on_boot.push(fault),
             Fault::CrashOnRewriting(crash, down_ns) => {
                 scene.crash_on_rewriting = Some(Fault::Crash(crash, down_ns));
             }
@@ -369,9 +376,11 @@ impl World {
     fn calm(&mut self) {
         let scene = &mut self.scene;
         scene.is_calm = true;
+        scene.oracle.calm_ms = Some(scene.schedule.wall_ms());
         scene.crash_on_tick = None;
         scene.crash_on_change = None;
         scene.crash_on_rewriting = None;
+        scene.crashes_on_boot.clear();
         scene.network.pace = Pace { delay_ns_max: MS, split_percent: 30 };
         for shard in 0..scene.plan.shard_count {
             let mood = self.node.mood(shard);

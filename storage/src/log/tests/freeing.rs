@@ -206,3 +206,29 @@ fn a_failed_write_ends_the_log() {
     assert_eq!(world.log.disk_done(done(&ops[1]), &mut more), None, "never committed");
     assert!(!world.log.can_commit() && more.is_empty());
 }
+
+#[test]
+fn a_drive_that_stays_full_is_asked_less_and_less_often_and_again_at_once_when_it_had_room() {
+    let mut log = Recovery::new(CONFIG).finish().0;
+    log.recovered_done();
+    let answer = |log: &mut Log, calls: usize, is_full: bool| {
+        let mut asked = Vec::new();
+        for call in 0..calls {
+            let mut ops = Vec::new();
+            log.want_spares(&mut ops);
+            if !ops.is_empty() {
+                asked.push(call);
+            }
+            for op in ops {
+                let done = if is_full { fail(&op, DiskError::Full) } else { done(&op) };
+                log.disk_done(done, &mut Vec::new());
+            }
+        }
+        asked
+    };
+    assert_eq!(answer(&mut log, 240, true), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    assert_eq!(answer(&mut log, 60, false).len(), 1, "there is room, and all is made");
+    let mut log = Recovery::new(CONFIG).finish().0;
+    assert_eq!(answer(&mut log, 5, true), [0, 1, 3]);
+    assert_eq!(answer(&mut log, 3, false), [2], "the pause goes on, and ends");
+}

@@ -2,6 +2,7 @@
 
 use super::super::commit::COMMIT_HEADER_BYTES;
 use super::*;
+use std::format;
 
 fn small_world() -> World {
     let mut world = World::new();
@@ -232,4 +233,63 @@ fn a_forged_commit_inside_a_body_is_not_believed() {
     let report = world.restart(CONFIG);
     assert_eq!(report.rot, [commit_of(&kept[2])]);
     assert_eq!(world.kept, [&kept[..2], &kept[3..]].concat());
+}
+
+/// Reads a disk one of whose blocks the drive does not give.
+fn recover_without(disk: &Disk, (hurt, block): (u32, usize)) -> (Log, RecoveryReport, Vec<Found>) {
+    let mut disk = disk.clone();
+    disk.files.get_mut(&hurt).unwrap()[block..][..BLOCK].fill(UNREADABLE);
+    let mut order: Vec<_> = disk.files.iter().collect();
+    order.sort_by_key(|(_, bytes)| Recovery::generation(&bytes[..BLOCK]));
+    let (mut recovery, mut found) = (Recovery::new(CONFIG), Vec::new());
+    for (&segment, bytes) in order {
+        let unreadable: &[u32] = if segment == hurt { &[block as u32] } else { &[] };
+        let mut sink = |p: Position, lsn: u64, r: Record<'_>| found.push((p, lsn, Owned::of(r)));
+        recovery.damaged_segment(SegmentId(segment), bytes, unreadable, &mut sink).unwrap();
+    }
+    let (log, report) = recovery.finish();
+    found.sort_by_key(|&(_, lsn, _)| lsn);
+    (log, report, found)
+}
+
+/// Whichever block cannot be read: the rest is served, the log goes on and writes nothing there, and when the block can be
+/// read again nothing is missing, old or new.
+#[test]
+fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
+    let mut world = small_world();
+    // Its last commit has two blocks.
+    world.commit(&[mail(7, 7000)]);
+    let kept = world.kept.clone();
+    let used: Vec<u32> = kept.iter().map(|(p, ..)| p.segment.0).collect();
+    for file in world.disk.files.keys().copied().collect::<Vec<_>>() {
+        for block in (0..world.disk.files[&file].len()).step_by(BLOCK) {
+            let place = format!("block at {block} of file {file}");
+            let (log, report, found) = recover_without(&world.disk, (file, block));
+            assert!(report.torn.is_empty(), "{place}: {report:?}");
+            let is_free = !used.contains(&file);
+            assert_eq!(report.rot.len(), 1, "{place}: {report:?}");
+            assert!(found.iter().all(|f| kept.contains(f)), "nothing that never was");
+            // A commit is lost that has a block there, or the file with its header.
+            let lost = |p: &Position| p.segment.0 == file && !is_free;
+            let missing = kept.iter().filter(|k| !found.contains(k));
+            assert!(missing.clone().all(|(p, ..)| lost(p)), "{place}");
+            assert!(block == 0 || missing.count() <= 3, "{place}");
+            let mut after = World { log, disk: world.disk.clone(), kept: found };
+            for (position, ..) in after.kept.clone() {
+                after.log.live(position);
+            }
+            after.log.recovered_done();
+            after.want_spares();
+            let before = after.disk.files[&file].clone();
+            after.commit(&[mail(8, 100), Owned::Epoch(3)]);
+            let new = after.kept[after.kept.len() - 2..].to_vec();
+            assert!(is_free || after.disk.files[&file] == before, "{place}: nothing is written there");
+            let (_, report, found) = after.disk.recover(CONFIG);
+            assert_eq!((report.rot, report.torn), (vec![], vec![]), "{place}");
+            assert!(kept.iter().chain(&new).all(|k| found.contains(k)), "{place}");
+            assert!(is_free || found.len() == kept.len() + new.len(), "{place}");
+            let newest = found.iter().map(|&(_, lsn, _)| lsn).collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(newest.len(), found.len(), "{place}: no number is given twice");
+        }
+    }
 }

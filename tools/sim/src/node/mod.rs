@@ -129,6 +129,8 @@ pub struct Node {
     dedup_key: [u8; 16],
     /// What has ever been seen in each log.
     books: Vec<LogBooks>,
+    /// Whether each shard wrote again, in its last life, what lived in thin segments.
+    have_rewritten: Vec<bool>,
     /// Turns are slow until then, by shard.
     slow_until_ns: Vec<u64>,
     /// Sockets cannot be moved until then.
@@ -175,6 +177,7 @@ impl Node {
             partitions,
             dedup_key,
             books: (0..shard_count).map(|shard| LogBooks::new(shard, segment_bytes)).collect(),
+            have_rewritten: vec![false; usize::from(shard_count)],
             slow_until_ns: vec![0; usize::from(shard_count)],
             moves_fail_until_ns: 0,
             clock_wrong_s: 0,
@@ -245,6 +248,8 @@ impl Node {
         }
         scene.oracle.clocks.node_starts(scene.now_ns());
         let now = self.now(scene);
+        self.settle_drives();
+        self.read_books(scene);
         let mut recoveries = Vec::new();
         for shard in 0..scene.plan.shard_count {
             match self.read_log(scene, shard) {
@@ -270,7 +275,7 @@ impl Node {
         self.boot += 1;
         scene.life = self.boot;
         self.segments_rewritten += self.counters().log_segments_rewritten;
-        let have_rewritten: Vec<bool> =
+        self.have_rewritten =
             self.driven.iter().map(|driven| driven.shard.counters().log_rewritten_bytes > 0).collect();
         self.driven.clear();
         self.fatal = None;
@@ -284,8 +289,36 @@ impl Node {
                 scene.reset(link);
             }
         }
-        for ((disk, books), has_rewritten) in self.disks.iter_mut().zip(&mut self.books).zip(have_rewritten) {
-            disk.crash(crash);
+        self.disks.iter_mut().for_each(|disk| disk.crash(crash));
+    }
+
+    /// The machine dies while the node is down.
+    pub fn lose_power(&mut self) {
+        self.disks.iter_mut().for_each(|disk| disk.crash(Crash::Power));
+    }
+
+    /// What a start does before it reads: what is in the cache is made durable, and what the cache holds and the drive does
+    /// not is forgotten.
+    fn settle_drives(&mut self) {
+        #[cfg(feature = "bugs")]
+        let (syncs, forgets) = (!self.bugs.starts_unsynced, !self.bugs.cache_believed);
+        #[cfg(not(feature = "bugs"))]
+        let (syncs, forgets) = (true, true);
+        for disk in &mut self.disks {
+            if syncs {
+                disk.sync();
+            }
+            if syncs && forgets {
+                disk.forget_cached();
+            }
+        }
+    }
+
+    /// Enters into the books what a power loss would leave now.
+    fn read_books(&mut self, scene: &mut Scene) {
+        for ((disk, books), &has_rewritten) in
+            self.disks.iter().zip(&mut self.books).zip(&self.have_rewritten)
+        {
             let verdict = books.read(disk.files(), has_rewritten, &mut scene.oracle);
             if let Err(invariant) = verdict {
                 scene.schedule.fail(invariant);
@@ -388,7 +421,7 @@ impl Node {
         };
         let disk = &self.disks[usize::from(shard)];
         let mut files: Vec<_> = disk
-            .files()
+            .cached_files()
             .map(|(segment, bytes)| (Recovery::generation(&bytes[..4096]).unwrap_or(0), segment, bytes))
             .collect();
         files.sort_by_key(|&(generation, segment, _)| (generation, segment));
@@ -397,7 +430,7 @@ impl Node {
             recovery.segment(segment, bytes).map_err(|error| format!("{segment:?}: {error:?}"))?;
         }
         for wanted in recovery.wanted() {
-            let file = disk.files().find(|&(segment, _)| segment == wanted);
+            let file = disk.cached_files().find(|&(segment, _)| segment == wanted);
             let (_, bytes) = file.ok_or_else(|| format!("{wanted:?} is not there"))?;
             recovery.segment_again(wanted, bytes).map_err(|error| format!("{wanted:?}, again: {error:?}"))?;
         }
