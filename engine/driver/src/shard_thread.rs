@@ -60,9 +60,8 @@ pub(crate) struct ShardThread {
     pub(crate) reporter: Reporter,
     /// When the last turn ended, monotonic nanoseconds.
     pub(crate) turn_ended_ns: u64,
-    /// Bytes that this shard may have boxed on the mesh, and what it had at the last look.
-    pub(crate) boxed_bytes_max: usize,
-    pub(crate) boxed_bytes: usize,
+    /// Bytes of its large envelopes that were taken since the start, as the shard knows it.
+    pub(crate) boxes_taken_bytes: u64,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
     /// The ring may have more events than one turn takes.
@@ -92,7 +91,7 @@ impl ShardThread {
             let turn_started_ns = now.mono_ns;
             // A turn that does not end is late from now on, however long the shard meant to sleep.
             self.board.turn_is_due(turn_started_ns);
-            self.tell_box_room(now);
+            self.tell_boxes_taken(now);
             self.tell_lane_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
@@ -291,12 +290,11 @@ impl ShardThread {
         }
     }
 
-    /// Says how much may be sent boxed, before anything is cast in this turn, if it has changed.
-    fn tell_box_room(&mut self, now: Now) {
-        let boxed_bytes = self.mesh.boxed_bytes();
-        if boxed_bytes != std::mem::replace(&mut self.boxed_bytes, boxed_bytes) {
-            let room_bytes = self.boxed_bytes_max.saturating_sub(boxed_bytes);
-            self.shard.step(now, Input::BoxRoom { room_bytes }, &mut self.out);
+    /// Says what was taken of what was sent boxed, before anything is cast in this turn, if it has changed.
+    fn tell_boxes_taken(&mut self, now: Now) {
+        let taken_bytes = self.mesh.boxes_taken_bytes();
+        if taken_bytes != std::mem::replace(&mut self.boxes_taken_bytes, taken_bytes) {
+            self.shard.step(now, Input::BoxesTaken { taken_bytes }, &mut self.out);
         }
     }
 

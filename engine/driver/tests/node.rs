@@ -9,8 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tern_core::lanes::{LANE_BYTES_MIN, boxed_bytes_max};
 use tern_driver::{Exit, Node, StartError, StartProgress};
-use tern_protocol::ids::AccountId;
+use tern_protocol::ids::{AccountId, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 
 const REGISTER: Login = Login { register: true, knows_server: false, hint: false };
@@ -129,6 +130,43 @@ fn many_phones_with_windows_of_messages() {
     });
     settled(&node, |counters| counters.mail_count_now == 0);
     settled(&node, |counters| counters.messages_in == u64::from(EACH) * PHONES as u64);
+}
+
+/// Each is sent when the one before it is over: nothing is under way when its shard looks.
+#[test]
+fn large_messages_between_shards_pass_however_many_there_are() {
+    const BODY_BYTES: usize = 32 << 10;
+    // Each may have few of them on their way.
+    const SHARDS: u16 = 16;
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), SHARDS);
+    wanted.limits.lane_bytes = LANE_BYTES_MIN;
+    wanted.limits.commit_bytes = 128 << 10;
+    wanted.segment_bytes = 512 << 10;
+    let node = Node::start(wanted).unwrap();
+    let on = |shard| {
+        let mut names = (0..).map(|n| format!("large-{n}"));
+        names.find(|name| node.control().shard_of_name(name) == ShardId(shard)).unwrap()
+    };
+    let mut phones = [on(0), on(1)].map(|name| Phone::login(node.phone_addr(), &name, REGISTER));
+    let [from, to] = &mut phones;
+    let count = 2 * boxed_bytes_max(SHARDS, BODY_BYTES) / BODY_BYTES;
+    for n in 0..count as u32 {
+        let id = id(n + 1);
+        from.send(to.account, id, &[n as u8; BODY_BYTES]);
+        let (number, body) = to.until(|event| match event {
+            Told::Deliver { number, id: got, body, .. } if *got == id => Some((*number, body.clone())),
+            _ => None,
+        });
+        assert!(body == [n as u8; BODY_BYTES]);
+        to.ack(number);
+        let number = from.until(|event| match event {
+            Told::Delivered { number, id: got } if *got == id => Some(*number),
+            _ => None,
+        });
+        from.ack(number);
+    }
+    settled(&node, |counters| counters.messages_in == count as u64 && counters.lane_full == 0);
 }
 
 #[test]
