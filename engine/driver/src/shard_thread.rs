@@ -1,7 +1,7 @@
 //! One shard's thread: its turn, and how what happens becomes inputs of the shard.
 
 use crate::clock::Clock;
-use crate::control::{Command, Port};
+use crate::control::{Command, Port, next_wanted};
 use crate::disk::Disk;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh::{Arrival, MeshEnd};
@@ -233,6 +233,13 @@ impl ShardThread {
                     shard.step(now, Input::HandOverSocket { from, token, slot: slot.0 }, out);
                 }
                 Event::DescriptorSent { key, result, .. } => {
+                    if result == Err(libc::EOVERFLOW) {
+                        let lost = "its place there stays taken until the node starts again";
+                        warn!(
+                            shard = self.own.0,
+                            "memory was short when a socket went to another shard: {lost}"
+                        );
+                    }
                     if let Some(conn) = connection(key) {
                         shard.step(now, Input::SocketMoved { conn, moved: result.is_ok() }, out);
                     }
@@ -241,13 +248,14 @@ impl ShardThread {
                     shard.step(now, Input::Disk(Disk::written(key, result)), out);
                 }
                 Event::AcceptPaused { error, table_is_full, .. } => {
-                    // A full table of the ring's own is the limit on connections at work, and has its counter.
+                    self.reporter.accept_pauses += 1;
+                    // A full table of the ring's own is the limit on connections at work. It goes on by itself: who came
+                    // before a place is free would be thrown away.
                     if !table_is_full {
                         let error = std::io::Error::from_raw_os_error(error);
                         warn!(shard = self.own.0, %error, "accepting paused: {}", advice(&error));
+                        self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                     }
-                    self.reporter.accept_pauses += 1;
-                    self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                 }
                 Event::Woken => self.woken = true,
                 // Of another shard: what it says is in the mesh.
@@ -268,7 +276,7 @@ impl ShardThread {
     fn take_commands(&mut self, now: Now) {
         // Not more than a few: however much the control plane asks, phones are heard in between.
         for left in (0..COMMANDS_OF_A_TURN).rev() {
-            let Ok(command) = self.commands.try_recv() else { return };
+            let Some(command) = next_wanted(&self.commands) else { return };
             // There may be more: as if woken again.
             self.woken = left == 0;
             match command {
