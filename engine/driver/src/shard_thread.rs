@@ -233,13 +233,6 @@ impl ShardThread {
                     shard.step(now, Input::HandOverSocket { from, token, slot: slot.0 }, out);
                 }
                 Event::DescriptorSent { key, result, .. } => {
-                    if result == Err(libc::EOVERFLOW) {
-                        let lost = "its place there stays taken until the node starts again";
-                        warn!(
-                            shard = self.own.0,
-                            "memory was short when a socket went to another shard: {lost}"
-                        );
-                    }
                     if let Some(conn) = connection(key) {
                         shard.step(now, Input::SocketMoved { conn, moved: result.is_ok() }, out);
                     }

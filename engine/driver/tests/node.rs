@@ -4,13 +4,13 @@
 mod phones;
 
 use phones::{Login, Phone, Told, config, create, id};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tern_core::lanes::{LANE_BYTES_MIN, boxed_bytes_max};
-use tern_driver::{Exit, Node, StartError, StartProgress};
+use tern_driver::{Exit, Node, Place, StartError, StartProgress};
 use tern_protocol::ids::{AccountId, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 
@@ -294,7 +294,6 @@ fn rude_sockets_leave_nothing_behind() {
     wanted.limits.login_ms = 300;
     wanted.limits.connection_count = 50;
     let node = Node::start(wanted).unwrap();
-    use std::io::Write;
     for round in 0..400_u32 {
         let mut stream = TcpStream::connect(node.phone_addr()).unwrap();
         match round % 4 {
@@ -333,6 +332,36 @@ fn a_start_is_watched_and_idle_shards_turn_when_they_are_due() {
         assert!(late.len() == 2 && late.iter().all(|late| *late < Duration::from_secs(2)), "{late:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What the nodes of this process log.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn where_memory_is_not_bound_to_its_node_the_log_says_so_and_the_node_serves() {
+    tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init();
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), 2);
+    // The call is refused, as where it is forbidden: no machine has so many.
+    wanted.cpus = Some(vec![Place { cpu: 0, numa_node: Some(1000), steer: false }]);
+    let node = Node::start(wanted).unwrap();
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("memory could not be bound to the shards' NUMA nodes").count(), 1, "{log}");
+    let mut phones = ["ann", "bob"].map(|name| Phone::login(node.phone_addr(), name, REGISTER));
+    let [ann, bob] = &mut phones;
+    one_message(ann, bob, 1);
 }
 
 /// Whether somebody listens there.
