@@ -44,6 +44,8 @@ pub struct Bugs {
     pub timer_kept: bool,
     /// The buffers of an edge that ends stay counted.
     pub buffers_kept: bool,
+    /// Large envelopes that were taken stay counted as on their way.
+    pub boxes_kept: bool,
     /// The share of a session that ends stays counted.
     pub answers_kept: bool,
     /// An address goes on holding the connections that have ended.

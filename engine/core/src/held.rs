@@ -12,6 +12,8 @@ pub struct Held {
     pub hand_over_count: usize,
     /// Bytes of the buffers that edges have borrowed: what lies ready for the next one does not count.
     pub lent_bytes: usize,
+    /// Bytes of large envelopes on their way to other shards, as far as it knows.
+    pub boxed_bytes: usize,
     /// Addresses that hold connections.
     pub address_count: usize,
     /// Revoked devices that mailboxes have not let go of.
@@ -28,6 +30,7 @@ impl Shard {
             owed_tick_count: self.owed.count(),
             hand_over_count: self.hand_overs.waiting_count(),
             lent_bytes: self.edges.lent_bytes(),
+            boxed_bytes: self.router.boxed_bytes(),
             address_count: self.addresses.holder_count(),
             leaving_count: self.leaving.len(),
             waiter_count: self.writer.waiters.len(),

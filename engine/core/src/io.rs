@@ -119,10 +119,11 @@ pub enum Input<'a> {
         /// Bytes that may be sent now, in all.
         room_bytes: usize,
     },
-    /// So many bytes of large envelopes may be sent boxed now, in all; told at the start of a turn when it has changed.
-    BoxRoom {
-        /// Bytes that may be sent now.
-        room_bytes: usize,
+    /// So many bytes of this shard's large envelopes have been taken by their receivers since the start, in all; told at
+    /// the start of a turn when it has changed.
+    BoxesTaken {
+        /// Bytes; they only ever grow.
+        taken_bytes: u64,
     },
     /// A disk operation ended.
     Disk(DiskDone),

@@ -2,7 +2,9 @@
 //!
 //! Envelopes are encoded once, straight into the buffer of their lane, which leaves at the end of the turn. What a
 //! shard casts to itself lies in a loop-back buffer that the same step works through. Room is counted as the lane counts
-//! it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones.
+//! it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones. Of
+//! these both sides only ever add up what was cast and what was taken: however seldom the shard hears of it, nothing
+//! that was taken stays counted.
 //!
 //! What waits has one budget for all the lanes of the shard, half for control and half for bulk, counted as the memory
 //! that the buffers hold. A receiver that is stuck gets a quarter of control's half at most, so that it does not take
@@ -56,10 +58,10 @@ pub(crate) struct Router {
     waiting: Waiting,
     /// Bytes that wait for room in a lane, or for the turn's end.
     waiting_bytes: usize,
-    /// Bytes of large envelopes that may be sent boxed, those in the buffers not counted.
-    box_room_bytes: usize,
-    /// Bytes of large envelopes in the buffers.
-    boxed_waiting_bytes: usize,
+    /// Bytes of large envelopes that may be in the buffers and on their way, and all that were ever cast and taken.
+    boxed_bytes_max: usize,
+    boxed_cast_bytes: u64,
+    boxed_taken_bytes: u64,
     pub(crate) cast_count: u64,
     pub(crate) dropped_count: u64,
     /// Messages that found their lane full.
@@ -79,8 +81,9 @@ impl Router {
             lane_bytes: limits.lane_bytes,
             waiting: Waiting::new(limits.lane_backlog_bytes),
             waiting_bytes: 0,
-            box_room_bytes: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
-            boxed_waiting_bytes: 0,
+            boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
+            boxed_cast_bytes: 0,
+            boxed_taken_bytes: 0,
             cast_count: 0,
             dropped_count: 0,
             full_count: 0,
@@ -103,6 +106,7 @@ impl Router {
             parts.encode(&mut self.loopback);
             return true;
         }
+        let box_room_bytes = self.boxed_bytes_max - self.boxed_bytes();
         let lane_out = &mut self.lanes[usize::from(to.0)][lane as usize];
         let room = match lane {
             Lane::Bulk => lane_out.room_bytes,
@@ -112,7 +116,7 @@ impl Router {
         let boxed_bytes = if lanes::is_boxed(bytes, self.lane_bytes) { bytes } else { 0 };
         let cost_bytes = lanes::cost_bytes(bytes, self.lane_bytes);
         if lane_out.cost_bytes + cost_bytes > room
-            || boxed_bytes > self.box_room_bytes
+            || boxed_bytes > box_room_bytes
             || !self.waiting.make_room(lane, &mut lane_out.buffer, bytes)
         {
             if lane == Lane::Bulk && !lane_out.wanting && !self.dirty.contains(&to) {
@@ -124,8 +128,7 @@ impl Router {
             self.dirty.push(to);
         }
         lane_out.cost_bytes += cost_bytes;
-        self.box_room_bytes -= boxed_bytes;
-        self.boxed_waiting_bytes += boxed_bytes;
+        self.boxed_cast_bytes += boxed_bytes as u64;
         self.waiting_bytes += bytes;
         parts.encode(&mut lane_out.buffer);
         self.cast_count += 1;
@@ -189,9 +192,18 @@ impl Router {
         }
     }
 
-    /// The driver says how many bytes may be sent boxed.
-    pub(crate) fn set_box_room(&mut self, room_bytes: usize) {
-        self.box_room_bytes = room_bytes.saturating_sub(self.boxed_waiting_bytes);
+    /// The driver says how many bytes of large envelopes their receivers have taken since the start.
+    pub(crate) fn boxes_taken(&mut self, taken_bytes: u64) {
+        assert!(
+            (self.boxed_taken_bytes..=self.boxed_cast_bytes).contains(&taken_bytes),
+            "what was taken was cast, and stays taken"
+        );
+        self.boxed_taken_bytes = taken_bytes;
+    }
+
+    /// Bytes of large envelopes that wait or are on their way, as far as the shard knows.
+    pub(crate) const fn boxed_bytes(&self) -> usize {
+        (self.boxed_cast_bytes - self.boxed_taken_bytes) as usize
     }
 
     /// Bytes that wait for room in a lane, or for the turn's end.
@@ -227,7 +239,6 @@ impl Router {
                     lane_out.buffer.drain(..whole.bytes);
                     lane_out.room_bytes -= whole.cost_bytes;
                     lane_out.cost_bytes -= whole.cost_bytes;
-                    self.boxed_waiting_bytes -= whole.boxed_bytes;
                     self.waiting_bytes -= whole.bytes;
                     out.push(Output::Mesh { to, lane, data: start..start + whole.bytes });
                 }
@@ -329,8 +340,6 @@ impl Waiting {
 struct Run {
     bytes: usize,
     cost_bytes: usize,
-    /// Bytes of those that travel boxed.
-    boxed_bytes: usize,
 }
 
 /// The longest run of whole envelopes at the buffer's start within the lane's room.
@@ -339,7 +348,7 @@ fn whole_envelopes(lane_out: &LaneOut, lane_bytes: usize) -> Run {
     let has_room = lane_out.cost_bytes <= lane_out.room_bytes;
     // An envelope that is not boxed costs its bytes: then there is nothing to look for.
     if has_room && lane_out.cost_bytes == all {
-        return Run { bytes: all, cost_bytes: all, boxed_bytes: 0 };
+        return Run { bytes: all, cost_bytes: all };
     }
     let mut run = Run::default();
     while let Ok((envelope, _)) = Envelope::parse_first(&lane_out.buffer[run.bytes..]) {
@@ -350,7 +359,6 @@ fn whole_envelopes(lane_out: &LaneOut, lane_bytes: usize) -> Run {
         }
         run.bytes += bytes;
         run.cost_bytes += cost_bytes;
-        run.boxed_bytes += if lanes::is_boxed(bytes, lane_bytes) { bytes } else { 0 };
     }
     run
 }
@@ -415,12 +423,10 @@ mod tests {
     #[test]
     fn large_envelopes_pass_a_small_lane_and_their_room_is_the_shards() {
         let mut router = router(512);
-        router.set_box_room(70_000);
+        router.boxed_bytes_max = 70_000;
         let mut out = Outputs::default();
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[1; 30_000])));
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(b"small")));
-        // Told in the middle of a turn: what waits in the buffers is not counted twice.
-        router.set_box_room(70_000);
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[2; 30_000])));
         assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(&[3; 30_000])), "boxed ones have no more room");
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "the lane has");
@@ -429,8 +435,11 @@ mod tests {
         // Two markers and two small ones.
         assert_eq!(router.lanes[1][Lane::Bulk as usize].room_bytes, 512 - 2 * 128 - 2 * 62);
         assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(&[4; 30_000])), "all of it is on its way");
-        router.set_box_room(70_000);
+        // Told when all of it has been taken, and in the middle of a turn: what waits in the buffer stays counted.
+        router.boxes_taken(2 * 30_057);
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[4; 30_000])));
+        router.boxes_taken(2 * 30_057);
+        assert_eq!(router.boxed_bytes(), 30_057);
         assert!(!router.cast(ShardId(1), Lane::Bulk, &parts(b"small")), "now the lane is full");
     }
 
@@ -489,6 +498,7 @@ mod tests {
         const BUDGET_BYTES: usize = 256 << 10;
         let limits = Limits { lane_bytes: 4096, lane_backlog_bytes: BUDGET_BYTES, ..Limits::default() };
         let mut router = Router::new(ShardId(0), 60, &limits);
+        router.boxed_bytes_max = 1 << 20;
         let mut out = Outputs::default();
         let (mut taken, mut turns_with_drops) = ([0, 0], 0);
         let measured = allocation_counter::measure(|| {
@@ -508,7 +518,7 @@ mod tests {
                 turns_with_drops += usize::from(router.dropped_count > 0 && router.full_count > 0);
                 router.flush(&mut out);
                 out.clear();
-                router.set_box_room(1 << 20);
+                router.boxes_taken(router.boxed_cast_bytes);
             }
         });
         assert!(turns_with_drops > 40 && taken[0] > 400 && taken[1] > 100, "{turns_with_drops}, {taken:?}");
@@ -521,7 +531,6 @@ mod tests {
                 router.set_room(to, Lane::Control, 4096);
                 router.set_room(to, Lane::Bulk, 4096);
             }
-            router.set_box_room(1 << 20);
             router.flush(&mut out);
             out.clear();
         }
@@ -539,7 +548,6 @@ mod tests {
         assert!(stuck <= 800 + (200 << 10) / 8 && stuck + 157 > 800 + (200 << 10) / 8);
         assert_eq!(router.dropped_count, 1);
         // Room for a message of the largest size is there at any time.
-        router.set_box_room(40_000);
         assert!(router.cast(ShardId(1), Lane::Bulk, &parts(&[0; 32 << 10])));
     }
 

@@ -255,7 +255,9 @@ impl Shard {
             }
             Input::Mesh { envelopes, .. } => self.handle_run(now, envelopes, true),
             Input::LaneRoom { to, lane, room_bytes } => self.router.set_room(to, lane, room_bytes),
-            Input::BoxRoom { room_bytes } => self.router.set_box_room(room_bytes),
+            // The deliberate bug: what was taken stays counted.
+            Input::BoxesTaken { .. } if bug!(self, boxes_kept) => {}
+            Input::BoxesTaken { taken_bytes } => self.router.boxes_taken(taken_bytes),
             Input::Disk(done) => self.disk_done(now, done, out),
             Input::Control { token, request } => self.control(token, request, out),
             Input::Tick => {

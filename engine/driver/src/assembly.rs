@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 use tern_core::io::Outputs;
-use tern_core::lanes;
 use tern_core::limits::OVERLAP_COUNT;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{RecoveryReport, ShardConfig, ShardRecovery};
@@ -264,7 +263,6 @@ impl Setup {
         let _ = self.progress.send(Progress::Ring(own, ring.handle(), ring.waker()));
 
         let directory = boot::directory(&self.data, own.0);
-        let shard_count = self.config.partitions.shard_count();
         let mut recovery = ShardRecovery::new(self.config);
         let started = Instant::now();
         let how_far = self.how_far;
@@ -299,8 +297,7 @@ impl Setup {
             board: self.board,
             reporter: Reporter::default(),
             turn_ended_ns: 0,
-            boxed_bytes_max: lanes::boxed_bytes_max(shard_count, limits.body_bytes),
-            boxed_bytes: 0,
+            boxes_taken_bytes: 0,
             go_on: false,
             has_more: false,
             woken: true,

@@ -17,6 +17,14 @@ pub(crate) enum Command {
     Drain,
 }
 
+/// The next command that is still wanted. Who has asked a shard that was stuck may have given up and said so: what it asked
+/// for is not done afterwards.
+pub(crate) fn next_wanted(commands: &flume::Receiver<Command>) -> Option<Command> {
+    let is_given_up =
+        |command: &Command| matches!(command, Command::Request(_, answer) if answer.is_disconnected());
+    commands.try_iter().find(|command| !is_given_up(command))
+}
+
 /// How a shard's thread is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
@@ -55,5 +63,34 @@ impl Control {
         let (answer, answered) = flume::bounded(1);
         self.ports[usize::from(shard.0)].tell(Command::Request(request, answer));
         answered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_done() {
+        let (commands, taken) = flume::unbounded();
+        let ask = |name: &str| {
+            let (answer, answered) = flume::bounded(1);
+            commands
+                .send(Command::Request(ControlRequest::RemoveAccount { name: name.into() }, answer))
+                .unwrap();
+            answered
+        };
+        // The shard is stuck, and the first two give up.
+        drop(ask("ann"));
+        drop(ask("bob"));
+        let _carol = ask("carol");
+        commands.send(Command::Drain).unwrap();
+        drop(ask("dora"));
+        let Some(Command::Request(ControlRequest::RemoveAccount { name }, _)) = next_wanted(&taken) else {
+            panic!("carol waits")
+        };
+        assert_eq!(name, "carol");
+        assert!(matches!(next_wanted(&taken), Some(Command::Drain)));
+        assert!(next_wanted(&taken).is_none() && taken.is_empty());
     }
 }

@@ -61,6 +61,9 @@ impl fmt::Display for StartError {
                 f.write_str(&lines.join("; "))
             }
             Self::Bind(address, error) => write!(f, "phone = {address}: {error}"),
+            Self::Data(path, error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                write!(f, "{}: {error}: raise ulimit -n, or LimitNOFILE in the systemd unit", path.display())
+            }
             Self::Data(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Unsynced(path, error) => write!(
                 f,
@@ -81,6 +84,32 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// This process may open fewer files than its logs can have segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FewDescriptors {
+    /// So many it may open.
+    pub limit: u64,
+    /// So many it may come to need.
+    pub wanted: u64,
+    /// For the logs of so many shards.
+    pub shard_count: u16,
+    /// Each of so many segments.
+    pub segment_count: u32,
+}
+
+impl fmt::Display for FewDescriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, wanted, shard_count, segment_count } = self;
+        write!(
+            f,
+            "open files are limited to {limit}, and logs of limits.segment_count = {segment_count} files in each of \
+             {shard_count} shards need {wanted}: where none is left for another file of a log, messages are answered busy \
+             as on a full drive. Raise it with ulimit -n {wanted}, LimitNOFILE={wanted} in the systemd unit, or lower \
+             limits.segment_count"
+        )
+    }
+}
+
 /// What an operator reads of the error that ends a node.
 pub(crate) fn fatal_text(error: FatalError) -> String {
     match error {
@@ -88,6 +117,12 @@ pub(crate) fn fatal_text(error: FatalError) -> String {
              written".into(),
         FatalError::LogWrite(DiskError::Full) => {
             "a write to the log failed: no space is left on the drive".into()
+        }
+        // So it ends writes that no worker thread of its own can be made for.
+        FatalError::LogWrite(DiskError::Io(libc::ECANCELED)) => {
+            "a write to the log failed: the kernel could not start a thread for it. Raise the limit on threads: TasksMax in \
+             the systemd unit, the container's limit on processes, or ulimit -u"
+                .into()
         }
         FatalError::LogWrite(DiskError::Io(number)) => {
             format!("a write to the log failed: {}", io::Error::from_raw_os_error(number))
@@ -134,6 +169,7 @@ mod tests {
             StartError::Fatal(FatalError::LogWrite(DiskError::Io(5))),
             StartError::Fatal(FatalError::LogWrite(DiskError::Full)),
             StartError::Fatal(FatalError::LogFullAtBoot),
+            StartError::Fatal(FatalError::LogWrite(DiskError::Io(libc::ECANCELED))),
             StartError::Unsynced(PathBuf::from("/data/x"), io::Error::from_raw_os_error(5)),
         ]
         .map(|error| error.to_string());
@@ -145,6 +181,7 @@ mod tests {
             texts[2]
         );
         assert!(texts[3].contains("Input/output error"), "{}", texts[2]);
+        assert!(texts[6].contains("TasksMax") && texts[6].contains("ulimit -u"), "{}", texts[6]);
         for text in &texts {
             for word in ["Io(", "Full", "LogWrite", "Stream", "Version"] {
                 assert!(!text.contains(word), "{text}");

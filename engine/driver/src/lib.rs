@@ -29,7 +29,7 @@ mod start_progress;
 
 pub use control::Control;
 pub use depths::{BOUNDS_BYTES, Depths};
-pub use error::StartError;
+pub use error::{FewDescriptors, StartError};
 pub use lifecycle::Exit;
 pub use node::{Node, NodeConfig, check_machine, limits_in_force, shards_max};
 pub use pin::Place;

@@ -14,7 +14,7 @@
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use tern_core::handover::HandOver;
 use tern_core::io::{LANE_COUNT, Lane};
 use tern_core::lanes::{BOXED_BYTES_MAX, LANE_BYTES_MIN, MARKER_BYTES, is_boxed, waiting_bytes_max};
@@ -86,8 +86,9 @@ struct Notices {
     dirty: Box<[AtomicU64]>,
     /// Per shard: whether it waits for room in its lanes to here.
     wanted_by: Box<[AtomicBool]>,
-    /// Bytes that this shard has boxed and that are not taken yet.
-    boxed_bytes: AtomicUsize,
+    /// Bytes of this shard's boxes that were taken since the start. They only grow: how many are under way may be at two
+    /// looks what it was, although boxes came and went in between.
+    boxes_taken_bytes: AtomicU64,
 }
 
 /// What came over the mesh.
@@ -231,7 +232,7 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
         asleep: AtomicBool::new(false),
         dirty: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
         wanted_by: (0..count).map(|_| AtomicBool::new(false)).collect(),
-        boxed_bytes: AtomicUsize::new(0),
+        boxes_taken_bytes: AtomicU64::new(0),
     };
     let board: Arc<[Notices]> = (0..count).map(|_| notices()).collect();
     let mut ends: Vec<MeshEnd> = (0..count)
@@ -295,26 +296,22 @@ impl MeshEnd {
             outgoing.push_bytes(lane, run);
             return;
         }
-        let (mut start, mut end, mut boxed_bytes) = (0, 0, 0);
+        let (mut start, mut end) = (0, 0);
         while end < run.len() {
             let bytes = record_bytes(&run[end..]);
             if is_boxed(bytes, lane_bytes) {
                 outgoing.push_bytes(lane, &run[start..end]);
                 outgoing.push_boxed(lane, &run[end..end + bytes]);
-                boxed_bytes += bytes;
                 start = end + bytes;
             }
             end += bytes;
         }
         outgoing.push_bytes(lane, &run[start..]);
-        if boxed_bytes > 0 {
-            self.board[self.own].boxed_bytes.fetch_add(boxed_bytes, Ordering::Relaxed);
-        }
     }
 
-    /// Bytes of large envelopes that this shard has sent and that are not taken yet.
-    pub(crate) fn boxed_bytes(&self) -> usize {
-        self.board[self.own].boxed_bytes.load(Ordering::Relaxed)
+    /// Bytes of this shard's large envelopes that were taken since the start.
+    pub(crate) fn boxes_taken_bytes(&self) -> u64 {
+        self.board[self.own].boxes_taken_bytes.load(Ordering::Relaxed)
     }
 
     /// Sends the state of a moved socket.
@@ -464,7 +461,7 @@ impl MeshEnd {
         chunk.commit(whole);
         if boxed_bytes > 0 {
             incoming.boxed_bytes -= boxed_bytes;
-            self.board[from].boxed_bytes.fetch_sub(boxed_bytes, Ordering::Relaxed);
+            self.board[from].boxes_taken_bytes.fetch_add(boxed_bytes as u64, Ordering::Relaxed);
         }
         if whole < published {
             self.mark(from);

@@ -4,7 +4,7 @@ use crate::assembly::{NodeParts, SPARE_SLOTS};
 use crate::boot;
 use crate::clock::Clock;
 use crate::control::{Command, Control};
-use crate::error::StartError;
+use crate::error::{FewDescriptors, StartError};
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh;
 use crate::outputs::wake_all;
@@ -25,6 +25,8 @@ use tern_core::shard::RecoveryReport;
 use tern_protocol::phone::noise::KeyPair;
 use tern_ring::{BoundAddress, probe};
 
+/// What a shard holds open beside its log: its ring, twice, what wakes it, its listener.
+const SHARD_DESCRIPTORS: u64 = 4;
 /// Connections that may wait for their accept at each shard; the system's somaxconn caps it.
 const BACKLOG_COUNT: u32 = 4096;
 
@@ -220,7 +222,8 @@ fn check(config: &mut NodeConfig) -> Result<(), StartError> {
         return Err(StartError::Config("segment_bytes must be a multiple of 4096 and hold two commits"));
     }
     config.limits = limits_in_force(config.shard_count, config.limits)?;
-    check_machine(&config.limits)
+    // What it may run into is for those to tell who start it.
+    check_machine(config.shard_count, &config.limits).map(drop)
 }
 
 /// The limits that a node of so many shards really has: its lanes are as small as their number demands.
@@ -248,12 +251,19 @@ pub fn shards_max(body_bytes: usize) -> u16 {
     mesh::shards_max(body_bytes)
 }
 
-/// Whether the kernel has what a shard with these limits needs, and this process may use it. Raises the soft limit on
-/// open files where the hard one allows.
+/// Whether the kernel has what shards with these limits need, and this process may use it. Raises the soft limit on open
+/// files where the hard one allows: a node needs as many as a shard has slots, and each segment of a log is an open file.
+/// Those it gets by and by, so that a limit that is too low for them is no reason not to serve, but one to tell.
 ///
 /// # Errors
 /// [`StartError::Missing`].
-pub fn check_machine(limits: &Limits) -> Result<(), StartError> {
+pub fn check_machine(shard_count: u16, limits: &Limits) -> Result<Option<FewDescriptors>, StartError> {
     let missing = probe::run(limits.connection_count.saturating_add(SPARE_SLOTS));
-    if missing.is_empty() { Ok(()) } else { Err(StartError::Missing(missing)) }
+    if !missing.is_empty() {
+        return Err(StartError::Missing(missing));
+    }
+    let segment_count = limits.segment_count;
+    let wanted = u64::from(shard_count) * (u64::from(segment_count) + SHARD_DESCRIPTORS) + probe::OTHERS;
+    let few = |limit| FewDescriptors { limit, wanted, shard_count, segment_count };
+    Ok(probe::raise_descriptor_limit_towards(wanted).err().map(few))
 }

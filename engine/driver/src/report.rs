@@ -43,11 +43,11 @@ define_counters! {
     ring_slots_now as ring_slots_used,
     /// Buffers for received bytes.
     ring_buffers_now,
-    /// Buffers that were left in the fullest turn of the last report.
+    /// Fewest buffers that a turn of the last report left; none, if a receive found none.
     ring_buffers_free_now,
     /// Bytes that wait in the lanes from other shards.
     mesh_depth_bytes_now,
-    /// Times that the system refused to accept, so that the door was shut for a moment.
+    /// Times that the door was shut for a moment: the system refused to accept, or all places were taken.
     accept_pauses,
     /// Requests of the control plane.
     control_requests,
@@ -168,7 +168,7 @@ impl Reporter {
             ring_parked_now: u64::from(stats.parked_now),
             ring_slots_now: u64::from(stats.slots_used_now),
             ring_buffers_now: u64::from(stats.buffer_count),
-            ring_buffers_free_now: u64::from(stats.buffer_count.saturating_sub(stats.buffers_filled_most)),
+            ring_buffers_free_now: u64::from(stats.buffers_free_least),
             mesh_depth_bytes_now: mesh.waiting_bytes() as u64,
             accept_pauses: self.accept_pauses,
             control_requests: self.control_requests,

@@ -1,7 +1,7 @@
 //! One shard's thread: its turn, and how what happens becomes inputs of the shard.
 
 use crate::clock::Clock;
-use crate::control::{Command, Port};
+use crate::control::{Command, Port, next_wanted};
 use crate::disk::Disk;
 use crate::lifecycle::{Exit, Lifecycle};
 use crate::mesh::{Arrival, MeshEnd};
@@ -60,9 +60,8 @@ pub(crate) struct ShardThread {
     pub(crate) reporter: Reporter,
     /// When the last turn ended, monotonic nanoseconds.
     pub(crate) turn_ended_ns: u64,
-    /// Bytes that this shard may have boxed on the mesh, and what it had at the last look.
-    pub(crate) boxed_bytes_max: usize,
-    pub(crate) boxed_bytes: usize,
+    /// Bytes of its large envelopes that were taken since the start, as the shard knows it.
+    pub(crate) boxes_taken_bytes: u64,
     /// The shard has more to do than one step may.
     pub(crate) go_on: bool,
     /// The ring may have more events than one turn takes.
@@ -92,7 +91,7 @@ impl ShardThread {
             let turn_started_ns = now.mono_ns;
             // A turn that does not end is late from now on, however long the shard meant to sleep.
             self.board.turn_is_due(turn_started_ns);
-            self.tell_box_room(now);
+            self.tell_boxes_taken(now);
             self.tell_lane_room(now);
             self.take_events(now);
             // Who fills these queues wakes the thread afterwards: looking at them in every turn would cost more than
@@ -242,13 +241,14 @@ impl ShardThread {
                     shard.step(now, Input::Disk(Disk::written(key, result)), out);
                 }
                 Event::AcceptPaused { error, table_is_full, .. } => {
-                    // A full table of the ring's own is the limit on connections at work, and has its counter.
+                    self.reporter.accept_pauses += 1;
+                    // A full table of the ring's own is the limit on connections at work. It goes on by itself: who came
+                    // before a place is free would be thrown away.
                     if !table_is_full {
                         let error = std::io::Error::from_raw_os_error(error);
                         warn!(shard = self.own.0, %error, "accepting paused: {}", advice(&error));
+                        self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                     }
-                    self.reporter.accept_pauses += 1;
-                    self.door.resume_at_ns = Some(now.mono_ns + ACCEPT_PAUSE_NS);
                 }
                 Event::Woken => self.woken = true,
                 // Of another shard: what it says is in the mesh.
@@ -269,7 +269,7 @@ impl ShardThread {
     fn take_commands(&mut self, now: Now) {
         // Not more than a few: however much the control plane asks, phones are heard in between.
         for left in (0..COMMANDS_OF_A_TURN).rev() {
-            let Ok(command) = self.commands.try_recv() else { return };
+            let Some(command) = next_wanted(&self.commands) else { return };
             // There may be more: as if woken again.
             self.woken = left == 0;
             match command {
@@ -291,12 +291,11 @@ impl ShardThread {
         }
     }
 
-    /// Says how much may be sent boxed, before anything is cast in this turn, if it has changed.
-    fn tell_box_room(&mut self, now: Now) {
-        let boxed_bytes = self.mesh.boxed_bytes();
-        if boxed_bytes != std::mem::replace(&mut self.boxed_bytes, boxed_bytes) {
-            let room_bytes = self.boxed_bytes_max.saturating_sub(boxed_bytes);
-            self.shard.step(now, Input::BoxRoom { room_bytes }, &mut self.out);
+    /// Says what was taken of what was sent boxed, before anything is cast in this turn, if it has changed.
+    fn tell_boxes_taken(&mut self, now: Now) {
+        let taken_bytes = self.mesh.boxes_taken_bytes();
+        if taken_bytes != std::mem::replace(&mut self.boxes_taken_bytes, taken_bytes) {
+            self.shard.step(now, Input::BoxesTaken { taken_bytes }, &mut self.out);
         }
     }
 

@@ -5,15 +5,16 @@ mod phones;
 
 use phones::{Login, Phone, Told, config, create, id};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tern_driver::{Exit, Node, StartError, StartProgress};
+use tern_core::lanes::{LANE_BYTES_MIN, boxed_bytes_max};
+use tern_driver::{Exit, Node, Place, StartError, StartProgress};
 use tern_protocol::envelope::{Kind, Parts};
-use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq, ShardId};
 use tern_protocol::phone::frame::GoodbyeReason;
 use tern_storage::io::{DiskDone, DiskOp};
 use tern_storage::log::{LogConfig, Record, Recovery};
@@ -134,6 +135,43 @@ fn many_phones_with_windows_of_messages() {
     });
     settled(&node, |counters| counters.mail_count_now == 0);
     settled(&node, |counters| counters.messages_in == u64::from(EACH) * PHONES as u64);
+}
+
+/// Each is sent when the one before it is over: nothing is under way when its shard looks.
+#[test]
+fn large_messages_between_shards_pass_however_many_there_are() {
+    const BODY_BYTES: usize = 32 << 10;
+    // Each may have few of them on their way.
+    const SHARDS: u16 = 16;
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), SHARDS);
+    wanted.limits.lane_bytes = LANE_BYTES_MIN;
+    wanted.limits.commit_bytes = 128 << 10;
+    wanted.segment_bytes = 512 << 10;
+    let node = Node::start(wanted).unwrap();
+    let on = |shard| {
+        let mut names = (0..).map(|n| format!("large-{n}"));
+        names.find(|name| node.control().shard_of_name(name) == ShardId(shard)).unwrap()
+    };
+    let mut phones = [on(0), on(1)].map(|name| Phone::login(node.phone_addr(), &name, REGISTER));
+    let [from, to] = &mut phones;
+    let count = 2 * boxed_bytes_max(SHARDS, BODY_BYTES) / BODY_BYTES;
+    for n in 0..count as u32 {
+        let id = id(n + 1);
+        from.send(to.account, id, &[n as u8; BODY_BYTES]);
+        let (number, body) = to.until(|event| match event {
+            Told::Deliver { number, id: got, body, .. } if *got == id => Some((*number, body.clone())),
+            _ => None,
+        });
+        assert!(body == [n as u8; BODY_BYTES]);
+        to.ack(number);
+        let number = from.until(|event| match event {
+            Told::Delivered { number, id: got } if *got == id => Some(*number),
+            _ => None,
+        });
+        from.ack(number);
+    }
+    settled(&node, |counters| counters.messages_in == count as u64 && counters.lane_full == 0);
 }
 
 #[test]
@@ -261,7 +299,6 @@ fn rude_sockets_leave_nothing_behind() {
     wanted.limits.login_ms = 300;
     wanted.limits.connection_count = 50;
     let node = Node::start(wanted).unwrap();
-    use std::io::Write;
     for round in 0..400_u32 {
         let mut stream = TcpStream::connect(node.phone_addr()).unwrap();
         match round % 4 {
@@ -300,6 +337,36 @@ fn a_start_is_watched_and_idle_shards_turn_when_they_are_due() {
         assert!(late.len() == 2 && late.iter().all(|late| *late < Duration::from_secs(2)), "{late:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What the nodes of this process log.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn where_memory_is_not_bound_to_its_node_the_log_says_so_and_the_node_serves() {
+    tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init();
+    let data = tempfile::tempdir().unwrap();
+    let mut wanted = config(data.path(), 2);
+    // The call is refused, as where it is forbidden: no machine has so many.
+    wanted.cpus = Some(vec![Place { cpu: 0, numa_node: Some(1000), steer: false }]);
+    let node = Node::start(wanted).unwrap();
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("memory could not be bound to the shards' NUMA nodes").count(), 1, "{log}");
+    let mut phones = ["ann", "bob"].map(|name| Phone::login(node.phone_addr(), name, REGISTER));
+    let [ann, bob] = &mut phones;
+    one_message(ann, bob, 1);
 }
 
 /// Whether somebody listens there.

@@ -87,7 +87,7 @@ impl Ring {
             }
             Kind::Close => self.close_completed(payload, result),
             Kind::Move => self.move_completed(payload, result),
-            Kind::Message => Some(Event::Message(payload)),
+            Kind::Message => Some(Event::Message(payload as u32)),
             Kind::Arrival => {
                 let slot = u32::try_from(result).expect("only successful arrivals are posted");
                 self.slot_filled(slot, Phase::Open, 0);
@@ -95,8 +95,11 @@ impl Ring {
                 self.ready.push_back(Event::DescriptorArrived { slot: Slot(slot), message: payload });
                 None
             }
-            // The peer's ring is gone: so is the need to wake it.
-            Kind::Cancel | Kind::MessageSent | Kind::SocketOption => None,
+            Kind::MessageSent => {
+                self.message_failed(payload, -result);
+                None
+            }
+            Kind::Cancel | Kind::SocketOption => None,
         };
         event.map(Raw::Event)
     }
@@ -105,9 +108,7 @@ impl Ring {
         let (slot, generation) = slot_and_generation(payload);
         let result = completion.result();
         let buffer = cqueue::buffer_select(completion.flags());
-        let stats = &mut self.stats;
-        stats.buffers_filled += u32::from(buffer.is_some());
-        stats.buffers_filled_most = stats.buffers_filled_most.max(stats.buffers_filled);
+        self.stats.buffers_filled += u32::from(buffer.is_some());
         let state = &mut self.slots[slot as usize];
         if state.generation != generation {
             // Cannot be while closes wait for receives; kept as a net, because a wrong delivery would be worse.

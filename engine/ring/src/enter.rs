@@ -53,7 +53,8 @@ pub(crate) fn unregister_ring_fd(uring: &IoUring, registered: Option<u32>) {
 
 impl Ring {
     /// One turn: hands everything to the kernel and waits until something happens, at most for `wait`. `None` does not
-    /// wait. Does not wait either while events are ready. Follow it with [`Ring::next_event`]; what is left of the events
+    /// wait. Does not wait either while events are ready, or while receives that found no buffer are not tried again: they
+    /// are, some in each turn. Follow it with [`Ring::next_event`]; what is left of the events
     /// comes first after the next `enter`.
     ///
     /// # Errors
@@ -61,13 +62,15 @@ impl Ring {
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.give_lent_back();
         self.rearm_accepts();
+        self.note_free_buffers();
         self.memory.buffers.turn_ended(self.stats.buffers_filled, !self.starved.is_empty());
         self.stats.buffer_count = u32::from(self.memory.buffers.out_count());
         self.rearm_starved();
         self.drain_backlog();
         self.stats.enter_count += 1;
         self.stats.buffers_filled = 0;
-        let wait = wait.filter(|_| !self.has_events() && self.backlog.is_empty());
+        let is_idle = !self.has_events() && self.backlog.is_empty() && self.starved.is_empty();
+        let wait = wait.filter(|_| is_idle);
         let timespec = types::Timespec::from(wait.unwrap_or_default());
         let argument = WaitArgument {
             sigmask: 0,

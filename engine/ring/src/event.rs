@@ -121,8 +121,8 @@ pub enum Event<'a> {
         /// What the sender said with it: 56 bits.
         message: u64,
     },
-    /// Another ring sent this by [`crate::Ring::wake`]: 56 bits.
-    Message(u64),
+    /// Another ring sent this by [`crate::Ring::wake`].
+    Message(u32),
     /// A [`crate::Waker`] was used, once or more.
     Woken,
     /// What became of [`crate::Ring::write_durable`]: `Ok` means on stable storage.

@@ -22,6 +22,9 @@ const HAND_OVER: Part = Part { name: "MSG_RING that tells the slot of a sent des
 /// The later of the two; SINGLE_ISSUER came with 6.0.
 const RING_FLAGS: Part = Part { name: "SINGLE_ISSUER and DEFER_TASKRUN", since: "6.1" };
 
+/// Ordinary descriptors of a process beside those that it can count.
+pub const OTHERS: u64 = 512;
+
 /// A part of io_uring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
@@ -79,12 +82,12 @@ impl fmt::Display for Missing {
 /// Looks at the kernel, its operations and this process's limits. Empty: all is there.
 ///
 /// `descriptor_count` is what one ring's table needs; the limit holds for each table by itself, and also for the
-/// ordinary descriptors of the process, for which a few hundred are added. The soft limit is raised to what is needed
-/// where the hard limit allows.
+/// ordinary descriptors of the process, for which [`OTHERS`] are added. The soft limit is raised to what is needed where
+/// the hard limit allows.
 #[must_use]
 pub fn run(descriptor_count: u32) -> Vec<Missing> {
     let mut missing = Vec::new();
-    let needed = u64::from(descriptor_count) + 512;
+    let needed = u64::from(descriptor_count) + OTHERS;
     if let Err((soft, hard)) = raise_descriptor_limit(needed) {
         missing.push(Missing::Descriptors { soft, hard, needed });
     }
@@ -220,6 +223,17 @@ pub fn raise_descriptor_limit(needed: u64) -> Result<(), (u64, u64)> {
         return Ok(());
     }
     Err((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Raises the soft limit on open files to `wanted`, or as far as the hard limit allows.
+///
+/// # Errors
+/// The limit that is in force then, where that is less than `wanted`.
+pub fn raise_descriptor_limit_towards(wanted: u64) -> Result<(), u64> {
+    let hard = descriptor_limit().rlim_max;
+    let _ = raise_descriptor_limit(wanted.min(hard));
+    let soft = descriptor_limit().rlim_cur;
+    if soft >= wanted { Ok(()) } else { Err(soft) }
 }
 
 #[cfg(test)]

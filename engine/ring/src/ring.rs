@@ -43,8 +43,8 @@ pub struct Stats {
     pub slots_used_now: u32,
     /// Buffers for received bytes that the kernel has or has filled now.
     pub buffer_count: u32,
-    /// Most of them that were filled in one turn since [`Ring::take_stats`].
-    pub buffers_filled_most: u32,
+    /// Fewest of them that a turn left since [`Ring::take_stats`]; none, where a receive found none.
+    pub buffers_free_least: u32,
     /// Buffers that were filled in this turn.
     pub(crate) buffers_filled: u32,
 }
@@ -123,7 +123,7 @@ impl Ring {
             peers: Vec::new(),
             waker: Waker::new()?,
             accept_count: config.accept_count.max(1),
-            stats: Stats { buffer_count, ..Stats::default() },
+            stats: Stats { buffer_count, buffers_free_least: buffer_count, ..Stats::default() },
             ending: false,
             _thread: PhantomData,
         };
@@ -149,11 +149,20 @@ impl Ring {
         self.stats
     }
 
-    /// Its counts; what is counted as the most since the last call begins anew.
+    /// Its counts; what is counted as the least since the last call begins anew.
     pub fn take_stats(&mut self) -> Stats {
+        self.note_free_buffers();
         let stats = self.stats;
-        self.stats.buffers_filled_most = self.stats.buffers_filled;
+        self.stats.buffers_free_least = stats.buffer_count;
         stats
+    }
+
+    /// How many buffers the turn has left so far: of those that there were in it, because a shortage brings more.
+    pub(crate) fn note_free_buffers(&mut self) {
+        let stats = &mut self.stats;
+        let left =
+            if self.starved.is_empty() { stats.buffer_count.saturating_sub(stats.buffers_filled) } else { 0 };
+        stats.buffers_free_least = stats.buffers_free_least.min(left);
     }
 
     /// Gives back memory that was not needed lately: to be called about once a second, as long as it says that there is

@@ -18,9 +18,9 @@ pub(crate) enum Kind {
     Accept = 6,
     /// A cancellation, of which nobody waits for the answer.
     Cancel = 7,
-    /// A failed message to another ring (a successful one is silent).
+    /// A failed message to another ring (a successful one is silent); the peer and the message follow.
     MessageSent = 8,
-    /// Posted by another ring: 56 bits of message follow.
+    /// Posted by another ring: 32 bits of message follow.
     Message = 9,
     /// Posted by another ring with a descriptor: 56 bits of message follow.
     Arrival = 10,
@@ -45,6 +45,16 @@ pub(crate) const fn plain(kind: Kind, payload: u64) -> u64 {
 
 pub(crate) const fn of_slot(kind: Kind, slot: u32, generation: u32) -> u64 {
     plain(kind, (slot as u64) << 32 | generation as u64)
+}
+
+/// For a message of this ring to another.
+pub(crate) const fn of_message(peer: u32, message: u32) -> u64 {
+    plain(Kind::MessageSent, (peer as u64) << 32 | message as u64)
+}
+
+/// Peer and message of a payload made by [`of_message`].
+pub(crate) const fn peer_and_message(payload: u64) -> (u32, u32) {
+    ((payload >> 32) as u32, payload as u32)
 }
 
 /// For the accept in `place` of a listener.

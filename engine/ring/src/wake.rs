@@ -2,7 +2,7 @@
 
 use crate::operation::Operation;
 use crate::ring::Ring;
-use crate::userdata::{Kind, plain};
+use crate::userdata::{Kind, of_message, peer_and_message, plain};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::fs::File;
 use std::io::{self, Write};
@@ -63,12 +63,22 @@ impl Ring {
         types::Fd(self.peers[peer.0 as usize].fd.as_raw_fd())
     }
 
-    /// Sends the low 56 bits of `message` to another ring, whose thread wakes and gets `Message`; the order of
-    /// several is not kept. Silent here.
-    pub fn wake(&mut self, peer: Peer, message: u64) {
-        let entry = opcode::MsgRingData::new(self.peer_fd(peer), 0, plain(Kind::Message, message), None);
-        let entry = entry.build().user_data(plain(Kind::MessageSent, 0)).flags(squeue::Flags::SKIP_SUCCESS);
+    /// Sends `message` to another ring, whose thread wakes and gets `Message`; the order of several is not kept. Silent
+    /// here.
+    pub fn wake(&mut self, peer: Peer, message: u32) {
+        let to_there = plain(Kind::Message, u64::from(message));
+        let entry = opcode::MsgRingData::new(self.peer_fd(peer), 0, to_there, None);
+        let entry = entry.build().user_data(of_message(peer.0, message)).flags(squeue::Flags::SKIP_SUCCESS);
         self.push_uncounted(entry);
+    }
+
+    /// A message did not go. Where the kernel had no memory for it, it goes with the next turn: the peer may sleep, and
+    /// nobody else wakes it. Otherwise the peer's ring is gone, and so is the need to wake it.
+    pub(crate) fn message_failed(&mut self, payload: u64, error: i32) {
+        if !self.ending && matches!(error, libc::ENOMEM | libc::EAGAIN | libc::EOVERFLOW) {
+            let (peer, message) = peer_and_message(payload);
+            self.wake(Peer(peer), message);
+        }
     }
 
     pub(crate) fn arm_waker(&mut self) {
@@ -77,5 +87,34 @@ impl Ring {
             let Operation::Wake { value } = operation else { unreachable!("a wake was inserted") };
             opcode::Read::new(fd, (&raw mut **value).cast(), 8).build()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::event::Event;
+    use crate::userdata::payload;
+    use std::time::Duration;
+
+    #[test]
+    fn a_message_that_found_no_memory_goes_again_and_one_to_a_ring_that_is_gone_does_not() {
+        let ring = || Ring::new(&Config { descriptor_count: 8, ..Config::default() }).unwrap();
+        let (mut ring, mut other) = (ring(), ring());
+        ring.add_peer(ring.handle());
+        let peer = ring.add_peer(other.handle());
+        let sent = |message| payload(of_message(peer.0, message));
+        ring.message_failed(sent(1), libc::EOWNERDEAD);
+        ring.message_failed(sent(2), libc::ENOMEM);
+        ring.message_failed(sent(u32::MAX), libc::EOVERFLOW);
+        ring.enter(None).unwrap();
+        other.enter(Some(Duration::from_secs(10))).unwrap();
+        let mut got: Vec<Event<'_>> = vec![];
+        while let Some(Event::Message(message)) = other.next_event() {
+            got.push(Event::Message(message));
+        }
+        got.sort_by_key(|event| if let Event::Message(message) = event { *message } else { 0 });
+        assert_eq!(got, [Event::Message(2), Event::Message(u32::MAX)]);
     }
 }

@@ -92,12 +92,78 @@ fn receives_starve_and_recover() {
     assert!(stats.starved_count > 0, "the case did not happen");
     // Useful completions are CLIENTS * 3000 / 256; failed ones must stay of that order.
     assert!(stats.starved_count < 4000 && completions < 4000, "melting: {stats:?}");
-    assert_eq!((stats.buffers_filled_most, stats.buffer_count), (4, 4));
+    assert_eq!((stats.buffers_free_least, stats.buffer_count), (0, 4));
     assert!(stats.completed_count >= completions && stats.submitted_count > 0);
-    // The most begins anew with each look, from the turn that is under way.
+    // The least begins anew with each look, from the turn that is under way.
     ring.enter(None).unwrap();
     ring.take_stats();
-    assert_eq!(ring.take_stats().buffers_filled_most, 0);
+    assert_eq!(ring.take_stats().buffers_free_least, 4);
+}
+
+#[test]
+fn a_shortage_is_told_although_it_brings_more_buffers() {
+    const CLIENTS: usize = 40;
+    let config = Config { buffer_count: 512, buffer_bytes: 64, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let slots = accept(&mut ring, CLIENTS);
+    for client in &mut clients {
+        client.write_all(&[7]).unwrap();
+    }
+    let before = ring.take_stats();
+    assert_eq!((before.buffers_free_least, before.buffer_count), (32, 32));
+    for &slot in &slots {
+        ring.receive_once(slot, 0).unwrap();
+    }
+    let mut received = 0;
+    until(&mut ring, |event| {
+        let Event::Received { .. } = event else { panic!("{event:?}") };
+        received += 1;
+        received == CLIENTS
+    });
+    let stats = ring.take_stats();
+    assert!(stats.starved_count > 0 && stats.buffer_count > 32, "the case did not happen: {stats:?}");
+    assert_eq!(stats.buffers_free_least, 0);
+}
+
+#[test]
+fn a_receive_that_found_no_buffer_is_heard_although_nothing_else_happens() {
+    const CLIENTS: usize = 42;
+    let config = Config { buffer_count: 2, buffer_bytes: 64, ..small() };
+    let (mut ring, address) = listening(&config);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut slots = vec![None; CLIENTS];
+    until(&mut ring, |event| {
+        if let Event::Accepted { slot, peer, .. } = event {
+            let client = clients.iter().position(|client| client.local_addr().unwrap() == peer);
+            slots[client.unwrap()] = Some(slot);
+        }
+        slots.iter().all(Option::is_some)
+    });
+    // The first two take all buffers, so that those after them find none, although nothing has come for these.
+    for client in &mut clients[..2] {
+        client.write_all(&[7]).unwrap();
+    }
+    for slot in slots.into_iter().flatten() {
+        ring.receive_once(slot, 0).unwrap();
+    }
+    let mut received = 0;
+    until(&mut ring, |event| {
+        let Event::Received { .. } = event else { panic!("{event:?}") };
+        received += 1;
+        received == 2
+    });
+    assert!(ring.stats().starved_count >= 30, "the case did not happen: {:?}", ring.stats());
+    clients[CLIENTS - 1].write_all(&[8]).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        assert!(Instant::now() < end, "the ring slept, and one was not heard");
+        ring.enter(Some(Duration::from_secs(20))).unwrap();
+        if let Some(event) = ring.next_event() {
+            assert!(matches!(event, Event::Received { bytes: &mut [8], .. }), "{event:?}");
+            return;
+        }
+    }
 }
 
 #[test]

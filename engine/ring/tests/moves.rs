@@ -30,7 +30,7 @@ fn adopting(descriptor_count: u32) -> (RingHandle, tern_ring::Waker, std::thread
                         ring.send(slot, key, &answer).unwrap();
                     }
                     Event::Ended { slot, key, .. } => ring.close(slot, key).unwrap(),
-                    Event::Message(message) => messages.push(message),
+                    Event::Message(message) => messages.push(u64::from(message)),
                     Event::Woken => stop = true,
                     Event::Sent { .. } | Event::Closed { .. } => {}
                     other => panic!("{other:?}"),

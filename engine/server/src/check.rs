@@ -28,7 +28,10 @@ impl Found {
         match InForce::of(settings, &Host::here()) {
             Ok(in_force) => {
                 found.warnings.extend(in_force.warnings);
-                found.note(check_machine(&in_force.limits).map_err(|error| failure_of_start(&error)));
+                match check_machine(in_force.shard_count, &in_force.limits) {
+                    Ok(few) => found.warnings.extend(few.map(|few| few.to_string())),
+                    Err(error) => found.wrong.push(failure_of_start(&error)),
+                }
             }
             Err(failure) => found.wrong.push(failure),
         }

@@ -35,7 +35,10 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     // Nothing is made on disk for a node that could not serve: a directory keeps what it was made with.
     let in_force = InForce::of(settings, &host)?;
     in_force.warnings.iter().for_each(|text| warn!("{text}"));
-    check_machine(&in_force.limits).map_err(|error| failure_of_start(&error))?;
+    let few = check_machine(in_force.shard_count, &in_force.limits);
+    if let Some(few) = few.map_err(|error| failure_of_start(&error))? {
+        warn!("{few}");
+    }
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(Identity::read).transpose()?;
     let admin = bind_admin(settings.admin);

@@ -168,6 +168,22 @@ fn too_few_open_files_are_found_before_anything_is_made() {
 }
 
 #[test]
+fn open_files_that_are_too_few_for_the_whole_log_are_told_and_served_with() {
+    let place = Place::new("shards = 2\n[limits]\nconnection_count = 100\nsegment_count = 3000\n");
+    let tern = place.command(&["config", "check"]);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=1500:1500").arg(tern.get_program()).args(tern.get_args());
+    let output = limited.current_dir(place.0.path()).output().unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"ok\n"[..]), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in
+        ["open files are limited to 1500", "limits.segment_count = 3000", "2 shards", "LimitNOFILE=6520"]
+    {
+        assert!(said.starts_with("tern: warning: ") && said.contains(part), "{said:?} without {part:?}");
+    }
+}
+
+#[test]
 fn check_looks_at_every_file_and_makes_none() {
     let place = Place::new(
         "shards = 1\n[admin]\ntoken_file = \"token\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n",

@@ -74,6 +74,7 @@ pub fn bug(name: &str) -> Option<Bugs> {
         "replay_registers" => &mut bugs.replay_registers,
         "revoking_told_early" => &mut bugs.revoking_told_early,
         "buffers_kept" => &mut bugs.buffers_kept,
+        "boxes_kept" => &mut bugs.boxes_kept,
         "answers_kept" => &mut bugs.answers_kept,
         "addresses_kept" => &mut bugs.addresses_kept,
         "half_open_kept" => &mut bugs.half_open_kept,

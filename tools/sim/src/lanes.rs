@@ -25,9 +25,17 @@ struct Queue {
 pub struct Lanes {
     queues: BTreeMap<Key, Queue>,
     lane_bytes: usize,
-    /// By sender: bytes of boxed envelopes on their way, and whether some were taken since it was told of room.
-    boxed: BTreeMap<u16, (usize, bool)>,
+    boxed: BTreeMap<u16, Boxed>,
     boxed_bytes_max: usize,
+}
+
+/// Bytes of a sender's boxed envelopes since the start.
+#[derive(Clone, Copy, Default, Debug)]
+struct Boxed {
+    sent_bytes: u64,
+    taken_bytes: u64,
+    /// What it was told of these.
+    told_bytes: u64,
 }
 
 /// Room that a sender waited for.
@@ -81,9 +89,10 @@ impl Lanes {
         queue.used_bytes += cost;
         queue.runs.push_back(run.to_vec());
         let boxed_by = self.boxed.entry(from.0).or_default();
-        boxed_by.0 += boxed;
-        if boxed_by.0 > self.boxed_bytes_max {
-            return Err(format!("{from:?} has {} bytes boxed", boxed_by.0));
+        boxed_by.sent_bytes += boxed as u64;
+        let boxed_bytes = boxed_by.sent_bytes - boxed_by.taken_bytes;
+        if boxed_bytes > self.boxed_bytes_max as u64 {
+            return Err(format!("{from:?} has {boxed_bytes} bytes boxed"));
         }
         Ok(())
     }
@@ -121,10 +130,7 @@ impl Lanes {
             }
             let (cost, boxed) = self.measure(&run).ok()?;
             self.queues.get_mut(&(from, to.0, lane as u8))?.used_bytes -= cost;
-            if boxed > 0 {
-                let boxed_by = self.boxed.entry(from).or_default();
-                *boxed_by = (boxed_by.0 - boxed, true);
-            }
+            self.boxed.entry(from).or_default().taken_bytes += boxed as u64;
             return Some((ShardId(from), lane, run));
         }
         None
@@ -148,10 +154,11 @@ impl Lanes {
         self.lane_bytes - used
     }
 
-    /// Room for boxed envelopes of `from`, if it has grown since the last call.
-    pub fn box_room(&mut self, from: ShardId) -> Option<usize> {
-        let (used_bytes, has_grown) = self.boxed.get_mut(&from.0)?;
-        std::mem::take(has_grown).then(|| self.boxed_bytes_max - *used_bytes)
+    /// Bytes of boxed envelopes of `from` that were taken since the start, if they have grown since the last call.
+    pub fn boxes_taken(&mut self, from: ShardId) -> Option<u64> {
+        let boxed_by = self.boxed.get_mut(&from.0)?;
+        let taken_bytes = boxed_by.taken_bytes;
+        (std::mem::replace(&mut boxed_by.told_bytes, taken_bytes) != taken_bytes).then_some(taken_bytes)
     }
 
     /// Whether anything waits for `to`.
@@ -209,9 +216,14 @@ mod tests {
         // Larger than the lane, and passes; as much again is more than may be boxed.
         let large = envelope(&[7; 800]);
         lanes.push(a, b, Lane::Bulk, &large).unwrap();
-        assert_eq!(lanes.box_room(a), None);
+        assert_eq!(lanes.boxes_taken(a), None);
         assert_eq!(lanes.pop(b, &mut random).unwrap().2, large);
-        assert_eq!((lanes.box_room(a), lanes.box_room(a)), (Some(1000), None));
+        let large_bytes = large.len() as u64;
+        assert_eq!((lanes.boxes_taken(a), lanes.boxes_taken(a)), (Some(large_bytes), None));
+        // One more comes and goes between two looks.
+        lanes.push(a, b, Lane::Bulk, &large).unwrap();
+        assert_eq!(lanes.pop(b, &mut random).unwrap().2, large);
+        assert_eq!(lanes.boxes_taken(a), Some(2 * large_bytes));
         assert!(lanes.push(a, b, Lane::Bulk, &large.repeat(2)).is_err());
     }
 }

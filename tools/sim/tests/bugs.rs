@@ -130,6 +130,11 @@ fn buffers_that_stay_counted_are_found() {
 }
 
 #[test]
+fn large_envelopes_that_stay_counted_are_found() {
+    is_found("boxes_kept", &["bytes of boxed envelopes"]);
+}
+
+#[test]
 fn answers_that_stay_counted_are_found() {
     is_found("answers_kept", &["messages without an answer"]);
 }

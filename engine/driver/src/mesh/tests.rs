@@ -84,8 +84,9 @@ fn large_envelopes_keep_their_place() {
         chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (chance >> 8) % below
     };
-    let (mut boxed_most, mut sent, mut got) = (0, [vec![], vec![]], [vec![], vec![]]);
+    let (mut boxed_most, mut boxed_all, mut sent, mut got) = (0, 0, [vec![], vec![]], [vec![], vec![]]);
     for _ in 0..2000 {
+        let mut boxed_bytes = 0;
         for (lane, sent) in [Lane::Control, Lane::Bulk].into_iter().zip(&mut sent) {
             let (mut run, mut room) = (vec![], LANE_BYTES);
             loop {
@@ -95,6 +96,7 @@ fn large_envelopes_keep_their_place() {
                     break;
                 }
                 room -= cost;
+                boxed_bytes += if is_boxed(bytes, LANE_BYTES) { bytes } else { 0 };
                 // The filling tells lanes apart, and one from the other.
                 run.extend(record(bytes, (lane as u8) << 7 | next(128) as u8));
             }
@@ -102,13 +104,15 @@ fn large_envelopes_keep_their_place() {
             sent.extend(run);
         }
         ends[0].publish(|_| {});
-        boxed_most = boxed_most.max(ends[0].boxed_bytes());
+        assert_eq!(ends[0].boxes_taken_bytes(), boxed_all, "nothing of it is taken yet");
+        boxed_most = boxed_most.max(boxed_bytes);
+        boxed_all += boxed_bytes as u64;
         for (from, run) in runs(&mut ends[1]) {
             assert_eq!(from, 0);
             let lane = usize::from(run[4] >> 7);
             got[lane].extend(run);
         }
-        assert_eq!(ends[0].boxed_bytes(), 0, "all was taken");
+        assert_eq!(ends[0].boxes_taken_bytes(), boxed_all, "all was taken");
         for lane in 0..LANE_COUNT {
             assert!(sent[lane] == got[lane], "lane {lane} lost or reordered something");
             sent[lane].clear();
@@ -285,12 +289,13 @@ fn the_memory_is_what_the_arithmetic_says() {
 fn fill(end: &mut MeshEnd, shards: u16, lane_bytes: usize) {
     let boxed = record(lane_bytes / 4 + 1, 7);
     let boxed_max = tern_core::lanes::boxed_bytes_max(shards, BODY_BYTES);
-    let own = end.own;
+    let (own, mut boxed_bytes) = (end.own, 0);
     for to in (0..shards).filter(|&to| usize::from(to) != own) {
         for lane in [Lane::Control, Lane::Bulk] {
             let mut room = lane_bytes;
-            while room >= MARKER_BYTES && end.boxed_bytes() + boxed.len() <= boxed_max {
+            while room >= MARKER_BYTES && boxed_bytes + boxed.len() <= boxed_max {
                 end.send(ShardId(to), lane, &boxed);
+                boxed_bytes += boxed.len();
                 room -= MARKER_BYTES;
             }
             end.send(ShardId(to), lane, &record(64, 1).repeat(room / 64));

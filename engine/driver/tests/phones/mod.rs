@@ -79,6 +79,7 @@ impl Phone {
         });
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut phone = Self { stream, client, told: VecDeque::new(), account: AccountId(0), ended: false };
         phone.flush();
         match phone.next() {

@@ -13,8 +13,8 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     /// Megabytes of a small file system of its own for the data directory.
     pub(crate) drive_mb: Option<u32>,
-    /// Its limit of open files, soft and hard.
-    pub(crate) open_files: Option<u32>,
+    /// Its limit of open files, as `ulimit` is told it.
+    pub(crate) open_files: Option<String>,
     /// What its environment has beside the test's own.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// The pipe that it logs to; else what it says is kept.
@@ -208,7 +208,8 @@ fn command(dir: &Path, setup: &Setup, phone: SocketAddr, admin: SocketAddr) -> C
         None => {
             // Ignored signals stay ignored: a test may forbid writing with a limit of the file size, and get an error.
             let mut command = Command::new("sh");
-            let limit = setup.open_files.map_or(String::new(), |count| format!("ulimit -n {count}; "));
+            let limit = setup.open_files.as_ref();
+            let limit = limit.map_or(String::new(), |words| format!("ulimit {words}; "));
             command.args(["-c", &format!("{limit}trap '' XFSZ; exec \"$0\" \"$@\""), tern]);
             command
         }

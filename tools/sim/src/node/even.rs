@@ -19,6 +19,7 @@ impl Node {
             sum.owed_tick_count += held.owed_tick_count;
             sum.hand_over_count += held.hand_over_count;
             sum.lent_bytes += held.lent_bytes;
+            sum.boxed_bytes += held.boxed_bytes;
             sum.address_count += held.address_count;
             sum.leaving_count += held.leaving_count;
             sum.waiter_count += held.waiter_count;
@@ -39,6 +40,7 @@ impl Node {
             ("owed ticks", sum.owed_tick_count as u64),
             ("halves of hand-overs", sum.hand_over_count as u64),
             ("bytes of buffers", sum.lent_bytes as u64),
+            ("bytes of boxed envelopes", sum.boxed_bytes as u64),
             ("addresses", sum.address_count as u64),
             ("devices that are to leave", sum.leaving_count as u64),
             ("who wait for the log", sum.waiter_count as u64),

@@ -35,8 +35,8 @@ impl Node {
         let now_ns = scene.now_ns();
         let deadline_ns = self.driven[index].shard.next_deadline();
         let overdue = deadline_ns.is_some_and(|due_ns| due_ns <= self.mono_start_ns + now_ns);
-        if let Some(room_bytes) = self.lanes.box_room(ShardId(shard)) {
-            self.step(scene, shard, Input::BoxRoom { room_bytes }, &[20, room_bytes as u64], &[]);
+        if let Some(taken_bytes) = self.lanes.boxes_taken(ShardId(shard)) {
+            self.step(scene, shard, Input::BoxesTaken { taken_bytes }, &[20, taken_bytes], &[]);
         }
         let eager = scene.random().chance(50);
         let waiting = self.driven[index].inbox.len();
