@@ -1,6 +1,6 @@
 //! The endpoint's client: blocking HTTP, JSON.
 
-use crate::access::Access;
+use crate::access::{Access, is_here};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,7 +43,8 @@ impl Admin {
     /// Nothing is sent yet.
     ///
     /// # Errors
-    /// A file of `access` cannot be read or is not what it should be.
+    /// A file of `access` cannot be read or is not what it should be, or the token would be sent to another machine for all
+    /// on the way to read.
     pub fn new(address: &str, access: &Access) -> Result<Self> {
         let config = ureq::Agent::config_builder()
             // The answer's text says what is wrong.
@@ -61,10 +62,17 @@ impl Admin {
             }
             None => (scheme, config),
         };
+        let token = access.token()?;
+        // Before anything is sent: an endpoint that speaks TLS could only say so when the token is out already.
+        if token.is_some() && scheme == "http" && !is_here(address) {
+            bail!(
+                "--admin {address}: a token is not sent to another machine without TLS: name the endpoint's certificate (--ca FILE)"
+            );
+        }
         Ok(Self {
             agent: config.build().into(),
             base: format!("{scheme}://{address}"),
-            token: access.token()?,
+            token,
             timeout: TIMEOUT,
         })
     }
