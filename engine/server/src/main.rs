@@ -15,8 +15,10 @@ mod health;
 mod log;
 mod memory;
 mod notify;
+mod ports;
 mod resolve;
 mod serve;
+mod signals;
 
 use check::Found;
 use clap::Parser;
