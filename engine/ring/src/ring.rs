@@ -156,6 +156,12 @@ impl Ring {
         stats
     }
 
+    /// Descriptor slots: most sockets that it can hold.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Gives back memory that was not needed lately: to be called about once a second, as long as it says that there is
     /// more to give back.
     pub fn trim(&mut self) -> bool {

@@ -84,6 +84,8 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
         phone: settings.phone,
         admin: address,
         server_key: keys.server.public,
+        data: settings.data.clone(),
+        limits: in_force.limits,
     };
     let plane = Arc::new(Plane::new(about, Gate::new(token))?);
     let door =

@@ -100,6 +100,18 @@ fn show_is_a_file_that_check_accepts() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let place = Place::new("shards = 1\n");
+    for words in [&["config", "show"][..], &["config", "check"], &["cores"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = place.command(words).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
 fn show_prints_what_the_directory_and_the_machine_make_of_it() {
     let place = Place::new("shards = 3\nsegment_bytes = 16777216\n");
     drop(place.serve());

@@ -4,6 +4,7 @@ use crate::access::{Access, is_here};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Making a batch of accounts waits for its group commits.
@@ -23,7 +24,7 @@ pub struct NewAccount {
 pub struct Made {
     /// Its name.
     pub name: String,
-    /// `created`, `existing`, `taken`, `bad_name`, `bad_keys` or `full`.
+    /// `created`, `existing`, `taken`, `bad_name`, `bad_keys`, `full` (of accounts) or `log_full`.
     pub result: String,
     /// Its id, where there is one.
     pub id: Option<String>,
@@ -141,11 +142,15 @@ impl Admin {
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<(ureq::http::StatusCode, String)> {
-        let mut response = answer.with_context(|| {
-            format!(
-                "{} does not answer: is tern running, and is this what its `ready` line calls admin?",
-                self.base
-            )
+        let mut response = answer.map_err(|error| {
+            // What rustls refuses comes as bytes that are not valid: a certificate of another name or signer, no TLS at all.
+            let answers = matches!(&error, ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData);
+            let what = if answers {
+                "answers, but not as the endpoint that is meant"
+            } else {
+                "does not answer: is tern running, and is this what its `ready` line calls admin?"
+            };
+            anyhow!(error).context(format!("{} {what}", self.base))
         })?;
         // A page of 10,000 accounts is below 2 MiB; the library's own limit is 10.
         let text = response.body_mut().read_to_string().context("the endpoint's answer")?;

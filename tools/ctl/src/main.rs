@@ -4,6 +4,7 @@ mod account;
 mod chat;
 mod generate;
 mod keys;
+mod print;
 mod status;
 mod top;
 

@@ -151,6 +151,8 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
     });
     let status = node.json("/v1/status");
     assert_eq!(status["state"], "stuck");
+    let top = node.json("/v1/top");
+    assert_eq!((&top["shards"][0]["complete"], &top["shards"][1]["complete"]), (&true.into(), &false.into()));
     let (_, metrics) = node.get("/metrics");
     let age = |shard: u16| -> f64 {
         let start = format!("tern_shard_turn_late_seconds{{shard=\"{shard}\"}} ");
