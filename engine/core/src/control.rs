@@ -129,8 +129,10 @@ pub enum Created {
     BadName,
     /// No keys, or more than an account may have.
     BadKeys,
-    /// The shard has as many accounts as `account_count` allows, or its drive is full.
+    /// The shard has as many accounts as `account_count` allows.
     Full,
+    /// The shard's log has no room for another one: its drive is full, or it has `segment_count` segments.
+    LogFull,
 }
 
 /// The answers.

@@ -1,6 +1,7 @@
 //! What a shard counts. Read by the control plane; adding a line here makes it appear in `/metrics`.
 //!
-//! A line is `name`, or `name as family`, or `name as family { label = "value" }`. A name that ends in `_now` is a
+//! A line is `name`, or `name as family`, or `name as family { label = "value" }`, and any of these may end in `=> min`:
+//! then the total of several shards is their least, where it is their sum else. A name that ends in `_now` is a
 //! gauge, any other a counter. In `/metrics` it is called `tern_` and the family, which is the name without `_now`
 //! where nothing else is said; a counter's name gets `_total`. Names carry their unit (`_bytes`); several lines may
 //! share a family under different labels, and then [`FAMILIES`] has its help.
@@ -39,7 +40,8 @@ impl Metric {
 #[macro_export]
 macro_rules! define_counters {
     ($(#[doc = $text:literal])+ pub struct $Counters:ident;
-     $($(#[doc = $doc:literal])* $name:ident $(as $family:ident $({ $label:ident = $value:literal })?)?),* $(,)?) => {
+     $($(#[doc = $doc:literal])*
+       $name:ident $(as $family:ident $({ $label:ident = $value:literal })?)? $(=> $total:ident)?),* $(,)?) => {
         $(#[doc = $text])+
         #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
         pub struct $Counters { $($(#[doc = $doc])* pub $name: u64),* }
@@ -55,8 +57,20 @@ macro_rules! define_counters {
                 })*
             }
 
-            /// Adds the counts of another shard.
-            pub fn add(&mut self, other: &Self) { $(self.$name += other.$name;)* }
+            /// What shards counted together; nothing where there is none.
+            #[must_use]
+            pub fn total<'a>(shards: impl IntoIterator<Item = &'a Self>) -> Self {
+                shards.into_iter().copied().reduce(Self::with).unwrap_or_default()
+            }
+
+            fn with(mut self, other: Self) -> Self {
+                $({
+                    const TOTALS: &[fn(u64, u64) -> u64] =
+                        &[$(<u64 as ::core::cmp::Ord>::$total,)? <u64 as ::core::ops::Add>::add];
+                    self.$name = TOTALS[0](self.$name, other.$name);
+                })*
+                self
+            }
         }
     };
 }
@@ -65,7 +79,7 @@ macro_rules! define_counters {
 pub const FAMILIES: &[(&str, &str)] = &[
     (
         "limit_hits",
-        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches`, `session_unanswered` and `log_waiters` are fixed).",
+        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches`, `session_unanswered` and `log_waiters` are fixed, `drive` is a drive that is full).",
     ),
     ("logins_refused", "Logins with a key that were refused, by what was wrong. Nobody broke the protocol."),
     (
@@ -172,8 +186,11 @@ define_counters! {
     refused_share,
     /// Messages refused because the shard's memory for mail was full.
     memory_full as limit_hits { limit = "mail_bytes" },
-    /// Messages and accounts refused because the log had no segment left but what gives back space needs.
-    drive_full as limit_hits { limit = "segment_count" },
+    /// Messages and accounts refused because the log may have no more segments, and had none left but what gives back
+    /// space needs.
+    segments_full as limit_hits { limit = "segment_count" },
+    /// Likewise, because the drive had no room for another segment.
+    drive_full as limit_hits { limit = "drive" },
     /// Messages refused because a lane to another shard was full.
     lane_full as limit_hits { limit = "lane_bytes" },
     /// Messages refused for their size.
@@ -185,7 +202,7 @@ define_counters! {
     /// Message ids that are remembered now.
     ids_now as message_ids,
     /// Seconds back to which message ids are known now: the dedup horizon, or less for want of memory.
-    ids_reach_s_now as message_ids_reach_seconds,
+    ids_reach_s_now as message_ids_reach_seconds => min,
     /// Periods of message ids forgotten early, and messages refused because those of the present take all the memory.
     ids_full as limit_hits { limit = "dedup_count" },
     /// Messages for no account.
@@ -331,12 +348,14 @@ mod tests {
         /// Of
         /// a family.
         first_now as both { half = "a" },
+        /// The shard that is worst off.
+        least_now => min,
     }
 
     #[test]
     fn each_form_of_a_line() {
         let mut found = Vec::new();
-        Few { plain: 1, level_now: 2, left: 3, first_now: 4 }
+        Few { plain: 1, level_now: 2, left: 3, first_now: 4, least_now: 5 }
             .each(|metric, value| found.push((metric, value)));
         let metric = Metric::new;
         assert_eq!(
@@ -346,12 +365,17 @@ mod tests {
                 (metric("level_now", "A level.", Some("level"), &[]), 2),
                 (metric("left", "Renamed.", Some("right"), &[]), 3),
                 (metric("first_now", "Of a family.", Some("both"), &[("half", "a")]), 4),
+                (metric("least_now", "The shard that is worst off.", Some("least"), &[]), 5),
             ]
         );
         assert!(found[1].0.is_gauge && !found[0].0.is_gauge);
-        let mut sum = Few { plain: 1, ..Few::default() };
-        sum.add(&Few { plain: 2, left: 5, ..Few::default() });
-        assert_eq!(sum, Few { plain: 3, left: 5, ..Few::default() });
+        let shards =
+            [(1, 9), (2, 7), (4, 8)].map(|(plain, least_now)| Few { plain, least_now, ..Few::default() });
+        assert_eq!(Few::total(&shards), Few { plain: 7, least_now: 7, ..Few::default() });
+        assert_eq!(Few::total(&shards[..1]), shards[0]);
+        assert_eq!(Few::total(&[]), Few::default());
+        let shards = [86_400, 600].map(|ids_reach_s_now| Counters { ids_reach_s_now, ..Counters::default() });
+        assert_eq!(Counters::total(&shards).ids_reach_s_now, 600, "the shard that forgets first");
     }
 
     #[test]

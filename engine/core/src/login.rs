@@ -93,7 +93,7 @@ impl Shard {
             self.refuse_login(conn, code, detail);
             return;
         }
-        if !self.has_room_for_account() {
+        if self.lacks_room_for_account().is_some() {
             self.refuse_busy(conn);
             return;
         }
@@ -126,7 +126,7 @@ impl Shard {
                 assert_eq!(id, greeting.account, "told before it was given out");
                 self.begin_when_stable(conn, greeting);
             }
-            Created::Full => self.refuse_busy(conn),
+            Created::Full | Created::LogFull => self.refuse_busy(conn),
             other => unreachable!("a free and valid name, and one key: {other:?}"),
         }
     }
@@ -227,8 +227,8 @@ impl Shard {
         if new.device_keys.is_empty() || new.device_keys.len() > DEVICES_MAX {
             return Created::BadKeys;
         }
-        if !self.has_room_for_account() {
-            return Created::Full;
+        if let Some(full) = self.lacks_room_for_account() {
+            return full;
         }
         let id = self.accounts.next_id(partition);
         // Places before this one were given out before the account was there.
@@ -243,12 +243,17 @@ impl Shard {
         PartitionId::of_name(name, self.config.partitions.partition_count())
     }
 
-    fn has_room_for_account(&mut self) -> bool {
-        let is_full = self.accounts.count() >= self.config.limits.account_count as usize;
-        let is_low = !is_full && self.writer.log.is_low();
-        self.counters.accounts_full += u64::from(is_full);
-        self.counters.drive_full += u64::from(is_low);
-        !is_full && !is_low
+    /// Why no account can be made now, if so; that is counted.
+    fn lacks_room_for_account(&mut self) -> Option<Created> {
+        if self.accounts.count() >= self.config.limits.account_count as usize {
+            self.counters.accounts_full += 1;
+            return Some(Created::Full);
+        }
+        if self.writer.log.is_low() {
+            self.count_low_log();
+            return Some(Created::LogFull);
+        }
+        None
     }
 
     fn list_accounts(&self, after: AccountId, limit: u32) -> (Vec<AccountInfo>, Option<AccountId>) {

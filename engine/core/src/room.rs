@@ -88,6 +88,16 @@ impl Shard {
         self.cache.bytes_used() < left_bytes && self.cache.has_room(length, left_bytes)
     }
 
+    /// Counts what was refused because the log is low, by what keeps it from growing: one is mended by another limit, the
+    /// other by a larger drive.
+    pub(crate) fn count_low_log(&mut self) {
+        if self.writer.log.has_all_files() {
+            self.counters.segments_full += 1;
+        } else {
+            self.counters.drive_full += 1;
+        }
+    }
+
     /// Counts a message that was refused for a limit.
     pub(crate) fn count_no_room(&mut self, why: NoRoom) {
         let counter = match why {
@@ -96,7 +106,7 @@ impl Shard {
             NoRoom::MailboxBytes => &mut self.counters.mailbox_bytes_full,
             NoRoom::Share => &mut self.counters.refused_share,
             NoRoom::MailBytes => &mut self.counters.memory_full,
-            NoRoom::Drive => &mut self.counters.drive_full,
+            NoRoom::Drive => return self.count_low_log(),
             NoRoom::Ids => &mut self.dedup.hit_count,
         };
         *counter += 1;

@@ -25,8 +25,7 @@ const KNOWN: Login = Login { register: false, knows_server: true, hint: true };
 fn settled(node: &Node, mut wanted: impl FnMut(&tern_core::counters::Counters) -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let mut totals = tern_core::counters::Counters::default();
-        node.counters().iter().for_each(|shard| totals.add(shard));
+        let totals = tern_core::counters::Counters::total(&node.counters());
         if wanted(&totals) {
             return;
         }

@@ -165,6 +165,12 @@ impl Ring {
         stats.buffers_free_least = stats.buffers_free_least.min(left);
     }
 
+    /// Descriptor slots: most sockets that it can hold.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Gives back memory that was not needed lately: to be called about once a second, as long as it says that there is
     /// more to give back.
     pub fn trim(&mut self) -> bool {

@@ -4,8 +4,8 @@ use crate::admin::Identity;
 use crate::config::{AdminAccess, Settings};
 use crate::data::{self, Token};
 use crate::exit::Failure;
+use crate::ports;
 use crate::resolve::{Host, InForce, failure_of_start};
-use crate::serve;
 use std::path::Path;
 use tern_driver::check_machine;
 
@@ -44,8 +44,8 @@ impl Found {
                 .warnings
                 .push(format!("a node is running on {data}: whether the ports are free was not tried"));
         } else {
-            found.note(serve::phone_is_free(settings.phone));
-            found.note(serve::bind_admin(settings.admin).map(drop));
+            found.note(ports::phone_is_free(settings.phone));
+            found.note(ports::bind_admin(settings.admin).map(drop));
         }
         found
     }
@@ -67,15 +67,14 @@ impl Found {
             }
         }
         let Some(file) = &access.token_file else { return };
-        match Token::read(file) {
-            Err(failure) => self.wrong.push(failure),
-            Ok(Some(_)) => {}
-            Ok(None) if file.parent().is_some_and(|place| place.as_os_str().is_empty() || place.exists()) => {}
-            Ok(None) => self.warnings.push(format!(
+        let is_nowhere = file.parent().is_some_and(|place| !place.as_os_str().is_empty() && !place.exists());
+        match Token::look(file) {
+            Err(_) if is_nowhere => self.warnings.push(format!(
                 "admin.token_file = {}: its directory is not there; systemd makes those of StateDirectory= when it \
                  starts the service, and nobody else does",
                 file.display()
             )),
+            looked => self.note(looked.map(drop)),
         }
     }
 }

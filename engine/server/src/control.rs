@@ -7,7 +7,9 @@ use crate::data::Token;
 use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::notify::Notifier;
+use crate::ports;
 use crate::resolve::failure_of_start;
+use crate::signals::{Signals, Wish};
 use std::future::pending;
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -17,7 +19,6 @@ use std::thread;
 use std::time::Duration;
 use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
 use tern_storage::io::SegmentId;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -61,7 +62,7 @@ pub(crate) async fn run(
     let Some(mut node) = start(&plane, config, &mut signals, &notifier, reload).await? else {
         // The door was shut: nobody was served, so that there is nothing to make safe. The shards' threads end with the
         // process.
-        info!("stopped while the node recovered");
+        info!("stopped before the node served");
         return Ok(Ending::Drained);
     };
     // From here on a signal drains.
@@ -107,7 +108,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Starts the node on a thread of its own. None: a signal came first.
+/// Starts the node on a thread of its own, once its address is free. None: a signal came first.
 async fn start(
     plane: &Plane,
     config: NodeConfig,
@@ -115,6 +116,10 @@ async fn start(
     notifier: &Notifier,
     reload: impl Fn(),
 ) -> Result<Option<Node>, Failure> {
+    // Before the recovery, so that a taken port costs none.
+    if !ports::phone_comes_free(config.phone, signals, &reload).await? {
+        return Ok(None);
+    }
     let (tell, mut told) = oneshot::channel();
     let progress = Arc::clone(plane.start_progress());
     // The node's helper threads stay where this one may run, which is where its maker may.
@@ -194,37 +199,6 @@ fn news(has_changed: Option<bool>) -> &'static str {
         Some(true) => "new",
         Some(false) => "unchanged",
         None => "none",
-    }
-}
-
-/// What a signal asks for.
-enum Wish {
-    End,
-    Reload,
-}
-
-/// The signals that a node listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.hang_up.recv() => Wish::Reload,
-        }
     }
 }
 

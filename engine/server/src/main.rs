@@ -15,8 +15,10 @@ mod health;
 mod log;
 mod memory;
 mod notify;
+mod ports;
 mod resolve;
 mod serve;
+mod signals;
 
 use check::Found;
 use clap::Parser;
@@ -25,7 +27,7 @@ use config::Settings;
 use exit::{Ending, Failure};
 use mimalloc::MiMalloc;
 use resolve::{Host, InForce};
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use tern_driver::huge_pages::{self, LargeOnHugePages};
 
@@ -54,34 +56,39 @@ fn run(command: Command, huge_pages: io::Result<()>) -> Result<Ending, Failure> 
         Command::RotateKey { data, keep_days, end_previous } => {
             let keep_s = u64::from(keep_days) * 24 * 3600;
             let keys = data::DataDirectory::rotate_key(&data, keep_s, end_previous)?;
-            println!("server key {}; the old one works for {keep_days} days", data::to_hex(&keys.public));
-            Ok(Ending::Drained)
+            say(&format!(
+                "server key {}; the old one works for {keep_days} days\n",
+                data::to_hex(&keys.public)
+            ))
         }
         Command::Health(args) => {
             health::health(&Settings::load(&args)?)?;
-            println!("ok");
-            Ok(Ending::Drained)
+            say("ok\n")
         }
-        Command::Cores(args) => {
-            print!("{}", cores::cores(&args)?);
-            Ok(Ending::Drained)
-        }
+        Command::Cores(args) => say(&cores::cores(&args)?),
         Command::Config { command: ConfigCommand::Check(args) } => {
             let found = Found::of(&Settings::load(&args)?);
             found.warnings.iter().for_each(|text| eprintln!("tern: warning: {text}"));
             let mut wrong = found.wrong.into_iter();
             let Some(first) = wrong.next() else {
-                println!("ok");
-                return Ok(Ending::Drained);
+                return say("ok\n");
             };
             eprintln!("tern: {}", first.text);
             wrong.for_each(|failure| eprintln!("tern: {}", failure.text));
             Ok(first.ending)
         }
-        Command::Config { command: ConfigCommand::Show(args) } => {
-            print!("{}", show(&Settings::load(&args)?)?);
-            Ok(Ending::Drained)
+        Command::Config { command: ConfigCommand::Show(args) } => say(&show(&Settings::load(&args)?)?),
+    }
+}
+
+/// The command's answer. That its reader has left, as `head` does when it has seen enough, is no error.
+fn say(text: &str) -> Result<Ending, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::start_up(format!("standard output: {error}")))
         }
+        _ => Ok(Ending::Drained),
     }
 }
 

@@ -7,26 +7,21 @@ use crate::cores::{self, CoreMap};
 use crate::data::{DataDirectory, Token, is_made};
 use crate::exit::{Ending, Failure};
 use crate::log;
+use crate::ports;
 use crate::resolve::{Host, InForce, failure_of_start};
+use crate::signals;
 use nix::unistd::gettid;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, RwLock};
-use std::thread;
-use std::time::{Duration, Instant};
-use tern_driver::{NodeConfig, StartError, check_machine};
+use tern_driver::{NodeConfig, check_machine};
 use tracing::{info, warn};
-
-/// Longest time that the kernel is given to close the sockets of a node that was killed: some ten thousand a shard.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked at.
-const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs the node until it ends.
 ///
 /// # Errors
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<Ending, Failure> {
+    signals::hold().map_err(|error| Failure::start_up(format!("signals: {error}")))?;
     log::start(settings.log)?;
     if let Err(error) = huge_pages {
         warn!(%error, "huge pages could not be kept to large tables: phones may take two to three times the memory");
@@ -41,12 +36,13 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     }
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(Identity::read).transpose()?;
-    let admin = bind_admin(settings.admin);
+    access.token_file.as_deref().map(Token::look).transpose()?;
+    let admin = ports::bind_admin(settings.admin);
     // What is there already is opened first: that another node has it says more than that its ports are taken.
     let admin = if is_made(&settings.data) {
         admin
     } else {
-        phone_is_free(settings.phone)?;
+        ports::phone_is_free(settings.phone)?;
         Ok(admin?)
     };
     let data = DataDirectory::open(&settings.data, in_force.wanted(settings))?;
@@ -56,10 +52,9 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
             settings.data.display()
         )));
     }
-    // Before the node, so that a taken port costs no recovery.
     let admin = admin?;
-    wait_for_phone(settings.phone)?;
     let map = in_force.map;
+    // Made under the directory's lock: of two nodes that start at once one makes it.
     let token = access.token_file.as_deref().map(Token::from_file).transpose()?;
     let keys = data.keys;
     let steer = cores::steers(settings.cores.steer, &map, &host.machine, settings.phone);
@@ -92,6 +87,8 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
         phone: settings.phone,
         admin: address,
         server_key: keys.server.public,
+        data: settings.data.clone(),
+        limits: in_force.limits,
     };
     let plane = Arc::new(Plane::new(about, Gate::new(token))?);
     let door =
@@ -101,40 +98,6 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
             pin_main(&map);
         }
     })
-}
-
-/// Whether the phone door's address can be taken; tried and given back.
-///
-/// # Errors
-/// It cannot: the text names key, address and why.
-pub(crate) fn phone_is_free(phone: SocketAddr) -> Result<(), Failure> {
-    TcpListener::bind(phone).map(drop).map_err(|error| phone_is_taken(phone, error))
-}
-
-/// Likewise, but waits a little for a node that was killed: the kernel may still be closing its sockets.
-fn wait_for_phone(phone: SocketAddr) -> Result<(), Failure> {
-    let deadline = Instant::now() + CLOSE_WAIT;
-    loop {
-        match TcpListener::bind(phone) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(TRY_EVERY);
-            }
-            Err(error) => return Err(phone_is_taken(phone, error)),
-        }
-    }
-}
-
-fn phone_is_taken(phone: SocketAddr, error: io::Error) -> Failure {
-    Failure::start_up(StartError::Bind(phone, error).to_string())
-}
-
-/// Binds the admin endpoint's address.
-///
-/// # Errors
-/// It cannot be bound: the text names key, address and why.
-pub(crate) fn bind_admin(admin: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(admin).map_err(|error| Failure::start_up(format!("admin = {admin}: {error}")))
 }
 
 /// Pins this thread, and with it the one that writes the log. A refusal is no reason not to serve.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -99,6 +100,18 @@ fn show_is_a_file_that_check_accepts() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let place = Place::new("shards = 1\n");
+    for words in [&["config", "show"][..], &["config", "check"], &["cores"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = place.command(words).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
 fn show_prints_what_the_directory_and_the_machine_make_of_it() {
     let place = Place::new("shards = 3\nsegment_bytes = 16777216\n");
     drop(place.serve());
@@ -139,8 +152,13 @@ fn a_node_that_cannot_serve_makes_nothing() {
             2,
             &["unanswered_count"],
         ),
+        ("shards = 1\n[admin]\ntoken_file = \"short\"\n", 2, &["admin.token_file = short", "no token in it"]),
+        ("shards = 1\n[admin]\ntoken_file = \"file/token\"\n", 3, &["admin.token_file = file/token"]),
     ] {
         let place = Place::new(config);
+        std::fs::write(place.path("file"), "no directory").unwrap();
+        std::fs::write(place.path("short"), "short\n").unwrap();
+        std::fs::set_permissions(place.path("short"), PermissionsExt::from_mode(0o600)).unwrap();
         for output in [place.run(&["config", "check"]), place.run(&["serve"])] {
             assert_eq!(output.status.code(), Some(code), "{config}: {output:?}");
             let said = String::from_utf8(output.stderr).unwrap();
@@ -226,6 +244,30 @@ fn what_systemd_brings_is_not_missed_before_the_start() {
     let (code, said) = place.check();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("warning: admin.tls_cert") && said.contains("warning: admin.token_file"), "{said}");
+    // Where nobody brings it, nothing is made either.
+    place.write("shards = 1\n[admin]\ntoken_file = \"none/token\"\n");
+    let output = place.run(&["serve"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("none/token: it cannot be made"), "{output:?}");
+    assert!(!place.path("data").exists());
+}
+
+#[test]
+fn a_token_that_could_not_be_written_is_made_by_the_next_start() {
+    let place = Place::new("shards = 1\n[admin]\ntoken_file = \"token\"\n");
+    drop(place.serve());
+    std::fs::remove_file(place.path("token")).unwrap();
+    // As a full drive refuses it: the file can be made, and nothing be written.
+    let tern = place.command(&["serve"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(tern.get_program());
+    let output = limited.args(tern.get_args()).current_dir(place.0.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("token: it cannot be made"), "{output:?}");
+    let left: Vec<_> =
+        std::fs::read_dir(place.0.path()).unwrap().flatten().map(|it| it.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("token")), "{left:?}");
+    drop(place.serve());
 }
 
 #[test]

@@ -197,7 +197,9 @@ impl Log {
         !self.has_room() && !self.usage.expects_spares() && (self.drive_full || self.has_all_files())
     }
 
-    fn has_all_files(&self) -> bool {
+    /// Whether it has as many segments as it may, so that another one is not even tried.
+    #[must_use]
+    pub fn has_all_files(&self) -> bool {
         self.usage.file_count() >= self.config.segment_count_max
     }
 

@@ -1,6 +1,7 @@
 //! Where an endpoint is, and what it and its clients want of each other.
 
 use anyhow::{Context, Result};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Where the token may be, instead of in a file.
@@ -48,9 +49,17 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whether what is sent to this host and port stays on this machine.
+pub(crate) fn is_here(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    ip.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback() || ip.is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Admin;
 
     #[test]
     fn an_address_is_host_and_port() {
@@ -71,5 +80,29 @@ mod tests {
         assert!(error.starts_with("--token-file ") && error.contains("token: No such file"), "{error}");
         std::fs::write(&file, "secret\n").unwrap();
         assert_eq!(access.token().unwrap().as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn a_token_goes_to_no_other_machine_in_clear() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("token");
+        std::fs::write(&file, "secret\n").unwrap();
+        let access = Access { token_file: Some(file), ..Access::default() };
+        for here in
+            ["127.0.0.1:7323", "127.9.9.9:1", "[::1]:7323", "localhost:7323", "LocalHost:1", "0.0.0.0:1"]
+        {
+            assert!(Admin::new(here, &access).is_ok(), "{here}");
+        }
+        for there in [
+            "192.0.2.2:7323",
+            "[2001:db8::1]:7323",
+            "chat.example.org:7323",
+            "localhost.example.org:1",
+            "127.0.0.1.example.org:1",
+        ] {
+            let error = Admin::new(there, &access).unwrap_err().to_string();
+            assert!(error.contains(there) && error.contains("--ca FILE"), "{error}");
+            assert!(Admin::new(there, &Access::default()).is_ok(), "{there}: nothing to keep secret");
+        }
     }
 }

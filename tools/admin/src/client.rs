@@ -1,9 +1,10 @@
 //! The endpoint's client: blocking HTTP, JSON.
 
-use crate::access::Access;
+use crate::access::{Access, is_here};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Making a batch of accounts waits for its group commits.
@@ -23,7 +24,7 @@ pub struct NewAccount {
 pub struct Made {
     /// Its name.
     pub name: String,
-    /// `created`, `existing`, `taken`, `bad_name`, `bad_keys` or `full`.
+    /// `created`, `existing`, `taken`, `bad_name`, `bad_keys`, `full` (of accounts) or `log_full`.
     pub result: String,
     /// Its id, where there is one.
     pub id: Option<String>,
@@ -43,7 +44,8 @@ impl Admin {
     /// Nothing is sent yet.
     ///
     /// # Errors
-    /// A file of `access` cannot be read or is not what it should be.
+    /// A file of `access` cannot be read or is not what it should be, or the token would be sent to another machine for all
+    /// on the way to read.
     pub fn new(address: &str, access: &Access) -> Result<Self> {
         let config = ureq::Agent::config_builder()
             // The answer's text says what is wrong.
@@ -61,10 +63,17 @@ impl Admin {
             }
             None => (scheme, config),
         };
+        let token = access.token()?;
+        // Before anything is sent: an endpoint that speaks TLS could only say so when the token is out already.
+        if token.is_some() && scheme == "http" && !is_here(address) {
+            bail!(
+                "--admin {address}: a token is not sent to another machine without TLS: name the endpoint's certificate (--ca FILE)"
+            );
+        }
         Ok(Self {
             agent: config.build().into(),
             base: format!("{scheme}://{address}"),
-            token: access.token()?,
+            token,
             timeout: TIMEOUT,
         })
     }
@@ -133,11 +142,15 @@ impl Admin {
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<(ureq::http::StatusCode, String)> {
-        let mut response = answer.with_context(|| {
-            format!(
-                "{} does not answer: is tern running, and is this what its `ready` line calls admin?",
-                self.base
-            )
+        let mut response = answer.map_err(|error| {
+            // What rustls refuses comes as bytes that are not valid: a certificate of another name or signer, no TLS at all.
+            let answers = matches!(&error, ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData);
+            let what = if answers {
+                "answers, but not as the endpoint that is meant"
+            } else {
+                "does not answer: is tern running, and is this what its `ready` line calls admin?"
+            };
+            anyhow!(error).context(format!("{} {what}", self.base))
         })?;
         // A page of 10,000 accounts is below 2 MiB; the library's own limit is 10.
         let text = response.body_mut().read_to_string().context("the endpoint's answer")?;

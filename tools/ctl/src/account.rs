@@ -1,6 +1,7 @@
 //! One account at a time, and the list of all.
 
 use crate::keys;
+use crate::print::print;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use tern_admin::{Admin, Made, NewAccount};
@@ -14,8 +15,7 @@ pub(crate) fn add(admin: &Admin, name: &str, key: Option<&str>, key_file: Option
     let public: [u8; 32] =
         from_hex(hex).with_context(|| format!("--key {hex}: allowed are 64 hex digits"))?;
     let made = create(admin, name, public)?;
-    println!("{name} {}", id_of(&made)?);
-    Ok(())
+    print(&format!("{name} {}\n", id_of(&made)?)).map(drop)
 }
 
 /// The key is on disk before the account exists: an account whose key was lost could never be used.
@@ -28,10 +28,7 @@ fn add_with_new_key(admin: &Admin, name: &str, key_file: Option<PathBuf>) -> Res
     let made = create(admin, name, keys.public)
         .with_context(|| format!("whether {name} was made is unknown; its private key stays in {shown}"))?;
     match id_of(&made) {
-        Ok(id) => {
-            println!("{name} {id} private key in {shown}");
-            Ok(())
-        }
+        Ok(id) => print(&format!("{name} {id} private key in {shown}\n")).map(drop),
         Err(refused) => {
             std::fs::remove_file(&file).with_context(|| format!("key file {shown} is of no use"))?;
             Err(refused)
@@ -57,7 +54,10 @@ pub(crate) fn explain(result: &str) -> &str {
         "taken" => "the name is taken by an account with other keys",
         "bad_name" => "not a name",
         "bad_keys" => "not keys that an account can have",
-        "full" => "the shard has as many accounts as account_count allows, or its drive is full",
+        "full" => "the shard has as many accounts as limits.account_count allows",
+        "log_full" => {
+            "the shard's drive is full, or its log has as many segments as limits.segment_count allows"
+        }
         other => other,
     }
 }
@@ -75,15 +75,19 @@ pub(crate) fn list(admin: &Admin) -> Result<()> {
     let mut after = "0".to_string();
     loop {
         let page = admin.get(&format!("/v1/accounts?after={after}&limit=1000"))?;
+        let mut lines = String::new();
         for account in page["accounts"].as_array().context("accounts")? {
             let devices = account["devices"].as_array().map_or(0, Vec::len);
-            println!(
-                "{} {} devices={devices} online={} waiting={}",
+            lines += &format!(
+                "{} {} devices={devices} online={} waiting={}\n",
                 account["id"].as_str().context("id")?,
                 account["name"].as_str().context("name")?,
                 account["online"],
                 account["waiting"],
             );
+        }
+        if !print(&lines)? {
+            return Ok(());
         }
         match page["next"].as_str() {
             Some(next) => after = next.into(),
@@ -96,6 +100,5 @@ pub(crate) fn list(admin: &Admin) -> Result<()> {
 pub(crate) fn remove(admin: &Admin, name: &str) -> Result<()> {
     check_name(name)?;
     admin.delete(&format!("/v1/accounts/{name}"))?;
-    println!("removed {name}");
-    Ok(())
+    print(&format!("removed {name}\n")).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use crate::account::{check_name, explain};
 use crate::keys::{self, Batch};
+use crate::print::print;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use tern_admin::{Admin, NewAccount};
@@ -38,7 +39,7 @@ pub(crate) fn generate(admin: &Admin, args: &GenerateArgs) -> Result<()> {
         Some(password) => password.clone(),
         None => {
             let password = keys::fresh_password()?;
-            println!("password {password}");
+            print(&format!("password {password}\n"))?;
             password
         }
     };
@@ -65,6 +66,5 @@ pub(crate) fn generate(admin: &Admin, args: &GenerateArgs) -> Result<()> {
         }
         next = end + 1;
     }
-    println!("created {created} existing {existing}");
-    Ok(())
+    print(&format!("created {created} existing {existing}\n")).map(drop)
 }

@@ -4,6 +4,7 @@ mod account;
 mod chat;
 mod generate;
 mod keys;
+mod print;
 mod status;
 mod top;
 
@@ -70,16 +71,22 @@ enum AccountCommand {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let admin = Admin::new(&cli.admin, &cli.access)?;
+    // A chat has no use for the endpoint, nor for its token and certificate.
+    let admin = || Admin::new(&cli.admin, &cli.access);
     match cli.command {
-        Command::Account { command: AccountCommand::Add { name, key, key_file } } => {
-            account::add(&admin, &name, key.as_deref(), key_file)
+        Command::Account { command } => {
+            let admin = admin()?;
+            match command {
+                AccountCommand::Add { name, key, key_file } => {
+                    account::add(&admin, &name, key.as_deref(), key_file)
+                }
+                AccountCommand::List => account::list(&admin),
+                AccountCommand::Remove { name } => account::remove(&admin, &name),
+                AccountCommand::Generate(args) => generate::generate(&admin, &args),
+            }
         }
-        Command::Account { command: AccountCommand::List } => account::list(&admin),
-        Command::Account { command: AccountCommand::Remove { name } } => account::remove(&admin, &name),
-        Command::Account { command: AccountCommand::Generate(args) } => generate::generate(&admin, &args),
-        Command::Status { json } => status::status(&admin, json),
+        Command::Status { json } => status::status(&admin()?, json),
         Command::Chat(args) => chat::chat(&args),
-        Command::Top => top::top(admin),
+        Command::Top => top::top(admin()?),
     }
 }

@@ -1,5 +1,6 @@
 //! What the node is and does, for a person or a script.
 
+use crate::print::print;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tern_admin::{Admin, Percentiles, duration};
@@ -7,12 +8,12 @@ use tern_admin::{Admin, Percentiles, duration};
 /// Prints the node's status.
 pub(crate) fn status(admin: &Admin, json: bool) -> Result<()> {
     let status = admin.get("/v1/status")?;
-    if json {
-        println!("{status}");
-        return Ok(());
-    }
-    print!("{}", render(&status).context("the endpoint's answer lacks a field")?);
-    Ok(())
+    let text = if json {
+        format!("{status}\n")
+    } else {
+        render(&status).context("the endpoint's answer lacks a field")?
+    };
+    print(&text).map(drop)
 }
 
 /// Lines for the node, one for each kind of duration, one for each counter that counted, by shard.

@@ -518,7 +518,7 @@ impl World {
                         self.scene.judge(verdict);
                     }
                     // Asked again at the next look.
-                    [Created::Full] => self.asked_boot[account] = 0,
+                    [Created::Full | Created::LogFull] => self.asked_boot[account] = 0,
                     _ => self.scene.schedule.fail(format!("account {account} is not made: {made:?}")),
                 },
                 ControlReply::Refused => self.asked_boot[account] = 0,

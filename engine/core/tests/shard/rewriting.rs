@@ -478,7 +478,7 @@ fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
     let mut world = World::in_segments(SEGMENT_BYTES, 1, limits);
     let mut made = 0;
     // Faster than any round: a second does not pass.
-    while world.shard.counters().drive_full == 0 {
+    while world.shard.counters().segments_full == 0 {
         create(&mut world, made, &format!("dormant{made}"), &[7]);
         made += 1;
         assert!(made < 1_000, "the log never filled up");
@@ -489,7 +489,7 @@ fn a_full_log_of_thin_segments_gets_room_again_by_itself() {
     world.pass_ms(10_000);
     assert!(world.shard.counters().segments_used_now <= 4, "{}", world.shard.counters().segments_used_now);
     create(&mut world, made, &format!("dormant{made}"), &[7]);
-    assert_eq!(world.shard.counters().drive_full, full.drive_full, "there is room again");
+    assert_eq!(world.shard.counters().segments_full, full.segments_full, "there is room again");
     let world = world.kill();
     assert_eq!(world.shard.counters().accounts_now, made + 1);
 }
@@ -524,7 +524,7 @@ fn a_log_of_large_mail_that_died_and_small_mail_that_lives_does_not_fill_up() {
         ack_all(&mut world, &mut ann);
     }
     let counters = *world.shard.counters();
-    assert_eq!((counters.drive_full, counters.refused_busy), (0, 0));
+    assert_eq!((counters.segments_full, counters.refused_busy), (0, 0));
     assert!(counters.log_bytes_written > 12 * (256 << 10), "{}", counters.log_bytes_written);
     let mut world = world.kill();
     assert!(world.shard.counters().mail_count_now >= BATCHES * SMALL);

@@ -54,6 +54,7 @@ impl Made {
             Created::BadName => ("bad_name", None),
             Created::BadKeys => ("bad_keys", None),
             Created::Full => ("full", None),
+            Created::LogFull => ("log_full", None),
         };
         Self { name, result, id: id.map(|id| id.0.to_string()) }
     }

@@ -124,6 +124,7 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>();
     let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    let is_given = header.is_some();
     let is_open = request.uri().path() == OPEN_PATH;
     let verdict = if is_open { Verdict::Passes } else { plane.gate().judge(header, Instant::now()) };
     match verdict {
@@ -139,7 +140,7 @@ pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, nex
         Verdict::Unauthorised => {
             let peer = peer.map_or_else(|| "unknown".to_string(), |peer| peer.address.to_string());
             tracing::warn!(peer, "an admin request with a wrong token, or without one");
-            Refusal::unauthorised().into_response()
+            Refusal::unauthorised(is_given).into_response()
         }
         Verdict::TooOften => Refusal::too_often().into_response(),
     }

@@ -1,5 +1,5 @@
 //! Which mailboxes hold most. Shards look in bounded steps; however many ask, one search is under way at a time, and
-//! its answer serves all for a moment.
+//! its answer serves all for a moment. A shard that does not answer holds up nobody: when one is stuck, this is asked.
 
 use super::plane::Plane;
 use super::reply::Refusal;
@@ -17,7 +17,8 @@ use tern_protocol::ids::ShardId;
 const COUNT_MAX: u16 = 50;
 /// How long an answer is good.
 const GOOD_FOR: Duration = Duration::from_secs(1);
-/// Longest search of one shard: a shard with very many messages is not looked through to its end then.
+/// Longest search of one shard: one with very many messages is not looked through to its end then, and one that is stuck
+/// not at all.
 const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 /// The last answer.
@@ -102,31 +103,42 @@ fn busy_to_json(busy: &Busy) -> Value {
 }
 
 async fn search_all(plane: &Arc<Plane>) -> Result<Vec<OfShard>, Refusal> {
+    plane.can_ask()?;
     let tasks: Vec<_> = plane.shards().map(|shard| tokio::spawn(search(Arc::clone(plane), shard))).collect();
     let mut shards = Vec::new();
     for task in tasks {
-        shards.push(task.await.map_err(|error| Refusal::unavailable(error.to_string()))??);
+        shards.push(task.await.map_err(|error| Refusal::unavailable(error.to_string()))?);
     }
     Ok(shards)
 }
 
-/// Steps through one shard.
-async fn search(plane: Arc<Plane>, shard: ShardId) -> Result<OfShard, Refusal> {
-    let busiest = match plane.ask(shard, ControlRequest::ListBusiest { count: COUNT_MAX }).await? {
+/// Steps through one shard. Of one that does not answer in time, or any more, there is what was found until then.
+async fn search(plane: Arc<Plane>, shard: ShardId) -> OfShard {
+    let mut found = OfShard { fullest: Vec::new(), is_whole: false, busiest: Vec::new() };
+    match tokio::time::timeout(SEARCH_TIME, look_through(&plane, shard, &mut found)).await {
+        Ok(Ok(())) => found.is_whole = true,
+        Ok(Err(refusal)) => tracing::debug!(shard = shard.0, ?refusal, "the fullest mailboxes"),
+        Err(_) => tracing::debug!(shard = shard.0, "the fullest mailboxes: no time to look at all"),
+    }
+    found
+}
+
+async fn look_through(plane: &Plane, shard: ShardId, into: &mut OfShard) -> Result<(), Refusal> {
+    into.busiest = match plane.ask(shard, ControlRequest::ListBusiest { count: COUNT_MAX }).await? {
         ControlReply::Busiest(busiest) => busiest,
         other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
     };
-    let (started, mut from, mut all) = (Instant::now(), LookFrom::default(), Vec::new());
+    let mut from = LookFrom::default();
     loop {
         let request = ControlRequest::LookForHottest { from, count: COUNT_MAX };
         let Looked { found, next } = match plane.ask(shard, request).await? {
             ControlReply::Looked(looked) => looked,
             other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
         };
-        keep_fullest(&mut all, found);
+        keep_fullest(&mut into.fullest, found);
         match next {
-            Some(next) if started.elapsed() < SEARCH_TIME => from = next,
-            more => return Ok(OfShard { fullest: all, is_whole: more.is_none(), busiest }),
+            Some(next) => from = next,
+            None => return Ok(()),
         }
     }
 }

@@ -32,8 +32,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TLS_HANDSHAKE: u8 = 22;
 /// What somebody is told who speaks plain HTTP where TLS is due.
 const NOT_TLS: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 57\r\n\
-    connection: close\r\n\r\n{\"error\": \"this endpoint speaks TLS: ask it by https://\"}";
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 93\r\n\
+    connection: close\r\n\r\n{\"error\": \"this endpoint speaks TLS: ask it by https:// (tern-ctl and tern-load: --ca FILE)\"}";
 
 /// Where a request came from.
 #[derive(Clone, Debug)]

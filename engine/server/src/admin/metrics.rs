@@ -5,8 +5,9 @@
 
 use super::exposition::{CONTENT_TYPE, Kind, Labels, Page};
 use super::plane::Plane;
-use super::process::{Descriptors, Usage};
+use super::process::{Descriptors, Drive, Usage};
 use super::reply::Refusal;
+use crate::config::LimitsTable;
 use crate::log;
 use axum::extract::State;
 use axum::http::header;
@@ -23,6 +24,7 @@ use tern_protocol::envelope;
 pub(super) async fn metrics(State(plane): State<Arc<Plane>>) -> Result<impl IntoResponse, Refusal> {
     let mut page = Page::default();
     node(&mut page, &plane)?;
+    room(&mut page, &plane);
     recovery(&mut page, &plane);
     shards(&mut page, &plane.reports());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()))
@@ -62,6 +64,19 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
         refused.sample(&[("reason", reason)], count);
     }
     Ok(())
+}
+
+/// How much there may be at most: alerts set what there is against it, before something is refused.
+fn room(page: &mut Page, plane: &Plane) {
+    let help = "Limits in force, by their name in the configuration; those of a shard hold for each one.";
+    let mut limits = page.family("tern_limit", Kind::Gauge, help);
+    LimitsTable::each(plane.limits(), |name, value| limits.sample(&[("limit", name)], value));
+    // A drive that has gone is said by the shards; all else is told all the same.
+    let Some(drive) = Drive::of(plane.data()) else { return };
+    page.family("tern_data_size_bytes", Kind::Gauge, "Size of the data directory's file system.")
+        .sample(&[], drive.size_bytes);
+    let help = "Bytes of it that the node may still take; free log segments are taken already.";
+    page.family("tern_data_free_bytes", Kind::Gauge, help).sample(&[], drive.free_bytes);
 }
 
 /// What the start found in the logs, how long it took, and whether the shards still turn.

@@ -7,11 +7,13 @@ use crate::data;
 use crate::exit::Failure;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tern_core::control::{ControlReply, ControlRequest};
 use tern_core::counters::Counters;
+use tern_core::limits::Limits;
 use tern_driver::{Control, Node, RecoveryReport, ShardReport, ShardStart, StartProgress};
 use tern_protocol::ids::ShardId;
 
@@ -22,7 +24,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// What is known of a node before it serves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct About {
     /// Shards.
     pub(crate) shard_count: u16,
@@ -32,6 +34,10 @@ pub(crate) struct About {
     pub(crate) admin: SocketAddr,
     /// The server's public key.
     pub(crate) server_key: [u8; 32],
+    /// Where the log is.
+    pub(crate) data: PathBuf,
+    /// The limits in force.
+    pub(crate) limits: Limits,
 }
 
 /// The node as the admin endpoint sees it: from before its recovery until its end.
@@ -103,8 +109,8 @@ impl Plane {
     /// No randomness.
     pub(crate) fn new(about: About, gate: Gate) -> Result<Self, Failure> {
         Ok(Self {
-            about,
             start: Arc::new(StartProgress::new(about.shard_count)),
+            about,
             serving: OnceLock::new(),
             boot_id: data::to_hex(&data::random::<16>()?),
             started: Instant::now(),
@@ -182,6 +188,16 @@ impl Plane {
         &self.boot_id
     }
 
+    /// The limits in force.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.about.limits
+    }
+
+    /// Where the log is.
+    pub(super) fn data(&self) -> &Path {
+        &self.about.data
+    }
+
     /// How long this process has been running.
     pub(super) fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -209,10 +225,8 @@ impl Plane {
 
     /// What all shards counted together; nothing before they serve.
     pub(super) fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
         let shards = self.serving.get().map(|serving| serving.node.counters());
-        shards.iter().flatten().for_each(|shard| sum.add(shard));
-        sum
+        Counters::total(shards.iter().flatten())
     }
 
     /// What recovery found, for each shard; empty before they serve.
@@ -231,6 +245,14 @@ impl Plane {
     /// The node does not serve yet.
     pub(super) fn shard_of_name(&self, name: &str) -> Result<ShardId, Refusal> {
         Ok(self.control()?.shard_of_name(name))
+    }
+
+    /// Whether there are shards to ask yet.
+    ///
+    /// # Errors
+    /// The node does not serve yet.
+    pub(super) fn can_ask(&self) -> Result<(), Refusal> {
+        self.control().map(drop)
     }
 
     fn control(&self) -> Result<&Control, Refusal> {

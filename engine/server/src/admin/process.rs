@@ -5,8 +5,10 @@ use super::reply::Refusal;
 use axum::Json;
 use axum::extract::State;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeVal;
 use serde::Serialize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +95,23 @@ impl Descriptors {
         // The one that reads the directory is open only meanwhile.
         let listed = std::fs::read_dir("/proc/self/fd").map_err(|_| unread("fd"))?.count();
         Ok(Self { open: listed.saturating_sub(1), most })
+    }
+}
+
+/// The file system of the data directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drive {
+    pub(super) size_bytes: u64,
+    /// What is not kept for root.
+    pub(super) free_bytes: u64,
+}
+
+impl Drive {
+    /// Asks the kernel, which knows without looking at the drive; none if it does not say.
+    pub(super) fn of(directory: &Path) -> Option<Self> {
+        let stat = statvfs(directory).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        Some(Self { size_bytes: bytes(stat.blocks()), free_bytes: bytes(stat.blocks_available()) })
     }
 }
 

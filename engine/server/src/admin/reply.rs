@@ -27,8 +27,9 @@ impl Refusal {
     }
 
     /// The request carries no token, or a wrong one.
-    pub(super) fn unauthorised() -> Self {
-        let text = "a bearer token is needed: the one in the node's admin.token_file".into();
+    pub(super) fn unauthorised(is_given: bool) -> Self {
+        let what = if is_given { "the bearer token is wrong" } else { "a bearer token is needed" };
+        let text = format!("{what}: the right one is in the node's admin.token_file");
         Self { status: StatusCode::UNAUTHORIZED, text }
     }
 

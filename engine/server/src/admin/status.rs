@@ -20,8 +20,7 @@ pub(super) async fn status(State(plane): State<Arc<Plane>>) -> Json<Value> {
     let recovery = plane.recovery();
     let reports = plane.reports();
     // Of the same reports: whoever adds up the shards finds the totals.
-    let mut totals = Counters::default();
-    reports.iter().for_each(|report| totals.add(&report.counters));
+    let totals = Counters::total(reports.iter().map(|report| &report.counters));
     let shards: Vec<Value> = reports
         .iter()
         .enumerate()

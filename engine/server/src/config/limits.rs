@@ -23,6 +23,11 @@ macro_rules! limits_table {
                 match name { $(stringify!($name) => self.$name.is_some(),)* _ => false }
             }
 
+            /// Each limit's name and value; whether there is one at all, for the only one that is no number.
+            pub(crate) fn each(limits: &Limits, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($name), limits.$name as u64);)*
+            }
+
             /// A table that says every limit.
             pub(super) fn of(limits: &Limits) -> Self {
                 Self { $($name: Some(limits.$name)),* }

@@ -85,6 +85,10 @@ impl Settings {
         let wrong = |key: &str, value: &dyn std::fmt::Display, allowed: &str| {
             Err(Failure::usage(format!("{key} = {value}, allowed: {allowed}")))
         };
+        if meet(self.phone, self.admin) {
+            let allowed = format!("another port than that of phone = {}", self.phone);
+            return wrong("admin", &self.admin, &allowed);
+        }
         if !(1..=1000).contains(&self.log.repeats_per_s) {
             return wrong("log.repeats_per_s", &self.log.repeats_per_s, "1 to 1000");
         }
@@ -164,6 +168,15 @@ impl Settings {
         };
         toml::to_string(&file).expect("a configuration made of numbers, paths and addresses is TOML")
     }
+}
+
+/// Whether who listens at one address keeps others from the other one. The unspecified address of IPv6 is that of IPv4,
+/// too.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    let is_same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    one.port() == other.port() && one.port() != 0 && is_same
 }
 
 /// Reads networks; an error names the key, the one that is wrong, and why.
@@ -288,6 +301,10 @@ mod tests {
                 &["admin.listen", "0.0.0.0:1", "loopback", "token_file", "tls_key"][..],
             ),
             ("admin = \"here\"", &["admin", "here", "socket address"][..]),
+            (
+                "phone = \"0.0.0.0:7323\"",
+                &["admin = 127.0.0.1:7323, allowed", "another port than that of phone = 0.0.0.0:7323"][..],
+            ),
             ("admin = 7", &["admin", "7", "an address, or a table with listen"][..]),
             ("[admin]\nlisen = \"[::1]:1\"", &["lisen", "listen"][..]),
             ("[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = \"t\"", &["0.0.0.0:1", "admin.tls_cert"][..]),
@@ -352,6 +369,36 @@ mod tests {
         let args = ServeArgs { admin: Some("127.0.0.1:1".parse().unwrap()), ..ServeArgs::default() };
         let moved = Settings::merge(ConfigFile::parse(text).unwrap(), &args).unwrap();
         assert_eq!((moved.admin.port(), moved.admin_access), (1, first.admin_access));
+    }
+
+    #[test]
+    fn two_doors_at_one_address_are_refused_and_at_two_are_not() {
+        let settings = |phone: &str, admin: &str| {
+            settings(&format!(
+                "phone = \"{phone}\"\n[admin]\nlisten = \"{admin}\"\ntoken_file = \"t\"\ntls_cert = \"c\"\ntls_key = \"k\""
+            ))
+        };
+        for (phone, admin) in [
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("0.0.0.0:9", "127.0.0.1:9"),
+            ("10.0.0.1:9", "0.0.0.0:9"),
+            ("[::]:9", "127.0.0.1:9"),
+            ("[::]:9", "0.0.0.0:9"),
+            ("[::1]:9", "[::]:9"),
+        ] {
+            assert!(
+                settings(phone, admin).is_err_and(|text| text.contains("another port")),
+                "{phone} {admin}"
+            );
+        }
+        for (phone, admin) in [
+            ("127.0.0.1:9", "127.0.0.1:8"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("10.0.0.1:9", "127.0.0.1:9"),
+            ("0.0.0.0:9", "[::1]:9"),
+        ] {
+            assert!(settings(phone, admin).is_ok(), "{phone} {admin}");
+        }
     }
 
     #[test]

@@ -5,11 +5,17 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+/// The directory of a file.
+pub(super) fn place_of(file: &Path) -> &Path {
+    let place = file.parent().filter(|place| !place.as_os_str().is_empty());
+    place.unwrap_or(Path::new("."))
+}
+
 /// Makes or replaces `directory/name` (mode 0600) with `bytes`: temporary file, fsync, rename, fsync of the directory.
 /// The file belongs to whom the directory belongs: root may do this for a server that runs as a user of its own.
 ///
 /// # Errors
-/// Whatever the kernel says; the old file is then still there.
+/// Whatever the kernel says; the old file is then still there, and no temporary one.
 pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.tmp"));
     // What a crash left of an earlier try: its mode is not to be trusted.
@@ -18,10 +24,16 @@ pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    give_to_owner_of(directory, &file)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, directory.join(name))?;
+    let mut write = || {
+        give_to_owner_of(directory, &file)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, directory.join(name))
+    };
+    write().inspect_err(|_| {
+        // Of the two errors the first one is of interest; what stays is replaced by the next try.
+        let _ = std::fs::remove_file(&temporary);
+    })?;
     File::open(directory)?.sync_all()
 }
 

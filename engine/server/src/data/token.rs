@@ -1,12 +1,14 @@
 //! The admin endpoint's token: a secret that the operator's tools show.
 
+use super::atomic;
 use super::secret::random;
 use crate::exit::Failure;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use nix::unistd::{AccessFlags, eaccess};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tern_protocol::hex::to_hex;
 
@@ -34,6 +36,19 @@ impl Token {
     /// The file cannot be read or made, others may read it, or its text is no token.
     pub(crate) fn from_file(path: &Path) -> Result<Self, Failure> {
         Self::read(path)?.map_or_else(|| Self::make(path), Ok)
+    }
+
+    /// Likewise, but makes nothing: none where one can be made.
+    ///
+    /// # Errors
+    /// As for [`Token::from_file`]; whether there is room for it is not looked at.
+    pub(crate) fn look(path: &Path) -> Result<Option<Self>, Failure> {
+        let token = Self::read(path)?;
+        if token.is_none() {
+            let may = AccessFlags::W_OK | AccessFlags::X_OK;
+            eaccess(atomic::place_of(path), may).map_err(|error| cannot_be_made(path, error.into()))?;
+        }
+        Ok(token)
     }
 
     /// Reads the token from a file; none where there is no file.
@@ -66,19 +81,20 @@ impl Token {
         Ok(Some(Self::new(text)))
     }
 
+    /// The file is there whole or not at all: half a token would be refused at every later start.
     fn make(path: &Path) -> Result<Self, Failure> {
         let text = to_hex(&random::<32>()?);
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()
-        };
-        write().map_err(|error| {
-            Failure::start_up(format!("admin.token_file = {}: it cannot be made: {error}", path.display()))
-        })?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| cannot_be_made(path, ErrorKind::InvalidFilename.into()))?;
+        atomic::replace(atomic::place_of(path), name, format!("{text}\n").as_bytes())
+            .map_err(|error| cannot_be_made(path, error))?;
         tracing::info!(file = %path.display(), "made a token for the admin endpoint");
         Ok(Self::new(&text))
     }
+}
+
+fn cannot_be_made(path: &Path, error: std::io::Error) -> Failure {
+    Failure::start_up(format!("admin.token_file = {}: it cannot be made: {error}", path.display()))
 }
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
@@ -97,7 +113,10 @@ mod tests {
     fn is_made_once_and_read_again() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("token");
+        assert_eq!(Token::look(&path).unwrap(), None);
+        assert!(!path.exists(), "who only looks makes nothing");
         let made = Token::from_file(&path).unwrap();
+        assert_eq!(Token::look(&path).unwrap().as_ref(), Some(&made));
         assert_eq!(metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = read_to_string(&path).unwrap();
         assert_eq!(text.trim().len(), 64);
@@ -122,6 +141,8 @@ mod tests {
             assert!(Token::from_file(&path).unwrap_err().text.contains("no token"), "{text:?}");
         }
         let nowhere = place.path().join("none/token");
-        assert!(Token::from_file(&nowhere).unwrap_err().text.contains("cannot be made"));
+        for failure in [Token::look(&nowhere).unwrap_err(), Token::from_file(&nowhere).unwrap_err()] {
+            assert!(failure.text.contains("cannot be made"), "{}", failure.text);
+        }
     }
 }

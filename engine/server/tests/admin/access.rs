@@ -48,7 +48,7 @@ fn only_the_right_token_gets_answers() {
     }
     let (status, text) = node.get("/v1/status", Some("no-such-token")).unwrap();
     assert_eq!(status, 401);
-    assert!(text.contains("token_file"), "{text}");
+    assert!(text.contains("token_file") && text.contains("the bearer token is wrong"), "{text}");
     assert_eq!(node.get("/healthz", None).unwrap(), (200, "ok\n".into()));
     assert_eq!(node.get("/v1/status", Some(&node.token())).unwrap().0, 200);
     assert_eq!(node.get("/v1/nothing", Some(&node.token())).unwrap().0, 404);
@@ -98,20 +98,25 @@ fn the_control_tool_asks_by_token_and_tls() {
     let mut node = Node::start(OFF_LOOPBACK);
     node.admin.set_ip([127, 0, 0, 1].into());
     let ctl = tool("tern-ctl");
-    let run = |more: &[&str]| {
+    let ask = |admin: &str, more: &[&str]| {
         let mut command = std::process::Command::new(&ctl);
-        command.current_dir(node.dir.path()).args(["--admin", &node.admin.to_string()]).args(more);
+        command.current_dir(node.dir.path()).args(["--admin", admin]).args(more);
         let output = command.env_remove("TERN_ADMIN_TOKEN").output().unwrap();
         (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
+    let run = |more: &[&str]| ask(&node.admin.to_string(), more);
     let (passes, text) = run(&["status", "--ca", "cert.pem", "--token-file", "token"]);
     assert!(passes && text.contains("server key"), "{text}");
     let (passes, text) = run(&["status", "--ca", "cert.pem"]);
     assert!(!passes && text.contains("a bearer token is needed"), "{text}");
     let (passes, text) = run(&["status", "--token-file", "token"]);
-    assert!(!passes && text.contains("https://"), "{text}");
+    assert!(!passes && text.contains("--ca FILE"), "{text}");
     std::fs::write(node.dir.path().join("other.pem"), identity().0).unwrap();
-    assert!(!run(&["status", "--ca", "other.pem", "--token-file", "token"]).0);
+    let (passes, text) = run(&["status", "--ca", "other.pem", "--token-file", "token"]);
+    assert!(!passes && text.contains("answers, but") && !text.contains("does not answer"), "{text}");
+    // Nobody listens at port 1.
+    let (passes, text) = ask("127.0.0.1:1", &["status", "--ca", "cert.pem"]);
+    assert!(!passes && text.contains("does not answer: is tern running"), "{text}");
 }
 
 #[test]
@@ -133,7 +138,7 @@ fn the_generator_asks_by_token_and_tls() {
     let (code, _, text) = run(&["--ca", "cert.pem"]);
     assert!(code == Some(3) && text.contains("a bearer token is needed"), "{code:?}: {text}");
     let (code, _, text) = run(&["--token-file", "token"]);
-    assert!(code == Some(3) && text.contains("https://"), "{code:?}: {text}");
+    assert!(code == Some(3) && text.contains("--ca FILE"), "{code:?}: {text}");
 }
 
 #[test]

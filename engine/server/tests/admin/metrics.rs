@@ -80,6 +80,10 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_envelopes_out_total{shard=\"0\",to=\"mesh\",lane=\"bulk\",kind=\"message\"}",
         "tern_envelopes_in_total{shard=\"1\",lane=\"control\",kind=\"delivered\"}",
         "tern_limit_hits_total{shard=\"0\",limit=\"mailbox_count\"}",
+        "tern_limit_hits_total{shard=\"0\",limit=\"drive\"}",
+        "tern_limit{limit=\"mailbox_count\"} 100000\n",
+        "tern_limit{limit=\"limit_loopback\"} 0\n",
+        "tern_ring_slots{shard=\"1\"} ",
         "tern_log_suppressed_lines_total ",
         "process_resident_memory_bytes ",
         "process_open_fds ",
@@ -89,6 +93,21 @@ fn what_the_plan_names_is_there_for_each_shard() {
     ] {
         assert!(text.contains(part), "no {part} in:\n{text}");
     }
+}
+
+#[test]
+fn the_drives_room_is_that_of_the_data_directory() {
+    let node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
+    let text = node.get("/metrics", None).unwrap().1;
+    let value = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<u64>().unwrap()
+    };
+    let df =
+        Command::new("df").args(["--block-size=1", "--output=size"]).arg(node.dir.path()).output().unwrap();
+    let size = String::from_utf8(df.stdout).unwrap().lines().last().unwrap().trim().parse::<u64>().unwrap();
+    assert_eq!(value("tern_data_size_bytes"), size);
+    assert!((1..size).contains(&value("tern_data_free_bytes")));
 }
 
 /// The text of a file under `deploy`.
@@ -208,8 +227,69 @@ tests:
           - exp_labels: { job: tern, instance: a, shard: "1", severity: page }
 "#;
 
+/// Nothing is refused yet, on the one shard that is nearly full; the other one and the other node are not.
+const NEARLY_FULL: &str = r#"
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'tern_limit{job="tern",instance="a",limit="mail_bytes"}'
+        values: "1000x20"
+      - series: 'tern_limit{job="tern",instance="b",limit="mail_bytes"}'
+        values: "2000x20"
+      - series: 'tern_limit{job="tern",instance="a",limit="segment_count"}'
+        values: "100x20"
+      - series: 'tern_mail_held_bytes{job="tern",instance="a",shard="0"}'
+        values: "950x20"
+      - series: 'tern_mail_held_bytes{job="tern",instance="a",shard="1"}'
+        values: "100x20"
+      - series: 'tern_mail_held_bytes{job="tern",instance="b",shard="0"}'
+        values: "950x20"
+      - series: 'tern_log_segments{job="tern",instance="a",shard="0",state="used"}'
+        values: "95x20"
+      - series: 'tern_log_segments{job="tern",instance="a",shard="0",state="free"}'
+        values: "99x20"
+      - series: 'tern_data_free_bytes{job="tern",instance="a"}'
+        values: "9x20"
+      - series: 'tern_data_size_bytes{job="tern",instance="a"}'
+        values: "100x20"
+      - series: 'tern_ring_slots_used{job="tern",instance="a",shard="0"}'
+        values: "95x20"
+      - series: 'tern_ring_slots{job="tern",instance="a",shard="0"}'
+        values: "100x20"
+    alert_rule_test:
+      - eval_time: 5m
+        alertname: TernMailMemoryFilling
+      - eval_time: 15m
+        alertname: TernMailMemoryFilling
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, shard: "0", severity: ticket }
+      - eval_time: 15m
+        alertname: TernLogFilling
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, shard: "0", state: used, severity: ticket }
+      - eval_time: 15m
+        alertname: TernDriveFilling
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, severity: ticket }
+      - eval_time: 15m
+        alertname: TernRingFilling
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, shard: "0", severity: ticket }
+"#;
+
 #[test]
 fn want_of_descriptors_raises_its_alert() {
+    raises(NO_DESCRIPTOR);
+}
+
+#[test]
+fn what_is_nearly_full_raises_its_alert_before_anything_is_refused() {
+    raises(NEARLY_FULL);
+}
+
+/// The rules raise what the test says.
+fn raises(tests: &str) {
     let place = tempfile::tempdir().unwrap();
     let rules = deployed("prometheus/tern.rules.yml");
     // What it says is for people.
@@ -218,7 +298,7 @@ fn want_of_descriptors_raises_its_alert() {
         .filter(|line| !["annotations:", "summary:"].iter().any(|word| line.trim().starts_with(word)));
     std::fs::write(place.path().join("rules.yml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
     let test = place.path().join("test.yml");
-    std::fs::write(&test, format!("rule_files: [rules.yml]\n{NO_DESCRIPTOR}")).unwrap();
+    std::fs::write(&test, format!("rule_files: [rules.yml]\n{tests}")).unwrap();
     let output = Command::new(PROMTOOL).args(["test", "rules"]).arg(&test).output();
     let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
     assert!(output.status.success(), "{output:?}");

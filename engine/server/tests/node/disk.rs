@@ -45,6 +45,10 @@ fn a_full_drive_refuses_and_loses_nothing() {
     let (mut ann, bob) = ann_and_absent_bob(&node);
     let (ticked, refused) = fill(&mut ann, bob);
     assert!(ticked.len() > 100, "{} messages fitted", ticked.len());
+    // Raising a limit would help nothing, and none is said to be hit.
+    node.wait_for("tern_drive_full_total", 1);
+    assert_eq!(node.metric("tern_segments_full_total"), 0);
+    assert_eq!(node.json("/v1/status")["limit_hits"]["segment_count"], 0);
     let mut bob = Phone::log_in(node.phone, "bob", 2, &Way::default());
     for expected in &ticked {
         let Heard::Message { number, id, .. } = bob.next() else { panic!("mail was promised") };

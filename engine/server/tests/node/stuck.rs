@@ -106,6 +106,30 @@ fn while_it_recovers_it_tells_how_far_it_is_and_a_signal_ends_it() {
 }
 
 #[test]
+fn a_signal_ends_a_start_that_waits_for_its_address() {
+    let mut node = Node::start(Setup::shards(1));
+    node.kill();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let _taken = loop {
+        match std::net::TcpListener::bind(node.phone) {
+            Ok(taken) => break taken,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    node.begin_again();
+    while std::net::TcpStream::connect(node.admin).is_err() {
+        assert!(Instant::now() < deadline, "the admin endpoint is not there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (status, text) = node.get("/healthz");
+    assert!(status == 503 && text.contains("recovering"), "{status} {text}");
+    // Which reads files again, if there are any, and ends nothing.
+    node.signal("HUP");
+    node.signal("TERM");
+    assert_eq!(node.wait_for_the_end().code(), Some(0));
+}
+
+#[test]
 fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
@@ -127,6 +151,8 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
     });
     let status = node.json("/v1/status");
     assert_eq!(status["state"], "stuck");
+    let top = node.json("/v1/top");
+    assert_eq!((&top["shards"][0]["complete"], &top["shards"][1]["complete"]), (&true.into(), &false.into()));
     let (_, metrics) = node.get("/metrics");
     let age = |shard: u16| -> f64 {
         let start = format!("tern_shard_turn_late_seconds{{shard=\"{shard}\"}} ");

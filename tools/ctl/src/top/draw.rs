@@ -6,6 +6,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use std::time::Duration;
 use tern_admin::{bytes, count, duration};
 
 /// Lines for mailboxes, their heading included.
@@ -21,6 +22,8 @@ pub(super) struct Screen {
     pub(super) first_shard: usize,
     /// Why there is no newer view.
     pub(super) trouble: Option<String>,
+    /// For how long nothing has been heard, where that is long.
+    pub(super) silence: Option<Duration>,
 }
 
 /// Draws everything.
@@ -40,10 +43,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         draw_fullest(frame, fullest, view);
         draw_busiest(frame, busiest, view);
     }
-    let line = match &screen.trouble {
-        Some(trouble) => Line::from(trouble.as_str()).red(),
-        None if screen.view.is_none() => Line::from("asking the node"),
-        None => Line::from("q quits, arrows scroll the shards").dim(),
+    let line = match (&screen.trouble, screen.silence) {
+        (trouble, Some(silence)) => {
+            let trouble = trouble.as_ref().map_or(String::new(), |trouble| format!(": {trouble}"));
+            Line::from(format!("no answer for {} s{trouble}", silence.as_secs())).red()
+        }
+        (Some(trouble), None) => Line::from(trouble.as_str()).red(),
+        (None, None) if screen.view.is_none() => Line::from("asking the node"),
+        (None, None) => Line::from("q quits, arrows scroll the shards").dim(),
     };
     frame.render_widget(Paragraph::new(line), foot);
 }
@@ -134,7 +141,7 @@ fn draw_shards(frame: &mut Frame<'_>, area: Rect, view: &View, first: usize) {
 }
 
 fn draw_fullest(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let title = if view.hottest_complete { "fullest mailboxes" } else { "fullest (in part)" };
+    let title = if view.hottest_complete { "fullest mailboxes" } else { "fullest (part)" };
     let heading = [title, "shard", "entries", "bytes", "phone"];
     let rows = view.hottest.iter().map(|mailbox| {
         Row::new([
@@ -201,7 +208,7 @@ mod tests {
         let top: Top = serde_json::from_value(of("top")).expect("top");
         let status: Status = serde_json::from_value(of("status")).expect("status");
         let process: Process = serde_json::from_value(of("process")).expect("process");
-        Sample { at, status, process, hottest: top.shards }
+        Sample { at, status, process, hottest: Some(top.shards) }
     }
 
     fn screen() -> Screen {
@@ -271,6 +278,17 @@ mod tests {
         let screen = Screen { trouble: Some("admin endpoint 127.0.0.1:7323: refused".into()), ..screen() };
         assert_has(&lines(&screen, 80, 24), &["sessions 1000", "admin endpoint 127.0.0.1:7323: refused"]);
         assert_has(&lines(&Screen::default(), 80, 24), &["asking the node"]);
+        let silent = Screen { silence: Some(Duration::from_millis(7_900)), ..screen };
+        assert_has(&lines(&silent, 80, 24), &["sessions 1000", "no answer for 7 s: admin endpoint"]);
+        assert_has(&lines(&Screen { trouble: None, ..silent }, 80, 24), &["no answer for 7 s"]);
+    }
+
+    #[test]
+    fn mailboxes_that_nobody_told_of_hide_nothing_else() {
+        let mut sample = recorded("after", Instant::now());
+        sample.hottest = None;
+        let screen = Screen { view: Some(View::between(None, &sample)), ..Screen::default() };
+        assert_has(&lines(&screen, 80, 24), &["sessions 1000", "fullest (part)"]);
     }
 
     #[test]

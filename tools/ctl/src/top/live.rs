@@ -8,11 +8,15 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use std::io::{IsTerminal, stdout};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tern_admin::Admin;
 
 /// Between two questions.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Longest wait for an answer of the node itself: it needs no shard for one.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// What is shown is said to be old once it is so old.
+const OLD_AFTER: Duration = Duration::from_secs(5);
 /// How long a key is waited for before the screen is looked after.
 const KEY_WAIT: Duration = Duration::from_millis(100);
 /// Shards that a page key moves by.
@@ -27,6 +31,7 @@ pub(crate) fn top(admin: Admin) -> Result<()> {
         bail!("top needs a terminal; for a script there is `tern-ctl status --json`");
     }
     // A node that cannot be asked at all is told on the plain terminal.
+    let admin = admin.within(ANSWER_WAIT);
     let first = Sample::take(&admin)?;
     let samples = ask_on(admin);
     // Also leaves the terminal as it was when the program panics.
@@ -57,8 +62,9 @@ fn run(
     samples: &Receiver<Result<Sample>>,
 ) -> Result<()> {
     let mut screen = Screen { view: Some(View::between(None, &first)), ..Screen::default() };
-    let mut last = first;
+    let (mut last, mut heard_at) = (first, Instant::now());
     loop {
+        screen.silence = Some(heard_at.elapsed()).filter(|silence| *silence >= OLD_AFTER);
         terminal.draw(|frame| draw(frame, &screen)).context("the terminal")?;
         if event::poll(KEY_WAIT).context("the terminal")?
             && let Event::Key(key) = event::read().context("the terminal")?
@@ -83,6 +89,7 @@ fn run(
                 Ok(sample) => {
                     screen.view = Some(View::between(Some(&last), &sample));
                     screen.trouble = None;
+                    heard_at = Instant::now();
                     last = sample;
                 }
                 Err(error) => screen.trouble = Some(format!("{error:#}")),

@@ -4,9 +4,11 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tern_admin::Admin;
 
+/// Longest wait for the mailboxes, for which a node asks all its shards; a stuck one costs it two seconds.
+const MAILBOX_WAIT: Duration = Duration::from_secs(3);
 /// Mailboxes that are asked for, of each shard.
 const MAILBOX_COUNT: usize = 10;
 
@@ -19,7 +21,8 @@ pub(super) struct Sample {
     pub(super) at: Instant,
     pub(super) status: Status,
     pub(super) process: Process,
-    pub(super) hottest: Vec<Hottest>,
+    /// None: there was no answer in time, which hides nothing else.
+    pub(super) hottest: Option<Vec<Hottest>>,
 }
 
 /// `GET /v1/status`, as far as it is shown.
@@ -107,13 +110,15 @@ impl Sample {
     /// It does not answer, or not as it should.
     pub(super) fn take(admin: &Admin) -> Result<Self> {
         let status: Status = read(admin, "/v1/status")?;
+        let (at, process) = (Instant::now(), read(admin, "/v1/process")?);
         // A node that recovers has no mailboxes to look at yet.
-        let top: Top = if status.shards.is_empty() {
-            Top { shards: Vec::new() }
+        let hottest = if status.shards.is_empty() {
+            Some(Vec::new())
         } else {
-            read(admin, &format!("/v1/top?count={MAILBOX_COUNT}"))?
+            let path = format!("/v1/top?count={MAILBOX_COUNT}");
+            read(&admin.clone().within(MAILBOX_WAIT), &path).ok().map(|top: Top| top.shards)
         };
-        Ok(Self { at: Instant::now(), status, process: read(admin, "/v1/process")?, hottest: top.shards })
+        Ok(Self { at, status, process, hottest })
     }
 }
 

@@ -93,7 +93,7 @@ impl View {
     pub(super) fn between(before: Option<&Sample>, after: &Sample) -> Self {
         let before = before.filter(|before| before.status.boot_id == after.status.boot_id);
         let seconds = before.map_or(1.0, |before| (after.at - before.at).as_secs_f64().max(0.001));
-        let status = &after.status;
+        let (status, hottest) = (&after.status, after.hottest.as_deref().unwrap_or_default());
         let bounds = &status.latency_bounds_ns;
         let cpu_us = |sample: &Sample| sample.process.cpu_user_us + sample.process.cpu_system_us;
         let shards: Vec<ShardView> =
@@ -126,9 +126,9 @@ impl View {
             sent: all(|latency| &latency.sent),
             commit: all(|latency| &latency.commit),
             shards,
-            hottest: fullest(&after.hottest),
-            busiest: busiest(&after.hottest),
-            hottest_complete: after.hottest.iter().all(|shard| shard.complete),
+            hottest: fullest(hottest),
+            busiest: busiest(hottest),
+            hottest_complete: after.hottest.is_some() && hottest.iter().all(|shard| shard.complete),
         }
     }
 

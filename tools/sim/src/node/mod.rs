@@ -208,14 +208,10 @@ impl Node {
         self.is_up() && self.driven.iter().all(|driven| driven.is_drained)
     }
 
-    /// The sum of the shards' counters.
+    /// The shards' counters together.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        for driven in &self.driven {
-            sum.add(driven.shard.counters());
-        }
-        sum
+        Counters::total(self.driven.iter().map(|driven| driven.shard.counters()))
     }
 
     /// Segments in use by the shard that uses most.
