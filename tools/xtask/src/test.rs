@@ -10,7 +10,7 @@ const FUZZ_SECONDS: u64 = 20;
 /// Fresh seeds of the simulated world.
 const SEED_COUNT: u64 = 300;
 /// What tests and builds need beside cargo, and the Debian packages that have it.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     // aws-lc and libFuzzer are built from source.
     ("cc", "gcc"),
     ("c++", "g++"),
@@ -20,10 +20,12 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("promtool", "prometheus"),
     // A terminal for `tern-ctl top`.
     ("script", "bsdutils"),
-    // Limits of a process, a user without rights, a pipe that nobody reads, attackers that others go before.
+    // Limits of a process, a user without rights, a pipe that nobody reads, room on a drive, attackers that others go
+    // before.
     ("prlimit", "util-linux"),
     ("unshare", "util-linux"),
     ("mkfifo", "coreutils"),
+    ("df", "coreutils"),
     ("nice", "coreutils"),
 ];
 

@@ -108,7 +108,7 @@ fn problem_of(test: &str, sources: &[Source]) -> Option<String> {
         .find_map(|source| Some((source, attributes_of(&source.text, &format!("fn {name}("))?)));
     let Some((source, attributes)) = found else { return Some(format!("no test {test}")) };
     let has = |word: &str| attributes.iter().any(|line| line.contains(word));
-    if !has("test]") {
+    if !has("test]") && !has("::test(") {
         Some(format!("{test} is a function without #[test]"))
     } else if has("ignore") {
         Some(format!("{test} is ignored"))
