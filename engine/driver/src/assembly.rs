@@ -267,8 +267,11 @@ impl Setup {
         let started = Instant::now();
         let how_far = self.how_far;
         let files = boot::recover(&directory, |path| File::open(path), &mut recovery, (&how_far, own.0))?;
+        let read_in = started.elapsed();
+        how_far.done(own.0, read_in);
         let _ = self.progress.send(Progress::Read(recovery.newest_s()));
         let Ok((handles, ports, newest_s)) = self.introduction.recv() else { return Ok(None) };
+        let introduced = Instant::now();
         let peers = handles.into_iter().enumerate().map(|(shard, handle)| {
             if shard == usize::from(own.0) { None } else { Some(ring.add_peer(handle)) }
         });
@@ -302,7 +305,7 @@ impl Setup {
             has_more: false,
             woken: true,
             serving: Some(Box::new(move || {
-                how_far.serves(own.0, started.elapsed());
+                how_far.done(own.0, read_in + introduced.elapsed());
                 let _ = progress.send(Progress::Serving(own, report));
             })),
             spin_ns: self.spin_ns,

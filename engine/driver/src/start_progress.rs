@@ -11,7 +11,7 @@ pub struct StartProgress(Box<[Counts]>);
 struct Counts {
     segment_count: AtomicU32,
     read_count: AtomicU32,
-    /// Zero while it cannot serve.
+    /// Zero until all is read.
     took_us: AtomicU64,
 }
 
@@ -22,7 +22,8 @@ pub struct ShardStart {
     pub segment_count: u32,
     /// Those that were read.
     pub read_count: u32,
-    /// How long it took from the search for its segments until it could serve; `None` before.
+    /// How long it took from the search for its segments until all of them were read, and until it could serve once it
+    /// does; what it waited for the other shards in between is left out. `None` before.
     pub took: Option<Duration>,
 }
 
@@ -53,7 +54,7 @@ impl StartProgress {
         self.0[usize::from(shard)].read_count.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn serves(&self, shard: u16, took: Duration) {
+    pub(crate) fn done(&self, shard: u16, took: Duration) {
         let took_us = (took.as_micros() as u64).max(1);
         self.0[usize::from(shard)].took_us.store(took_us, Ordering::Relaxed);
     }
@@ -68,7 +69,7 @@ mod tests {
         let progress = StartProgress::new(2);
         progress.found(1, 3);
         progress.read_one(1);
-        progress.serves(0, Duration::ZERO);
+        progress.done(0, Duration::ZERO);
         let shards: Vec<_> = progress.shards().collect();
         assert_eq!(shards[1], ShardStart { segment_count: 3, read_count: 1, took: None });
         assert!(shards[0].took.is_some(), "that it took no time is no reason to call it unfinished");

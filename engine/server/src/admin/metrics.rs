@@ -93,7 +93,11 @@ fn recovery(page: &mut Page, plane: &Plane) {
     let read = &mut starts.iter().map(|shard| f64::from(shard.read_count));
     gauge("tern_recovery_read_segments", "Log segments that the start has read.", read);
     let took = &mut starts.iter().map(|shard| shard.took.map_or(f64::NAN, |took| took.as_secs_f64()));
-    gauge("tern_recovery_seconds", "How long the start took, until the shard served; NaN before that.", took);
+    gauge(
+        "tern_recovery_seconds",
+        "How long the start took, the wait for other shards left out; NaN until all is read.",
+        took,
+    );
     type Pick = fn(&RecoveryReport) -> u64;
     let found: [(&str, &str, Pick); 3] = [
         ("tern_recovery_records", "Records that the start read from the log.", |report| report.record_count),

@@ -77,7 +77,7 @@ fn a_full_drive_refuses_and_loses_nothing() {
 
 #[test]
 fn a_drive_without_room_for_the_first_record_ends_the_start() {
-    let setup = Setup { drive_mb: Some(6), ..Setup::shards(1) };
+    let setup = Setup { drive_mb: Some(3), ..Setup::shards(1) };
     let setup = Setup { config: "segment_bytes = 4194304\n".into(), ..setup };
     let ended = Node::start_in_vain(&setup);
     assert_eq!((ended.status.code(), &*ended.stdout), (Some(3), ""), "{}", ended.stderr);
