@@ -168,13 +168,14 @@ impl Mailbox {
         self.0.get_or_insert_with(|| Box::new(Queue::EMPTY))
     }
 
-    /// Entries that are not over, those that only owe a tick included.
+    /// Entries that are not over, those that only owe a tick included. Indices go further: what is over and cannot leave
+    /// yet has some as well.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn open_count(&self) -> usize {
         self.queue().count as usize
     }
 
-    /// Whether there is none.
+    /// Whether there is no entry, over or not.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue().entries.is_empty()

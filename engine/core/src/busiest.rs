@@ -74,7 +74,7 @@ impl Shard {
     pub(crate) fn list_busiest(&self, count: u16) -> Vec<Busy> {
         let named = self.busiest.rates().into_iter().filter_map(|(id, messages_per_s)| {
             let account = self.accounts.get(self.accounts.by_id(id)?)?;
-            let (name, entry_count) = ((&*account.name).into(), account.mailbox.len() as u32);
+            let (name, entry_count) = ((&*account.name).into(), account.mailbox.open_count() as u32);
             Some(Busy { id, name, messages_per_s, entry_count, is_online: account.is_online() })
         });
         named.take(usize::from(count)).collect()

@@ -45,7 +45,7 @@ impl Shard {
                 found.push(Hot {
                     id: account.id,
                     name: (&*account.name).into(),
-                    entry_count: account.mailbox.len() as u32,
+                    entry_count: account.mailbox.open_count() as u32,
                     bytes: at.bytes,
                     is_online: account.is_online(),
                 });

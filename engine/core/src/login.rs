@@ -266,7 +266,7 @@ impl Shard {
                 name: (&*account.name).into(),
                 devices: account.devices().map(|device| device.id).collect(),
                 online_count: account.devices().filter(|device| device.session.is_some()).count() as u32,
-                mailbox_count: account.mailbox.len() as u32,
+                mailbox_count: account.mailbox.open_count() as u32,
             })
             .collect();
         (list, next)

@@ -53,7 +53,7 @@ impl Shard {
         let Some(account) = self.accounts.get_mut(index) else { return Some(NoRoom::MailboxCount) };
         let mailbox = &mut account.mailbox;
         let is_sent = matches!(kind, EntryKind::Message | EntryKind::Read);
-        if mailbox.len() >= count_max {
+        if mailbox.open_count() >= count_max {
             Some(NoRoom::MailboxCount)
         } else if !is_tick && mailbox.mail_bytes() >= limits.mailbox_bytes {
             Some(NoRoom::MailboxBytes)

@@ -327,7 +327,7 @@ impl Shard {
         // Who does not fetch its ticks makes its recipients' homes owe them: it must fetch before it sends more.
         let owes_too_much = self.accounts.get_mut(account).is_some_and(|of| {
             self.stirred.note(of, account);
-            of.mailbox.len() >= 2 * self.config.limits.mailbox_count as usize
+            of.mailbox.open_count() >= 2 * self.config.limits.mailbox_count as usize
         });
         let now_ns = now.mono_ns;
         let has_room = self.sessions.has_room(id);

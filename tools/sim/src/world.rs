@@ -211,6 +211,8 @@ impl World {
             Event::Attacker(attacker) => self.attackers[attacker].act(scene),
             Event::Fault(fault) => self.inflict(fault),
             Event::Mend(fault) => self.mend(fault),
+            // Nobody is left to fetch what a crash brings back.
+            Event::Crash(_) if !matches!(self.phase, Phase::Storm | Phase::Calm(_)) => {}
             Event::Crash(fault) => self.crash(fault),
             Event::Calm => self.calm(),
             Event::Look => self.look(),
@@ -525,5 +527,26 @@ impl World {
                 _ => self.scene.schedule.fail(format!("a wrong answer from the control plane: {reply:?}")),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_crash_that_was_planned_long_before_comes_once_everybody_has_left() {
+        let mut world = World::new(0, Bugs::default());
+        let mut boots = None;
+        while world.phase != Phase::Over && world.scene.schedule.failure().is_none() {
+            let event = world.scene.schedule.advance().expect("there is always a next look");
+            world.handle(event);
+            if matches!(world.phase, Phase::Closing(_)) && boots.is_none() {
+                boots = Some(world.boot_count);
+                world.scene.schedule.after(MS, Event::Crash(Fault::Crash(Crash::Power, MS)));
+            }
+        }
+        assert_eq!(world.scene.schedule.failure(), None);
+        assert_eq!(Some(world.boot_count), boots.map(|count| count + 1), "once more, to see what is left");
     }
 }

@@ -16,15 +16,20 @@ fn id(low: u64) -> MessageId {
 
 /// Messages from another shard, with ids from `first` on.
 fn mail(world: &mut World, to: AccountId, first: u64, count: u64) {
+    arrive(world, Kind::Message, (to, DeviceId(1)), first, count);
+}
+
+/// Messages from another shard, or ticks of them for an account and one of its devices.
+fn arrive(world: &mut World, kind: Kind, (to, device): (AccountId, DeviceId), first: u64, count: u64) {
     let (_, from) = here_and_there();
     let mut envelopes = Vec::new();
     for low in first..first + count {
         let parts = Parts {
-            kind: Kind::Message,
+            kind,
             flags: 0,
             to,
             from,
-            from_device: DeviceId(1),
+            from_device: device,
             id: id(low),
             time_ms: world.now.wall_ms,
             seq: 0,
@@ -101,6 +106,33 @@ fn a_device_that_nothing_waits_for_leaves_in_a_turn_however_long_the_mailbox() {
         assert_eq!(world.shard.held().leaving_count, 0, "all of this mail was before its time");
     }
     assert_eq!(world.shard.counters().mail_count_now, 1_000);
+}
+
+#[test]
+fn what_waits_for_a_revoked_device_is_let_go_of_behind_what_is_over_too() {
+    let mut world = World::one_of(2, Limits::default());
+    let (name, _) = here_and_there();
+    let mut old = Phone::connect(&mut world, 1, &name, 1);
+    old.say(&mut world, &ClientFrame::AddDevice { key: KeyPair::from_seed([2; 32]).public });
+    old.leave(&mut world);
+    let mut new = Phone::connect(&mut world, 2, &name, 2);
+    let to = (new.account.expect("logged in"), DeviceId(2));
+    // The first waits for device 1. The others are for device 2 alone: over at once, they stay behind it.
+    arrive(&mut world, Kind::Read, to, 1, 1);
+    arrive(&mut world, Kind::Delivered, to, 100, 5);
+    new.hear(&mut world);
+    new.ack(&mut world, 6);
+    new.say(&mut world, &ClientFrame::AddDevice { key: KeyPair::from_seed([3; 32]).public });
+    arrive(&mut world, Kind::Read, to, 200, 1);
+    new.hear(&mut world);
+    new.ack(&mut world, 7);
+    assert_eq!(world.shard.counters().mail_count_now, 7, "five of them are over");
+    new.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(3) });
+    world.next_turn();
+    let mut old = Phone::connect(&mut world, 1, &name, 1);
+    assert_eq!(old.heard.len(), 3, "two ticks, and that there is no more: {:?}", old.heard);
+    old.ack(&mut world, 2);
+    assert_eq!(world.shard.counters().mail_count_now, 0);
 }
 
 #[test]
