@@ -111,12 +111,14 @@ fn every_attack_on_the_server_s_memory_and_on_others_accounts_is_counted() {
     assert!(report["answered"].as_u64().expect("a count") >= 50, "the server paid for its answers: {report}");
     // The first fifty come as who they are.
     let (accounts, wrong_keys) = (node.count("accounts_now"), node.count("logins_wrong_key"));
-    let report = node.suffers("thieves", &["--rate", "30", "--duration", "4"], "logins_name_taken", 5);
-    node.wait_for("logins_wrong_key", wrong_keys + 5, &report);
+    let report = node.suffers("thieves", &["--rate", "30", "--duration", "4"], "logins_name_taken", 20);
+    node.wait_for("logins_wrong_key", wrong_keys + 20, &report);
     assert!(node.count("accounts_now") <= accounts + 10, "nobody else gets an account: {report}");
     node.suffers("meddlers", &["--rate", "4", "--duration", "2"], "refused_asks", 4_000);
-    // Ten of them fill the half of the memory.
-    node.suffers("trickles", &["--rate", "40", "--duration", "1.5"], "refused_memory", 20);
+    // Ten of them fill the half of the memory. Each comes from an account of its own: a login ends the one before it.
+    let accounts = node.count("accounts_now");
+    let report = node.suffers("trickles", &["--rate", "50", "--duration", "2"], "refused_memory", 20);
+    node.wait_for("accounts_now", accounts + 60, &report);
     // Half-open connections of half a second: 500, and room for 300.
     node.suffers("crowds", &["--rate", "1000", "--duration", "1.5"], "refused_connections", 100);
     let told = node.count("messages_out");

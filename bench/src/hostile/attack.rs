@@ -20,7 +20,7 @@ const BODY_BYTES: usize = 60_001;
 const FLOOD_COUNT: u32 = 6_000;
 /// What one meddler says: more than an account may ask for at once.
 const MEDDLING_COUNT: u32 = 3_000;
-/// What waits for one sleeper: more than its window, and more than the kernel takes for a socket that nobody reads.
+/// What waits for one sleeper: more than its window.
 const SLEEPER_MAIL_COUNT: u32 = 100;
 const SLEEPER_BODY_BYTES: usize = 8 << 10;
 /// What a trickle says at once of a record of 65,535 bytes.
@@ -61,7 +61,7 @@ pub(super) enum Attack {
     Meddlers,
     /// Phones that log in and begin a record of the largest size: most of it at once, then a byte now and then.
     Trickles,
-    /// Phones that log in, read nothing more, and have more mail than their window and their socket hold.
+    /// Phones that log in, read and acknowledge nothing more, and have more mail than their window.
     Sleepers,
 }
 

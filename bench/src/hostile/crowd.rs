@@ -18,9 +18,12 @@ const DRIP_EVERY: Duration = Duration::from_secs(1);
 const LEAVES_AFTER: Duration = Duration::from_millis(500);
 /// Accounts of those who log in.
 const ACCOUNT_COUNT: u64 = 50;
+/// Accounts of trickles: a login ends the session before it, and with it the half record that was held.
+const TRICKLER_COUNT: u64 = 1_000;
 /// Accounts that thieves are after, and their connections that come as who they are, so that there are such accounts.
 const VICTIM_COUNT: u64 = 10;
 const HONEST_COUNT: u64 = 50;
+
 /// What to do.
 pub(super) struct Plan {
     pub(super) door: SocketAddr,
@@ -168,16 +171,17 @@ impl Crowd<'_> {
     /// the key of another of them.
     fn client(&mut self, number: u64) -> Client {
         let steals = self.plan.attack == Attack::Thieves;
-        let count = if steals { VICTIM_COUNT } else { ACCOUNT_COUNT };
+        let count = match self.plan.attack {
+            Attack::Thieves => VICTIM_COUNT,
+            Attack::Trickles => TRICKLER_COUNT,
+            _ => ACCOUNT_COUNT,
+        };
         let eve = number % count;
         let is_thief = steals && number >= HONEST_COUNT;
         let owner = if is_thief { (eve + 1) % count } else { eve };
-        let mut private = [0x65; 32];
-        private[..8].copy_from_slice(&owner.to_le_bytes());
-        private[8] = self.plan.attack as u8;
         Client::new(ClientConfig {
             name: format!("eve-{}-{eve}", self.plan.attack.name()),
-            keys: KeyPair::from_seed(private),
+            keys: KeyPair::from_seed(private_key(self.plan.attack, owner)),
             server_key: self.server_key,
             ticket: None,
             // As a new account's first device, or as one that the account has.
@@ -298,6 +302,15 @@ impl Crowd<'_> {
     }
 }
 
+/// The key of one of an attack's accounts. X25519 reads neither the lowest three bits of a key nor its highest one (RFC
+/// 7748, section 5): what tells the accounts apart lies between them.
+fn private_key(attack: Attack, owner: u64) -> [u8; 32] {
+    let mut private = [0x65; 32];
+    private[1..9].copy_from_slice(&owner.to_le_bytes());
+    private[9] = attack as u8;
+    private
+}
+
 /// Hears all that comes; who is going to sleep hears one piece at a time.
 fn listen(ring: &mut Ring, slot: Slot, key: u64, sleeps: bool) -> Result<(), SlotError> {
     if sleeps { ring.receive_once(slot, key) } else { ring.receive_always(slot, key) }
@@ -332,5 +345,20 @@ impl Visitor {
         if let Some(client) = &mut self.client {
             client.flush(&mut self.script);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_account_has_a_key_of_its_own() {
+        let owners = (0..TRICKLER_COUNT).map(|owner| (Attack::Trickles, owner));
+        let all = owners.chain((0..VICTIM_COUNT).map(|owner| (Attack::Thieves, owner)));
+        let keys: HashSet<[u8; 32]> =
+            all.map(|(attack, owner)| KeyPair::from_seed(private_key(attack, owner)).public).collect();
+        assert_eq!(keys.len() as u64, TRICKLER_COUNT + VICTIM_COUNT);
     }
 }
