@@ -1,7 +1,7 @@
 //! `bench smoke`: every measurement once, as short as it can be. Its figures mean nothing; that each command still runs,
 //! and still tells what the documents read from it, is what is asked.
 
-use super::{Name, build_for, run_once};
+use super::{Name, build_for, hostile, run_once};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
@@ -27,7 +27,18 @@ const SMOKES: [Smoke; 12] = [
         Name::Hostile,
         Some(100),
         5,
-        &["/garbage/p99_ratio", "/garbage/in_server_p99_ratio", "/garbage/counted/handshakes_failed"],
+        &[
+            "/garbage/p99_ratio",
+            "/garbage/in_server_p99_ratio",
+            "/garbage/counted/handshakes_failed",
+            "/strangers/counted/accepted",
+            "/crowds/counted/accepted",
+            "/dropouts/counted/accepted",
+            "/thieves/counted/logins_wrong_key",
+            "/meddlers/counted/refused_asks",
+            "/trickles/counted/logins",
+            "/sleepers/counted/mail_count_now",
+        ],
     ),
     (
         Name::Idle,
@@ -49,15 +60,23 @@ const SMOKES: [Smoke; 12] = [
     (Name::Wheel, None, 1, &["/timers_16000/bytes_per_timer", "/timers_1000000/bytes_per_timer"]),
 ];
 
+/// The attacks of `hostile` that are tried: one that says nothing sensible, and those that take memory or go for others'
+/// accounts.
+const ATTACKS: [&str; 8] =
+    ["garbage", "strangers", "crowds", "dropouts", "thieves", "meddlers", "trickles", "sleepers"];
+
 /// Runs all of them; tells all fields that are missing, not only the first.
 pub(super) fn run() -> Result<Value> {
     let mut missing = Vec::new();
     for (name, phones, seconds, fields) in SMOKES {
         eprintln!("xtask: smoke of {name:?}");
         build_for(name)?;
-        let only = if name == Name::Hostile { vec!["garbage".into()] } else { Vec::new() };
+        let only = if name == Name::Hostile { ATTACKS.map(String::from).to_vec() } else { Vec::new() };
         let result = run_once(name, phones, &only, seconds).with_context(|| format!("{name:?}"))?;
         missing.extend(missing_in(&result, fields).map(|field| format!("{name:?} has no number at {field}")));
+        if name == Name::Hostile {
+            missing.extend(hostile::uncounted(&result));
+        }
     }
     if missing.is_empty() {
         Ok(json!({ "measurements": SMOKES.len() }))
