@@ -84,6 +84,8 @@ pub(crate) struct Flow {
     steady_since_ns: u64,
     ticked: SeqSet,
     confirmed: SeqSet,
+    /// With both ticks.
+    both: SeqSet,
     refused: SeqSet,
     /// The client's dedup memory, for the whole run.
     delivered: SeqSet,
@@ -107,6 +109,7 @@ impl Flow {
             steady_since_ns: 0,
             ticked: SeqSet::default(),
             confirmed: SeqSet::default(),
+            both: SeqSet::default(),
             refused: SeqSet::default(),
             delivered: SeqSet::default(),
             seen_now: SeqSet::default(),
@@ -128,7 +131,7 @@ impl Flow {
     /// How many places of the window are taken.
     pub(crate) fn places_taken(&self, place: Place) -> u32 {
         let freed = match place {
-            Place::BothTicks => self.confirmed.count(),
+            Place::BothTicks => self.both.count(),
             Place::SentTick => self.ticked.count(),
         };
         self.submitted_count() - freed - self.refused.count()
@@ -249,7 +252,7 @@ impl Flow {
                     if let Some(pending) = self.pending_of(seq) {
                         tally.tick(pending.submitted_ns, now_ns);
                     }
-                    self.settle();
+                    self.close(seq, tally);
                 }
             }
             Known::Earlier => tally.sums.leftover_ticks += 1,
@@ -257,7 +260,7 @@ impl Flow {
         }
     }
 
-    /// A `delivered` tick came. It implies the `sent` tick, which is ephemeral and may have died with a connection.
+    /// A `delivered` tick came. Only `sent` ends the retries of a message: a stream that was refused at it waits for it.
     pub(crate) fn on_delivered(&mut self, id: MessageId, tally: &mut Tally) {
         let seq = match self.locate(id) {
             Known::Seq(seq) => seq,
@@ -269,8 +272,14 @@ impl Flow {
         }
         // After `expired` its fate was unknown, and it was given up: it stays so in the sums.
         if !self.refused.contains(seq) && self.confirmed.insert(seq) {
+            self.close(seq, tally);
+        }
+    }
+
+    /// A message has one more tick; perhaps it is the last one.
+    fn close(&mut self, seq: u32, tally: &mut Tally) {
+        if self.ticked.contains(seq) && self.confirmed.contains(seq) && self.both.insert(seq) {
             tally.sums.confirmed += 1;
-            tally.sums.ticked += u64::from(self.ticked.insert(seq));
             self.settle();
         }
     }
@@ -322,7 +331,7 @@ impl Flow {
     fn settle(&mut self) {
         while self.base < self.transmitted
             && (self.refused.contains(self.base)
-                || (self.delivered.contains(self.base) && self.confirmed.contains(self.base)))
+                || (self.delivered.contains(self.base) && self.both.contains(self.base)))
         {
             self.base += 1;
             self.pending.pop_front();

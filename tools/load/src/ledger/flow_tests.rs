@@ -207,6 +207,7 @@ fn dedup_remembers_settled_messages() {
     flow.on_deliver(ids[0], 20, &mut tally);
     flow.acknowledged();
     flow.on_delivered(ids[0], &mut tally);
+    flow.on_sent(ids[0], 21, &mut tally);
     assert!(flow.settled());
     flow.addressee_connected(0);
     assert_eq!(flow.on_deliver(ids[0], 30, &mut tally), Delivery::Again);
@@ -249,6 +250,21 @@ fn a_delivered_tick_before_the_acknowledgement_is_early() {
     flow.on_deliver(ids[1], 20, &mut tally);
     flow.on_delivered(ids[1], &mut tally);
     assert_eq!(tally.sums.faults.early_ticks, 2, "delivered, but the acknowledgement is still here");
+}
+
+#[test]
+fn a_delivered_tick_ends_no_retries() {
+    let (mut flow, mut tally, ids) = on_the_wire(2);
+    // Refused, and meanwhile a copy from an earlier connection arrives: the stream waits for this message all the same.
+    flow.on_busy(ids[0], 30, &mut tally);
+    flow.on_deliver(ids[0], 20, &mut tally);
+    flow.acknowledged();
+    flow.on_delivered(ids[0], &mut tally);
+    assert_eq!((tally.sums.ticked, tally.sums.confirmed, flow.places_taken(Place::BothTicks)), (0, 0, 2));
+    let again: Vec<u32> = std::iter::from_fn(|| flow.next_to_send(30)).map(|out| out.seq).collect();
+    assert_eq!(again, [0, 1]);
+    flow.on_sent(ids[0], 40, &mut tally);
+    assert_eq!((tally.sums.ticked, tally.sums.confirmed, flow.places_taken(Place::BothTicks)), (1, 1, 1));
 }
 
 #[test]
