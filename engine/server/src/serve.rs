@@ -36,7 +36,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     }
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(Identity::read).transpose()?;
-    access.token_file.as_deref().map(Token::look).transpose()?;
+    access.token_file.as_deref().map(|file| Token::look(file, &settings.data)).transpose()?;
     let admin = ports::bind_admin(settings.admin);
     // What is there already is opened first: that another node has it says more than that its ports are taken.
     let admin = if is_made(&settings.data) {
