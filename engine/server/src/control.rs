@@ -48,6 +48,7 @@ pub(crate) async fn run(
     plane: Arc<Plane>,
     config: NodeConfig,
     door: AdminDoor,
+    mut signals: Signals,
     started: impl FnOnce(),
 ) -> Result<Ending, Failure> {
     let AdminDoor { listener, tls, access } = door;
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     listener.set_nonblocking(true).map_err(start_up)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(start_up)?;
     // Before the recovery, which may take long: whoever asks is told how far it is, and a signal ends it.
-    let mut signals = Signals::new().map_err(|error| Failure::start_up(format!("signals: {error}")))?;
+    signals.hear();
     let notifier = Notifier::from_environment();
     let service = tokio::spawn(admin::serve(listener, tls.clone(), Arc::clone(&plane)));
     let reload = || reload(&access, tls.as_deref(), &plane);
