@@ -47,7 +47,8 @@ pub(crate) fn recover<F: SegmentFile>(
     recovery: &mut ShardRecovery,
     (progress, shard): (&StartProgress, u16),
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
-    let (found, mut is_damaged) = find(directory, &open)?;
+    let tell = || progress.unreadable_one(shard);
+    let (found, mut is_damaged) = find(directory, &open, &tell)?;
     progress.found(shard, found.len());
     let segment_count = found.len();
     let mut files = HashMap::new();
@@ -55,7 +56,7 @@ pub(crate) fn recover<F: SegmentFile>(
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
         let Contents { bytes, unreadable } =
-            read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
+            read(&open(&path).map_err(data_error)?, u64::MAX, &tell).map_err(data_error)?;
         is_damaged |= !unreadable.is_empty();
         let result = recovery.damaged_segment(segment, &bytes, &unreadable);
         result.map_err(|error| refusal(path.clone(), error, is_damaged))?;
@@ -68,7 +69,7 @@ pub(crate) fn recover<F: SegmentFile>(
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
         let Contents { bytes, unreadable } =
-            read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
+            read(&open(&path).map_err(data_error)?, u64::MAX, &tell).map_err(data_error)?;
         let result = recovery.segment_again(segment, &bytes);
         result.map_err(|error| refusal(path.clone(), error, !unreadable.is_empty()))?;
         progress.read_one(shard);
@@ -95,6 +96,7 @@ type Generations = Vec<(Option<u64>, SegmentId)>;
 fn find<F: SegmentFile>(
     directory: &Path,
     open: impl Fn(&Path) -> io::Result<F>,
+    tell: &dyn Fn(),
 ) -> Result<(Generations, bool), StartError> {
     let wrap = |path: &Path| {
         let path = path.to_owned();
@@ -113,7 +115,8 @@ fn find<F: SegmentFile>(
         let Some(number) = number else { continue };
         let file = open(&path).map_err(wrap(&path))?;
         settle(&file).map_err(|error| StartError::Unsynced(path.clone(), error))?;
-        let Contents { bytes, unreadable } = read(&file, u64::from(BLOCK_BYTES)).map_err(wrap(&path))?;
+        let Contents { bytes, unreadable } =
+            read(&file, u64::from(BLOCK_BYTES), tell).map_err(wrap(&path))?;
         is_damaged |= !unreadable.is_empty();
         found.push((Recovery::generation(&bytes), SegmentId(number)));
     }
@@ -217,7 +220,10 @@ mod tests {
             Ok(BadFile::new(File::open(path)?, bad))
         };
         let mut recovery = recovery();
-        recover(directory.path(), open, &mut recovery, (&StartProgress::new(1), 0)).unwrap();
+        let progress = StartProgress::new(1);
+        recover(directory.path(), open, &mut recovery, (&progress, 0)).unwrap();
+        // One block of each, and the one's header when the files were looked for.
+        assert_eq!(progress.shards().next().unwrap().unreadable_count, 3, "each is a sign that it goes on");
         let now = Now { mono_ns: 1, wall_ms: 1_800_000_000_000 };
         let (_, mut report) = recovery.finish(now, 0, &mut Outputs::default());
         report.rot.sort_unstable();
@@ -340,7 +346,7 @@ mod tests {
         for name in ["seg-0000000a.log", "seg-00000002.log", "seg-00000003.new", "notes.txt"] {
             fs::write(directory.path().join(name), [0; 4096]).unwrap();
         }
-        let (found, _) = find(directory.path(), |path| File::open(path)).unwrap();
+        let (found, _) = find(directory.path(), |path| File::open(path), &|| ()).unwrap();
         assert_eq!(found, [(None, SegmentId(2)), (None, SegmentId(10))]);
         assert!(!directory.path().join("seg-00000003.new").exists());
         assert!(directory.path().join("notes.txt").exists());

@@ -133,7 +133,7 @@ async fn start(
         .map_err(|error| Failure::start_up(StartError::System(error).to_string()))?;
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut told_at, mut last_read_count) = (Instant::now(), None);
+    let (mut told_at, mut last) = (Instant::now(), None);
     loop {
         tokio::select! {
             biased;
@@ -147,10 +147,9 @@ async fn start(
             },
             _ = looks.tick() => {
                 let recovering = plane.recovering();
-                let read_count = Some(recovering.read_count);
                 // Only a start that goes on gets more time.
-                if last_read_count != read_count {
-                    last_read_count = read_count;
+                if last != Some(recovering) {
+                    last = Some(recovering);
                     notifier.tell(&format!("STATUS={recovering}\nEXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros()));
                 }
                 if told_at.elapsed() >= TELL_START_EVERY {
