@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use tern_core::shard::ShardRecovery;
+use tern_core::shard::{RecoveryError, ShardRecovery};
 use tern_ring::DurableFile;
 use tern_storage::io::{BLOCK_BYTES, SegmentId};
 use tern_storage::log::Recovery;
@@ -47,7 +47,8 @@ pub(crate) fn recover<F: SegmentFile>(
     recovery: &mut ShardRecovery,
     (progress, shard): (&StartProgress, u16),
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
-    let found = find(directory, &open)?;
+    let tell = || progress.unreadable_one(shard);
+    let (found, mut is_damaged) = find(directory, &open, &tell)?;
     progress.found(shard, found.len());
     let segment_count = found.len();
     let mut files = HashMap::new();
@@ -55,9 +56,10 @@ pub(crate) fn recover<F: SegmentFile>(
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
         let Contents { bytes, unreadable } =
-            read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
+            read(&open(&path).map_err(data_error)?, u64::MAX, &tell).map_err(data_error)?;
+        is_damaged |= !unreadable.is_empty();
         let result = recovery.damaged_segment(segment, &bytes, &unreadable);
-        result.map_err(|error| StartError::Recovery(path.clone(), error))?;
+        result.map_err(|error| refusal(path.clone(), error, is_damaged))?;
         files.insert(segment, DurableFile::open(&path).map_err(data_error)?);
         progress.read_one(shard);
     }
@@ -66,24 +68,41 @@ pub(crate) fn recover<F: SegmentFile>(
     for segment in wanted {
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
-        let Contents { bytes, .. } = read(&open(&path).map_err(data_error)?, u64::MAX).map_err(data_error)?;
-        recovery.segment_again(segment, &bytes).map_err(|error| StartError::Recovery(path, error))?;
+        let Contents { bytes, unreadable } =
+            read(&open(&path).map_err(data_error)?, u64::MAX, &tell).map_err(data_error)?;
+        let result = recovery.segment_again(segment, &bytes);
+        result.map_err(|error| refusal(path.clone(), error, !unreadable.is_empty()))?;
         progress.read_one(shard);
     }
     Ok(files)
 }
 
-/// The segments in ascending generation, unformatted ones first; all that they hold is durable. Removes what a crash left
-/// unfinished.
+/// Why a segment was refused. A drive that gives a block the one time and not the other makes a log look like another one:
+/// that is the drive's failure and no damage, and the next start may find it otherwise.
+fn refusal(path: PathBuf, error: RecoveryError, is_damaged: bool) -> StartError {
+    match error {
+        RecoveryError::Order | RecoveryError::Changed if is_damaged => {
+            StartError::Data(path, io::Error::from_raw_os_error(libc::EIO))
+        }
+        error => StartError::Recovery(path, error),
+    }
+}
+
+/// Segments with the generations that their first blocks state.
+type Generations = Vec<(Option<u64>, SegmentId)>;
+
+/// The segments in ascending generation, unformatted ones first, and whether the drive did not give a first block; all that
+/// they hold is durable. Removes what a crash left unfinished.
 fn find<F: SegmentFile>(
     directory: &Path,
     open: impl Fn(&Path) -> io::Result<F>,
-) -> Result<Vec<(Option<u64>, SegmentId)>, StartError> {
+    tell: &dyn Fn(),
+) -> Result<(Generations, bool), StartError> {
     let wrap = |path: &Path| {
         let path = path.to_owned();
         move |error| StartError::Data(path, error)
     };
-    let mut found = Vec::new();
+    let (mut found, mut is_damaged) = (Vec::new(), false);
     for entry in fs::read_dir(directory).map_err(wrap(directory))? {
         let entry = entry.map_err(wrap(directory))?;
         let (name, path) = (entry.file_name(), entry.path());
@@ -96,40 +115,48 @@ fn find<F: SegmentFile>(
         let Some(number) = number else { continue };
         let file = open(&path).map_err(wrap(&path))?;
         settle(&file).map_err(|error| StartError::Unsynced(path.clone(), error))?;
-        found.push((generation(&file).map_err(wrap(&path))?, SegmentId(number)));
+        let Contents { bytes, unreadable } =
+            read(&file, u64::from(BLOCK_BYTES), tell).map_err(wrap(&path))?;
+        is_damaged |= !unreadable.is_empty();
+        found.push((Recovery::generation(&bytes), SegmentId(number)));
     }
     // A kill may have come between a segment's last name and that being durable.
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(|error| StartError::Unsynced(directory.to_owned(), error))?;
     found.sort_unstable();
-    Ok(found)
-}
-
-fn generation(file: &impl SegmentFile) -> io::Result<Option<u64>> {
-    Ok(Recovery::generation(&read(file, u64::from(BLOCK_BYTES))?.bytes))
+    Ok((found, is_damaged))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::segment_file::tests::BadFile;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+    use std::os::unix::fs::FileExt;
     use std::rc::Rc;
     use std::sync::Arc;
     use tern_core::io::{Now, Outputs};
     use tern_core::limits::Limits;
     use tern_core::partitions::PartitionMap;
     use tern_core::shard::ShardConfig;
-    use tern_protocol::ids::ShardId;
+    use tern_protocol::envelope::{Kind, Parts};
+    use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq, ShardId};
     use tern_protocol::phone::noise::KeyPair;
+    use tern_storage::cache::SLACK_BYTES;
+    use tern_storage::io::{DiskDone, DiskOp};
+    use tern_storage::log::{LogConfig, Record};
 
     const SEGMENT_BYTES: u32 = 8 << 20;
 
     fn recovery() -> ShardRecovery {
+        recovery_with(Limits::default())
+    }
+
+    fn recovery_with(limits: Limits) -> ShardRecovery {
         ShardRecovery::new(ShardConfig {
             shard: ShardId(0),
             partitions: Arc::new(PartitionMap::even(1, 1)),
-            limits: Limits::default(),
+            limits,
             proxies: Arc::new([]),
             server_keys: KeyPair::from_seed([1; 32]),
             previous_server_keys: None,
@@ -193,11 +220,124 @@ mod tests {
             Ok(BadFile::new(File::open(path)?, bad))
         };
         let mut recovery = recovery();
-        recover(directory.path(), open, &mut recovery, (&StartProgress::new(1), 0)).unwrap();
+        let progress = StartProgress::new(1);
+        recover(directory.path(), open, &mut recovery, (&progress, 0)).unwrap();
+        // One block of each, and the one's header when the files were looked for.
+        assert_eq!(progress.shards().next().unwrap().unreadable_count, 3, "each is a sign that it goes on");
         let now = Now { mono_ns: 1, wall_ms: 1_800_000_000_000 };
         let (_, mut report) = recovery.finish(now, 0, &mut Outputs::default());
         report.rot.sort_unstable();
         assert_eq!(report.rot, [(SegmentId(1), 8192), (SegmentId(2), 0)]);
+    }
+
+    /// A directory with the log of one account, whose only device waits for this much mail.
+    fn log_with_mail(mail_bytes: usize) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |segment| directory.path().join(file_name(segment));
+        let (mut log, _) = Recovery::new(LogConfig {
+            stream: 0,
+            segment_bytes: SEGMENT_BYTES,
+            commit_bytes_max: 1 << 20,
+            spare_count: 2,
+            segment_count_max: 100,
+            salt_seed: 1,
+        })
+        .finish();
+        log.recovered_done();
+        let account = AccountId(1);
+        // Version, length of the name, one device, the next one's number; name; number, key, since, ticket.
+        let head = [&[2, 1, 1, 0, 2, 0][..], b"a", &[1, 0]].concat();
+        let payload = [&head[..], &[7; 32], &[0; 12]].concat();
+        let body = vec![7; 4096];
+        let mail = |n: u64| {
+            let mut envelope = Vec::new();
+            let parts = Parts {
+                kind: Kind::Message,
+                flags: 0,
+                to: account,
+                from: account,
+                from_device: DeviceId(1),
+                id: MessageId(n),
+                time_ms: 1_800_000_000_000,
+                seq: n,
+                from_name: "a",
+                body: &body,
+            };
+            parts.encode(&mut envelope);
+            envelope
+        };
+        let mails: Vec<_> =
+            (1..=(mail_bytes / body.len()) as u64).map(|n| (Seq(1 << 40 | n), mail(n))).collect();
+        let mails =
+            mails.iter().map(|(seq, envelope)| Record::Mail { mailbox: account, seq: *seq, envelope });
+        let mut records =
+            [Record::Account { account, payload: &payload }].into_iter().chain(mails).peekable();
+        let (mut ops, mut arena) = (Vec::new(), Vec::new());
+        log.want_spares(&mut ops);
+        loop {
+            for op in std::mem::take(&mut ops) {
+                let done = match op {
+                    DiskOp::Create { segment, bytes } => {
+                        File::create(path(segment)).unwrap().set_len(u64::from(bytes)).unwrap();
+                        DiskDone::Created { segment, result: Ok(()) }
+                    }
+                    DiskOp::Write { segment, offset, data } => {
+                        let file = File::options().write(true).open(path(segment)).unwrap();
+                        file.write_all_at(&arena[data], u64::from(offset)).unwrap();
+                        DiskDone::Written { segment, offset, result: Ok(()) }
+                    }
+                };
+                log.disk_done(done, &mut ops);
+            }
+            if !ops.is_empty() {
+                continue;
+            }
+            if records.peek().is_none() {
+                break;
+            }
+            arena.clear();
+            let (mut commit, mut placed) = (log.begin(&mut arena), Vec::new());
+            while let Some(Ok(position)) = records.peek().map(|record| commit.push(record)) {
+                records.next();
+                placed.push(position);
+            }
+            commit.finish(&mut ops);
+            placed.into_iter().for_each(|position| log.live(position));
+        }
+        directory
+    }
+
+    /// Reads such a log from a drive that does not give the block at `bad` of each file whenever `is_bad` says so of how
+    /// many files were opened before.
+    fn read_from_drive(
+        directory: &Path,
+        bad: u64,
+        is_bad: impl Fn(usize) -> bool,
+    ) -> Result<usize, StartError> {
+        let opened_count = Cell::new(0);
+        let open = |path: &Path| {
+            let bad = if is_bad(opened_count.replace(opened_count.get() + 1)) { bad..bad + 1 } else { 0..0 };
+            Ok(BadFile::new(File::open(path)?, bad))
+        };
+        let mut recovery = recovery_with(Limits { mail_bytes: 0, ..Limits::default() });
+        recover(directory, open, &mut recovery, (&StartProgress::new(1), 0))?;
+        Ok(opened_count.get())
+    }
+
+    #[test]
+    fn a_drive_that_gives_a_block_only_sometimes_is_no_damaged_log() {
+        let directory = log_with_mail(SLACK_BYTES + (8 << 20));
+        let file_count = fs::read_dir(directory.path()).unwrap().count();
+        let opened_count = read_from_drive(directory.path(), 8192, |_| false).unwrap();
+        assert!(opened_count > 2 * file_count, "some of it is read twice: {opened_count} of {file_count}");
+        // A block fails in the second reading only.
+        let error = read_from_drive(directory.path(), 8192, |nth| nth >= 2 * file_count).unwrap_err();
+        assert!(matches!(error, StartError::Data(..)), "{error}");
+        // Headers fail while the files are looked for, but not when they are read.
+        let error = read_from_drive(directory.path(), 0, |nth| nth + 1 < file_count).unwrap_err();
+        assert!(matches!(error, StartError::Data(..)), "{error}");
+        // What fails each time is rot: it stops no start.
+        read_from_drive(directory.path(), 8192, |_| true).unwrap();
     }
 
     #[test]
@@ -206,7 +346,7 @@ mod tests {
         for name in ["seg-0000000a.log", "seg-00000002.log", "seg-00000003.new", "notes.txt"] {
             fs::write(directory.path().join(name), [0; 4096]).unwrap();
         }
-        let found = find(directory.path(), |path| File::open(path)).unwrap();
+        let (found, _) = find(directory.path(), |path| File::open(path), &|| ()).unwrap();
         assert_eq!(found, [(None, SegmentId(2)), (None, SegmentId(10))]);
         assert!(!directory.path().join("seg-00000003.new").exists());
         assert!(directory.path().join("notes.txt").exists());

@@ -60,21 +60,22 @@ pub(crate) fn settle(file: &impl SegmentFile) -> io::Result<()> {
     file.forget_cached()
 }
 
-/// Reads a file up to `bytes_max`, block by block where the drive does not give all of it.
+/// Reads a file up to `bytes_max`, block by block where the drive does not give all of it; `tell` is called for each block
+/// that it does not give.
 ///
 /// # Errors
 /// The operating system's; also where the drive gives nothing at all.
-pub(crate) fn read(file: &impl SegmentFile, bytes_max: u64) -> io::Result<Contents> {
+pub(crate) fn read(file: &impl SegmentFile, bytes_max: u64, tell: &dyn Fn()) -> io::Result<Contents> {
     let length = file.length()?.min(bytes_max);
     let mut bytes = vec![0; length as usize];
     let unreadable = match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if is_unreadable(&error) => read_blocks(file, &mut bytes)?,
+        Err(error) if is_unreadable(&error) => read_blocks(file, &mut bytes, tell)?,
         result => result.map(|()| Vec::new())?,
     };
     Ok(Contents { bytes, unreadable })
 }
 
-fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8]) -> io::Result<Vec<u32>> {
+fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8], tell: &dyn Fn()) -> io::Result<Vec<u32>> {
     let mut unreadable = Vec::new();
     let mut has_read = false;
     for (piece, at) in bytes.chunks_mut(PIECE_BYTES).zip((0_u64..).step_by(PIECE_BYTES)) {
@@ -88,6 +89,7 @@ fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8]) -> io::Result<Vec<u32>
                 Err(error) if is_unreadable(&error) => {
                     block.fill(UNREADABLE);
                     unreadable.push(at as u32);
+                    tell();
                     if !has_read && unreadable.len() >= UNREADABLE_COUNT_MAX {
                         return Err(error);
                     }
@@ -156,7 +158,7 @@ pub(crate) mod tests {
     fn read_with(length: u64, bad: Range<u64>) -> io::Result<Contents> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![7; length as usize], 0).unwrap();
-        read(&BadFile::new(file, bad), u64::MAX)
+        read(&BadFile::new(file, bad), u64::MAX, &|| ())
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub struct StartProgress(Box<[Counts]>);
 struct Counts {
     segment_count: AtomicU32,
     read_count: AtomicU32,
+    unreadable_count: AtomicU32,
     /// Zero until all is read.
     took_us: AtomicU64,
 }
@@ -22,6 +23,8 @@ pub struct ShardStart {
     pub segment_count: u32,
     /// Those that were read.
     pub read_count: u32,
+    /// Blocks that the drive did not give, each time that one was asked for: it may take its time for each.
+    pub unreadable_count: u32,
     /// How long it took from the search for its segments until all of them were read, and until it could serve once it
     /// does; what it waited for the other shards in between is left out. `None` before.
     pub took: Option<Duration>,
@@ -41,6 +44,7 @@ impl StartProgress {
             ShardStart {
                 segment_count: counts.segment_count.load(Ordering::Relaxed),
                 read_count: counts.read_count.load(Ordering::Relaxed),
+                unreadable_count: counts.unreadable_count.load(Ordering::Relaxed),
                 took: (took_us > 0).then(|| Duration::from_micros(took_us)),
             }
         })
@@ -52,6 +56,10 @@ impl StartProgress {
 
     pub(crate) fn read_one(&self, shard: u16) {
         self.0[usize::from(shard)].read_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unreadable_one(&self, shard: u16) {
+        self.0[usize::from(shard)].unreadable_count.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn done(&self, shard: u16, took: Duration) {
@@ -69,9 +77,11 @@ mod tests {
         let progress = StartProgress::new(2);
         progress.found(1, 3);
         progress.read_one(1);
+        progress.unreadable_one(1);
         progress.done(0, Duration::ZERO);
         let shards: Vec<_> = progress.shards().collect();
-        assert_eq!(shards[1], ShardStart { segment_count: 3, read_count: 1, took: None });
+        let told = ShardStart { segment_count: 3, read_count: 1, unreadable_count: 1, took: None };
+        assert_eq!(shards[1], told);
         assert!(shards[0].took.is_some(), "that it took no time is no reason to call it unfinished");
     }
 }

@@ -140,6 +140,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::event::Event;
+    use std::io::Write;
     use std::time::{Duration, Instant};
 
     /// A file system may take O_DIRECT at open and refuse the writes: all that were under way then are written again.
@@ -182,26 +183,55 @@ mod tests {
     }
 
     /// Whether the first block of a file is in the cache.
-    fn is_cached(file: &File) -> bool {
+    fn is_cached(file: &File) -> io::Result<bool> {
         let mut block = [0_u8; 4096];
         let part = libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: block.len() };
         // SAFETY: one part, which is alive and as long as it says.
         let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_NOWAIT) };
-        read == 4096
+        match io::Error::last_os_error() {
+            error if read < 0 && error.raw_os_error() != Some(libc::EAGAIN) => Err(error),
+            _ => Ok(read == 4096),
+        }
+    }
+
+    fn is_in_memory_only(file: &File) -> bool {
+        // SAFETY: all zeros are a value of it, which the call fills.
+        let told = unsafe {
+            let mut told: libc::statfs = std::mem::zeroed();
+            (libc::fstatfs(file.as_raw_fd(), &raw mut told) == 0).then_some(told)
+        };
+        told.is_some_and(|told| told.f_type == libc::TMPFS_MAGIC)
+    }
+
+    /// A file of two blocks in the cache; an error says why a place has none of which that can be told, and forgotten.
+    fn cached_file(place: &Path) -> io::Result<(tempfile::TempDir, File)> {
+        let directory = tempfile::tempdir_in(place)?;
+        let path = directory.path().join("seg-00000000.log");
+        std::fs::write(&path, [1; 8192])?;
+        let file = File::open(&path)?;
+        file.sync_data()?;
+        if is_in_memory_only(&file) {
+            return Err(io::Error::other("its files are in memory only"));
+        }
+        assert!(is_cached(&file)?);
+        Ok((directory, file))
     }
 
     #[test]
     fn what_was_forgotten_is_not_in_the_cache() {
-        // On the drive of the working directory: what is in memory only cannot be forgotten.
-        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let path = directory.path().join("seg-00000000.log");
-        std::fs::write(&path, [1; 8192]).unwrap();
-        let file = File::open(&path).unwrap();
-        file.sync_data().unwrap();
-        assert!(is_cached(&file));
+        // On the drive of the working directory: others are often in memory only.
+        let place = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (directory, file) = match cached_file(place) {
+            Ok(made) => made,
+            Err(why) => {
+                // Past the test's own output, which nobody sees of a test that passes.
+                let _ = writeln!(io::stderr(), "SKIPPED: what_was_forgotten in {}: {why}", place.display());
+                return;
+            }
+        };
         forget_cached(&file).unwrap();
-        assert!(!is_cached(&file));
-        assert!(std::fs::read(&path).unwrap() == [1; 8192]);
+        assert!(!is_cached(&file).unwrap());
+        assert!(std::fs::read(directory.path().join("seg-00000000.log")).unwrap() == [1; 8192]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `tern config check`: everything that would keep `serve` from serving here, found without making or changing anything.
 
 use crate::admin::Identity;
-use crate::config::{AdminAccess, Settings};
+use crate::config::Settings;
 use crate::data::{self, Token};
 use crate::exit::Failure;
 use crate::ports;
@@ -36,7 +36,7 @@ impl Found {
             Err(failure) => found.wrong.push(failure),
         }
         found.note(data::look(&settings.data));
-        found.look_at_access(&settings.admin_access);
+        found.look_at_access(settings);
         if data::in_use(&settings.data) {
             // Then its ports are taken as well, by the node that is meant.
             let data = settings.data.display();
@@ -54,7 +54,8 @@ impl Found {
         self.wrong.extend(result.err());
     }
 
-    fn look_at_access(&mut self, access: &AdminAccess) {
+    fn look_at_access(&mut self, settings: &Settings) {
+        let access = &settings.admin_access;
         if let Some(tls) = &access.tls {
             let later = [&tls.cert, &tls.key].map(|file| comes_later(file));
             if later == [false; 2] {
@@ -68,7 +69,7 @@ impl Found {
         }
         let Some(file) = &access.token_file else { return };
         let is_nowhere = file.parent().is_some_and(|place| !place.as_os_str().is_empty() && !place.exists());
-        match Token::look(file) {
+        match Token::look(file, &settings.data) {
             Err(_) if is_nowhere => self.warnings.push(format!(
                 "admin.token_file = {}: its directory is not there; systemd makes those of StateDirectory= when it \
                  starts the service, and nobody else does",

@@ -48,6 +48,7 @@ pub(crate) async fn run(
     plane: Arc<Plane>,
     config: NodeConfig,
     door: AdminDoor,
+    mut signals: Signals,
     started: impl FnOnce(),
 ) -> Result<Ending, Failure> {
     let AdminDoor { listener, tls, access } = door;
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     listener.set_nonblocking(true).map_err(start_up)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(start_up)?;
     // Before the recovery, which may take long: whoever asks is told how far it is, and a signal ends it.
-    let mut signals = Signals::new().map_err(|error| Failure::start_up(format!("signals: {error}")))?;
+    signals.hear();
     let notifier = Notifier::from_environment();
     let service = tokio::spawn(admin::serve(listener, tls.clone(), Arc::clone(&plane)));
     let reload = || reload(&access, tls.as_deref(), &plane);
@@ -132,7 +133,7 @@ async fn start(
         .map_err(|error| Failure::start_up(StartError::System(error).to_string()))?;
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut told_at, mut last_read_count) = (Instant::now(), None);
+    let (mut told_at, mut last) = (Instant::now(), None);
     loop {
         tokio::select! {
             biased;
@@ -146,10 +147,9 @@ async fn start(
             },
             _ = looks.tick() => {
                 let recovering = plane.recovering();
-                let read_count = Some(recovering.read_count);
                 // Only a start that goes on gets more time.
-                if last_read_count != read_count {
-                    last_read_count = read_count;
+                if last != Some(recovering) {
+                    last = Some(recovering);
                     notifier.tell(&format!("STATUS={recovering}\nEXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros()));
                 }
                 if told_at.elapsed() >= TELL_START_EVERY {

@@ -3,6 +3,7 @@
 //! in a line of its own, and in `/metrics`. A thread of its own writes the lines out: whoever reads standard error and
 //! stalls holds up nothing else, and what does not fit the queue is counted and told likewise.
 
+mod json;
 mod panics;
 mod queue;
 
@@ -119,10 +120,7 @@ pub(crate) fn write_out() {
 /// Why the process ends, when it does not end as it should: in the log's form, whatever the log leaves out.
 pub(crate) fn say_last(text: &str) {
     let line = match FORMAT.get() {
-        Some(LogFormat::Json) => {
-            serde_json::json!({ "level": "ERROR", "target": "tern", "fields": { "message": text } })
-                .to_string()
-        }
+        Some(LogFormat::Json) => json::line("ERROR", "tern", &serde_json::json!({ "message": text })),
         _ => format!("tern: {text}"),
     };
     if writer().is_some() {
@@ -309,14 +307,11 @@ where
             Verdict::Suppressed => Ok(()),
             Verdict::Written { suppressed_count } => {
                 if suppressed_count > 0 {
-                    let line = serde_json::json!({
-                        "level": event.metadata().level().as_str(),
-                        "target": event.metadata().target(),
-                        "fields": {
-                            "message": "suppressed more of the next line",
-                            "suppressed_count": suppressed_count,
-                        },
-                    });
+                    let message = "suppressed more of the next line";
+                    let fields =
+                        serde_json::json!({ "message": message, "suppressed_count": suppressed_count });
+                    let meta = event.metadata();
+                    let line = json::line(meta.level().as_str(), meta.target(), &fields);
                     writeln!(out, "{line}")?;
                 }
                 inner.format_event(context, out, event)
@@ -460,6 +455,9 @@ mod tests {
         assert_eq!(paused.count(), 6);
         let told = lines.iter().find(|line| line["fields"]["suppressed_count"] == 47).unwrap();
         assert_eq!(told["level"], "WARN");
+        // As `2026-01-31T12:00:00.000000Z`, also in the lines that are no events.
+        let times = lines.iter().filter_map(|line| line["timestamp"].as_str());
+        assert_eq!(times.filter(|time| time.len() == 27 && time.ends_with('Z')).count(), lines.len());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::ports;
 use crate::resolve::{Host, InForce, failure_of_start};
-use crate::signals;
-use nix::unistd::gettid;
+use crate::signals::Signals;
+use nix::unistd::{Pid, gettid};
 use std::io;
 use std::sync::{Arc, RwLock};
 use tern_driver::{NodeConfig, check_machine};
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 /// # Errors
 /// Whatever keeps it from starting.
 pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<Ending, Failure> {
-    signals::hold().map_err(|error| Failure::start_up(format!("signals: {error}")))?;
+    let signals = Signals::new().map_err(|error| Failure::start_up(format!("signals: {error}")))?;
     log::start(settings.log)?;
     if let Err(error) = huge_pages {
         warn!(%error, "huge pages could not be kept to large tables: phones may take two to three times the memory");
@@ -36,7 +36,7 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     }
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(Identity::read).transpose()?;
-    access.token_file.as_deref().map(Token::look).transpose()?;
+    access.token_file.as_deref().map(|file| Token::look(file, &settings.data)).transpose()?;
     let admin = ports::bind_admin(settings.admin);
     // What is there already is opened first: that another node has it says more than that its ports are taken.
     let admin = if is_made(&settings.data) {
@@ -62,8 +62,9 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     info!(shards = data.shard_count, on = ?map.shards, control = ?map.control, steer, data = %settings.data.display(), "starting");
     // Shards that are pinned go to their own places, so that the main thread may go to its own first, where the node's
     // helper threads stay with it. Others would stay with it too.
+    let helpers = [log::writer(), Some(signals.thread)];
     if !map.shards.is_empty() {
-        pin_main(&map);
+        pin_main(&map, helpers);
     }
     let config = NodeConfig {
         shard_count: data.shard_count,
@@ -93,16 +94,16 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     let plane = Arc::new(Plane::new(about, Gate::new(token))?);
     let door =
         AdminDoor { listener: admin, tls: tls.map(|tls| Arc::new(RwLock::new(tls))), access: access.clone() };
-    control::run(plane, config, door, || {
+    control::run(plane, config, door, signals, || {
         if map.shards.is_empty() {
-            pin_main(&map);
+            pin_main(&map, helpers);
         }
     })
 }
 
-/// Pins this thread, and with it the one that writes the log. A refusal is no reason not to serve.
-fn pin_main(map: &CoreMap) {
-    for thread in [Some(gettid()), log::writer()].into_iter().flatten() {
+/// Pins this thread, and with it those that were started before. A refusal is no reason not to serve.
+fn pin_main(map: &CoreMap, helpers: [Option<Pid>; 2]) {
+    for thread in [Some(gettid())].into_iter().chain(helpers).flatten() {
         if let Err(error) = cores::pin_control(thread, &map.control) {
             warn!(control = ?map.control, %error, "the control thread could not be pinned");
         }

@@ -253,6 +253,20 @@ fn what_systemd_brings_is_not_missed_before_the_start() {
 }
 
 #[test]
+fn a_token_in_the_data_directory_is_made_after_it() {
+    let place = Place::new("shards = 1\n[admin]\ntoken_file = \"./data/token\"\n");
+    assert_eq!(place.check(), (Some(0), String::new()));
+    assert!(!place.path("data").exists());
+    drop(place.serve());
+    assert!(place.path("data/token").is_file());
+    drop(place.serve());
+    // Of another directory below it nobody makes anything.
+    let other = Place::new("shards = 1\n[admin]\ntoken_file = \"data/secret/token\"\n");
+    assert_eq!(other.run(&["serve"]).status.code(), Some(3));
+    assert!(!other.path("data").exists());
+}
+
+#[test]
 fn a_token_that_could_not_be_written_is_made_by_the_next_start() {
     let place = Place::new("shards = 1\n[admin]\ntoken_file = \"token\"\n");
     drop(place.serve());

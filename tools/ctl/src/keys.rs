@@ -1,6 +1,6 @@
 //! Device keys: made, derived and kept.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use aws_lc_rs::{digest, pbkdf2};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -61,7 +61,7 @@ impl Batch {
 /// Writes a private key to a new file that only its owner can read.
 ///
 /// # Errors
-/// The file is there already, or cannot be written.
+/// The file is there already, or cannot be written; then there is none, as half a key would never be replaced.
 pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
     let shown = file.display();
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(
@@ -74,8 +74,12 @@ pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
             _ => anyhow!(error).context(format!("key file {shown}")),
         },
     )?;
-    writeln!(out, "{}", to_hex(&keys.private)).with_context(|| format!("key file {shown}"))?;
-    out.sync_all().with_context(|| format!("key file {shown}"))
+    let written = writeln!(out, "{}", to_hex(&keys.private)).and_then(|()| out.sync_all());
+    written.map_err(|error| {
+        // Of the two errors the first one is of interest.
+        let _ = std::fs::remove_file(file);
+        anyhow!(error).context(format!("key file {shown}"))
+    })
 }
 
 #[cfg(test)]

@@ -75,15 +75,21 @@ pub(crate) struct Recovering {
     pub(crate) done_count: usize,
     pub(crate) segment_count: u64,
     pub(crate) read_count: u64,
+    /// Blocks that the drives did not give.
+    pub(crate) unreadable_count: u64,
 }
 
 impl fmt::Display for Recovering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shard_count, done_count, segment_count, read_count } = self;
+        let Self { shard_count, done_count, segment_count, read_count, unreadable_count } = self;
         write!(
             f,
             "recovering: {done_count} of {shard_count} shards are done, {read_count} of {segment_count} segments read"
-        )
+        )?;
+        match unreadable_count {
+            0 => Ok(()),
+            count => write!(f, ", {count} times a drive did not give a block"),
+        }
     }
 }
 
@@ -141,6 +147,7 @@ impl Plane {
             done_count: shards.iter().filter(|shard| shard.took.is_some()).count(),
             segment_count: sum(|shard| shard.segment_count),
             read_count: sum(|shard| shard.read_count),
+            unreadable_count: sum(|shard| shard.unreadable_count),
         }
     }
 

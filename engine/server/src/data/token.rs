@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, eaccess};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, absolute};
 use tern_protocol::hex::to_hex;
 
 /// Fewest characters of a token that somebody chose.
@@ -38,13 +38,14 @@ impl Token {
         Self::read(path)?.map_or_else(|| Self::make(path), Ok)
     }
 
-    /// Likewise, but makes nothing: none where one can be made.
+    /// Likewise, but makes nothing: none where one can be made, if need be in the data directory that is made before it.
     ///
     /// # Errors
     /// As for [`Token::from_file`]; whether there is room for it is not looked at.
-    pub(crate) fn look(path: &Path) -> Result<Option<Self>, Failure> {
+    pub(crate) fn look(path: &Path, data: &Path) -> Result<Option<Self>, Failure> {
         let token = Self::read(path)?;
-        if token.is_none() {
+        let is_made_first = || !data.exists() && is_same(atomic::place_of(path), data);
+        if token.is_none() && !is_made_first() {
             let may = AccessFlags::W_OK | AccessFlags::X_OK;
             eaccess(atomic::place_of(path), may).map_err(|error| cannot_be_made(path, error.into()))?;
         }
@@ -93,6 +94,11 @@ impl Token {
     }
 }
 
+/// Whether both are names of one directory that is not there yet, as far as the names tell.
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((absolute(a), absolute(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 fn cannot_be_made(path: &Path, error: std::io::Error) -> Failure {
     Failure::start_up(format!("admin.token_file = {}: it cannot be made: {error}", path.display()))
 }
@@ -113,10 +119,10 @@ mod tests {
     fn is_made_once_and_read_again() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("token");
-        assert_eq!(Token::look(&path).unwrap(), None);
+        assert_eq!(Token::look(&path, place.path()).unwrap(), None);
         assert!(!path.exists(), "who only looks makes nothing");
         let made = Token::from_file(&path).unwrap();
-        assert_eq!(Token::look(&path).unwrap().as_ref(), Some(&made));
+        assert_eq!(Token::look(&path, place.path()).unwrap().as_ref(), Some(&made));
         assert_eq!(metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = read_to_string(&path).unwrap();
         assert_eq!(text.trim().len(), 64);
@@ -141,7 +147,9 @@ mod tests {
             assert!(Token::from_file(&path).unwrap_err().text.contains("no token"), "{text:?}");
         }
         let nowhere = place.path().join("none/token");
-        for failure in [Token::look(&nowhere).unwrap_err(), Token::from_file(&nowhere).unwrap_err()] {
+        for failure in
+            [Token::look(&nowhere, place.path()).unwrap_err(), Token::from_file(&nowhere).unwrap_err()]
+        {
             assert!(failure.text.contains("cannot be made"), "{}", failure.text);
         }
     }

@@ -1,7 +1,7 @@
 //! What a panic says goes the way of the log: whoever panics must not wait for who reads standard error, for only then
 //! is the node told to stop.
 
-use super::{FORMAT, QUEUE};
+use super::{FORMAT, QUEUE, json};
 use crate::config::LogFormat;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -29,7 +29,7 @@ fn line(info: &PanicHookInfo<'_>, backtrace: Option<String>) -> String {
     let line = match FORMAT.get() {
         Some(LogFormat::Json) => {
             let fields = serde_json::json!({ "message": text, "backtrace": backtrace });
-            serde_json::json!({ "level": "ERROR", "target": "tern", "fields": fields }).to_string()
+            json::line("ERROR", "tern", &fields)
         }
         _ => format!("tern: {text}\n{}", backtrace.unwrap_or_default()).trim_end().into(),
     };

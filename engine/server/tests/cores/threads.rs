@@ -64,6 +64,7 @@ fn shards_and_the_control_thread_run_where_the_map_says() {
     assert_eq!(threads["shard-0"], last, "{threads:?}");
     assert_eq!(threads["tern"], first, "{threads:?}");
     assert_eq!(threads["log"], first, "nor is the log written there: {threads:?}");
+    assert_eq!(threads["signals"], first, "nor do signals come there: {threads:?}");
     assert_eq!(threads["segments"], first, "the helper stays off the shard's thread: {threads:?}");
 }
 

@@ -95,13 +95,14 @@ fn expect_it(node: &Node, id: u64) {
     assert_eq!(bob.next(), Heard::Message { number: 1, id, body: BODY.to_vec() });
 }
 
-fn expect_no_start(node: &mut Node, code: i32, words: &[&str]) {
+fn expect_no_start(node: &mut Node, code: i32, words: &[&str]) -> String {
     node.begin_again();
     let ended = node.wait_for_last_words();
     assert_eq!((ended.status.code(), &*ended.stdout), (Some(code), ""), "{}", ended.stderr);
     for part in words {
         assert!(ended.stderr.contains(part), "no {part:?} in: {}", ended.stderr);
     }
+    ended.stderr
 }
 
 #[test]
@@ -182,7 +183,14 @@ fn a_defect_at_the_start_is_told_and_nothing_is_lost() {
     let told = "a shard panicked while it started: shard 0: boot epoch out of range";
     expect_no_start(&mut node, 6, &[told, "tern: thread shard-0 panicked at "]);
     node.setup.environment = vec![("TERN_LOG_FORMAT", "json".into()), ("RUST_BACKTRACE", "1".into())];
-    expect_no_start(&mut node, 6, &[r#"{"fields":{"backtrace":"   0: "#, r#""thread shard-0 panicked at "#]);
+    let panicked = [r#"{"fields":{"backtrace":"   0: "#, r#""thread shard-0 panicked at "#];
+    let said = expect_no_start(&mut node, 6, &panicked);
+    let lines: Vec<serde_json::Value> =
+        said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(
+        lines.len() > 2 && lines.iter().all(|line| line["timestamp"].is_string()),
+        "each has its time: {said}"
+    );
     node.setup.environment.clear();
     segment.restore();
     node.start_again();

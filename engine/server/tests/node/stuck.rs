@@ -5,6 +5,7 @@ use crate::process::{Node, Setup};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -127,6 +128,36 @@ fn a_signal_ends_a_start_that_waits_for_its_address() {
     node.signal("HUP");
     node.signal("TERM");
     assert_eq!(node.wait_for_the_end().code(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_a_start_that_hangs_in_a_file() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let pipe = place.path().join("token");
+    let config = format!("[admin]\ntoken_file = \"{}\"\n", pipe.display());
+    let mut node = Node::start(Setup { config, ..Setup::shards(1) });
+    node.kill();
+    std::fs::remove_file(&pipe).expect("the token was made");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().expect("mkfifo runs").success());
+    for signal in ["TERM", "INT"] {
+        node.begin_again();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // It can be opened once the node reads it, and the node then waits for what is written.
+        let _silent = loop {
+            let mut options = std::fs::File::options();
+            match options.write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe) {
+                Ok(silent) => break silent,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        // Which are kept for later, as many as there is room for, and end nothing.
+        (0..10).for_each(|_| node.signal("HUP"));
+        node.signal(signal);
+        let ended = node.wait_for_last_words();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains("stopped before the node served"), "{}", ended.stderr);
+    }
 }
 
 #[test]

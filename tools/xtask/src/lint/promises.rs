@@ -1,5 +1,6 @@
 //! `PROMISES.toml`: promises that README makes to its users, each with the tests that prove it. Checked is that README
-//! still says it and that the tests are there and run; not that no promise is missing, nor what a test proves.
+//! still says it, that it is there once, and that the tests are there and run; not that no promise is missing, nor what
+//! a test proves.
 //!
 //! ```toml
 //! [[promise]]
@@ -13,6 +14,7 @@
 use crate::tree::sources;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
@@ -78,9 +80,12 @@ fn read_sources(root: &Path) -> Result<Vec<Source>> {
 fn problems(promises: &str, readme: &str, sources: &[Source]) -> Result<Vec<String>> {
     let Promises { promise } = toml::from_str(promises).context("PROMISES.toml")?;
     let readme = one_space(readme);
-    let mut wrong = Vec::new();
+    let (mut wrong, mut said) = (Vec::new(), HashSet::new());
     for Promise { text, tests } in &promise {
         let text = one_space(text);
+        if !said.insert(text.trim_end_matches('.').to_owned()) {
+            wrong.push(format!("{text:?} is there twice"));
+        }
         if text.is_empty() || !readme.contains(&text) {
             wrong.push(format!("README.md does not say {text:?}"));
         }
@@ -219,6 +224,14 @@ mod tests {
             let promises = format!("[[promise]]\ntext = \"that was\\nticked is lost\"\ntests = [\"{test}\"]");
             assert_eq!(check_text(&promises), "", "{test}");
         }
+    }
+
+    #[test]
+    fn one_that_is_there_twice_is_told() {
+        let promise = |text: &str| format!("[[promise]]\ntext = \"{text}\"\ntests = [\"tern-a::good\"]\n");
+        let twice = [promise("ticked is lost."), promise("ticked\\nis lost")].concat();
+        assert_eq!(check_text(&twice), "\"ticked is lost\" is there twice");
+        assert_eq!(check_text(&[promise("ticked is lost"), promise("is lost")].concat()), "");
     }
 
     #[test]

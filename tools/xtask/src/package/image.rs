@@ -175,4 +175,11 @@ mod tests {
         assert!(!text.lines().any(|line| line.starts_with("RUN")), "there is no shell to run anything");
         assert!(text.contains(&format!("USER {USER}")));
     }
+
+    #[test]
+    fn a_recovery_has_its_time_before_a_container_counts_as_unhealthy() {
+        let text = fs::read_to_string(tree().join("deploy/Containerfile")).unwrap();
+        let check = text.lines().find(|line| line.starts_with("HEALTHCHECK")).unwrap();
+        assert!(check.split(' ').any(|word| word == "--start-period=1h"), "{check}");
+    }
 }
