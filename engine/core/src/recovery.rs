@@ -3,7 +3,7 @@
 
 mod found;
 
-use self::found::{Found, FoundFloor, FoundIds, Ids, Mail, set_waiting};
+use self::found::{Found, FoundEpoch, FoundFloor, FoundIds, Ids, Mail, set_waiting};
 use crate::account::{Floor, SeededHash, stored};
 use crate::dedup::{IdHash, LIVE_S};
 use crate::id_records::SegmentIds;
@@ -116,8 +116,10 @@ impl ShardRecovery {
         let Found { cache, accounts, gone, mut mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
         let now = shard.recover_clock(now, node_newest_s, &mail);
-        // Which tickets were used may be forgotten.
-        shard.tickets_after_s = report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32);
+        // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
+        // damage any more.
+        let told = epoch.and_then(|epoch| epoch.tickets_after_s);
+        shard.tickets_after_s = told.max(report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32));
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
         let accounts_since = shard.restore_accounts(accounts, gone);
         // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
@@ -327,12 +329,12 @@ impl Shard {
     /// have rotted, and a place that comes back would lose mail.
     fn begin_epoch(
         &mut self,
-        found: Option<(u32, Position)>,
+        found: Option<FoundEpoch>,
         last_seq: Option<Seq>,
         highest_place: Option<Seq>,
     ) {
         let named = highest_place.map_or(0, |place| (place.0 >> Seq::COUNTER_BITS) as u32);
-        let last = found.map_or(0, |(epoch, _)| epoch).max(named);
+        let last = found.map_or(0, |found| found.epoch).max(named);
         if bug!(self, sequence_reused) && last > 0 {
             self.epoch = last;
             self.next_seq = last_seq.unwrap_or(Seq::start_of_epoch(last)).next();
@@ -340,9 +342,9 @@ impl Shard {
             self.epoch = last + 1;
             self.next_seq = Seq::start_of_epoch(self.epoch).next();
         }
-        if let Some((_, position)) = found {
-            self.writer.log.live(position);
-            self.writer.set_epoch_position(position);
+        if let Some(found) = found {
+            self.writer.log.live(found.position);
+            self.writer.set_epoch_position(found.position);
         }
     }
 }

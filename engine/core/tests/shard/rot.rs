@@ -4,6 +4,7 @@ use crate::world::World;
 use crate::world::phone::{Heard, Phone};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
+use tern_protocol::phone::ticket::Ticket;
 use tern_storage::io::{DiskDone, DiskOp};
 
 const BLOCK: usize = 4096;
@@ -136,4 +137,101 @@ fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let ticket = ann.ticket.expect("a key brings a ticket");
     ann.leave(&mut world);
     assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::Drained]);
+}
+
+/// Ann's account before her ticket was used, and the last file, which says that it was. The record there is spoilt.
+fn with_a_used_ticket_in_a_segment_of_its_own(start_ms: u64) -> (World, Ticket) {
+    let limits = Limits { idle_ms: 86_400_000, ..Limits::default() };
+    let mut world = World::at_in_segments(start_ms, 2 << 20, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let used = ann.ticket.expect("every session begins with a ticket");
+    ann.leave(&mut world);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let fill = |world: &mut World, bob: &mut Phone| {
+        let files = |world: &World| tables(world).len();
+        let before = files(world);
+        while files(world) == before {
+            bob.leave(world);
+            *bob = Phone::resume(world, 1, bob.ticket.expect("a ticket"));
+            assert_eq!(bob.heard, [Heard::Drained]);
+        }
+    };
+    fill(&mut world, &mut bob);
+    Phone::resume(&mut world, 0, used).leave(&mut world);
+    let file = *tables(&world).last().expect("a segment");
+    fill(&mut world, &mut bob);
+    let bytes = world.files.get_mut(&file).expect("it is there");
+    let at = bytes.windows(3).rposition(|three| three == b"ann").expect("ann's record");
+    bytes[at] ^= 0xff;
+    (world, used)
+}
+
+/// The files of the tables, as they follow each other.
+fn tables(world: &World) -> Vec<u32> {
+    let generation = |bytes: &[u8]| tern_storage::log::Recovery::generation(bytes);
+    let tables = world.files.iter().filter(|(_, bytes)| generation(bytes).is_some() && bytes[14] == 2);
+    let mut tables: Vec<u32> = tables.map(|(&file, _)| file).collect();
+    tables.sort_by_key(|file| generation(&world.files[file]));
+    tables
+}
+
+fn refuses(world: &mut World, ticket: Ticket) {
+    assert_eq!(Phone::resume(world, 0, ticket).heard, [Heard::TicketRefused]);
+}
+
+#[test]
+fn a_used_ticket_is_refused_also_when_the_damage_is_gone_from_the_log() {
+    let (world, used) = with_a_used_ticket_in_a_segment_of_its_own(1_800_000_000_000);
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, used);
+    world.pass_s(2);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let next = ann.ticket.expect("a key brings a ticket");
+    ann.leave(&mut world);
+    // Nothing lives beside the damage: with the second commit its file is free.
+    Phone::connect(&mut world, 2, "carol", 3);
+    for _ in 0..2 {
+        world.pass_s(2);
+        world = world.kill();
+        refuses(&mut world, used);
+    }
+    assert_eq!(Phone::resume(&mut world, 0, next).heard, [Heard::Drained], "later ones count");
+}
+
+/// The clock was dead at the start with the damage: no ticket of before counts, neither then nor when it is set.
+#[test]
+fn a_used_ticket_is_refused_whatever_the_clock_said_at_the_start() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    let (mut world, used) = with_a_used_ticket_in_a_segment_of_its_own(NOW_MS);
+    world.now.wall_ms = 1_577_880_000_000;
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, used);
+    world.now.wall_ms = NOW_MS + 60_000;
+    world.pass_s(1_300);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0, "it is set");
+    refuses(&mut world, used);
+    let mut world = world.kill();
+    refuses(&mut world, used);
+}
+
+/// Of a start by a clock that was a month ahead nothing is left once that is set back.
+#[test]
+fn tickets_count_again_when_a_clock_was_ahead_at_the_start_with_the_damage() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    let (mut world, used) = with_a_used_ticket_in_a_segment_of_its_own(NOW_MS);
+    world.now.wall_ms = NOW_MS + 31 * 86_400_000;
+    let mut world = world.kill_with_rot(1);
+    world.now.wall_ms = NOW_MS + 60_000;
+    world.pass_s(1_300);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0, "it is set");
+    refuses(&mut world, used);
+    for _ in 0..2 {
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let next = ann.ticket.expect("a key brings a ticket");
+        ann.leave(&mut world);
+        assert_eq!(Phone::resume(&mut world, 0, next).heard, [Heard::Drained]);
+        world.pass_s(2);
+        world = world.kill();
+        refuses(&mut world, used);
+    }
 }
