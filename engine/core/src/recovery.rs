@@ -121,10 +121,13 @@ impl ShardRecovery {
         let told = epoch.and_then(|epoch| epoch.tickets_after_s);
         shard.tickets_after_s = told.max(report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32));
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
-        let accounts_since = shard.restore_accounts(accounts, gone);
+        let accounts_since;
+        (accounts_since, report.nameless_count) = shard.restore_accounts(accounts, gone);
         // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
         let seen = mail.iter().map(|mail| mail.mailbox).chain(floors.keys().map(|floor| floor.0));
-        seen.for_each(|id| shard.accounts.note_id(id));
+        let is_here = |id: &AccountId| shard.config.partitions.home_of(*id) == Some(shard.config.shard);
+        let senders = mail.iter().map(|mail| mail.entry.from).filter(is_here);
+        seen.chain(senders).for_each(|id| shard.accounts.note_id(id));
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
@@ -161,12 +164,13 @@ impl Shard {
         self.clocks(now)
     }
 
-    /// Returns the highest place behind which a device begins.
+    /// Returns the highest place behind which a device begins, and how many accounts are left out because their names are
+    /// taken.
     fn restore_accounts(
         &mut self,
         accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
         mut gone: Vec<(GoneRange, Position)>,
-    ) -> Option<Seq> {
+    ) -> (Option<Seq>, u64) {
         // A record may be there with those that it was made from: the widest one counts.
         gone.sort_by_key(|&(range, _)| (range.first, Reverse(range.last)));
         let mut reached = None;
@@ -177,8 +181,10 @@ impl Shard {
                 self.writer.gone_was_found(range, position);
             }
         }
-        let mut since = None;
-        for (id, (_, position, payload)) in accounts {
+        let (mut since, mut nameless_count) = (None, 0);
+        // By their indices.
+        let mut lsns = Vec::with_capacity(accounts.len());
+        for (id, (lsn, position, payload)) in accounts {
             if self.writer.is_gone(id) {
                 continue;
             }
@@ -186,9 +192,20 @@ impl Shard {
             account.position = Some(position);
             since = account.devices().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
+            // One that could not be read for a while may find its name taken: who wrote last keeps it. The other's record
+            // stays, as its mail does.
+            if let Some(other) = self.accounts.by_name(&account.name) {
+                nameless_count += 1;
+                if lsns[other.0 as usize] > lsn {
+                    self.accounts.note_id(id);
+                    continue;
+                }
+                self.accounts.remove(other);
+            }
             self.accounts.add(account);
+            lsns.push(lsn);
         }
-        since
+        (since, nameless_count)
     }
 
     /// Mail whose account has lost its record, and was not removed, stays in the log: somebody may be able to give it
@@ -327,12 +344,7 @@ impl Shard {
 
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may
     /// have rotted, and a place that comes back would lose mail.
-    fn begin_epoch(
-        &mut self,
-        found: Option<FoundEpoch>,
-        last_seq: Option<Seq>,
-        highest_place: Option<Seq>,
-    ) {
+    fn begin_epoch(&mut self, found: Option<FoundEpoch>, last_seq: Option<Seq>, highest_place: Option<Seq>) {
         let named = highest_place.map_or(0, |place| (place.0 >> Seq::COUNTER_BITS) as u32);
         let last = found.map_or(0, |found| found.epoch).max(named);
         if bug!(self, sequence_reused) && last > 0 {

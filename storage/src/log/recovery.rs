@@ -62,6 +62,8 @@ pub struct RecoveryReport {
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
     pub orphan_count: u64,
+    /// Accounts whose names others have by now; they are kept. Set by the accounts' owner.
+    pub nameless_count: u64,
 }
 
 /// Where the records go: each with its position and its number in the stream.
@@ -169,8 +171,8 @@ impl Recovery {
     }
 
     /// Likewise of a file with blocks that the drive does not give: `unreadable` are their offsets, ascending, and they
-    /// are filled with [`UNREADABLE`]. They are rot. Nothing is written to such a file any more: where one of them may be
-    /// the head's end, the head goes on in a fresh segment.
+    /// are filled with [`UNREADABLE`]. They are rot. Nothing is written to such a file any more, but for zeros over a
+    /// torn tail: where one of them may be the head's end, the head goes on in a fresh segment.
     ///
     /// # Errors
     /// As of [`Self::segment`].
@@ -267,7 +269,8 @@ impl Recovery {
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
-        self.report.has_rot_in_tables = self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
+        self.report.has_rot_in_tables =
+            self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }

@@ -110,6 +110,63 @@ fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
     assert_ne!(stranger.account, bob.account);
 }
 
+/// Spoils the first record with this name, or mends it again.
+fn flip(world: &mut World, name: &str, (file, at): (u32, usize)) {
+    let byte = &mut world.files.get_mut(&file).expect("it is there")[at];
+    assert!([name.as_bytes()[0], !name.as_bytes()[0]].contains(byte));
+    *byte = !*byte;
+}
+
+fn place_of(world: &World, name: &str) -> (u32, usize) {
+    let place = |bytes: &[u8]| bytes.windows(name.len()).position(|window| window == name.as_bytes());
+    world.files.iter().find_map(|(&file, bytes)| Some((file, place(bytes)?))).expect("a record")
+}
+
+#[test]
+fn an_account_that_can_be_read_again_does_not_share_its_name() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut old = Phone::connect(&mut world, 1, "bob", 2);
+    old.leave(&mut world);
+    let id = |n: u64| 1_800_000_000_u64 << 32 | n;
+    ann.send(&mut world, &old, id(1), b"for the old one");
+    let place = place_of(&world, "bob");
+    flip(&mut world, "bob", place);
+    let mut world = world.kill_with_rot(1);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut new = Phone::connect(&mut world, 1, "bob", 2);
+    assert_ne!(new.account, old.account);
+    new.leave(&mut world);
+    ann.send(&mut world, &new, id(2), b"for the new one");
+    // The drive gives the record again.
+    flip(&mut world, "bob", place);
+    for _ in 0..2 {
+        world = world.kill();
+        let counters = world.shard.counters();
+        assert_eq!((counters.accounts_now, counters.orphans_now), (2, 1));
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(bob.account, new.account);
+        let message = Heard::Message { number: 1, id: id(2), body: b"for the new one".to_vec() };
+        assert_eq!(bob.heard, [message, Heard::Drained]);
+        bob.leave(&mut world);
+    }
+}
+
+#[test]
+fn an_account_whose_record_has_rotted_and_that_only_wrote_keeps_its_id() {
+    let mut world = World::new(Limits::default());
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let mut dora = Phone::connect(&mut world, 0, "dora", 4);
+    dora.send(&mut world, &bob, 1_800_000_000 << 32 | 1, b"from dora");
+    Phone::connect(&mut world, 2, "carol", 3);
+    let place = place_of(&world, "dora");
+    flip(&mut world, "dora", place);
+    let mut world = world.kill_with_rot(1);
+    let stranger = Phone::connect(&mut world, 0, "dora", 5);
+    assert_ne!(stranger.account, dora.account, "whoever knows the id writes to nobody else");
+}
+
 #[test]
 fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let mut world = World::new(Limits::default());
