@@ -84,6 +84,7 @@ fn written_files() -> Vec<Vec<u8>> {
         for record in [
             Record::Mail { mailbox, seq: Seq(u64::from(round)), envelope: &[round; 100] },
             Record::Epoch(u32::from(round)),
+            Record::EpochAfterRot { epoch: u32::from(round), tickets_after_s: 1 },
             Record::Floor { mailbox, device: DeviceId(1), up_to: Seq(1) },
             Record::Ids { groups: &groups },
         ] {

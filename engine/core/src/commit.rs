@@ -24,6 +24,7 @@ pub(crate) struct Sources<'a> {
     dedup: &'a Dedup,
     pub(crate) id_records: &'a IdRecords,
     epoch: u32,
+    tickets_after_s: Option<u32>,
     pub(crate) scratch: &'a mut Vec<u8>,
     avoided_count: u64,
 }
@@ -58,7 +59,12 @@ impl Sources<'_> {
                 account.removing = Revoking::Written;
                 Ok(Carrying::plain(position))
             }
-            Item::Epoch => commit.push(&Record::Epoch(self.epoch)).map(Carrying::plain),
+            Item::Epoch => {
+                let epoch = self.epoch;
+                let after_rot = |tickets_after_s| Record::EpochAfterRot { epoch, tickets_after_s };
+                let record = self.tickets_after_s.map_or(Record::Epoch(epoch), after_rot);
+                commit.push(&record).map(Carrying::plain)
+            }
             Item::Ids { groups, .. } => commit.push(&Record::Ids { groups }).map(Carrying::plain),
             &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
             &Item::RewrittenFloor { account, device } => self.put_floor_again(commit, account, device),
@@ -235,6 +241,7 @@ impl Shard {
             dedup: &self.dedup,
             id_records,
             epoch: self.epoch,
+            tickets_after_s: self.tickets_after_s,
             scratch,
             avoided_count: 0,
         };

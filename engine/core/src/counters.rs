@@ -79,7 +79,7 @@ macro_rules! define_counters {
 pub const FAMILIES: &[(&str, &str)] = &[
     (
         "limit_hits",
-        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches`, `session_unanswered` and `log_waiters` are fixed, `drive` is a drive that is full).",
+        "Times that something ran into a limit, by the limit's name in the configuration (`account_watches`, `session_unanswered`, `log_waiters` and `handshake_wait` are fixed, `drive` is a drive that is full).",
     ),
     ("logins_refused", "Logins with a key that were refused, by what was wrong. Nobody broke the protocol."),
     (

@@ -174,7 +174,7 @@ impl Shard {
         is_removing || account.and_then(|account| account.device(place)).is_some_and(|device| !device.stays())
     }
 
-    /// A device that is going wants in: soon its key opens nothing any more, or all is as it was.
+    /// What it waits for is not to be had now.
     pub(crate) fn come_back_later(&mut self, conn: ConnId) {
         let retry_ms = self.busy_ms();
         self.goodbye(conn, GoodbyeReason::Busy, retry_ms);

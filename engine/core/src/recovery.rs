@@ -3,7 +3,7 @@
 
 mod found;
 
-use self::found::{Found, FoundFloor, FoundIds, Ids, Mail, set_waiting};
+use self::found::{Found, FoundEpoch, FoundFloor, FoundIds, Ids, Mail, set_waiting};
 use crate::account::{Floor, SeededHash, stored};
 use crate::dedup::{IdHash, LIVE_S};
 use crate::id_records::SegmentIds;
@@ -116,13 +116,18 @@ impl ShardRecovery {
         let Found { cache, accounts, gone, mut mail, floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
         let now = shard.recover_clock(now, node_newest_s, &mail);
-        // Which tickets were used may be forgotten.
-        shard.tickets_after_s = report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32);
+        // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
+        // damage any more.
+        let told = epoch.and_then(|epoch| epoch.tickets_after_s);
+        shard.tickets_after_s = told.max(report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32));
         let floors_up_to = floors.values().map(|floor| floor.up_to).max();
-        let accounts_since = shard.restore_accounts(accounts, gone);
+        let accounts_since;
+        (accounts_since, report.nameless_count) = shard.restore_accounts(accounts, gone);
         // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
         let seen = mail.iter().map(|mail| mail.mailbox).chain(floors.keys().map(|floor| floor.0));
-        seen.for_each(|id| shard.accounts.note_id(id));
+        let is_here = |id: &AccountId| shard.config.partitions.home_of(*id) == Some(shard.config.shard);
+        let senders = mail.iter().map(|mail| mail.entry.from).filter(is_here);
+        seen.chain(senders).for_each(|id| shard.accounts.note_id(id));
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
@@ -159,12 +164,13 @@ impl Shard {
         self.clocks(now)
     }
 
-    /// Returns the highest place behind which a device begins.
+    /// Returns the highest place behind which a device begins, and how many accounts are left out because their names are
+    /// taken.
     fn restore_accounts(
         &mut self,
         accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
         mut gone: Vec<(GoneRange, Position)>,
-    ) -> Option<Seq> {
+    ) -> (Option<Seq>, u64) {
         // A record may be there with those that it was made from: the widest one counts.
         gone.sort_by_key(|&(range, _)| (range.first, Reverse(range.last)));
         let mut reached = None;
@@ -175,8 +181,10 @@ impl Shard {
                 self.writer.gone_was_found(range, position);
             }
         }
-        let mut since = None;
-        for (id, (_, position, payload)) in accounts {
+        let (mut since, mut nameless_count) = (None, 0);
+        // By their indices.
+        let mut lsns = Vec::with_capacity(accounts.len());
+        for (id, (lsn, position, payload)) in accounts {
             if self.writer.is_gone(id) {
                 continue;
             }
@@ -184,9 +192,20 @@ impl Shard {
             account.position = Some(position);
             since = account.devices().map(|device| device.since).max().max(since);
             self.writer.log.live(position);
+            // One that could not be read for a while may find its name taken: who wrote last keeps it. The other's record
+            // stays, as its mail does.
+            if let Some(other) = self.accounts.by_name(&account.name) {
+                nameless_count += 1;
+                if lsns[other.0 as usize] > lsn {
+                    self.accounts.note_id(id);
+                    continue;
+                }
+                self.accounts.remove(other);
+            }
             self.accounts.add(account);
+            lsns.push(lsn);
         }
-        since
+        (since, nameless_count)
     }
 
     /// Mail whose account has lost its record, and was not removed, stays in the log: somebody may be able to give it
@@ -325,14 +344,9 @@ impl Shard {
 
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may
     /// have rotted, and a place that comes back would lose mail.
-    fn begin_epoch(
-        &mut self,
-        found: Option<(u32, Position)>,
-        last_seq: Option<Seq>,
-        highest_place: Option<Seq>,
-    ) {
+    fn begin_epoch(&mut self, found: Option<FoundEpoch>, last_seq: Option<Seq>, highest_place: Option<Seq>) {
         let named = highest_place.map_or(0, |place| (place.0 >> Seq::COUNTER_BITS) as u32);
-        let last = found.map_or(0, |(epoch, _)| epoch).max(named);
+        let last = found.map_or(0, |found| found.epoch).max(named);
         if bug!(self, sequence_reused) && last > 0 {
             self.epoch = last;
             self.next_seq = last_seq.unwrap_or(Seq::start_of_epoch(last)).next();
@@ -340,9 +354,9 @@ impl Shard {
             self.epoch = last + 1;
             self.next_seq = Seq::start_of_epoch(self.epoch).next();
         }
-        if let Some((_, position)) = found {
-            self.writer.log.live(position);
-            self.writer.set_epoch_position(position);
+        if let Some(found) = found {
+            self.writer.log.live(found.position);
+            self.writer.set_epoch_position(found.position);
         }
     }
 }

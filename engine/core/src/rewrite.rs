@@ -294,7 +294,7 @@ impl Finds<'_> {
         let leaving = |writer: &Writer, position| writer.log.is_leaving(position);
         if let Some(position) = self.writer.epoch_position.filter(|&position| leaving(self.writer, position))
         {
-            self.take(position, Record::Epoch(0).encoded_bytes(), Item::Epoch);
+            self.take(position, EPOCH_BYTES, Item::Epoch);
         }
         let pinned = self.writer.segment_ids.pinned.filter(|&position| leaving(self.writer, position));
         if self.queues && pinned.is_some() {
@@ -307,6 +307,7 @@ impl Finds<'_> {
 const MAIL_BYTES: usize = Record::Mail { mailbox: AccountId(0), seq: Seq(0), envelope: &[] }.encoded_bytes();
 const FLOOR_BYTES: usize =
     Record::Floor { mailbox: AccountId(0), device: DeviceId(0), up_to: Seq(0) }.encoded_bytes();
+const EPOCH_BYTES: usize = Record::EpochAfterRot { epoch: 0, tickets_after_s: 0 }.encoded_bytes();
 const GONE_BYTES: usize = Record::AccountsGone { first: AccountId(0), last: AccountId(0) }.encoded_bytes();
 
 impl Sources<'_> {

@@ -29,7 +29,7 @@ use crate::session::Sessions;
 use crate::ticks::Owed;
 use crate::wall_clock::WallClock;
 use crate::wheel::Wheel;
-use crate::writer::Writer;
+use crate::writer::{Item, Writer};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -103,8 +103,8 @@ pub struct Shard {
     /// The key before it, while clients may still know only that one.
     pub(crate) previous_key: Option<StaticKey>,
     pub(crate) ticket_keys: TicketKeys,
-    /// Tickets that were made up to this second, of Unix time, are worth nothing: the log is damaged where it said which of
-    /// them were used.
+    /// Tickets that were made up to this second, of Unix time, are worth nothing: the log was damaged where it said which of
+    /// them were used. The record of the epoch keeps it.
     pub(crate) tickets_after_s: Option<u32>,
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
@@ -282,8 +282,18 @@ impl Shard {
             // At once: new messages come by the new time, and room is made by it.
             self.dedup.clock_is_set((now.wall_ms / 1000) as u32);
             self.rotate_ids(now);
+            self.tickets_start_anew(now);
         }
         now
+    }
+
+    /// Where tickets count only from a second on, that was one of another clock: by it they could be refused for a month,
+    /// or all of them count. From now on they are made by the present one.
+    fn tickets_start_anew(&mut self, now: Now) {
+        if self.tickets_after_s.is_some() {
+            self.tickets_after_s = Some((now.wall_ms / 1000) as u32);
+            self.writer.push_urgent(Item::Epoch);
+        }
     }
 
     /// When the shard wants a `Tick` although nothing happens, monotonic nanoseconds.

@@ -242,6 +242,14 @@ fn tell_recovery(node: &Node) {
                 "mail of accounts whose record is damaged: it stays in the log, and their ids stay taken"
             );
         }
+        if report.nameless_count > 0 {
+            let count = report.nameless_count;
+            warn!(
+                shard,
+                count,
+                "accounts that can be read again, whose names others have taken: they stay in the log with their mail"
+            );
+        }
         let torn = report.torn.len();
         info!(shard, records = report.record_count, commits = report.commit_count, torn, "recovered");
     }

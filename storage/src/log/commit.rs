@@ -246,7 +246,7 @@ impl<'a> Commit<'a> {
             }
         }
         let commit = (!self.is_empty()).then_some(self.log.next_commit);
-        let zeroing = self.finish_chores(ops);
+        let zeroing = self.finish_chores(commit.is_some(), ops);
         let write_count = (ops.len() - first_op) as u32;
         if let Some(number) = commit {
             self.log.next_commit = number + 1;
@@ -354,8 +354,11 @@ impl<'a> Commit<'a> {
     }
 
     /// Writes of the log's own: zeros over torn tails, and over the header of one freed segment.
-    fn finish_chores(&mut self, ops: &mut Vec<DiskOp>) -> Option<SegmentId> {
-        let zeroing = self.log.usage.next_to_zero();
+    fn finish_chores(&mut self, has_records: bool, ops: &mut Vec<DiskOp>) -> Option<SegmentId> {
+        // Not before the first commit is durable, unless there is no room for that: a freed segment may hold the damage
+        // that it speaks of.
+        let is_early = self.log.stats.commits == 0 && (has_records || self.log.has_room());
+        let zeroing = self.log.usage.next_to_zero().filter(|_| !is_early);
         #[cfg(feature = "bugs")]
         if let Some(&segment) = self.log.leaving.first().filter(|_| self.log.frees_too_early) {
             self.log.cuts.push(Position { segment, offset: 0 });

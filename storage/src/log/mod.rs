@@ -55,6 +55,7 @@
 //! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
+//! | 10 epoch after rot | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
 //! lost. Segments say the version of the format (2; those of 1 are read).
@@ -66,7 +67,8 @@
 //!
 //! - **torn tail**: a damaged commit at or after the end that the witness states was never acknowledged. It is cut
 //!   off: its head goes on in a fresh segment, and zeros are written over its first block, so that it is not taken for
-//!   rot later. They go before any commit: a crash before they are there finds the same witness, and so the same tail.
+//!   rot later. They go before any commit: a crash before they are there finds the same witness, and so the same tail. One
+//!   right after them finds a clean end: the head goes on in place then, over what is left of the tail.
 //! - **rot**: damage before that end, or before a later commit in the same segment. It is reported; records whose own
 //!   checksums hold are served, and reading goes on at the next block that holds a commit of this segment.
 //! - **clean end**: zeros, or whatever an earlier use left there. The head goes on in place.
@@ -82,7 +84,9 @@
 //! A record is live if and only if memory points at it. A sealed segment is free when no live record and no last
 //! floor is in it; the oldest mail segment also when only floors are, because those speak of mail in it or in older
 //! ones. A freed segment's header is zeroed with the next commit, one segment at a time and in the order of freeing:
-//! so mail never comes back without the floor that had covered it. Then the file is used again.
+//! so mail never comes back without the floor that had covered it. Then the file is used again. After a start the first
+//! commit goes before: it says what damage means, and until it is durable the next start must find that, too. And while
+//! a segment is left alone for its header, whose mail may come back, floors stay in the log.
 //!
 //! # Rewriting
 //!

@@ -101,6 +101,13 @@ pub enum Record<'a> {
     },
     /// The boot epoch from here on. The highest one wins.
     Epoch(u32),
+    /// The boot epoch from here on, where damage may have taken from the log which resume tickets were used.
+    EpochAfterRot {
+        /// Which one.
+        epoch: u32,
+        /// Tickets that were made up to this second of Unix time are worth nothing.
+        tickets_after_s: u32,
+    },
     /// An account as it is now. The last one wins.
     Account {
         /// Which one.
@@ -186,6 +193,7 @@ impl Record<'_> {
         match self {
             Self::Mail { .. } | Self::Floor { .. } => Head::Mail,
             Self::Epoch(_)
+            | Self::EpochAfterRot { .. }
             | Self::Account { .. }
             | Self::AccountGone(_)
             | Self::AccountsGone { .. }
@@ -202,6 +210,7 @@ impl Record<'_> {
                 Self::Mail { envelope, .. } => size_of::<MailPart>() + envelope.len(),
                 Self::Floor { .. } => size_of::<FloorPart>(),
                 Self::Epoch(_) => 4,
+                Self::EpochAfterRot { .. } => 8,
                 Self::Account { payload, .. } => 8 + payload.len(),
                 Self::AccountGone(_) => 8,
                 Self::AccountsGone { .. } => size_of::<GonePart>(),
@@ -219,7 +228,9 @@ impl Record<'_> {
             | Self::Account { account, .. }
             | Self::AccountGone(account)
             | Self::AccountsGone { first: account, .. } => account.partition(),
-            Self::Epoch(_) | Self::Ids { .. } | Self::IdsOfHour(_) => PartitionId(0),
+            Self::Epoch(_) | Self::EpochAfterRot { .. } | Self::Ids { .. } | Self::IdsOfHour(_) => {
+                PartitionId(0)
+            }
         }
     }
 
@@ -234,6 +245,7 @@ impl Record<'_> {
             // One group is what builds before this one know, too.
             Self::Ids { .. } | Self::IdsOfHour(_) => 7,
             Self::AccountsGone { .. } => 8,
+            Self::EpochAfterRot { .. } => 10,
         }
     }
 
@@ -270,6 +282,10 @@ impl Record<'_> {
                 out.extend_from_slice(part.as_bytes());
             }
             Self::Epoch(epoch) => out.extend_from_slice(&epoch.to_le_bytes()),
+            Self::EpochAfterRot { epoch, tickets_after_s } => {
+                out.extend_from_slice(&epoch.to_le_bytes());
+                out.extend_from_slice(&tickets_after_s.to_le_bytes());
+            }
             Self::Account { account, payload } => {
                 out.extend_from_slice(&account.0.to_le_bytes());
                 out.extend_from_slice(payload);
@@ -374,6 +390,10 @@ impl<'a> StoredRecord<'a> {
             8 => {
                 let part = GonePart::ref_from_bytes(payload).ok()?;
                 Record::AccountsGone { first: AccountId(part.first.get()), last: AccountId(part.last.get()) }
+            }
+            10 => {
+                let [epoch, tickets_after_s] = <[U32; 2]>::read_from_bytes(payload).ok()?.map(U32::get);
+                Record::EpochAfterRot { epoch, tickets_after_s }
             }
             _ => return None,
         })

@@ -15,11 +15,13 @@ const BLOCK: usize = BLOCK_BYTES as usize;
 /// Bytes of small records that may have to go into the commit of a large one.
 const BESIDE_BYTES: usize = 1024;
 /// No record is further in the stream than this behind all that were read.
-const LSN_REACH: u64 = 1 << 32;
+const LSN_REACH: u64 = 1 << 40;
 /// What a drive does not give is filled with this. Not with zeros: these are a file that is not in use, and the end of a log.
 pub const UNREADABLE: u8 = 0xff;
 /// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
 const HIDDEN_COUNT: u64 = 1 << 32;
+/// The first commit behind what was hidden must be in reach: of it, too, what holds is served.
+const _: () = assert!(LSN_REACH > HIDDEN_COUNT);
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +52,8 @@ pub struct RecoveryReport {
     pub record_count: u64,
     /// Parts of commits found whole.
     pub commit_count: u64,
-    /// Places in the committed stream that are damaged: the block where it begins. What could be read was served.
+    /// Places that are damaged, in the committed stream or in a file that is not in use: the block where it begins. What
+    /// could be read was served.
     pub rot: Vec<(SegmentId, u32)>,
     /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
     /// that can be read: it says again what was changed since.
@@ -59,6 +62,8 @@ pub struct RecoveryReport {
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
     pub orphan_count: u64,
+    /// Accounts whose names others have by now; they are kept. Set by the accounts' owner.
+    pub nameless_count: u64,
 }
 
 /// Where the records go: each with its position and its number in the stream.
@@ -108,6 +113,8 @@ pub struct Recovery {
     unknown: Option<(u8, u8)>,
     /// A header, or what may be an end, could not be read.
     is_hiding: bool,
+    /// Files that are not in use and have a block that cannot be read.
+    unused: Vec<SegmentId>,
 }
 
 impl Recovery {
@@ -134,6 +141,7 @@ impl Recovery {
             report: RecoveryReport::default(),
             unknown: None,
             is_hiding: false,
+            unused: Vec::new(),
         }
     }
 
@@ -163,8 +171,8 @@ impl Recovery {
     }
 
     /// Likewise of a file with blocks that the drive does not give: `unreadable` are their offsets, ascending, and they
-    /// are filled with [`UNREADABLE`]. They are rot. Nothing is written to such a file any more: where one of them may be
-    /// the head's end, the head goes on in a fresh segment.
+    /// are filled with [`UNREADABLE`]. They are rot. Nothing is written to such a file any more, but for zeros over a
+    /// torn tail: where one of them may be the head's end, the head goes on in a fresh segment.
     ///
     /// # Errors
     /// As of [`Self::segment`].
@@ -188,11 +196,18 @@ impl Recovery {
             }
             FirstBlock::Version(version) => return Err(RecoveryError::Version(version)),
             FirstBlock::Unformatted => {
-                self.report.rot.extend(unreadable.first().map(|&block| (segment, block)));
+                if let Some(&block) = unreadable.first() {
+                    self.damaged_spare(segment, block);
+                    return Ok(());
+                }
                 // A file of another length is made anew when it is needed; so is a damaged one.
-                if bytes.len() == self.config.segment_bytes as usize && unreadable.is_empty() {
+                if bytes.len() == self.config.segment_bytes as usize {
                     self.usage.found_spare(segment);
                 }
+                return Ok(());
+            }
+            FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => {
+                self.damaged_spare(segment, 0);
                 return Ok(());
             }
             FirstBlock::Rotten { generation, salt } => {
@@ -254,7 +269,8 @@ impl Recovery {
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
-        self.report.has_rot_in_tables = self.report.rot.iter().any(|&(segment, _)| !self.is_mail(segment));
+        self.report.has_rot_in_tables =
+            self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -274,9 +290,16 @@ impl Recovery {
         (log, self.report)
     }
 
-    /// Whether a segment is known to be one of mail.
-    fn is_mail(&self, segment: SegmentId) -> bool {
-        self.scanned.iter().any(|scanned| scanned.segment == segment && scanned.head == Head::Mail)
+    /// A file that is not in use has a block that cannot be read: it is told, and made anew when it is needed.
+    fn damaged_spare(&mut self, segment: SegmentId, block: u32) {
+        self.report.rot.push((segment, block));
+        self.unused.push(segment);
+    }
+
+    /// Whether a segment is not known to be one of mail, or not in use.
+    fn may_be_tables(&self, segment: SegmentId) -> bool {
+        let found = self.scanned.iter().find(|scanned| scanned.segment == segment);
+        found.map_or(!self.unused.contains(&segment), |scanned| scanned.head != Head::Mail)
     }
 
     /// Up to where a head's durable part is known to reach.
@@ -518,6 +541,12 @@ impl Recovery {
             }
         }
     }
+}
+
+/// Whether a file whose header cannot be read was never in use since it was made: the first write to it has a commit
+/// behind the header, and the drive gives that place, with nothing there.
+fn is_unused(bytes: &[u8], unreadable: &[u32]) -> bool {
+    unreadable == [0] && bytes.len() > BLOCK && bytes[BLOCK..].iter().all(|&byte| byte == 0)
 }
 
 /// Whether all records of a commit are there and sound.

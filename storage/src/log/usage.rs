@@ -107,6 +107,8 @@ pub(super) struct Usage {
     unweighed_count: u32,
     /// Nothing is freed while recovery has not said what is live.
     holding: bool,
+    /// A segment was left alone. Mail that may come back with it has its floors in others.
+    has_quarantined: bool,
 }
 
 impl Usage {
@@ -121,6 +123,7 @@ impl Usage {
             used_count: 0,
             unweighed_count: 0,
             holding: true,
+            has_quarantined: false,
         }
     }
 
@@ -141,6 +144,7 @@ impl Usage {
 
     pub(super) fn found_quarantined(&mut self, segment: SegmentId) {
         self.slot(segment).state = State::Quarantined;
+        self.has_quarantined = true;
         self.used_count += 1;
     }
 
@@ -337,7 +341,7 @@ impl Usage {
 
     /// Whether it is the oldest mail segment, which no floor holds.
     pub(super) fn is_oldest_mail(&self, segment: SegmentId) -> bool {
-        self.mail_order.front() == Some(&segment)
+        !self.has_quarantined && self.mail_order.front() == Some(&segment)
     }
 
     // What points at records.
@@ -384,8 +388,11 @@ impl Usage {
     }
 
     /// The oldest mail segment's floors speak only of mail in it or in segments before it, all of which are gone
-    /// when no record in it is live.
+    /// when no record in it is live. One that was left alone may be older, and there again at a later start.
     fn free_oldest_mail(&mut self) {
+        if self.has_quarantined {
+            return;
+        }
         while let Some(&oldest) = self.mail_order.front() {
             let slot = self.slots[oldest.0 as usize];
             match slot.state {

@@ -38,6 +38,15 @@ pub(super) struct FoundFloor {
     pub(super) position: Position,
 }
 
+/// The last epoch, and up to which second tickets are worth nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FoundEpoch {
+    pub(super) epoch: u32,
+    lsn: u64,
+    pub(super) position: Position,
+    pub(super) tickets_after_s: Option<u32>,
+}
+
 /// A record of ids.
 #[derive(Debug)]
 pub(super) struct FoundIds {
@@ -128,7 +137,7 @@ pub(super) struct Found {
     pub(super) gone: Vec<(GoneRange, Position)>,
     pub(super) mail: Vec<Mail>,
     pub(super) floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
-    pub(super) epoch: Option<(u32, Position)>,
+    pub(super) epoch: Option<FoundEpoch>,
     pub(super) ids: Ids,
     /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
     pub(super) unknown: Option<&'static str>,
@@ -156,6 +165,12 @@ impl Found {
         }
     }
 
+    fn take_epoch(&mut self, found: FoundEpoch) {
+        if self.epoch.is_none_or(|last| (last.epoch, last.lsn) <= (found.epoch, found.lsn)) {
+            self.epoch = Some(found);
+        }
+    }
+
     pub(super) fn take(&mut self, position: Position, lsn: u64, record: Record<'_>) {
         match record {
             Record::Mail { mailbox, seq, envelope } => match Envelope::parse(envelope) {
@@ -176,9 +191,11 @@ impl Found {
                 }
             }
             Record::Epoch(epoch) => {
-                if self.epoch.is_none_or(|(last, _)| last < epoch) {
-                    self.epoch = Some((epoch, position));
-                }
+                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s: None });
+            }
+            Record::EpochAfterRot { epoch, tickets_after_s } => {
+                let tickets_after_s = Some(tickets_after_s);
+                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s });
             }
             Record::Account { account, payload } => {
                 if stored::decode(account, payload).is_none() {

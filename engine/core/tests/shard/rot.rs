@@ -4,6 +4,7 @@ use crate::world::World;
 use crate::world::phone::{Heard, Phone};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
+use tern_protocol::phone::ticket::Ticket;
 use tern_storage::io::{DiskDone, DiskOp};
 
 const BLOCK: usize = 4096;
@@ -109,6 +110,63 @@ fn an_account_whose_record_has_rotted_keeps_its_mail_and_its_id() {
     assert_ne!(stranger.account, bob.account);
 }
 
+/// Spoils the first record with this name, or mends it again.
+fn flip(world: &mut World, name: &str, (file, at): (u32, usize)) {
+    let byte = &mut world.files.get_mut(&file).expect("it is there")[at];
+    assert!([name.as_bytes()[0], !name.as_bytes()[0]].contains(byte));
+    *byte = !*byte;
+}
+
+fn place_of(world: &World, name: &str) -> (u32, usize) {
+    let place = |bytes: &[u8]| bytes.windows(name.len()).position(|window| window == name.as_bytes());
+    world.files.iter().find_map(|(&file, bytes)| Some((file, place(bytes)?))).expect("a record")
+}
+
+#[test]
+fn an_account_that_can_be_read_again_does_not_share_its_name() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut old = Phone::connect(&mut world, 1, "bob", 2);
+    old.leave(&mut world);
+    let id = |n: u64| 1_800_000_000_u64 << 32 | n;
+    ann.send(&mut world, &old, id(1), b"for the old one");
+    let place = place_of(&world, "bob");
+    flip(&mut world, "bob", place);
+    let mut world = world.kill_with_rot(1);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut new = Phone::connect(&mut world, 1, "bob", 2);
+    assert_ne!(new.account, old.account);
+    new.leave(&mut world);
+    ann.send(&mut world, &new, id(2), b"for the new one");
+    // The drive gives the record again.
+    flip(&mut world, "bob", place);
+    for _ in 0..2 {
+        world = world.kill();
+        let counters = world.shard.counters();
+        assert_eq!((counters.accounts_now, counters.orphans_now), (2, 1));
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(bob.account, new.account);
+        let message = Heard::Message { number: 1, id: id(2), body: b"for the new one".to_vec() };
+        assert_eq!(bob.heard, [message, Heard::Drained]);
+        bob.leave(&mut world);
+    }
+}
+
+#[test]
+fn an_account_whose_record_has_rotted_and_that_only_wrote_keeps_its_id() {
+    let mut world = World::new(Limits::default());
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let mut dora = Phone::connect(&mut world, 0, "dora", 4);
+    dora.send(&mut world, &bob, 1_800_000_000 << 32 | 1, b"from dora");
+    Phone::connect(&mut world, 2, "carol", 3);
+    let place = place_of(&world, "dora");
+    flip(&mut world, "dora", place);
+    let mut world = world.kill_with_rot(1);
+    let stranger = Phone::connect(&mut world, 0, "dora", 5);
+    assert_ne!(stranger.account, dora.account, "whoever knows the id writes to nobody else");
+}
+
 #[test]
 fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let mut world = World::new(Limits::default());
@@ -136,4 +194,101 @@ fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let ticket = ann.ticket.expect("a key brings a ticket");
     ann.leave(&mut world);
     assert_eq!(Phone::resume(&mut world, 0, ticket).heard, [Heard::Drained]);
+}
+
+/// Ann's account before her ticket was used, and the last file, which says that it was. The record there is spoilt.
+fn with_a_used_ticket_in_a_segment_of_its_own(start_ms: u64) -> (World, Ticket) {
+    let limits = Limits { idle_ms: 86_400_000, ..Limits::default() };
+    let mut world = World::at_in_segments(start_ms, 2 << 20, limits);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let used = ann.ticket.expect("every session begins with a ticket");
+    ann.leave(&mut world);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let fill = |world: &mut World, bob: &mut Phone| {
+        let files = |world: &World| tables(world).len();
+        let before = files(world);
+        while files(world) == before {
+            bob.leave(world);
+            *bob = Phone::resume(world, 1, bob.ticket.expect("a ticket"));
+            assert_eq!(bob.heard, [Heard::Drained]);
+        }
+    };
+    fill(&mut world, &mut bob);
+    Phone::resume(&mut world, 0, used).leave(&mut world);
+    let file = *tables(&world).last().expect("a segment");
+    fill(&mut world, &mut bob);
+    let bytes = world.files.get_mut(&file).expect("it is there");
+    let at = bytes.windows(3).rposition(|three| three == b"ann").expect("ann's record");
+    bytes[at] ^= 0xff;
+    (world, used)
+}
+
+/// The files of the tables, as they follow each other.
+fn tables(world: &World) -> Vec<u32> {
+    let generation = |bytes: &[u8]| tern_storage::log::Recovery::generation(bytes);
+    let tables = world.files.iter().filter(|(_, bytes)| generation(bytes).is_some() && bytes[14] == 2);
+    let mut tables: Vec<u32> = tables.map(|(&file, _)| file).collect();
+    tables.sort_by_key(|file| generation(&world.files[file]));
+    tables
+}
+
+fn refuses(world: &mut World, ticket: Ticket) {
+    assert_eq!(Phone::resume(world, 0, ticket).heard, [Heard::TicketRefused]);
+}
+
+#[test]
+fn a_used_ticket_is_refused_also_when_the_damage_is_gone_from_the_log() {
+    let (world, used) = with_a_used_ticket_in_a_segment_of_its_own(1_800_000_000_000);
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, used);
+    world.pass_s(2);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let next = ann.ticket.expect("a key brings a ticket");
+    ann.leave(&mut world);
+    // Nothing lives beside the damage: with the second commit its file is free.
+    Phone::connect(&mut world, 2, "carol", 3);
+    for _ in 0..2 {
+        world.pass_s(2);
+        world = world.kill();
+        refuses(&mut world, used);
+    }
+    assert_eq!(Phone::resume(&mut world, 0, next).heard, [Heard::Drained], "later ones count");
+}
+
+/// The clock was dead at the start with the damage: no ticket of before counts, neither then nor when it is set.
+#[test]
+fn a_used_ticket_is_refused_whatever_the_clock_said_at_the_start() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    let (mut world, used) = with_a_used_ticket_in_a_segment_of_its_own(NOW_MS);
+    world.now.wall_ms = 1_577_880_000_000;
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, used);
+    world.now.wall_ms = NOW_MS + 60_000;
+    world.pass_s(1_300);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0, "it is set");
+    refuses(&mut world, used);
+    let mut world = world.kill();
+    refuses(&mut world, used);
+}
+
+/// Of a start by a clock that was a month ahead nothing is left once that is set back.
+#[test]
+fn tickets_count_again_when_a_clock_was_ahead_at_the_start_with_the_damage() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    let (mut world, used) = with_a_used_ticket_in_a_segment_of_its_own(NOW_MS);
+    world.now.wall_ms = NOW_MS + 31 * 86_400_000;
+    let mut world = world.kill_with_rot(1);
+    world.now.wall_ms = NOW_MS + 60_000;
+    world.pass_s(1_300);
+    assert_eq!(world.shard.counters().clock_doubted_now, 0, "it is set");
+    refuses(&mut world, used);
+    for _ in 0..2 {
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let next = ann.ticket.expect("a key brings a ticket");
+        ann.leave(&mut world);
+        assert_eq!(Phone::resume(&mut world, 0, next).heard, [Heard::Drained]);
+        world.pass_s(2);
+        world = world.kill();
+        refuses(&mut world, used);
+    }
 }

@@ -223,7 +223,7 @@ fn whoever_comes_to_a_slow_line_is_told_to_come_back_ever_later() {
     let counters = world.shard.counters();
     assert_eq!((counters.refused_handshake_waits, counters.refused_handshakes), (7, 0));
     assert_eq!((counters.timeouts, counters.deferred_now), (0, 96));
-    // The line gets on: once it is quick again all are let in, and what was is forgotten when it is slow the next time.
+    // The line gets on: once it is quick again all are let in.
     for _ in 0..96 {
         world.next_turn();
     }

@@ -68,6 +68,7 @@ fn report_to_json(report: &RecoveryReport) -> Value {
         "record_count": report.record_count,
         "commit_count": report.commit_count,
         "orphan_count": report.orphan_count,
+        "nameless_count": report.nameless_count,
         "rot": places(&report.rot),
         "torn": places(&report.torn),
     })

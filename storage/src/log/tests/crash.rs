@@ -129,6 +129,39 @@ fn a_torn_tail_stays_one_whatever_crashes_come_before_it_is_cut_off() {
     assert_eq!(world.kept, kept);
 }
 
+/// The cut alone gets to the drive: the head goes on in place, over the first of the blocks that the torn commit had. What is
+/// left of that has sound records, and none of them comes back when what was written there rots.
+#[test]
+fn a_crash_right_after_the_cut_leaves_nothing_that_comes_back() {
+    for last_in_its_head in [true, false] {
+        let mut world = World::new();
+        world.commit(&[mail(1, 300), Owned::Epoch(1)]);
+        let group: Vec<_> = (50..65).map(|n| mail(n, 600)).collect();
+        let (arena, ops, placed) = world.assemble(&group);
+        world.disk.apply(&ops[0], &arena, usize::MAX);
+        let place = commit_of(&placed[0]);
+        world.file(placed[0].0)[placed[0].0.offset as usize + 40] ^= 1;
+        assert_eq!(world.restart(CONFIG).torn, [place]);
+        let (arena, ops, placed) = world.assemble(&[Owned::Epoch(2)]);
+        assert_eq!((ops.len(), placed.len()), (1, 0), "the cut goes alone");
+        world.disk.apply(&ops[0], &arena, usize::MAX);
+        let report = world.restart(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![], vec![]), "a clean end");
+        world.commit(&[mail(2, 100)]);
+        let short = world.kept.last().unwrap().clone();
+        assert_eq!(commit_of(&short), place, "in place");
+        if !last_in_its_head {
+            world.commit(&[mail(3, 100)]);
+        }
+        world.commit(&[Owned::Epoch(3)]);
+        world.file(short.0)[place.1 as usize..][..BLOCK].fill(0x77);
+        let kept: Vec<_> = world.kept.iter().filter(|&k| *k != short).cloned().collect();
+        let report = world.restart(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![place], vec![]));
+        assert_eq!(world.kept, kept);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

@@ -232,3 +232,26 @@ fn a_drive_that_stays_full_is_asked_less_and_less_often_and_again_at_once_when_i
     assert_eq!(answer(&mut log, 5, true), [0, 1, 3]);
     assert_eq!(answer(&mut log, 3, false), [2], "the pause goes on, and ends");
 }
+
+/// What is freed at a start may be the damage that the first commit speaks of: it is there until that is durable.
+#[test]
+fn nothing_is_zeroed_before_the_first_commit_of_a_start_is_durable() {
+    let mut world = World::new();
+    let old = fill(&mut world, 1);
+    world.commit(&[mail(2, 7000), Owned::Epoch(1)]);
+    let kept = world.kept.pop().unwrap();
+    let (log, _, found) = world.disk.recover(CONFIG);
+    world.log = log;
+    let newest = found.iter().rev().find(|k| k.0.segment != old[0].segment && k.0.segment != kept.0.segment);
+    newest.into_iter().chain([&kept]).for_each(|k| world.log.live(k.0));
+    world.log.recovered_done();
+    world.want_spares();
+    assert_eq!(freed(&mut world), [old[0].segment]);
+    let is_there = |world: &World| Recovery::generation(&world.disk.files[&old[0].segment.0]).is_some();
+    let (arena, ops, _) = world.assemble(&[Owned::Epoch(2)]);
+    assert_eq!(ops.len(), 1, "{ops:?}");
+    world.perform(ops, &arena);
+    assert!(is_there(&world));
+    world.commit(&[Owned::Epoch(3)]);
+    assert!(!is_there(&world));
+}

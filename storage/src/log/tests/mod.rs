@@ -30,6 +30,7 @@ pub(super) enum Owned {
     Mail(u64, u64, Vec<u8>),
     Floor(u64, u16, u64),
     Epoch(u32),
+    EpochAfterRot(u32, u32),
     Account(u64, Vec<u8>),
     Gone(u64),
     GoneRange(u64, u64),
@@ -46,6 +47,9 @@ impl Owned {
                 Record::Floor { mailbox: AccountId(*mailbox), device: DeviceId(*device), up_to: Seq(*up_to) }
             }
             Self::Epoch(epoch) => Record::Epoch(*epoch),
+            Self::EpochAfterRot(epoch, after_s) => {
+                Record::EpochAfterRot { epoch: *epoch, tickets_after_s: *after_s }
+            }
             Self::Account(account, payload) => Record::Account { account: AccountId(*account), payload },
             Self::Gone(account) => Record::AccountGone(AccountId(*account)),
             Self::GoneRange(first, last) => {
@@ -60,6 +64,7 @@ impl Owned {
             Record::Mail { mailbox, seq, envelope } => Self::Mail(mailbox.0, seq.0, envelope.to_vec()),
             Record::Floor { mailbox, device, up_to } => Self::Floor(mailbox.0, device.0, up_to.0),
             Record::Epoch(epoch) => Self::Epoch(epoch),
+            Record::EpochAfterRot { epoch, tickets_after_s } => Self::EpochAfterRot(epoch, tickets_after_s),
             Record::Account { account, payload } => Self::Account(account.0, payload.to_vec()),
             Record::AccountGone(account) => Self::Gone(account.0),
             Record::AccountsGone { first, last } => Self::GoneRange(first.0, last.0),

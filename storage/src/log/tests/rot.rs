@@ -149,11 +149,12 @@ fn a_restart_without_an_open_segment_still_tells_rot_from_torn() {
     world.disk.apply(&ops[0], &arena, BLOCK);
     let report = world.restart(CONFIG);
     assert_eq!((report.rot, report.torn), (vec![], vec![commit_of(&placed[0])]));
-    // The newer mail segment goes. The highest commit then has a part in the tables head only, and is the only one
-    // that says how far the mail head had come.
+    // The newer mail segment goes. The commits behind it then have a part in the tables head only, and are the only ones
+    // that say how far the mail head had come.
     let newer = world.kept.pop().unwrap();
     world.log.dead(newer.0);
     world.commit(&[Owned::Epoch(1)]);
+    world.commit(&[Owned::Epoch(2)]);
     assert_eq!(Recovery::generation(world.file(newer.0)), None);
     assert_ne!(old.0.segment, placed[0].0.segment);
     world.file(old.0)[old.0.offset as usize + 99] ^= 1;
@@ -261,12 +262,16 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
     world.commit(&[mail(7, 7000)]);
     let kept = world.kept.clone();
     let used: Vec<u32> = kept.iter().map(|(p, ..)| p.segment.0).collect();
+    let tables = kept.iter().find(|found| matches!(found.2, Owned::Epoch(_))).unwrap().0.segment.0;
     for file in world.disk.files.keys().copied().collect::<Vec<_>>() {
         for block in (0..world.disk.files[&file].len()).step_by(BLOCK) {
             let place = format!("block at {block} of file {file}");
             let (log, report, found) = recover_without(&world.disk, (file, block));
             assert!(report.torn.is_empty(), "{place}: {report:?}");
             let is_free = !used.contains(&file);
+            // What is not in use tells nothing, and of a file without a header nobody knows what it told.
+            let may_be_tables = !is_free && (block == 0 || file == tables);
+            assert_eq!(report.has_rot_in_tables, may_be_tables, "{place}");
             assert_eq!(report.rot.len(), 1, "{place}: {report:?}");
             assert!(found.iter().all(|f| kept.contains(f)), "nothing that never was");
             // A commit is lost that has a block there, or the file with its header.
@@ -292,4 +297,61 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
             assert_eq!(newest.len(), found.len(), "{place}: no number is given twice");
         }
     }
+}
+
+/// The first commit behind what could not be read has numbers far from all others. It loses its first block.
+#[test]
+fn the_first_commit_behind_what_is_hidden_is_served_where_it_holds() {
+    let mut world = small_world();
+    let kept = world.kept.clone();
+    let (segment, at) = commit_of(&kept[6]);
+    let (log, ..) = recover_without(&world.disk, (segment.0, at as usize));
+    world.log = log;
+    kept.iter().for_each(|(position, ..)| world.log.live(*position));
+    world.log.recovered_done();
+    world.want_spares();
+    let group: Vec<_> = (10..20).map(|n| mail(n, 600)).collect();
+    world.commit(&group);
+    // Nothing that is read before it has such numbers.
+    world.commit(&[mail(30, 100)]);
+    let all = world.kept.clone();
+    let (segment, at) = commit_of(&all[kept.len()]);
+    assert!(all[kept.len()].1 > 1 << 32, "it is far behind");
+    world.disk.files.get_mut(&segment.0).unwrap()[at as usize..][..BLOCK].fill(0);
+    let (_, report, found) = world.disk.recover(CONFIG);
+    assert_eq!(report.rot, [(segment, at)]);
+    let is_lost = |p: Position| p.segment == segment && (at..at + BLOCK_BYTES).contains(&p.offset);
+    let expected: Vec<_> = all.iter().filter(|k| !is_lost(k.0)).cloned().collect();
+    assert!(expected.len() > kept.len() + 1);
+    assert_eq!(found, expected);
+}
+
+/// The oldest mail cannot be read for a while. The floors that cover it are in the next segment, with nothing else.
+#[test]
+fn floors_stay_for_mail_that_may_come_back() {
+    let mut world = World::new();
+    while world.kept.last().is_none_or(|last| last.0.segment == world.kept[0].0.segment) {
+        let n = world.kept.len() as u64 + 1;
+        world.commit(&[mail(n, 7000)]);
+    }
+    let hidden = world.kept[0].0.segment;
+    world.commit(&[Owned::Floor(1 << 48 | 1, 1, 1)]);
+    let floor = world.kept.last().unwrap().0;
+    while world.kept.last().unwrap().0.segment == floor.segment {
+        world.commit(&[mail(99, 7000)]);
+    }
+    world.commit(&[Owned::Epoch(1)]);
+    let (log, report, found) = recover_without(&world.disk, (hidden.0, 0));
+    assert_eq!(report.rot, [(hidden, 0)]);
+    (world.log, world.kept) = (log, found.clone());
+    world.log.floor_live(floor);
+    found.iter().filter(|k| k.0.segment != floor.segment).for_each(|k| world.log.live(k.0));
+    world.log.recovered_done();
+    assert!(!world.log.usage.is_oldest_mail(floor.segment), "what is thin is left with its floors");
+    world.want_spares();
+    (2..5).for_each(|epoch| world.commit(&[Owned::Epoch(epoch)]));
+    let (_, report, found) = world.disk.recover(CONFIG);
+    assert_eq!(report.rot, []);
+    assert!(found.iter().any(|k| k.0 == floor), "the mail is there again, and its floor");
+    assert!(found.iter().any(|k| k.0.segment == hidden));
 }

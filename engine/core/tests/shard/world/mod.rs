@@ -95,6 +95,11 @@ impl World {
         Self::made(wall_ms, proxies, shard_count, limits, 4 << 20)
     }
 
+    /// Shard 0 of one at a time by the wall clock, with segments of another length.
+    pub(crate) fn at_in_segments(wall_ms: u64, segment_bytes: u32, limits: Limits) -> Self {
+        Self::made(wall_ms, &[], 1, limits, segment_bytes)
+    }
+
     fn made(wall_ms: u64, proxies: &[&str], shard_count: u16, limits: Limits, segment_bytes: u32) -> Self {
         limits.validate().expect("the test's limits hold");
         let config = ShardConfig {
