@@ -109,7 +109,8 @@ pub(crate) struct Reporter {
     mesh_depth: Depths,
     /// Whether something may have happened since the last report.
     is_late: bool,
-    published_at_ns: u64,
+    /// None before the first one, which comes with the first turn: who asks a node that has just begun finds something.
+    published_at_ns: Option<u64>,
     complained_at_ns: u64,
     complained: Counters,
 }
@@ -117,7 +118,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// When the next report is due, if there is something to tell.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.is_late.then_some(self.published_at_ns + PUBLISH_NS)
+        self.published_at_ns.filter(|_| self.is_late).map(|at_ns| at_ns + PUBLISH_NS)
     }
 
     /// A turn found so many bytes in the lanes from other shards.
@@ -137,11 +138,11 @@ impl Reporter {
         ring: &mut Ring,
         to: &Board,
     ) {
-        self.is_late = now_ns < self.published_at_ns.saturating_add(PUBLISH_NS);
+        self.is_late = self.published_at_ns.is_some_and(|at_ns| now_ns < at_ns.saturating_add(PUBLISH_NS));
         if self.is_late {
             return;
         }
-        self.published_at_ns = now_ns;
+        self.published_at_ns = Some(now_ns);
         let report = self.report(shard, mesh, ring);
         match to.report.try_lock() {
             Ok(mut published) => *published = report,
