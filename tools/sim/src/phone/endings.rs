@@ -45,13 +45,15 @@ impl Phone {
         scene.network.was_read_whole(connection.link, Direction::Up, silent_since_ns..until_ns)
     }
 
-    /// Whether a phone with a session is in nobody's way: faults are over, it has nothing under way, wants nothing, and has
-    /// not had as much as one connection may.
+    /// Whether a phone with a session is in nobody's way: faults are over, it has nothing under way and has not had for some
+    /// time (who had too much is sent away behind its last answer), wants nothing, and has not had as much as one connection
+    /// may.
     fn asks_little(&self, scene: &Scene) -> bool {
         let given_max = scene.plan.limits.delivery_count;
         let has_little =
             self.connection.as_ref().is_some_and(|c| c.has_session && c.next_number <= given_max);
-        scene.is_calm && has_little && self.outbox.is_empty() && self.wishes.is_empty()
+        let rests = self.outbox.is_empty() && scene.now_ns() > self.progress_ns + LAST_WORDS_NS;
+        scene.is_calm && has_little && rests && self.wishes.is_empty()
     }
 
     /// The connection ends without a word: not as long as nothing has happened to it and its phone reads.
