@@ -61,14 +61,25 @@ pub(super) enum Attack {
     Meddlers,
     /// Phones that log in and begin a record of the largest size: most of it at once, then a byte now and then.
     Trickles,
-    /// Phones that log in, read and acknowledge nothing more, and have more mail than their window.
+    /// Phones that log in and read and acknowledge nothing more. Where `writers` were before, they have more mail than
+    /// their window.
     Sleepers,
+    /// No attack: the phones of the sleepers to be, each of which sends itself what it will then not read.
+    Writers,
 }
 
 impl Attack {
     /// Its name on the command line.
     pub(super) fn name(self) -> String {
         format!("{self:?}").to_lowercase()
+    }
+
+    /// Whose accounts it uses.
+    pub(super) const fn accounts(self) -> Self {
+        match self {
+            Self::Writers => Self::Sleepers,
+            other => other,
+        }
     }
 
     /// Connections begun per second when nothing else is said.
@@ -81,7 +92,7 @@ impl Attack {
             // Each begins with four Diffie-Hellman operations on both sides.
             Self::Bodies | Self::Acks | Self::Replays | Self::Thieves | Self::Trickles => 200.0,
             // Each of them says some thousands of things, or much.
-            Self::Floods | Self::Meddlers | Self::Sleepers => 10.0,
+            Self::Floods | Self::Meddlers | Self::Sleepers | Self::Writers => 10.0,
         }
     }
 
@@ -117,6 +128,7 @@ impl Attack {
                 | Self::Meddlers
                 | Self::Trickles
                 | Self::Sleepers
+                | Self::Writers
         )
     }
 
@@ -146,7 +158,7 @@ impl Attack {
                 0 => client.send(&ClientFrame::Read { author: AccountId(own.0 ^ 1), id: id(0) }),
                 _ => client.send(&ClientFrame::RevokeDevice { device: DeviceId(2 + n as u16) }),
             }),
-            Self::Sleepers => (0..SLEEPER_MAIL_COUNT).for_each(|n| {
+            Self::Writers => (0..SLEEPER_MAIL_COUNT).for_each(|n| {
                 client.send(&ClientFrame::Send { to: own, id: id(n), body: &[0; SLEEPER_BODY_BYTES] });
             }),
             _ => {}

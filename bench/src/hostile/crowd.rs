@@ -180,8 +180,8 @@ impl Crowd<'_> {
         let is_thief = steals && number >= HONEST_COUNT;
         let owner = if is_thief { (eve + 1) % count } else { eve };
         Client::new(ClientConfig {
-            name: format!("eve-{}-{eve}", self.plan.attack.name()),
-            keys: KeyPair::from_seed(private_key(self.plan.attack, owner)),
+            name: format!("eve-{}-{eve}", self.plan.attack.accounts().name()),
+            keys: KeyPair::from_seed(private_key(self.plan.attack.accounts(), owner)),
             server_key: self.server_key,
             ticket: None,
             // As a new account's first device, or as one that the account has.

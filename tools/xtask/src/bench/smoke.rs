@@ -37,7 +37,7 @@ const SMOKES: [Smoke; 12] = [
             "/thieves/counted/logins_wrong_key",
             "/meddlers/counted/refused_asks",
             "/trickles/counted/logins",
-            "/sleepers/counted/mail_count_now",
+            "/sleepers/counted/logins",
         ],
     ),
     (
