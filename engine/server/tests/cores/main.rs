@@ -78,10 +78,12 @@ fn an_epyc_with_four_nodes_keeps_nodes_together() {
 fn what_is_copied_of_a_machine_tells_all_that_the_machine_tells() {
     let place = tempfile::tempdir().unwrap();
     let here = captured::write(CAPTURED, &place.path().join("here"));
-    let recipe = DEPLOYING.split_once("    mkdir box").and_then(|(_, rest)| rest.split_once("    tern cores"));
+    let recipe =
+        DEPLOYING.split_once("    mkdir box").and_then(|(_, rest)| rest.split_once("    tern cores"));
     let root = here.parent().unwrap().to_str().unwrap();
     let recipe = format!("mkdir box{}", recipe.expect("a recipe").0);
-    let recipe = recipe.replace(" /sys/", &format!(" {root}/sys/")).replace(" /proc/", &format!(" {root}/proc/"));
+    let recipe =
+        recipe.replace(" /sys/", &format!(" {root}/sys/")).replace(" /proc/", &format!(" {root}/proc/"));
     // It may complain.
     Command::new("bash").args(["-c", &recipe]).current_dir(place.path()).output().unwrap();
     let elsewhere = place.path().join("box").join(&root[1..]).join("sys");

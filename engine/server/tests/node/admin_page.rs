@@ -73,7 +73,10 @@ impl Nodes {
         // Without a look at the files that `*` may mean.
         shell.args(["-fc", &script]).env("FLAGS", flags).current_dir(self.place.path());
         let output = shell.output().expect("a shell");
-        assert!(output.status.success(), "curl is needed: cargo xtask test installs it; {command}: {output:?}");
+        assert!(
+            output.status.success(),
+            "curl is needed: cargo xtask test installs it; {command}: {output:?}"
+        );
         let text = String::from_utf8(output.stdout).expect("text");
         let (answer, status) = text.rsplit_once('\n').expect("a status");
         (status.parse().expect("a number"), answer.to_string())
@@ -116,7 +119,8 @@ fn differs(shown: &Value, found: &Value, at: &str) -> Option<String> {
             }
             // In this order, and then more of the last kind.
             let last = kinds.len().saturating_sub(1);
-            let mut pairs = found.iter().enumerate().filter_map(|(n, one)| Some((*kinds.get(n.min(last))?, one)));
+            let mut pairs =
+                found.iter().enumerate().filter_map(|(n, one)| Some((*kinds.get(n.min(last))?, one)));
             return pairs.find_map(|(shown, found)| differs(shown, found, at));
         }
         (Value::Number(_), Value::Number(_)) => true,
@@ -134,7 +138,8 @@ fn outline(line: &str) -> String {
 fn compare(example: &Example, found: &str) {
     let Example { command, answer, .. } = example;
     if let Ok(shown) = serde_json::from_str::<Value>(answer) {
-        let found_json = serde_json::from_str(found).unwrap_or_else(|error| panic!("{command}: {error}: {found}"));
+        let found_json =
+            serde_json::from_str(found).unwrap_or_else(|error| panic!("{command}: {error}: {found}"));
         let difference = differs(&shown, &found_json, "");
         assert!(difference.is_none(), "{command}: {}: {found}", difference.unwrap_or_default());
     } else {
@@ -169,16 +174,25 @@ fn each_request_is_on_the_page() {
         let (path, rest) = rest.split_once('"').expect("a path");
         let methods = rest.lines().next().unwrap_or_default();
         let has = |method: &&str| methods.contains(&format!("{}(", method.to_lowercase()));
-        ["GET", "POST", "PUT", "PATCH", "DELETE"].into_iter().filter(has).map(move |method| format!("{method} {path}"))
+        ["GET", "POST", "PUT", "PATCH", "DELETE"]
+            .into_iter()
+            .filter(has)
+            .map(move |method| format!("{method} {path}"))
     });
     let routes: BTreeSet<String> = routes.collect();
     assert!(routes.len() >= 9 && routes.contains("POST /v1/accounts"), "{routes:?}");
     let sections: Vec<&str> = PAGE.split("\n## ").skip(1).collect();
-    let about: BTreeSet<String> = sections.iter().filter_map(|section| section.lines().next()).filter(|title| title.contains(" /")).map(String::from).collect();
+    let about: BTreeSet<String> = sections
+        .iter()
+        .filter_map(|section| section.lines().next())
+        .filter(|title| title.contains(" /"))
+        .map(String::from)
+        .collect();
     assert_eq!(about, routes);
     for route in &routes {
         assert!(PAGE.contains(&format!("\n| [`{route}`](#")), "{route} is not in the page's table");
-        let section = sections.iter().find(|section| section.lines().next() == Some(route)).expect("just seen");
+        let section =
+            sections.iter().find(|section| section.lines().next() == Some(route)).expect("just seen");
         let path = route.split_once(' ').expect("a path").1.replace("{name}", "");
         let has_example = section.split("\n```sh\n").skip(1).any(|text| {
             text.split("\n```").next().is_some_and(|command| command.contains(&format!(":7323{path}")))
