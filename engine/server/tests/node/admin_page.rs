@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const PAGE: &str = include_str!("../../../../deploy/ADMIN.md");
 const ROUTES: &str = include_str!("../../src/admin/mod.rs");
@@ -93,7 +94,16 @@ fn leave_mail(node: &Node) {
         carol.send(dora, id(number), &[7; 100]);
         assert!(matches!(carol.next(), Heard::Sent(_)));
     }
-    node.wait_for_level("tern_sessions_now", 1);
+    let is_away = || {
+        let accounts = node.json("/v1/accounts");
+        let mut accounts = accounts["accounts"].as_array().expect("a list").iter();
+        accounts.any(|account| account["name"] == "dora" && account["online"] == 0)
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_away() {
+        assert!(Instant::now() < deadline, "dora has gone and is online");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What an answer has that the page does not say, or has otherwise.
