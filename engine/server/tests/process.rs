@@ -211,12 +211,18 @@ fn wrong_requests_are_answered() {
         ("GET", "/v1/accounts?limit=0", None, 400),
         ("GET", "/v1/accounts?limit=x", None, 400),
         ("DELETE", "/v1/accounts/No%20Name", None, 400),
+        ("DELETE", "/v1/accounts/%FF", None, 400),
         ("DELETE", "/v1/accounts/nobody", None, 404),
     ] {
         let (found, text) = node.call(method, path, body.as_ref());
         assert_eq!(found, status, "{method} {path}: {text}");
         assert!(serde_json::from_str::<Value>(&text).unwrap()["error"].is_string(), "{text}");
     }
+    assert_eq!(node.call("GET", "/v1/other", None), (404, String::new()));
+    assert_eq!(node.call("DELETE", "/v1/accounts", None), (405, String::new()));
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let untyped = agent.post(&format!("{}/v1/accounts", node.admin)).send("{}").unwrap();
+    assert_eq!(untyped.status().as_u16(), 415);
 }
 
 #[test]

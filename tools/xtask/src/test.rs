@@ -10,7 +10,7 @@ const FUZZ_SECONDS: u64 = 20;
 /// Fresh seeds of the simulated world.
 const SEED_COUNT: u64 = 300;
 /// What tests and builds need beside cargo, and the Debian packages that have it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     // aws-lc and libFuzzer are built from source.
     ("cc", "gcc"),
     ("c++", "g++"),
@@ -18,6 +18,9 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("git", "git"),
     // Checks the metrics' form.
     ("promtool", "prometheus"),
+    // Examples of documents are run.
+    ("bash", "bash"),
+    ("curl", "curl"),
     // A terminal for `tern-ctl top`.
     ("script", "bsdutils"),
     // Limits of a process, a user without rights, a pipe that nobody reads, room on a drive, attackers that others go

@@ -4,7 +4,7 @@ use super::plane::Plane;
 use super::reply::Refusal;
 use crate::data::from_hex;
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -190,8 +190,9 @@ fn to_json(account: &AccountInfo) -> Value {
 /// `DELETE /v1/accounts/{name}`: removes the account, its mailbox and its sessions; answers when that is durable.
 pub(super) async fn remove(
     State(plane): State<Arc<Plane>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Refusal> {
+    let name = name.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?.0;
     if !valid_name(&name) {
         return Err(Refusal::bad(format!("{name:?} is not a name")));
     }

@@ -36,6 +36,9 @@ fn node(page: &mut Page, plane: &Plane) -> Result<(), Refusal> {
     let info = [("version", env!("CARGO_PKG_VERSION")), ("boot_id", plane.boot_id())];
     page.family("tern_node_info", Kind::Gauge, "Which program this is, and which run of it.")
         .sample(&info, 1);
+    let help =
+        "Whether the node serves, as /healthz says: not while it recovers, drains, or has a stuck shard.";
+    page.family("tern_serving", Kind::Gauge, help).sample(&[], u8::from(plane.trouble().is_none()));
     page.family("tern_draining", Kind::Gauge, "Whether the node drains.")
         .sample(&[], u8::from(plane.draining()));
     let mut cpu = page.family("tern_cpu_seconds", Kind::Counter, "Processor time by mode.");

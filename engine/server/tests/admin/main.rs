@@ -2,5 +2,6 @@
 #![allow(missing_docs)]
 
 mod access;
+mod alerts;
 mod metrics;
 mod node;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const PROMTOOL: &str = "promtool";
+pub(crate) const PROMTOOL: &str = "promtool";
 
 fn metrics() -> String {
     let node = Node::start("[admin]\nlisten = \"127.0.0.1:0\"\n");
@@ -85,6 +85,7 @@ fn what_the_plan_names_is_there_for_each_shard() {
         "tern_limit{limit=\"limit_loopback\"} 0\n",
         "tern_ring_slots{shard=\"1\"} ",
         "tern_log_suppressed_lines_total ",
+        "tern_serving 1\n",
         "process_resident_memory_bytes ",
         "process_open_fds ",
         "process_start_time_seconds ",
@@ -111,7 +112,7 @@ fn the_drives_room_is_that_of_the_data_directory() {
 }
 
 /// The text of a file under `deploy`.
-fn deployed(file: &str) -> String {
+pub(crate) fn deployed(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -122,12 +123,28 @@ fn named(ask: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.starts_with("tern_") || word.starts_with("process_"))
 }
 
-/// The dashboard's queries.
-fn asks() -> Vec<String> {
+/// The dashboard's queries, each with what the legend says of its lines.
+fn asks_and_legends() -> Vec<(String, String)> {
     let dashboard: serde_json::Value = serde_json::from_str(&deployed("grafana/tern.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
-    targets.filter_map(|target| target["expr"].as_str().map(ToString::to_string)).collect()
+    let text = |value: &serde_json::Value| value.as_str().map(ToString::to_string);
+    targets.filter_map(|target| Some((text(&target["expr"])?, text(&target["legendFormat"])?))).collect()
+}
+
+/// The dashboard's queries.
+fn asks() -> Vec<String> {
+    asks_and_legends().into_iter().map(|(ask, _)| ask).collect()
+}
+
+/// What tells the lines of a query apart.
+fn told_apart_by(ask: &str) -> Vec<&str> {
+    match ask.split_once(" by (").and_then(|(_, rest)| rest.split_once(')')) {
+        // A quantile's buckets become one line.
+        Some((labels, _)) => labels.split(", ").filter(|label| *label != "le").collect(),
+        None if ask.starts_with("sum(") => Vec::new(),
+        None => vec!["instance"],
+    }
 }
 
 #[test]
@@ -141,6 +158,48 @@ fn dashboard_and_alerts_name_only_what_there_is() {
     for ask in asks.iter().chain(&rules) {
         let missing: Vec<_> = named(ask).filter(|name| !there.contains(name)).collect();
         assert!(missing.is_empty(), "not in /metrics: {missing:?} of {ask}");
+    }
+    let readme = deployed("../README.md");
+    let missing: Vec<_> = named(&readme).filter(|name| !there.contains(name)).collect();
+    assert!(missing.is_empty(), "not in /metrics: {missing:?} of README.md");
+}
+
+/// Limits without a line in `tern_limit_hits_total`, and why.
+const NOT_HIT: &[(&str, &str)] = &[
+    ("window_count", "what is more waits in the mailbox"),
+    ("step_budget", "what is more waits for the next turn"),
+    ("commit_bytes", "what is more waits for the next commit"),
+    ("write_back_ms", "a delay"),
+    ("floor_delay_ms", "a delay"),
+    ("tick_retry_ms", "a delay"),
+    ("busy_ms", "what others are told"),
+    ("ready_key_count", "the keys of others are expanded when they are needed"),
+    ("dedup_horizon_ms", "tern_refused_expired_total"),
+    ("expiry_ms", "tern_expired_total"),
+    ("ticket_ms", "tern_tickets_refused_total"),
+    ("address_prefix_bits", "what counts as one address"),
+    ("limit_loopback", "who has limits"),
+];
+
+#[test]
+fn each_limit_has_a_line_for_its_hits_or_a_reason() {
+    let text = metrics();
+    let labels = |family: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{family}{{")));
+        let values = lines.filter_map(|line| line.split_once("limit=\"")?.1.split('"').next());
+        values.map(ToString::to_string).collect()
+    };
+    let (limits, hits) = (labels("tern_limit"), labels("tern_limit_hits_total"));
+    assert!(limits.len() > 50, "{limits:?}");
+    for limit in &limits {
+        // A rate and its burst are one limit.
+        let rate = limit.strip_suffix("_burst").map_or(limit.clone(), |what| format!("{what}_per_s"));
+        let has_line = hits.contains(&rate) || hits.contains(&rate.replace("_per_s", "_per_h"));
+        let reason = NOT_HIT.iter().find(|(name, _)| name == limit);
+        assert!(has_line != reason.is_some(), "{limit}: a line {has_line}, a reason why not {reason:?}");
+    }
+    for (name, reason) in NOT_HIT {
+        assert!(limits.contains(*name), "{name} ({reason}) is no limit any more");
     }
 }
 
@@ -174,6 +233,11 @@ fn no_panel_adds_shards_of_different_nodes() {
     assert!(asks.iter().any(|ask| ask.contains("by (instance, shard)")));
     let mixed: Vec<_> = asks.iter().filter(|ask| ask.contains("by (shard")).collect();
     assert!(mixed.is_empty(), "{mixed:?}");
+    for (ask, legend) in asks_and_legends() {
+        let says = |label: &&str| legend.contains(&format!("{{{{{label}}}}}"));
+        let unsaid: Vec<_> = told_apart_by(&ask).into_iter().filter(|label| !says(label)).collect();
+        assert!(unsaid.is_empty(), "lines of one legend, {legend:?}, differ in {unsaid:?}: {ask}");
+    }
 }
 
 #[test]
@@ -195,111 +259,4 @@ fn every_family_is_on_the_dashboard_or_has_a_reason() {
     for (name, reason) in NOT_SHOWN {
         assert!(families.contains(name), "{name} ({reason}) is in /metrics no more");
     }
-}
-
-#[test]
-fn promtool_finds_nothing_wrong_with_the_alerts() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus/tern.rules.yml");
-    let output = Command::new(PROMTOOL).args(["check", "rules"]).arg(&file).output();
-    let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// A node that cannot accept, as it looks from outside: sockets of phones are in the tables of the rings, so that the
-/// process has few descriptors of its own.
-const NO_DESCRIPTOR: &str = r#"
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'tern_accept_pauses_total{job="tern",instance="a",shard="1"}'
-        values: "0x10 20+20x10"
-      - series: 'process_open_fds{job="tern",instance="a"}'
-        values: "40x20"
-      - series: 'process_max_fds{job="tern",instance="a"}'
-        values: "1048576x20"
-    alert_rule_test:
-      - eval_time: 10m
-        alertname: TernDescriptorsShort
-      - eval_time: 15m
-        alertname: TernDescriptorsShort
-        exp_alerts:
-          - exp_labels: { job: tern, instance: a, shard: "1", severity: page }
-"#;
-
-/// Nothing is refused yet, on the one shard that is nearly full; the other one and the other node are not.
-const NEARLY_FULL: &str = r#"
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'tern_limit{job="tern",instance="a",limit="mail_bytes"}'
-        values: "1000x20"
-      - series: 'tern_limit{job="tern",instance="b",limit="mail_bytes"}'
-        values: "2000x20"
-      - series: 'tern_limit{job="tern",instance="a",limit="segment_count"}'
-        values: "100x20"
-      - series: 'tern_mail_held_bytes{job="tern",instance="a",shard="0"}'
-        values: "950x20"
-      - series: 'tern_mail_held_bytes{job="tern",instance="a",shard="1"}'
-        values: "100x20"
-      - series: 'tern_mail_held_bytes{job="tern",instance="b",shard="0"}'
-        values: "950x20"
-      - series: 'tern_log_segments{job="tern",instance="a",shard="0",state="used"}'
-        values: "95x20"
-      - series: 'tern_log_segments{job="tern",instance="a",shard="0",state="free"}'
-        values: "99x20"
-      - series: 'tern_data_free_bytes{job="tern",instance="a"}'
-        values: "9x20"
-      - series: 'tern_data_size_bytes{job="tern",instance="a"}'
-        values: "100x20"
-      - series: 'tern_ring_slots_used{job="tern",instance="a",shard="0"}'
-        values: "95x20"
-      - series: 'tern_ring_slots{job="tern",instance="a",shard="0"}'
-        values: "100x20"
-    alert_rule_test:
-      - eval_time: 5m
-        alertname: TernMailMemoryFilling
-      - eval_time: 15m
-        alertname: TernMailMemoryFilling
-        exp_alerts:
-          - exp_labels: { job: tern, instance: a, shard: "0", severity: ticket }
-      - eval_time: 15m
-        alertname: TernLogFilling
-        exp_alerts:
-          - exp_labels: { job: tern, instance: a, shard: "0", state: used, severity: ticket }
-      - eval_time: 15m
-        alertname: TernDriveFilling
-        exp_alerts:
-          - exp_labels: { job: tern, instance: a, severity: ticket }
-      - eval_time: 15m
-        alertname: TernRingFilling
-        exp_alerts:
-          - exp_labels: { job: tern, instance: a, shard: "0", severity: ticket }
-"#;
-
-#[test]
-fn want_of_descriptors_raises_its_alert() {
-    raises(NO_DESCRIPTOR);
-}
-
-#[test]
-fn what_is_nearly_full_raises_its_alert_before_anything_is_refused() {
-    raises(NEARLY_FULL);
-}
-
-/// The rules raise what the test says.
-fn raises(tests: &str) {
-    let place = tempfile::tempdir().unwrap();
-    let rules = deployed("prometheus/tern.rules.yml");
-    // What it says is for people.
-    let lines = rules
-        .lines()
-        .filter(|line| !["annotations:", "summary:"].iter().any(|word| line.trim().starts_with(word)));
-    std::fs::write(place.path().join("rules.yml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
-    let test = place.path().join("test.yml");
-    std::fs::write(&test, format!("rule_files: [rules.yml]\n{tests}")).unwrap();
-    let output = Command::new(PROMTOOL).args(["test", "rules"]).arg(&test).output();
-    let output = output.expect("promtool is needed: Debian package prometheus; cargo xtask test installs it");
-    assert!(output.status.success(), "{output:?}");
 }

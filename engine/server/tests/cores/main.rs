@@ -12,6 +12,7 @@ const LARGE: &str = include_str!("machines/2x10-core-40-thread.txt");
 const EPYC: &str = include_str!("machines/epyc-64-core-nps4.txt");
 const CAPTURED: &str = include_str!("machines/virtio-vm-captured.txt");
 const SMALL: &str = include_str!("machines/small-vm.txt");
+const DEPLOYING: &str = include_str!("../../../../deploy/README.md");
 
 fn tern(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tern")).args(args).output().unwrap()
@@ -71,6 +72,24 @@ fn an_epyc_with_four_nodes_keeps_nodes_together() {
         hints.contains(&"echo 64 > /proc/irq/201/smp_affinity_list".into()),
         "queue 1 to a control thread: {hints:?}"
     );
+}
+
+#[test]
+fn what_is_copied_of_a_machine_tells_all_that_the_machine_tells() {
+    let place = tempfile::tempdir().unwrap();
+    let here = captured::write(CAPTURED, &place.path().join("here"));
+    let recipe =
+        DEPLOYING.split_once("    mkdir box").and_then(|(_, rest)| rest.split_once("    tern cores"));
+    let root = here.parent().unwrap().to_str().unwrap();
+    let recipe = format!("mkdir box{}", recipe.expect("a recipe").0);
+    let recipe =
+        recipe.replace(" /sys/", &format!(" {root}/sys/")).replace(" /proc/", &format!(" {root}/proc/"));
+    // It may complain.
+    Command::new("bash").args(["-c", &recipe]).current_dir(place.path()).output().unwrap();
+    let elsewhere = place.path().join("box").join(&root[1..]).join("sys");
+    let (told, copied) = (report_of(&here, &[]), report_of(&elsewhere, &[]));
+    assert!(told["machine"]["nics"][0]["queues"][0]["interrupt"].is_u64(), "{told}");
+    assert_eq!(copied, told);
 }
 
 #[test]

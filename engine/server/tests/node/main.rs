@@ -1,5 +1,6 @@
 //! Whole nodes: the real binary, real sockets, a real disk.
 
+mod admin_page;
 mod chat;
 mod descriptors;
 mod disk;

@@ -91,7 +91,11 @@ fn while_it_recovers_it_tells_how_far_it_is_and_a_signal_ends_it() {
         let (status, text) = node.get("/v1/accounts");
         assert!(status == 503 && text.contains(recovering), "{status} {text}");
         let (_, metrics) = node.get("/metrics");
-        for line in ["tern_recovery_seconds{shard=\"1\"} NaN", "tern_recovery_segments{shard=\"1\"} 0"] {
+        for line in [
+            "tern_serving 0",
+            "tern_recovery_seconds{shard=\"1\"} NaN",
+            "tern_recovery_segments{shard=\"1\"} 0",
+        ] {
             assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
         }
         node.signal(signal);
@@ -172,7 +176,11 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
         let said = said_to_systemd(socket);
         said.iter().filter(|lines| *lines == "WATCHDOG=1").count()
     };
-    assert_eq!(node.get("/healthz"), (200, "ok\n".into()));
+    let serving = |node: &Node| {
+        let (_, metrics) = node.get("/metrics");
+        metrics.lines().find_map(|line| Some(line.strip_prefix("tern_serving ")? == "1"))
+    };
+    assert_eq!((node.get("/healthz"), serving(&node)), ((200, "ok\n".into()), Some(true)));
     std::thread::sleep(Duration::from_secs(1));
     assert!(pings(&socket) >= 3, "ten a second");
 
@@ -191,17 +199,19 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
         value.unwrap_or_else(|| panic!("no {start}")).parse().expect("a number")
     };
     assert!(age(1) > 5.0 && age(0) < 3.0, "{} and {}", age(1), age(0));
+    assert_eq!(serving(&node), Some(false));
     pings(&socket);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(pings(&socket), 0, "so systemd restarts it");
     held.let_go();
     wait_for(&node, "/healthz", |status, _| status == 200);
+    assert_eq!(serving(&node), Some(true));
 
     // A drain that does not end yet, because one shard does not take part.
     let held = Held::shard(&node, 0);
     node.signal("TERM");
     wait_for(&node, "/healthz", |status, text| status == 503 && text.contains("draining"));
-    assert_eq!(node.json("/v1/status")["state"], "draining");
+    assert_eq!((&node.json("/v1/status")["state"], serving(&node)), (&"draining".into(), Some(false)));
     assert!(said_to_systemd(&socket).iter().any(|lines| lines.starts_with("STOPPING=1")));
     held.let_go();
     assert_eq!(node.wait_for_the_end().code(), Some(0));
