@@ -2,6 +2,7 @@
 
 use crate::talk::{self, Talk};
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use tern_admin::{Access, parse_address};
 
 /// Phones that find their own places in the loopback network and in a connection's key.
@@ -114,6 +115,10 @@ pub(crate) struct PairsArgs {
     /// How long to send, seconds.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) duration: f64,
+    /// Writes the latency of every message to this file, as lines `delivery,SINCE,TOOK` and `sent,SINCE,TOOK`: to its
+    /// delivery and to its `sent` tick, since it was submitted (or scheduled), microseconds of Unix time; nanoseconds.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latencies: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -230,6 +235,7 @@ mod tests {
         for line in [
             "tern-load pairs --phone 127.0.0.1:1 --phones 2 --window 1 --duration 1 --body 128 --json",
             "tern-load pairs --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 2 --rate 10 --duration 1 --body 0 --progress 0.2",
+            "tern-load pairs --phone 127.0.0.1:1 --phones 2 --rate 10 --duration 1 --latencies each.csv",
             "tern-load idle --phone 127.0.0.1:1 --admin 127.0.0.1:2 --phones 1000000 --hold 60 --json --resume",
             "tern-load idle --phone h:1 --admin h:2 --token-file token --ca ca.pem --phones 10 --hold 4",
             "tern-load idle --phone 127.0.0.1:1 --phones 10 --first 20 --hold 4 --storm",

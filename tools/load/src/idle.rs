@@ -79,11 +79,16 @@ fn storm(session: &mut Session, report: &mut Report) -> Result<bool> {
     let start_ns = session.now_ns();
     session.crew.each(Fleet::storm)?;
     let over = session.run("storm", u64::MAX, Counts::settled)?;
-    let all_back_s = (session.now_ns() - start_ns) as f64 / 1e9;
+    let back_ns = session.now_ns();
     session.crew.each(|fleet| fleet.logins.end_wave())?;
     let is_back = over == Over::Done;
-    let all_back_s = is_back.then(|| (all_back_s * 100.0).round() / 100.0);
-    report.resumed = Some(Resumed { all_back_s, ..window.finish(session)? });
+    let all_back_s = (back_ns - start_ns) as f64 / 1e9;
+    report.resumed = Some(Resumed {
+        all_back_s: is_back.then(|| (all_back_s * 100.0).round() / 100.0),
+        dropped_unix_us: Some(session.clock.unix_us(start_ns)),
+        back_unix_us: is_back.then(|| session.clock.unix_us(back_ns)),
+        ..window.finish(session)?
+    });
     Ok(is_back)
 }
 
@@ -117,6 +122,8 @@ impl Coming {
                 .map(|us| tenths(us as f64 / login_count as f64)),
             busy: after.busy_logins - self.before.busy_logins,
             all_back_s: None,
+            dropped_unix_us: None,
+            back_unix_us: None,
         })
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod crew;
 mod fleet;
 mod idle;
+mod latencies;
 mod ledger;
 mod logins;
 mod offline;
@@ -57,9 +58,9 @@ fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
     let mut session = Session::set_up(mode.common(), manner(mode))?;
     let found = match mode {
         Mode::Idle(args) => idle::run(args, &mut session),
-        Mode::Pairs(args) => talk::run(&args.talk(), &mut session),
+        Mode::Pairs(args) => talk::run(&args.talk(), args.latencies.as_deref(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
-        Mode::Flap(args) => talk::run(&args.talk(), &mut session),
+        Mode::Flap(args) => talk::run(&args.talk(), None, &mut session),
     };
     Ok(session.conclude(found))
 }

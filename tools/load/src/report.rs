@@ -65,6 +65,9 @@ pub(crate) struct Resumed {
     pub(crate) busy: u64,
     /// `idle --storm`: from the drop until the last phone was back, seconds.
     pub(crate) all_back_s: Option<f64>,
+    /// These two moments, microseconds of Unix time.
+    pub(crate) dropped_unix_us: Option<u64>,
+    pub(crate) back_unix_us: Option<u64>,
 }
 
 /// The whole line.

@@ -2,10 +2,12 @@
 
 use crate::clock::ns;
 use crate::fleet::{Counts, Flaps, Fleet, Schedule, Stage, Traffic};
-use crate::ledger::Place;
+use crate::latencies::LatencyFile;
+use crate::ledger::{Each, Place};
 use crate::report::{Report, Resumed, per_s};
 use crate::session::{Over, Session, Which};
 use anyhow::Result;
+use std::path::Path;
 
 /// What is said, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +29,12 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// Runs it: the report, and whether the run is complete.
-pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> {
+/// Runs it: the report, and whether the run is complete. Every latency goes to the file `latencies`, if there is one.
+pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) -> Result<(Report, bool)> {
+    let mut latencies = latencies.map(LatencyFile::create).transpose()?;
+    if latencies.is_some() {
+        session.crew.each(|fleet| fleet.books.tally.each = Some(Box::<Each>::default()))?;
+    }
     let login_window = session.sample();
     let mut complete = session.log_in("login", Which::All)?;
     let login_count = session.crew.counts()?.logins;
@@ -65,6 +71,10 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
         let over = session.run("drain", u64::MAX, settled)?;
         // A message without a tick is no fault of the server's, but no clean run either: it is in no latency.
         complete = over == Over::Done && session.crew.counts()?.in_stage(Stage::Refused) == 0;
+    }
+    if let Some(file) = &mut latencies {
+        let each = session.crew.each(|fleet| fleet.books.tally.each.take())?;
+        each.into_iter().flatten().try_for_each(|each| file.write(session.clock, &each))?;
     }
     let (lost, unknown) = session.missing()?;
     if unknown > 0 {

@@ -3,8 +3,9 @@
 mod small_server;
 
 use serde_json::Value;
-use small_server::{Habit, SmallServer};
+use small_server::{COME_BACK_MS, Habit, SmallServer, TURNED_AWAY_COUNT};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn run(habit: Habit, line: &str) -> (i32, Value) {
     run_as(Command::new(env!("CARGO_BIN_EXE_tern-load")), habit, line)
@@ -96,6 +97,43 @@ fn phones_that_stay_are_held_and_one_that_is_lost_is_told() {
     assert!(report["login_per_s"].as_f64().unwrap() > 0.0 && report["server"].is_null());
     let (code, report) = run(Habit::DropsIdle, "idle --phones 8 --hold 4");
     assert_eq!((code, report["hold"]["lost_count"].as_u64()), (3, Some(1)));
+}
+
+#[test]
+fn a_login_that_was_told_to_wait_counts_from_its_first_connect() {
+    let (code, report) = run(Habit::TurnsAway, &format!("idle --phones {TURNED_AWAY_COUNT} --hold 0.1"));
+    assert_eq!((code, report["logged_in"].as_u64()), (0, Some(u64::from(TURNED_AWAY_COUNT))));
+    // What the server asked for, and the least that a phone adds to it.
+    let waited_us = f64::from(COME_BACK_MS + 100) * 1e3;
+    assert!(report["login_p50_us"].as_f64().unwrap() >= 0.99 * waited_us, "{report}");
+}
+
+#[test]
+fn every_latency_is_told_with_its_time() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = place.path().join("each.csv");
+    let unix_us = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
+    let started_us = unix_us();
+    let line = "pairs --phones 30 --rate 300 --duration 1 --body 40 --latencies";
+    let (code, report) = run_with_many_workers(Habit::Honest, &format!("{line} {}", path.display()));
+    assert_eq!(code, 0);
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    for (what, field) in [("delivery,", "latency_us"), ("sent,", "tick_latency_us")] {
+        let mut took_ns = Vec::new();
+        for rest in text.lines().filter_map(|line| line.strip_prefix(what)) {
+            let (since, took) = rest.split_once(',').expect("two numbers");
+            let since_us: u64 = since.parse().expect("a number");
+            assert!((started_us..=unix_us()).contains(&since_us), "{rest}");
+            took_ns.push(took.parse::<u64>().expect("a number"));
+        }
+        assert_eq!(took_ns.len(), 300);
+        let max_us = *took_ns.iter().max().expect("there are some") as f64 / 1e3;
+        // The report's are of a histogram with three digits.
+        let told_us = report[field]["max"].as_f64().unwrap();
+        assert!((max_us - told_us).abs() < 0.01 * told_us, "{max_us} {told_us}");
+    }
+    let (code, _) = run(Habit::Honest, &format!("{PAIRS} --latencies {}", place.path().display()));
+    assert_eq!(code, 3, "a directory is no file");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tern_admin::{Access, Admin};
 use tern_node::built;
 
@@ -74,10 +75,17 @@ fn idle_phones_are_held_and_flapping_ones_lose_nothing() {
     assert!(report["resumed"]["login_per_s"].as_f64().unwrap() > 0.0);
 
     // Other accounts than those above, and all of them gone and back at once.
+    let started_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
     let (code, report) = node.load("idle --phones 100 --first 200 --hold 0.2 --storm");
     assert_eq!((code, report["logged_in"].as_u64()), (0, Some(100)));
     assert_eq!(report["resumed"]["by_ticket"], 100);
-    assert!(report["resumed"]["all_back_s"].as_f64().unwrap() >= 0.1, "{report}");
+    let all_back_s = report["resumed"]["all_back_s"].as_f64().unwrap();
+    assert!(all_back_s >= 0.1, "{report}");
+    let unix_us = |name: &str| report["resumed"][name].as_u64().unwrap();
+    let took_s = (unix_us("back_unix_us") - unix_us("dropped_unix_us")) as f64 / 1e6;
+    assert!((took_s - all_back_s).abs() < 0.01, "{report}");
+    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
+    assert!(unix_us("dropped_unix_us") > started_us && unix_us("back_unix_us") < now_us, "{report}");
     assert_eq!(node.status()["totals"]["accounts_now"], 200);
 
     let (code, report) = node.load("flap --phones 100 --rate 1000 --flaps 40 --duration 3 --body 40");

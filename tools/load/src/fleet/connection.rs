@@ -22,6 +22,7 @@ impl Fleet {
     /// Lets a phone log in when its turn comes; nothing for one that is not away.
     pub(crate) fn want_online(&mut self, phone: u32) {
         if self.phones[phone as usize].stage == Stage::Away {
+            self.phones[phone as usize].connect_ns = 0;
             self.set_stage(phone, Stage::Waiting);
             self.login_queue.push_back(phone);
         }
@@ -70,10 +71,13 @@ impl Fleet {
             partition_hint: account.map(|account| account.partition()),
             seed,
         }));
-        state.connect_ns = self.clock.now_ns();
-        self.logins.attempt(state.connect_ns);
+        let now_ns = self.clock.now_ns();
+        if state.connect_ns == 0 {
+            state.connect_ns = now_ns;
+        }
+        self.logins.attempt(now_ns);
         let key = key_of(phone, state.attempt);
-        self.timers.set(state.connect_ns + LOGIN_LIMIT_NS, Alarm::LoginTooLong, key);
+        self.timers.set(now_ns + LOGIN_LIMIT_NS, Alarm::LoginTooLong, key);
         let source = source(self.config.door, self.account_number(phone), self.config.phones_per_source);
         if let Err(error) = self.ring.connect(self.config.door, source, key) {
             eprintln!("tern-load: {}: no socket: {error}", self.name(phone));
@@ -137,7 +141,7 @@ impl Fleet {
         self.keep_alive_s = u32::from(welcome.keep_alive_s);
         let state = &mut self.phones[phone as usize];
         let first = !std::mem::replace(&mut state.ever_online, true);
-        self.logins.welcome(first, state.connect_ns, now_ns);
+        self.logins.welcome(first, std::mem::take(&mut state.connect_ns), now_ns);
         self.counts.logins += 1;
         self.counts.resumed += u64::from(welcome.server_key.is_none());
         self.books.connected(phone, now_ns);
@@ -146,8 +150,9 @@ impl Fleet {
     fn refused(&mut self, phone: u32, text: String) {
         let state = &mut self.phones[phone as usize];
         if state.registers && !state.ever_online {
-            // Its name is taken: perhaps by itself, in an earlier run.
+            // Its name is taken: perhaps by itself, in an earlier run. What begins now is its login.
             state.registers = false;
+            state.connect_ns = 0;
             return self.lose(phone, None);
         }
         let name = self.name(phone);

@@ -51,6 +51,7 @@ pub(crate) struct Phone {
     pub(crate) resend_watched: bool,
     /// Seconds on the run's clock.
     pub(crate) last_sent_s: u32,
+    /// When the login that is under way connected first, however often it was tried again; 0 while none is.
     pub(crate) connect_ns: u64,
     /// For when the last alarm after `busy` was set.
     pub(crate) unblock_ns: u64,

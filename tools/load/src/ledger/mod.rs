@@ -15,4 +15,4 @@ mod tally;
 pub(crate) use flow::{Delivery, Flow, Place, Run};
 pub(crate) use leftover::Leftovers;
 pub(crate) use seq_set::SeqSet;
-pub(crate) use tally::{Faults, Sums, Tally};
+pub(crate) use tally::{Each, Faults, Sums, Tally};

@@ -88,6 +88,16 @@ impl Sums {
     }
 }
 
+/// Latencies one by one: when each message was submitted (or scheduled), and how long it took from then on;
+/// nanoseconds.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Each {
+    /// To the delivery.
+    pub(crate) deliveries: Vec<(u64, u64)>,
+    /// To the `sent` tick.
+    pub(crate) ticks: Vec<(u64, u64)>,
+}
+
 /// The sums and the latencies of all flows of one worker, or of all.
 #[derive(Clone)]
 pub(crate) struct Tally {
@@ -98,6 +108,8 @@ pub(crate) struct Tally {
     pub(crate) steady_latency_ns: Histogram<u64>,
     /// From submission (or the scheduled time) to the `sent` tick, nanoseconds.
     pub(crate) tick_latency_ns: Histogram<u64>,
+    /// All of them, where that was asked for.
+    pub(crate) each: Option<Box<Each>>,
     /// When the last `sent` tick came, monotonic nanoseconds.
     pub(crate) last_tick_ns: u64,
     /// When the last first delivery came, monotonic nanoseconds.
@@ -112,6 +124,7 @@ impl Default for Tally {
             latency_ns: empty(),
             steady_latency_ns: empty(),
             tick_latency_ns: empty(),
+            each: None,
             last_tick_ns: 0,
             last_delivery_ns: 0,
         }
@@ -128,15 +141,22 @@ impl Tally {
         if steady {
             self.steady_latency_ns.saturating_record(latency_ns);
         }
+        if let Some(each) = &mut self.each {
+            each.deliveries.push((submitted_ns, latency_ns));
+        }
     }
 
     /// Notes the latency of a `sent` tick.
     pub(crate) fn tick(&mut self, submitted_ns: u64, now_ns: u64) {
         self.last_tick_ns = now_ns;
-        self.tick_latency_ns.saturating_record(now_ns.saturating_sub(submitted_ns));
+        let latency_ns = now_ns.saturating_sub(submitted_ns);
+        self.tick_latency_ns.saturating_record(latency_ns);
+        if let Some(each) = &mut self.each {
+            each.ticks.push((submitted_ns, latency_ns));
+        }
     }
 
-    /// Adds what another worker noted.
+    /// Adds what another worker noted, but for the latencies one by one, which are taken from each.
     pub(crate) fn add(&mut self, other: &Self) {
         self.sums += other.sums;
         for (mine, theirs) in [

@@ -10,7 +10,7 @@ use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId};
 use tern_protocol::phone::frame::{ClientFrame, ServerFrame};
 use tern_protocol::phone::noise::{KeyPair, Transport};
 use tern_protocol::phone::preface::{PREFACE_BYTES, Preface};
-use tern_protocol::phone::record;
+use tern_protocol::phone::record::{self, RecordKind};
 use tern_protocol::phone::server::{Handshake, KeyLogin, LoginRequest, Progress};
 
 /// The message at which the server misbehaves.
@@ -53,7 +53,12 @@ pub(crate) enum Habit {
     DropsIdle,
     /// Wants a keep-alive every two seconds.
     AsksForPings,
+    /// Tells the first [`TURNED_AWAY_COUNT`] handshakes to come back after [`COME_BACK_MS`].
+    TurnsAway,
 }
+
+pub(crate) const TURNED_AWAY_COUNT: u32 = 4;
+pub(crate) const COME_BACK_MS: u32 = 300;
 
 #[derive(Clone)]
 enum Mail {
@@ -90,6 +95,7 @@ struct Server {
     refused: Option<(AccountId, MessageId)>,
     cuts_left: u32,
     drops_left: u32,
+    turned_away_left: u32,
     turns: Instant,
 }
 
@@ -141,6 +147,7 @@ impl Server {
             refused: None,
             cuts_left: 2,
             drops_left: 1,
+            turned_away_left: if habit == Habit::TurnsAway { TURNED_AWAY_COUNT } else { 0 },
             turns: Instant::now(),
         }
     }
@@ -226,6 +233,12 @@ impl Server {
     fn take_record(&mut self, index: usize, payload: &mut [u8]) {
         let mut out = Vec::new();
         match std::mem::replace(&mut self.connections[index].stage, Stage::Closed) {
+            // The stage is `Closed` by now.
+            Stage::Handshake(_) if self.turned_away_left > 0 => {
+                self.turned_away_left -= 1;
+                let busy = [&[RecordKind::Busy as u8, 4, 0][..], &COME_BACK_MS.to_le_bytes()].concat();
+                let _ = self.connections[index].stream.write_all(&busy);
+            }
             Stage::Handshake(mut handshake) => {
                 let progress = handshake.read(payload, &mut out).expect("the generator's handshake");
                 self.connections[index].stage = match progress {

@@ -56,7 +56,8 @@ impl Measured {
         self.phones["latency_us"]["p99"].as_f64()
     }
 
-    /// From a message's arrival in the server to its `sent` tick; microseconds.
+    /// From the beginning of the turn that takes a message to its `sent` tick, which waits until the recipient has
+    /// acknowledged, or for the group commit; microseconds.
     pub(super) fn in_server_us(&self, part: f64) -> Option<f64> {
         let numbers = |list: &Value| -> Vec<u64> {
             list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()

@@ -4,6 +4,7 @@ mod flap;
 mod floor;
 mod hostile;
 mod idle;
+mod latencies;
 mod logins;
 mod measured;
 mod micro;
@@ -72,7 +73,7 @@ enum Name {
     /// Start after SIGKILL while 500,000 messages are written to the log.
     Recovery,
     /// 1,000 phones, 2,000 messages per second, quiet and under each of seventeen attacks in turn. From three runs on it
-    /// fails when the median p99 in the server is more than twice the quiet one.
+    /// fails when the median p99 to delivery, or that in the server, is more than twice the quiet one.
     Hostile,
     /// Each of the others once and as short as it can be, in some four minutes: that they run, and tell what they
     /// should. Where there are no two hardware threads it says so and ends well.

@@ -3,15 +3,20 @@
 //!
 //! The many come from a generator of their own, which shares the hardware thread of the others' at a lower priority: what
 //! coming back costs the server is what is asked for, not what it costs the generator. For the same reason the server's
-//! own measure stands beside that of the phones; it is of the time of the storm only, theirs of all of the run.
+//! own measure stands beside that of the phones.
+//!
+//! A storm is over long before the run is, and p99 of the whole run says little of it. So what is told as `meanwhile` is
+//! of those messages alone that were scheduled between the drop and the last return.
 
 use super::floor::{Pace, Traffic, ratio};
 use super::idle::wait_for_logins;
+use super::latencies::Latencies;
 use super::measured::{Measured, grown, messages_in};
 use super::{GENERATOR_CPU, SERVER_CPU, clean, place};
 use crate::node::{Load, Node, NodePlan};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,9 +43,12 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
     let data = place()?;
     let node = Node::start(NodePlan::new(&data.path().join("data"), 1, Some(SERVER_CPU)))?;
     let staying = Traffic { phones: STAYING_COUNT, pace: Pace::Rate(PER_S), seconds };
-    let (quiet, stormy) = (quiet(&node, staying, phones)?, storm(&node, staying, phones)?);
+    let quiet = quiet(&node, staying, phones)?;
+    let each = data.path().join("latencies.csv");
+    let stormy = storm(&node, staying, phones, &each)?;
     node.drain()?;
-    let found = compare(&quiet, &stormy);
+    let meanwhile = meanwhile(&Latencies::read(&each)?, &stormy.others["resumed"])?;
+    let found = compare(&quiet, &stormy, meanwhile);
     eprintln!("xtask: {}", line(&found));
     Ok(found)
 }
@@ -53,11 +61,13 @@ fn quiet(node: &Node, staying: Traffic, phones: u32) -> Result<Measured> {
     Ok(Measured { phones: clean(report)?, others: Value::Null, before, after: node.get("/v1/status")? })
 }
 
-/// The many are dropped and come back while the others talk.
-fn storm(node: &Node, staying: Traffic, phones: u32) -> Result<Measured> {
+/// The many are dropped and come back while the others talk, whose latencies go to the file `each`.
+fn storm(node: &Node, staying: Traffic, phones: u32, each: &Path) -> Result<Measured> {
     let crowd = Crowd::start(node, phones, HOLD_S, true)?;
     let silent = messages_in(&node.get("/v1/status")?);
-    let mut load = Load::start(node, Some(GENERATOR_CPU), "pairs", &staying.options())?;
+    let mut options = staying.options();
+    options.extend(["--latencies".into(), each.to_string_lossy().into_owned()]);
+    let mut load = Load::start(node, Some(GENERATOR_CPU), "pairs", &options)?;
     let everybody = u64::from(phones) + u64::from(STAYING_COUNT);
     let mut until = |what: &str, holds: &dyn Fn(&Value) -> bool| {
         let started = Instant::now();
@@ -113,8 +123,20 @@ impl Crowd {
     }
 }
 
-fn compare(quiet: &Measured, stormy: &Measured) -> Value {
+/// Latency of the messages that were scheduled between the drop and the last return.
+fn meanwhile(latencies: &Latencies, back: &Value) -> Result<Value> {
+    let at = |name: &str| back[name].as_u64().with_context(|| format!("resumed.{name}"));
+    let storm_us = at("dropped_unix_us")?..=at("back_unix_us")?;
+    Ok(json!({
+        "seconds": (storm_us.end() - storm_us.start()) as f64 / 1e6,
+        "latency_us": latencies.of_deliveries(&storm_us),
+        "tick_latency_us": latencies.of_ticks(&storm_us),
+    }))
+}
+
+fn compare(quiet: &Measured, stormy: &Measured, meanwhile: Value) -> Value {
     let back = &stormy.others["resumed"];
+    let p99_meanwhile = |field: &str| meanwhile[field]["p99"].as_f64();
     json!({
         "phones_of_the_storm": stormy.others["phones"],
         "phones_that_stay": stormy.phones["phones"],
@@ -124,6 +146,9 @@ fn compare(quiet: &Measured, stormy: &Measured) -> Value {
         "login_p99_us": back["login_p99_us"],
         "by_ticket": back["by_ticket"],
         "busy": back["busy"],
+        "meanwhile_p99_ratio": ratio(p99_meanwhile("latency_us"), quiet.p99_us()),
+        "meanwhile_tick_p99_ratio": ratio(p99_meanwhile("tick_latency_us"), quiet.tick_p99_us()),
+        "meanwhile": meanwhile,
         "p99_ratio": ratio(stormy.p99_us(), quiet.p99_us()),
         "tick_p99_ratio": ratio(stormy.tick_p99_us(), quiet.tick_p99_us()),
         "in_server_p99_ratio": ratio(stormy.in_server_us(0.99), quiet.in_server_us(0.99)),
@@ -134,20 +159,27 @@ fn compare(quiet: &Measured, stormy: &Measured) -> Value {
 }
 
 fn line(found: &Value) -> String {
-    let figures = |part: &str| {
-        let (ticks, inside) = (&found[part]["tick_latency_us"], &found[part]["in_server_us"]);
-        format!("p99 {} max {} us, in the server p99 {} us", ticks["p99"], ticks["max"], inside["p99"])
+    let figures = |part: &Value| {
+        let (messages, ticks) = (&part["latency_us"], &part["tick_latency_us"]);
+        format!(
+            "p99 {} max {} us, ticks p99 {} max {} us",
+            messages["p99"], messages["max"], ticks["p99"], ticks["max"]
+        )
     };
     format!(
-        "{} phones back after {} s, {} logins/s, {} by ticket, {} told to wait; ticks of those who stay: quiet {}; \
-         storm {}; counted {}",
+        "{} phones back after {} s, {} logins/s, {} by ticket, {} told to wait; those who stay: quiet {}; meanwhile {} \
+         ({} messages); the whole run {}; in the server p99 {} us, quiet {} us; counted {}",
         found["phones_of_the_storm"],
         found["all_back_s"],
         found["login_per_s"],
         found["by_ticket"],
         found["busy"],
-        figures("quiet"),
-        figures("storm"),
+        figures(&found["quiet"]),
+        figures(&found["meanwhile"]),
+        found["meanwhile"]["latency_us"]["count"],
+        figures(&found["storm"]),
+        found["storm"]["in_server_us"]["p99"],
+        found["quiet"]["in_server_us"]["p99"],
         found["counted"]
     )
 }
@@ -159,7 +191,7 @@ mod tests {
 
     fn measured(tick_p99: f64, slow: u64, others: Value) -> Measured {
         Measured {
-            phones: json!({ "latency_us": { "p99": 9.0 }, "tick_latency_us": { "p99": tick_p99, "max": 70.0 }, "phones": 4 }),
+            phones: json!({ "latency_us": { "p99": 9.0, "max": 12.5 }, "tick_latency_us": { "p99": tick_p99, "max": 70.0 }, "phones": 4 }),
             others,
             before: status(1, 5, 5),
             after: status(4, 5 + 99, 5 + slow),
@@ -170,13 +202,39 @@ mod tests {
     fn compares_the_phones_that_stay() {
         let back = json!({ "all_back_s": 1.5, "login_per_s": 7.0, "by_ticket": 8, "busy": 2 });
         let others = json!({ "phones": 8, "resumed": back });
-        let found = compare(&measured(20.0, 1, Value::Null), &measured(50.0, 101, others));
+        let meanwhile = json!({
+            "latency_us": { "count": 40, "p99": 18.0, "max": 19.0 },
+            "tick_latency_us": { "p99": 60.0, "max": 65.0 },
+        });
+        let found = compare(&measured(20.0, 1, Value::Null), &measured(50.0, 101, others), meanwhile);
         assert_eq!((&found["tick_p99_ratio"], &found["in_server_p99_ratio"]), (&json!(2.5), &json!(1.98)));
         assert_eq!(
-            line(&found),
-            "8 phones back after 1.5 s, 7.0 logins/s, 8 by ticket, 2 told to wait; ticks of those who stay: quiet p99 \
-             20.0 max 70.0 us, in the server p99 100.0 us; storm p99 50.0 max 70.0 us, in the server p99 198.0 us; \
-             counted {\"timeouts\":3}"
+            (&found["meanwhile_p99_ratio"], &found["meanwhile_tick_p99_ratio"]),
+            (&json!(2.0), &json!(3.0))
         );
+        assert_eq!(
+            line(&found),
+            "8 phones back after 1.5 s, 7.0 logins/s, 8 by ticket, 2 told to wait; those who stay: quiet p99 9.0 max \
+             12.5 us, ticks p99 20.0 max 70.0 us; meanwhile p99 18.0 max 19.0 us, ticks p99 60.0 max 65.0 us (40 \
+             messages); the whole run p99 9.0 max 12.5 us, ticks p99 50.0 max 70.0 us; in the server p99 198.0 us, \
+             quiet 100.0 us; counted {\"timeouts\":3}"
+        );
+    }
+
+    #[test]
+    fn meanwhile_is_what_was_scheduled_from_the_drop_to_the_last_return() {
+        let line = |what: &str, since_us: u64, took_ns: u64| format!("{what},{since_us},{took_ns}\n");
+        let deliveries = [(999, 70_000), (1_000, 2_000), (1_500, 9_000), (2_000, 3_000), (2_001, 80_000)];
+        let mut text: String =
+            deliveries.iter().map(|&(since, took)| line("delivery", since, took)).collect();
+        text += &line("sent", 1_999, 5_000);
+        let latencies = Latencies::parse(&text).unwrap();
+        let back = json!({ "dropped_unix_us": 1_000, "back_unix_us": 2_000 });
+        let found = meanwhile(&latencies, &back).unwrap();
+        assert_eq!(found["seconds"], 0.001);
+        assert_eq!(found["latency_us"], json!({ "count": 3, "p50": 3.0, "p99": 9.0, "max": 9.0 }));
+        assert_eq!(found["tick_latency_us"], json!({ "count": 1, "p50": 5.0, "p99": 5.0, "max": 5.0 }));
+        let nobody_back = json!({ "dropped_unix_us": 1_000, "back_unix_us": null });
+        assert!(meanwhile(&latencies, &nobody_back).is_err());
     }
 }

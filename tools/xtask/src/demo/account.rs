@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 /// The fields that count faults; all must be zero.
 const FAULTS: [&str; 5] = ["lost", "duplicated", "misordered", "misdelivered", "early_ticks"];
 
+/// The fields of `server` about the talk's traffic.
+const LOST_BY_THE_KILL: [&str; 4] =
+    ["cpu_user_us_per_msg", "cpu_system_us_per_msg", "log_bytes_written", "log_commits"];
+
 /// The generator's reports, and how long the server was away.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
@@ -48,6 +52,8 @@ impl Attack {
 
 impl Account {
     /// One object for all parts: faults added up; other fields from the talk, and what it has not, from the others.
+    /// What the server used for the talk's messages is not known: SIGKILL took with it what the first of the two processes
+    /// had used since it was last asked, up to a second of a few, and so the sum of both would tell too little.
     pub(super) fn json(&self) -> Value {
         let mut all = self.talk.clone();
         let Some(fields) = all.as_object_mut() else { return all };
@@ -66,6 +72,12 @@ impl Account {
                     *value = other.clone();
                 }
             }
+        }
+        if let Some(server) = fields.get_mut("server").and_then(Value::as_object_mut) {
+            server
+                .iter_mut()
+                .filter(|(name, _)| LOST_BY_THE_KILL.contains(&name.as_str()))
+                .for_each(|(_, value)| *value = Value::Null);
         }
         fields.insert("restart_ms".into(), json!(self.restart_ms));
         fields.insert("attack".into(), self.attack.json());
@@ -181,6 +193,21 @@ mod tests {
             (&all["attack"]["counted"]["tickets_refused"], &all["storm"]["by_ticket"]),
             (&json!(5), &json!(19))
         );
+    }
+
+    #[test]
+    fn what_a_killed_server_used_is_not_told() {
+        let mut account = account();
+        account.talk["server"] = json!({
+            "cpu_user_us_per_msg": 4.0, "cpu_system_us_per_msg": 9.0, "cpu_us_per_login": 110.0,
+            "rss_bytes": 5, "rss_bytes_per_phone": null, "log_bytes_written": 6, "log_commits": 7,
+        });
+        account.flap["server"] = json!({ "cpu_user_us_per_msg": 80.0, "rss_bytes": 8 });
+        let expected = json!({
+            "cpu_user_us_per_msg": null, "cpu_system_us_per_msg": null, "cpu_us_per_login": 110.0,
+            "rss_bytes": 5, "rss_bytes_per_phone": null, "log_bytes_written": null, "log_commits": null,
+        });
+        assert_eq!(account.json()["server"], expected);
     }
 
     #[test]
