@@ -1,6 +1,7 @@
 //! Phones 2k and 2k+1 talk with each other, both ways: `pairs`, and `flap`, where connections are dropped meanwhile.
 
 use crate::clock::ns;
+use crate::enough::Enough;
 use crate::fleet::{Counts, Flaps, Fleet, Schedule, Stage, Traffic};
 use crate::ledger::Place;
 use crate::report::{Report, Resumed, per_s};
@@ -27,8 +28,8 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// Runs it: the report, and whether the run is complete.
-pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> {
+/// Runs it until its time is up or somebody says that it is enough: the report, and whether the run is complete.
+pub(crate) fn run(talk: &Talk, enough: &Enough, session: &mut Session) -> Result<(Report, bool)> {
     let login_window = session.sample();
     let mut complete = session.log_in("login", Which::All)?;
     let login_count = session.crew.counts()?.logins;
@@ -46,7 +47,7 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
     let until_ns = start_ns + ns(talk.duration_s);
     let (orders, phone_count) = (*talk, session.phone_count);
     session.crew.each(move |fleet| start(fleet, &orders, phone_count, start_ns, until_ns))?;
-    let over = session.run("traffic", until_ns, |_| false)?;
+    let over = session.run("traffic", until_ns, |_| enough.is_said())?;
     // The figures of the window are those of its end, whatever a worker was in the middle of.
     let counts = session.crew.each(|fleet| {
         let counts = fleet.counts();
@@ -58,7 +59,7 @@ pub(crate) fn run(talk: &Talk, session: &mut Session) -> Result<(Report, bool)> 
     let flap_count = session.crew.counts()?.flaps;
     traffic_window.iter().for_each(|window| window.stop());
 
-    complete = over == Over::Time;
+    complete = over != Over::Patience;
     if complete {
         // What is ticked must arrive; and everyone whose connection was dropped comes back.
         let settled = |counts: &Counts| counts.sums.outstanding() == 0 && counts.settled();

@@ -4,7 +4,8 @@ mod small_server;
 
 use serde_json::Value;
 use small_server::{Habit, SmallServer};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 fn run(habit: Habit, line: &str) -> (i32, Value) {
     run_as(Command::new(env!("CARGO_BIN_EXE_tern-load")), habit, line)
@@ -176,6 +177,44 @@ fn silence_and_absence_are_incomplete() {
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
     assert_eq!((report["phones"].as_u64(), report["logged_in"].as_u64()), (Some(2), Some(0)));
+}
+
+/// A generator that says where it is, several times a second.
+fn begin(habit: Habit, line: &str) -> (Child, BufReader<ChildStderr>, SmallServer) {
+    let server = SmallServer::start(habit);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tern-load"));
+    command.args(line.split(' ')).args(["--json", "--progress", "0.1", "--phone"]);
+    command.arg(server.address.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("tern-load runs");
+    let told = BufReader::new(child.stderr.take().expect("a pipe"));
+    (child, told, server)
+}
+
+/// Sends SIGINT once this is said.
+fn interrupt_at(child: &Child, told: &mut impl BufRead, wanted: impl Fn(&str) -> bool) {
+    let mut lines = told.lines().map(|line| line.expect("text"));
+    lines.find(|line| wanted(line)).expect("it says how far it is");
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+#[test]
+fn an_interrupt_ends_the_sending_and_a_second_one_the_process() {
+    let line = "pairs --phones 4 --window 4 --duration 100000 --body 40 --patience 100";
+    let (child, mut told, _server) = begin(Habit::Honest, line);
+    interrupt_at(&child, &mut told, |line| line.contains(" traffic: ") && !line.contains(" ticked 0 "));
+    let output = child.wait_with_output().expect("it ends");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["sent"].as_u64().is_some_and(|sent| sent > 0), "{report}");
+    assert_eq!((&report["delivered"], &report["lost"]), (&report["sent"], &0.into()));
+
+    // With more under way than is ever answered.
+    let (mut child, mut told, _server) = begin(Habit::FallsSilent, line);
+    let sent = |line: &str| line.split_once(" sent ")?.1.split(' ').next()?.parse::<u32>().ok();
+    interrupt_at(&child, &mut told, |line| sent(line).is_some_and(|count| count >= 20));
+    interrupt_at(&child, &mut told, |line| line.contains(" drain: "));
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
 }
 
 #[test]
