@@ -73,7 +73,7 @@ pub(crate) async fn run(
     let exited = node.exited();
     plane.serves(node);
     say_ready(&plane);
-    notifier.tell(&format!("READY=1\nSTATUS=serving, phone {}", plane.phone()));
+    notifier.tell_once(&format!("READY=1\nSTATUS=serving, phone {}", plane.phone()));
 
     let mut tells = interval(log::TELL_EVERY);
     let mut pings = notifier.ping_every().map(interval);
@@ -84,10 +84,10 @@ pub(crate) async fn run(
             exit = exited.recv_async() => break exit,
             wish = signals.next() => match wish {
                 Wish::End => {
-                    notifier.tell("STOPPING=1\nSTATUS=draining");
                     if !plane.drain() {
                         cut_off();
                     }
+                    notifier.tell_once("STOPPING=1\nSTATUS=draining");
                 }
                 Wish::Reload => reload(),
             },
