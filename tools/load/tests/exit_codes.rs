@@ -4,8 +4,9 @@ mod small_server;
 
 use serde_json::Value;
 use small_server::{Habit, SmallServer};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn run(habit: Habit, line: &str) -> (i32, Value) {
     run_as(Command::new(env!("CARGO_BIN_EXE_tern-load")), habit, line)
@@ -179,42 +180,72 @@ fn silence_and_absence_are_incomplete() {
     assert_eq!((report["phones"].as_u64(), report["logged_in"].as_u64()), (Some(2), Some(0)));
 }
 
-/// A generator that says where it is, several times a second.
-fn begin(habit: Habit, line: &str) -> (Child, BufReader<ChildStderr>, SmallServer) {
-    let server = SmallServer::start(habit);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tern-load"));
-    command.args(line.split(' ')).args(["--json", "--progress", "0.1", "--phone"]);
-    command.arg(server.address.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("tern-load runs");
-    let told = BufReader::new(child.stderr.take().expect("a pipe"));
-    (child, told, server)
+/// A generator that says where it is, several times a second; killed when dropped.
+struct Running {
+    child: Child,
+    told: BufReader<ChildStderr>,
+    _server: SmallServer,
 }
 
-/// Sends SIGINT once this is said.
-fn interrupt_at(child: &Child, told: &mut impl BufRead, wanted: impl Fn(&str) -> bool) {
-    let mut lines = told.lines().map(|line| line.expect("text"));
-    lines.find(|line| wanted(line)).expect("it says how far it is");
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(status.expect("kill runs").success());
+impl Running {
+    fn start(habit: Habit, line: &str) -> Self {
+        let server = SmallServer::start(habit);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern-load"));
+        command.args(line.split(' ')).args(["--json", "--progress", "0.1", "--phone"]);
+        command.arg(server.address.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("tern-load runs");
+        let told = BufReader::new(child.stderr.take().expect("a pipe"));
+        Self { child, told, _server: server }
+    }
+
+    /// Sends SIGINT once this is said.
+    fn interrupt_at(&mut self, wanted: impl Fn(&str) -> bool) {
+        let mut lines = self.told.by_ref().lines().map(|line| line.expect("text"));
+        lines.find(|line| wanted(line)).expect("it says how far it is");
+        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Its exit code, and what it said last.
+    fn end(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            match self.child.try_wait().expect("the child is ours") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut text = String::new();
+        self.child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+        (status.code(), text)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
 fn an_interrupt_ends_the_sending_and_a_second_one_the_process() {
-    let line = "pairs --phones 4 --window 4 --duration 100000 --body 40 --patience 100";
-    let (child, mut told, _server) = begin(Habit::Honest, line);
-    interrupt_at(&child, &mut told, |line| line.contains(" traffic: ") && !line.contains(" ticked 0 "));
-    let output = child.wait_with_output().expect("it ends");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
-    assert_eq!(output.status.code(), Some(0), "{report}");
+    let line = "pairs --phones 4 --window 4 --duration 100000 --body 40 --patience 1000";
+    let mut load = Running::start(Habit::Honest, line);
+    load.interrupt_at(|line| line.contains(" traffic: ") && !line.contains(" ticked 0 "));
+    let (code, text) = load.end();
+    let report: Value = serde_json::from_str(&text).expect("one line of JSON");
+    assert_eq!(code, Some(0), "{report}");
     assert!(report["sent"].as_u64().is_some_and(|sent| sent > 0), "{report}");
     assert_eq!((&report["delivered"], &report["lost"]), (&report["sent"], &0.into()));
 
     // With more under way than is ever answered.
-    let (mut child, mut told, _server) = begin(Habit::FallsSilent, line);
+    let mut load = Running::start(Habit::FallsSilent, line);
     let sent = |line: &str| line.split_once(" sent ")?.1.split(' ').next()?.parse::<u32>().ok();
-    interrupt_at(&child, &mut told, |line| sent(line).is_some_and(|count| count >= 20));
-    interrupt_at(&child, &mut told, |line| line.contains(" drain: "));
-    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    load.interrupt_at(|line| sent(line).is_some_and(|count| count >= 20));
+    load.interrupt_at(|line| line.contains(" drain: "));
+    assert_eq!(load.end().0, Some(130));
 }
 
 #[test]
