@@ -3,18 +3,17 @@
 
 use crate::admin::{self, Identity, Plane};
 use crate::config::AdminAccess;
-use crate::data::Token;
 use crate::exit::{Ending, Failure};
 use crate::log;
 use crate::notify::Notifier;
 use crate::ports;
+use crate::reload::{Reloaded, Reloader};
 use crate::resolve::failure_of_start;
 use crate::signals::{Signals, Wish};
 use std::future::pending;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
 use tern_driver::{Exit, FatalError, Node, NodeConfig, StartError};
@@ -59,7 +58,8 @@ pub(crate) async fn run(
     signals.hear();
     let notifier = Notifier::from_environment();
     let service = tokio::spawn(admin::serve(listener, tls.clone(), Arc::clone(&plane)));
-    let reload = || reload(&access, tls.as_deref(), &plane);
+    let reloader = Reloader::new(Reloaded { access, gate: Arc::clone(plane.gate()), tls });
+    let reload = || reloader.ask();
     let Some(mut node) = start(&plane, config, &mut signals, &notifier, reload).await? else {
         // The door was shut: nobody was served, so that there is nothing to make safe. The shards' threads end with the
         // process.
@@ -73,7 +73,7 @@ pub(crate) async fn run(
     let exited = node.exited();
     plane.serves(node);
     say_ready(&plane);
-    notifier.tell(&format!("READY=1\nSTATUS=serving, phone {}", plane.phone()));
+    notifier.tell_once(&format!("READY=1\nSTATUS=serving, phone {}", plane.phone()));
 
     let mut tells = interval(log::TELL_EVERY);
     let mut pings = notifier.ping_every().map(interval);
@@ -84,10 +84,10 @@ pub(crate) async fn run(
             exit = exited.recv_async() => break exit,
             wish = signals.next() => match wish {
                 Wish::End => {
-                    notifier.tell("STOPPING=1\nSTATUS=draining");
                     if !plane.drain() {
                         cut_off();
                     }
+                    notifier.tell_once("STOPPING=1\nSTATUS=draining");
                 }
                 Wish::Reload => reload(),
             },
@@ -168,38 +168,6 @@ fn cut_off() -> ! {
     log::tell_last_suppressed();
     log::write_out();
     std::process::exit(Ending::CutOff as i32)
-}
-
-/// The endpoint's token, certificate and key are read again. What cannot be used changes nothing.
-fn reload(access: &AdminAccess, tls: Option<&RwLock<Identity>>, plane: &Plane) {
-    let gone = |file: &Path| {
-        Failure::start_up(format!("admin.token_file = {}: there is no such file", file.display()))
-    };
-    let read = |file: &Path| Token::read(file)?.ok_or_else(|| gone(file));
-    let token = access.token_file.as_deref().map(read).transpose();
-    let identity = access.tls.as_ref().map(Identity::read).transpose();
-    match token.and_then(|token| Ok((token, identity?))) {
-        Err(failure) => warn!("nothing is reloaded: {}", failure.text),
-        Ok((token, identity)) => {
-            let token = token.map(|token| plane.gate().set_token(token));
-            let certificate = tls.zip(identity).map(|(tls, identity)| {
-                let mut tls = tls.write().unwrap_or_else(PoisonError::into_inner);
-                std::mem::replace(&mut *tls, identity).chain() != tls.chain()
-            });
-            // Whoever brings the files may have brought the old ones once more, as systemd does with LoadCredential=.
-            let (token, certificate) = (news(token), news(certificate));
-            info!(token, certificate, "reloaded the admin endpoint's access; all else needs a restart");
-        }
-    }
-}
-
-/// What became of something that was read again, if there is such a thing.
-fn news(has_changed: Option<bool>) -> &'static str {
-    match has_changed {
-        Some(true) => "new",
-        Some(false) => "unchanged",
-        None => "none",
-    }
 }
 
 /// The next tick, if anybody wants ticks.

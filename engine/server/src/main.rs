@@ -16,6 +16,7 @@ mod log;
 mod memory;
 mod notify;
 mod ports;
+mod reload;
 mod resolve;
 mod serve;
 mod signals;

@@ -10,11 +10,15 @@ use std::time::Duration;
 
 /// Longest time between two words to a watchdog.
 const PING_EVERY_MAX: Duration = Duration::from_secs(1);
+/// Longest wait until systemd takes a word that is said once; the endpoint and its watchdog wait, too.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Who started this process, if it wants to know how it is.
 pub(crate) struct Notifier {
     socket: Option<UnixDatagram>,
     ping_every: Option<Duration>,
+    /// Longest wait for room for what is told once.
+    wait: Duration,
 }
 
 impl Notifier {
@@ -30,7 +34,7 @@ impl Notifier {
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let time = number("WATCHDOG_USEC").filter(|&us| us > 0 && is_for_us && socket.is_some());
-        Self { socket, ping_every: time.map(|us| ping_every(Duration::from_micros(us))) }
+        Self { socket, ping_every: time.map(|us| ping_every(Duration::from_micros(us))), wait: WAIT }
     }
 
     /// How often the watchdog wants to hear, if there is one.
@@ -38,7 +42,7 @@ impl Notifier {
         self.ping_every
     }
 
-    /// Tells these lines, each `NAME=VALUE`. Never waits: nothing depends on it that is worth a wait.
+    /// Tells these lines, each `NAME=VALUE`. Never waits: what is told again and again may be left out once.
     pub(crate) fn tell(&self, lines: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(lines.as_bytes())
@@ -46,6 +50,25 @@ impl Notifier {
             tracing::debug!(%error, lines, "systemd was not told");
         }
     }
+
+    /// Tells what is told once, and waits a little where it does not listen, as at the boot of a busy machine: systemd
+    /// would end a node that serves and did not get to say so.
+    pub(crate) fn tell_once(&self, lines: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = send_within(socket, lines, self.wait)
+        {
+            tracing::warn!(%error, lines, "systemd was not told");
+        }
+    }
+}
+
+/// Sends a datagram; waits so long at most until there is room for it.
+fn send_within(socket: &UnixDatagram, lines: &str, wait: Duration) -> io::Result<()> {
+    socket.set_write_timeout(Some(wait))?;
+    socket.set_nonblocking(false)?;
+    let sent = socket.send(lines.as_bytes());
+    socket.set_nonblocking(true)?;
+    sent.map(drop)
 }
 
 /// How often a watchdog is told that ends the process when it has heard nothing for so long: what keeps back one word or
@@ -69,6 +92,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::{Pid, gettid};
 
     #[test]
     fn a_word_that_is_not_said_does_not_end_the_process() {
@@ -91,12 +115,55 @@ mod tests {
         let at_name = UnixDatagram::bind_addr(&address).unwrap();
         let at = OsString::from(format!("@{abstract_name}"));
         for (name, socket) in [(path.as_os_str(), at_path), (&*at, at_name)] {
-            let notifier = Notifier { socket: Some(connect(name).unwrap()), ping_every: None };
+            let notifier = Notifier { socket: Some(connect(name).unwrap()), ping_every: None, wait: WAIT };
             notifier.tell("READY=1");
             let mut said = [0; 64];
             let count = socket.recv(&mut said).unwrap();
             assert_eq!(&said[..count], b"READY=1");
         }
         assert!(connect(OsStr::new("/no/such/socket")).is_err());
+    }
+
+    /// Whether a thread of this process waits, as for room in a socket.
+    fn waits(thread: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'))
+    }
+
+    #[test]
+    fn what_is_told_once_waits_for_room_and_not_for_ever() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notify");
+        let hears = UnixDatagram::bind(&path).unwrap();
+        let notifier =
+            |wait| Notifier { socket: Some(connect(path.as_os_str()).unwrap()), ping_every: None, wait };
+        let patient = notifier(Duration::from_secs(600));
+        while patient.socket.as_ref().unwrap().send(b"WATCHDOG=1").is_ok() {}
+        // Neither waits for somebody who never listens.
+        patient.tell("WATCHDOG=1");
+        notifier(Duration::from_millis(1)).tell_once("STOPPING=1");
+        let (tell, told) = std::sync::mpsc::channel();
+        let teller = std::thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            patient.tell_once("READY=1");
+        });
+        let thread = told.recv().unwrap();
+        while !waits(thread) && !teller.is_finished() {
+            std::thread::yield_now();
+        }
+        hears.set_nonblocking(true).unwrap();
+        let mut said = Vec::new();
+        loop {
+            // In this order: what was said before its end is there.
+            let is_over = teller.is_finished();
+            let mut bytes = [0; 64];
+            match hears.recv(&mut bytes) {
+                Ok(count) => said.push(String::from_utf8_lossy(&bytes[..count]).into_owned()),
+                Err(_) if is_over => break,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        assert_eq!(said.iter().filter(|lines| *lines == "READY=1").count(), 1, "{said:?}");
+        assert!(!said.iter().any(|lines| lines == "STOPPING=1"), "nobody took it in time: {said:?}");
     }
 }

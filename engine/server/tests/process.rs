@@ -1,8 +1,10 @@
 //! The real binary: command line, ready line, exit codes, data directory and admin endpoint.
 
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 use tern_node::{Ended, Node};
 
 struct Tern {
@@ -198,6 +200,53 @@ fn accounts_are_made_listed_removed_and_survive_a_kill() {
     let again = node.json("POST", "/v1/accounts", Some(&json!({ "accounts": [account("anna", &[key(1)])] })));
     assert_eq!(again["results"][0]["result"], "created");
     assert_ne!(again["results"][0]["id"], id, "an id is never given out twice");
+}
+
+#[test]
+fn a_page_is_in_the_order_of_ids_and_asks_no_more_shards_than_it_needs() {
+    let place = tempfile::tempdir().unwrap();
+    let node = Tern::start(place.path(), &["--shards", "3"]);
+    let make = |numbers: Range<u32>| {
+        let one = |n| json!({ "name": format!("load-{n}"), "device_keys": [key(7)] });
+        let accounts: Vec<Value> = numbers.map(one).collect();
+        node.json("POST", "/v1/accounts", Some(&json!({ "accounts": accounts })));
+    };
+    let page = |after: &str, limit: u32| {
+        let page = node.json("GET", &format!("/v1/accounts?after={after}&limit={limit}"), None);
+        let id = |account: &Value| account["id"].as_str().unwrap().parse::<u64>().unwrap();
+        let ids: Vec<u64> = page["accounts"].as_array().unwrap().iter().map(id).collect();
+        (ids, page["next"].as_str().map(ToString::to_string))
+    };
+    // How often the last shard was asked until there were so many accounts: what a shard reports is of one moment.
+    let asked = |account_count: u64| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = node.json("GET", "/v1/status", None);
+            if status["totals"]["accounts_now"] == account_count {
+                return status["shards"][2]["thread"]["control_requests"].as_u64().unwrap();
+            }
+            assert!(Instant::now() < deadline, "{}", status["totals"]);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    make(0..90);
+    let before = asked(90);
+    const COUNT: u64 = 50;
+    (0..COUNT).for_each(|_| assert_eq!(page("0", 1).0.len(), 1));
+    make(90..120);
+    assert!(asked(120) < before + COUNT, "the first account is the first shard's");
+    let (all, next) = page("0", 1_000);
+    assert_eq!((all.len(), next), (120, None));
+    assert!(all.is_sorted());
+    let (mut paged, mut after) = (Vec::new(), "0".to_string());
+    loop {
+        let (ids, next) = page(&after, 7);
+        assert!(ids.len() == 7 || next.is_none(), "a page that is not the last is full: {ids:?}");
+        paged.extend(ids);
+        let Some(next) = next else { break };
+        after = next;
+    }
+    assert_eq!(paged, all);
 }
 
 #[test]

@@ -38,6 +38,15 @@ fn render(status: &Value) -> Option<String> {
             out += &format!(
                 "shard {shard} recovered {records} records, {rot} damaged places, {torn} torn tails\n"
             );
+            // Which a node of an earlier version does not tell.
+            if report.get("has_rot_in_tables").and_then(Value::as_bool) == Some(true) {
+                out += &format!(
+                    "shard {shard}: records of accounts are damaged: devices and accounts that were removed may be back\n"
+                );
+            }
+            if let Some(count @ 1..) = report.get("nameless_count").and_then(Value::as_u64) {
+                out += &format!("shard {shard}: {count} accounts whose names others have taken\n");
+            }
         }
     }
     for (kind, name) in [
@@ -91,6 +100,9 @@ mod tests {
             }, {
                 "counters": { "logins": 3, "expired": 0 },
                 "latency": { "sent": [0, 5, 0], "commit": [0, 0, 0], "turn": [1, 0, 0] },
+                "recovery": {
+                    "record_count": 9, "rot": [{}], "torn": [], "has_rot_in_tables": true, "nameless_count": 2,
+                },
             }],
         });
         let text = render(&status).unwrap();
@@ -98,6 +110,9 @@ mod tests {
             text.contains("draining")
                 && text.contains("8 records")
                 && text.contains("5  2 3")
+                && text.contains("shard 1: records of accounts are damaged")
+                && text.contains("shard 1: 2 accounts whose names")
+                && !text.contains("shard 0: ")
                 && text.contains("sent tick: p50 1.5ms p99 2.0ms")
                 && !text.contains("group commit")
                 && !text.contains("expired"),

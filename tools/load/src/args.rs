@@ -101,7 +101,7 @@ pub(crate) struct FlapArgs {
     /// Connections dropped per second over all phones.
     #[arg(long, value_name = "F")]
     pub(crate) flaps: f64,
-    /// How long to send and drop, seconds.
+    /// How long to send and drop, seconds; SIGINT ends it before, as for `pairs`.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) duration: f64,
 }
@@ -112,7 +112,8 @@ pub(crate) struct PairsArgs {
     pub(crate) common: CommonArgs,
     #[command(flatten)]
     pub(crate) pace: Pace,
-    /// How long to send, seconds.
+    /// How long to send, seconds. SIGINT ends it before, and what was sent is judged all the same; a second one ends the
+    /// process at once.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) duration: f64,
     /// Writes the latency of every message to this file, as lines `delivery,SINCE,TOOK` and `sent,SINCE,TOOK`: to its

@@ -6,6 +6,7 @@ mod args;
 mod books;
 mod clock;
 mod crew;
+mod enough;
 mod fleet;
 mod idle;
 mod latencies;
@@ -19,6 +20,7 @@ mod usage;
 
 use args::{Cli, Mode};
 use clap::Parser;
+use enough::Enough;
 use report::Report;
 use session::{Manner, Session};
 use std::process::ExitCode;
@@ -55,12 +57,16 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
+    let enough = Enough::default();
+    if matches!(mode, Mode::Pairs(_) | Mode::Flap(_)) {
+        enough.on_sigint()?;
+    }
     let mut session = Session::set_up(mode.common(), manner(mode))?;
     let found = match mode {
         Mode::Idle(args) => idle::run(args, &mut session),
-        Mode::Pairs(args) => talk::run(&args.talk(), args.latencies.as_deref(), &mut session),
+        Mode::Pairs(args) => talk::run(&args.talk(), args.latencies.as_deref(), &enough, &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
-        Mode::Flap(args) => talk::run(&args.talk(), None, &mut session),
+        Mode::Flap(args) => talk::run(&args.talk(), None, &enough, &mut session),
     };
     Ok(session.conclude(found))
 }

@@ -1,6 +1,7 @@
 //! Phones 2k and 2k+1 talk with each other, both ways: `pairs`, and `flap`, where connections are dropped meanwhile.
 
 use crate::clock::ns;
+use crate::enough::Enough;
 use crate::fleet::{Counts, Flaps, Fleet, Schedule, Stage, Traffic};
 use crate::latencies::LatencyFile;
 use crate::ledger::{Each, Place};
@@ -29,8 +30,14 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// Runs it: the report, and whether the run is complete. Every latency goes to the file `latencies`, if there is one.
-pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) -> Result<(Report, bool)> {
+/// Runs it until its time is up or somebody says that it is enough: the report, and whether the run is complete. Every
+/// latency goes to the file `latencies`, if there is one.
+pub(crate) fn run(
+    talk: &Talk,
+    latencies: Option<&Path>,
+    enough: &Enough,
+    session: &mut Session,
+) -> Result<(Report, bool)> {
     let mut latencies = latencies.map(LatencyFile::create).transpose()?;
     if latencies.is_some() {
         session.crew.each(|fleet| fleet.books.tally.each = Some(Box::<Each>::default()))?;
@@ -52,7 +59,7 @@ pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) 
     let until_ns = start_ns + ns(talk.duration_s);
     let (orders, phone_count) = (*talk, session.phone_count);
     session.crew.each(move |fleet| start(fleet, &orders, phone_count, start_ns, until_ns))?;
-    let over = session.run("traffic", until_ns, |_| false)?;
+    let over = session.run("traffic", until_ns, |_| enough.is_said())?;
     // The figures of the window are those of its end, whatever a worker was in the middle of.
     let counts = session.crew.each(|fleet| {
         let counts = fleet.counts();
@@ -64,7 +71,7 @@ pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) 
     let flap_count = session.crew.counts()?.flaps;
     traffic_window.iter().for_each(|window| window.stop());
 
-    complete = over == Over::Time;
+    complete = over != Over::Patience;
     if complete {
         // What is ticked must arrive; and everyone whose connection was dropped comes back.
         let settled = |counts: &Counts| counts.sums.outstanding() == 0 && counts.settled();

@@ -4,8 +4,9 @@ mod small_server;
 
 use serde_json::Value;
 use small_server::{COME_BACK_MS, Habit, SmallServer, TURNED_AWAY_COUNT};
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 fn run(habit: Habit, line: &str) -> (i32, Value) {
     run_as(Command::new(env!("CARGO_BIN_EXE_tern-load")), habit, line)
@@ -214,6 +215,74 @@ fn silence_and_absence_are_incomplete() {
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
     assert_eq!((report["phones"].as_u64(), report["logged_in"].as_u64()), (Some(2), Some(0)));
+}
+
+/// A generator that says where it is, several times a second; killed when dropped.
+struct Running {
+    child: Child,
+    told: BufReader<ChildStderr>,
+    _server: SmallServer,
+}
+
+impl Running {
+    fn start(habit: Habit, line: &str) -> Self {
+        let server = SmallServer::start(habit);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern-load"));
+        command.args(line.split(' ')).args(["--json", "--progress", "0.1", "--phone"]);
+        command.arg(server.address.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("tern-load runs");
+        let told = BufReader::new(child.stderr.take().expect("a pipe"));
+        Self { child, told, _server: server }
+    }
+
+    /// Sends SIGINT once this is said.
+    fn interrupt_at(&mut self, wanted: impl Fn(&str) -> bool) {
+        let mut lines = self.told.by_ref().lines().map(|line| line.expect("text"));
+        lines.find(|line| wanted(line)).expect("it says how far it is");
+        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Its exit code, and what it said last.
+    fn end(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            match self.child.try_wait().expect("the child is ours") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut text = String::new();
+        self.child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+        (status.code(), text)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_sending_and_a_second_one_the_process() {
+    let line = "pairs --phones 4 --window 4 --duration 100000 --body 40 --patience 1000";
+    let mut load = Running::start(Habit::Honest, line);
+    load.interrupt_at(|line| line.contains(" traffic: ") && !line.contains(" ticked 0 "));
+    let (code, text) = load.end();
+    let report: Value = serde_json::from_str(&text).expect("one line of JSON");
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["sent"].as_u64().is_some_and(|sent| sent > 0), "{report}");
+    assert_eq!((&report["delivered"], &report["lost"]), (&report["sent"], &0.into()));
+
+    // With more under way than is ever answered.
+    let mut load = Running::start(Habit::FallsSilent, line);
+    let sent = |line: &str| line.split_once(" sent ")?.1.split(' ').next()?.parse::<u32>().ok();
+    load.interrupt_at(|line| sent(line).is_some_and(|count| count >= 20));
+    load.interrupt_at(|line| line.contains(" drain: "));
+    assert_eq!(load.end().0, Some(130));
 }
 
 #[test]

@@ -153,25 +153,26 @@ pub(super) async fn list(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Refusal::bad(format!("limit = {limit}, allowed: 1 to {PAGE_MAX}")));
     }
-    let mut accounts = Vec::new();
+    let mut accounts: Vec<AccountInfo> = Vec::new();
+    // Shards in their order are ids in theirs: an id begins with its partition, and a shard has partitions side by side
+    // (`PartitionMap::even`). So the first ones that have a page have it.
     for shard in plane.shards() {
-        // Of each shard as many as the page has, if it has them: by bounded steps.
-        let (mut after, mut left) = (AccountId(after), limit);
-        while left > 0 {
-            let request = ControlRequest::ListAccounts { after, limit: left };
-            let (list, next) = match plane.ask(shard, request).await? {
-                ControlReply::Accounts { list, next } => (list, next),
-                other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
-            };
-            left -= list.len() as u32;
+        // By bounded steps.
+        let mut after = AccountId(after);
+        while accounts.len() < limit as usize {
+            let left = limit - accounts.len() as u32;
+            let (list, next) =
+                match plane.ask(shard, ControlRequest::ListAccounts { after, limit: left }).await? {
+                    ControlReply::Accounts { list, next } => (list, next),
+                    other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
+                };
             accounts.extend(list);
             let Some(next) = next else { break };
             after = next;
         }
     }
-    accounts.sort_by_key(|account| account.id);
+    debug_assert!(accounts.is_sorted_by_key(|account| account.id), "shards in their order");
     let more = accounts.len() >= limit as usize;
-    accounts.truncate(limit as usize);
     let next = accounts.last().filter(|_| more).map(|account| account.id.0.to_string());
     let accounts: Vec<Value> = accounts.iter().map(to_json).collect();
     Ok(Json(json!({ "accounts": accounts, "next": next })))

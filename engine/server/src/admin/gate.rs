@@ -4,9 +4,12 @@ use super::listen::Peer;
 use super::plane::Plane;
 use super::reply::Refusal;
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -30,6 +33,7 @@ pub(crate) struct Gate {
     token_refusals: AtomicU64,
     rate_refusals: AtomicU64,
     connection_refusals: AtomicU64,
+    host_refusals: AtomicU64,
 }
 
 /// A bucket that wrong tokens empty.
@@ -45,6 +49,7 @@ enum Verdict {
     Passes,
     Unauthorised,
     TooOften,
+    Misdirected,
 }
 
 impl Gate {
@@ -56,6 +61,7 @@ impl Gate {
             token_refusals: AtomicU64::new(0),
             rate_refusals: AtomicU64::new(0),
             connection_refusals: AtomicU64::new(0),
+            host_refusals: AtomicU64::new(0),
         }
     }
 
@@ -67,18 +73,30 @@ impl Gate {
     }
 
     /// Reasons and counts of what was refused.
-    pub(super) fn refusals(&self) -> [(&'static str, u64); 3] {
+    pub(super) fn refusals(&self) -> [(&'static str, u64); 4] {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("token", count(&self.token_refusals)),
             ("rate", count(&self.rate_refusals)),
             ("connections", count(&self.connection_refusals)),
+            ("host", count(&self.host_refusals)),
         ]
     }
 
     /// A connection was one too many: it was refused, or another was given up for it.
     pub(super) fn connection_refused(&self) {
         self.connection_refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks at whom the request says that it is for. Without a token whoever reaches the endpoint may ask; a page in a
+    /// browser on this machine must not, and could by a name of its own that it lets point here. No page has an address or
+    /// `localhost` for such a name, and what is no browser may also name nobody.
+    fn believes<'a>(&self, mut hosts: impl Iterator<Item = &'a [u8]>) -> bool {
+        let believes = self.token.is_some() || hosts.all(is_address_or_localhost);
+        if !believes {
+            self.host_refusals.fetch_add(1, Ordering::Relaxed);
+        }
+        believes
     }
 
     /// Looks at what the `Authorization` header says. The right token always passes, however many wrong ones came:
@@ -120,13 +138,33 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
 }
 
+/// Whom a request is for: its `Host`, and the address in its first line where it is one for a proxy.
+fn hosts(request: &Request) -> impl Iterator<Item = &[u8]> {
+    let named = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    named.chain(request.uri().authority().map(|authority| authority.as_str().as_bytes()))
+}
+
+/// Whether a host, with or without a port, is no name that somebody could have given to this machine.
+fn is_address_or_localhost(host: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(host) else { return false };
+    let host = authority.host();
+    let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+}
+
 /// Stands before every route.
 pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>();
     let header = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
     let is_given = header.is_some();
     let is_open = request.uri().path() == OPEN_PATH;
-    let verdict = if is_open { Verdict::Passes } else { plane.gate().judge(header, Instant::now()) };
+    let verdict = if is_open {
+        Verdict::Passes
+    } else if plane.gate().believes(hosts(&request)) {
+        plane.gate().judge(header, Instant::now())
+    } else {
+        Verdict::Misdirected
+    };
     match verdict {
         Verdict::Passes => {
             if let Some(peer) = peer.filter(|_| !is_open) {
@@ -143,6 +181,10 @@ pub(super) async fn guard(State(plane): State<Arc<Plane>>, request: Request, nex
             Refusal::unauthorised(is_given).into_response()
         }
         Verdict::TooOften => Refusal::too_often().into_response(),
+        Verdict::Misdirected => {
+            tracing::warn!("an admin request by a host name, where there is no token: refused");
+            Refusal::misdirected().into_response()
+        }
     }
 }
 
@@ -173,6 +215,41 @@ mod tests {
         }
         assert_eq!(gate().judge(None, now), Verdict::Unauthorised);
         assert_eq!(Gate::new(None).judge(None, now), Verdict::Passes);
+    }
+
+    #[test]
+    fn a_name_is_believed_only_where_there_is_a_token() {
+        let believes = |gate: &Gate, hosts: &[&str]| gate.believes(hosts.iter().map(|host| host.as_bytes()));
+        let open = Gate::new(None);
+        let here = [
+            "127.0.0.1",
+            "127.0.0.1:7323",
+            "[::1]:7323",
+            "[::1]",
+            "192.0.2.1:1",
+            "localhost",
+            "LocalHost:7323",
+        ];
+        for host in here {
+            assert!(believes(&open, &[host]), "{host}");
+        }
+        assert!(believes(&open, &[]), "HTTP/1.0");
+        let names = [
+            "tern.example",
+            "tern.example:7323",
+            "localhost.tern.example",
+            "127.0.0.1.tern.example:7323",
+            "127.0.0.1@tern.example",
+            "tern",
+            "2130706433",
+            "",
+            "a b",
+        ];
+        for name in names {
+            assert!(!believes(&open, &[name]) && !believes(&open, &["localhost", name]), "{name}");
+            assert!(believes(&gate(), &[name]), "{name}");
+        }
+        assert_eq!(open.refusals()[3], ("host", 2 * names.len() as u64));
     }
 
     #[test]

@@ -85,29 +85,38 @@ fn room(page: &mut Page, plane: &Plane) {
 /// What the start found in the logs, how long it took, and whether the shards still turn.
 fn recovery(page: &mut Page, plane: &Plane) {
     let starts: Vec<_> = plane.start_progress().shards().collect();
-    let mut gauge = |name: &str, help: &str, values: &mut dyn Iterator<Item = f64>| {
-        let mut family = page.family(name, Kind::Gauge, help);
-        for (shard, value) in values.enumerate() {
-            family.sample(&[("shard", &shard.to_string())], value);
-        }
-    };
-    let segments = &mut starts.iter().map(|shard| f64::from(shard.segment_count));
-    gauge("tern_recovery_segments", "Log segments that the start found.", segments);
-    let read = &mut starts.iter().map(|shard| f64::from(shard.read_count));
-    gauge("tern_recovery_read_segments", "Log segments that the start has read.", read);
-    let took = &mut starts.iter().map(|shard| shard.took.map_or(f64::NAN, |took| took.as_secs_f64()));
-    gauge(
-        "tern_recovery_seconds",
-        "How long the start took, the wait for other shards left out; NaN until all is read.",
-        took,
-    );
+    let segments = starts.iter().map(|shard| f64::from(shard.segment_count));
+    by_shard(page, "tern_recovery_segments", "Log segments that the start found.", segments);
+    let read = starts.iter().map(|shard| f64::from(shard.read_count));
+    by_shard(page, "tern_recovery_read_segments", "Log segments that the start has read.", read);
+    let took = starts.iter().map(|shard| shard.took.map_or(f64::NAN, |took| took.as_secs_f64()));
+    let help = "How long the start took, the wait for other shards left out; NaN until all is read.";
+    by_shard(page, "tern_recovery_seconds", help, took);
+    found(page, plane.recovery());
+    let help = "For how long the shard's next turn has been due: 0 while it sleeps as long as it may.";
+    let late = plane.turns_late_by();
+    by_shard(page, "tern_shard_turn_late_seconds", help, late.iter().map(Duration::as_secs_f64));
+}
+
+/// What was in the logs.
+fn found(page: &mut Page, reports: &[RecoveryReport]) {
     type Pick = fn(&RecoveryReport) -> u64;
-    let found: [(&str, &str, Pick); 3] = [
+    let found: [(&str, &str, Pick); 5] = [
         ("tern_recovery_records", "Records that the start read from the log.", |report| report.record_count),
         (
             "tern_recovery_damaged_places",
             "Places of the log that are damaged: what could not be read there is lost, the rest is served.",
             |report| report.rot.len() as u64,
+        ),
+        (
+            "tern_recovery_damaged_tables",
+            "Whether records of accounts are damaged: devices and accounts that were removed may be back.",
+            |report| report.has_rot_in_tables.into(),
+        ),
+        (
+            "tern_recovery_nameless_accounts",
+            "Accounts that can be read again, whose names others have taken: they stay in the log with their mail.",
+            |report| report.nameless_count,
         ),
         (
             "tern_recovery_torn_tails",
@@ -117,11 +126,16 @@ fn recovery(page: &mut Page, plane: &Plane) {
     ];
     for (name, help, pick) in found {
         #[allow(clippy::cast_precision_loss)]
-        gauge(name, help, &mut plane.recovery().iter().map(|report| pick(report) as f64));
+        by_shard(page, name, help, reports.iter().map(|report| pick(report) as f64));
     }
-    let help = "For how long the shard's next turn has been due: 0 while it sleeps as long as it may.";
-    let late = plane.turns_late_by();
-    gauge("tern_shard_turn_late_seconds", help, &mut late.iter().map(Duration::as_secs_f64));
+}
+
+/// A gauge of which each shard has one.
+fn by_shard(page: &mut Page, name: &str, help: &str, values: impl Iterator<Item = f64>) {
+    let mut family = page.family(name, Kind::Gauge, help);
+    for (shard, value) in values.enumerate() {
+        family.sample(&[("shard", &shard.to_string())], value);
+    }
 }
 
 fn shards(page: &mut Page, reports: &[ShardReport]) {
@@ -239,6 +253,25 @@ fn by_kind(counts: &ByKind, mut visit: impl FnMut(&str, &str, u64)) {
 mod tests {
     use super::*;
     use tern_core::counters::Counters;
+
+    #[test]
+    fn what_a_start_found_is_told_of_each_shard() {
+        let damaged =
+            RecoveryReport { has_rot_in_tables: true, nameless_count: 3, ..RecoveryReport::default() };
+        let mut page = Page::default();
+        found(&mut page, &[RecoveryReport::default(), damaged]);
+        let text = page.finish();
+        for line in [
+            "# TYPE tern_recovery_damaged_tables gauge",
+            "tern_recovery_damaged_tables{shard=\"0\"} 0",
+            "tern_recovery_damaged_tables{shard=\"1\"} 1",
+            "tern_recovery_nameless_accounts{shard=\"0\"} 0",
+            "tern_recovery_nameless_accounts{shard=\"1\"} 3",
+            "tern_recovery_damaged_places{shard=\"1\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in:\n{text}");
+        }
+    }
 
     #[test]
     fn counters_gauges_labels_and_help() {

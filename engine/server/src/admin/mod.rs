@@ -16,7 +16,7 @@
 //! It answers from before the recovery. While that lasts, `/v1/status` tells how far it is and has no shards, `/metrics` has
 //! the process and the recovery, and what needs a shard is refused with 503.
 //!
-//! Errors are `{"error": "..."}` with a status of 400, 401, 404, 408, 413, 415, 429 or 503. Ids are decimal strings: JSON
+//! Errors are `{"error": "..."}` with a status of 400, 401, 404, 408, 413, 415, 421, 429 or 503. Ids are decimal strings: JSON
 //! numbers lose the low bits of 64. `deploy/ADMIN.md` tells users all of this, with examples that a test runs.
 
 mod accounts;

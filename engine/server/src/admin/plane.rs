@@ -49,7 +49,7 @@ pub(crate) struct Plane {
     boot_id: String,
     started: Instant,
     started_unix_s: u64,
-    gate: Gate,
+    gate: Arc<Gate>,
     hottest: tokio::sync::Mutex<Option<Found>>,
     draining: AtomicBool,
 }
@@ -121,7 +121,7 @@ impl Plane {
             boot_id: data::to_hex(&data::random::<16>()?),
             started: Instant::now(),
             started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            gate,
+            gate: Arc::new(gate),
             hottest: tokio::sync::Mutex::default(),
             draining: AtomicBool::new(false),
         })
@@ -216,7 +216,7 @@ impl Plane {
     }
 
     /// Who may ask.
-    pub(crate) fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 

@@ -138,14 +138,12 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory_and_descriptors() {
-        let (before, open_before) = (Usage::now().unwrap(), Descriptors::now().unwrap().open);
+        // Of what other tests of this process have nothing is known: they may give back at any moment what they hold.
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
-        let (after, descriptors) = (Usage::now().unwrap(), Descriptors::now().unwrap());
-        let more_bytes = after.rss_bytes - before.rss_bytes;
-        assert!(more_bytes > 48 << 20, "{before:?} then {after:?} with {} more", block.len());
-        // Other tests of this process open and close some, too.
-        assert!(descriptors.open + 10 > open_before + files.len());
-        assert!(descriptors.most as usize > descriptors.open);
+        let files: Vec<_> = (0..200).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
+        let (usage, descriptors) = (Usage::now().unwrap(), Descriptors::now().unwrap());
+        assert!((48 << 20..1 << 40).contains(&usage.rss_bytes), "{usage:?} with {} held", block.len());
+        assert!(descriptors.open >= files.len(), "{descriptors:?}");
+        assert!(descriptors.most as usize > descriptors.open, "{descriptors:?}");
     }
 }

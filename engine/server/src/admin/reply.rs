@@ -33,6 +33,13 @@ impl Refusal {
         Self { status: StatusCode::UNAUTHORIZED, text }
     }
 
+    /// The request names a host that may be anybody's name for this machine.
+    pub(super) fn misdirected() -> Self {
+        let text = "the endpoint has no token, so that it answers by an IP address or localhost only: ask it by one of \
+            them, or give it a token (admin.token_file)";
+        Self { status: StatusCode::MISDIRECTED_REQUEST, text: text.into() }
+    }
+
     /// Too many wrong tokens came.
     pub(super) fn too_often() -> Self {
         Self { status: StatusCode::TOO_MANY_REQUESTS, text: "too many wrong tokens: try again later".into() }

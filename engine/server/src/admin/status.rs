@@ -70,6 +70,7 @@ fn report_to_json(report: &RecoveryReport) -> Value {
         "orphan_count": report.orphan_count,
         "nameless_count": report.nameless_count,
         "rot": places(&report.rot),
+        "has_rot_in_tables": report.has_rot_in_tables,
         "torn": places(&report.torn),
     })
 }

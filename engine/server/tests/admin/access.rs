@@ -54,6 +54,42 @@ fn only_the_right_token_gets_answers() {
     assert_eq!(node.get("/v1/nothing", Some(&node.token())).unwrap().0, 404);
 }
 
+/// The status of the answer to a request with this first line, and these lines after it.
+fn status_of(node: &Node, lines: &[&str]) -> u16 {
+    let mut stream = TcpStream::connect(node.admin).unwrap();
+    let close = "connection: close";
+    stream.write_all(format!("{}\r\n{close}\r\n\r\n", lines.join("\r\n")).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[test]
+fn by_a_name_it_is_asked_only_with_a_token() {
+    let node = Node::start(PLAIN);
+    let list = "GET /v1/accounts HTTP/1.1";
+    for host in ["host: 127.0.0.1:7323", "host: [::1]:7323", "host: localhost:7323"] {
+        assert_eq!(status_of(&node, &[list, host]), 200, "{host}");
+    }
+    assert_eq!(status_of(&node, &["GET /v1/accounts HTTP/1.0"]), 200, "who names nobody is no browser");
+    let name = "host: tern.example:7323";
+    for request in
+        [list, "POST /v1/accounts HTTP/1.1", "DELETE /v1/accounts/ann HTTP/1.1", "GET /metrics HTTP/1.1"]
+    {
+        assert_eq!(status_of(&node, &[request, name]), 421, "{request}");
+    }
+    assert_eq!(status_of(&node, &[list, "host: localhost", name]), 421);
+    assert_eq!(status_of(&node, &["GET http://tern.example/v1/accounts HTTP/1.1", "host: localhost"]), 421);
+    assert_eq!(status_of(&node, &["GET /healthz HTTP/1.1", name]), 200, "as a load balancer asks");
+    let (_, metrics) = node.get("/metrics", None).unwrap();
+    assert!(metrics.contains("tern_admin_refusals_total{reason=\"host\"} 6\n"), "{metrics}");
+
+    let node = Node::start(TOKEN);
+    let token = format!("authorization: Bearer {}", node.token());
+    assert_eq!(status_of(&node, &[list, name, &token]), 200);
+    assert_eq!(status_of(&node, &[list, name]), 401);
+}
+
 #[test]
 fn guessing_is_counted_and_slowed_down_and_locks_nobody_out() {
     let node = Node::start(TOKEN);

@@ -223,6 +223,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("tern_recovery_segments", "of interest while a start lasts, when the log and GET /v1/status tell it"),
     ("tern_recovery_read_segments", "likewise"),
     ("tern_recovery_records", "likewise"),
+    ("tern_recovery_damaged_tables", "an alert tells it at once, and GET /v1/status where"),
+    ("tern_recovery_nameless_accounts", "rare, for the log of a support case"),
     ("process_cpu_seconds_total", "the processor time by mode is the same"),
     ("process_start_time_seconds", "a restart shows in every counter"),
 ];

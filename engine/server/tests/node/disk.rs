@@ -134,8 +134,38 @@ fn rot_is_reported_and_the_rest_is_served() {
     assert_eq!(warnings.count(), 1, "{said}");
 }
 
+#[test]
+fn damage_among_accounts_is_told_as_long_as_the_node_runs() {
+    let config = "segment_bytes = 4194304\n".into();
+    let mut node = Node::start(Setup { config, ..Setup::shards(1) });
+    // Each in a commit of its own, so that others follow the one that is damaged.
+    for n in 0..5 {
+        drop(Phone::log_in(node.phone, &format!("whose-record-rots-{n}"), 2, &Way::default()));
+        node.wait_for("tern_accounts_now", n + 1);
+    }
+    let is_told = |node: &Node| {
+        let told = node.json("/v1/status")["shards"][0]["recovery"]["has_rot_in_tables"].as_bool();
+        let (_, metrics) = node.get("/metrics");
+        let gauge =
+            |value: u8| metrics.contains(&format!("tern_recovery_damaged_tables{{shard=\"0\"}} {value}\n"));
+        assert!(gauge(told.expect("it is said").into()), "{metrics}");
+        told == Some(true)
+    };
+    assert!(!is_told(&node));
+    node.kill();
+    damage(&node, b"whose-record-rots-2", 0);
+    node.start_again();
+    assert!(is_told(&node));
+}
+
 /// Flips a byte in the body of a message in the middle of the log: in which segment, and where in its file.
 fn damage_one_message(node: &Node) -> (u64, u64) {
+    damage(node, &[7; 100], 9)
+}
+
+/// Flips a byte in the middle of these, where they come for the time after so many: in which segment, and where in its
+/// file.
+fn damage(node: &Node, wanted: &[u8], skipped_count: usize) -> (u64, u64) {
     let mut files = Vec::new();
     for shard in std::fs::read_dir(node.data()).expect("the data directory").flatten() {
         if shard.path().is_dir() {
@@ -144,16 +174,16 @@ fn damage_one_message(node: &Node) -> (u64, u64) {
     }
     for file in files {
         let bytes = std::fs::read(file.path()).expect("a segment");
-        let mut bodies = (0..bytes.len().saturating_sub(100)).filter(|at| bytes[*at..*at + 100] == [7; 100]);
-        if let Some(at) = bodies.nth(9) {
+        let mut places = bytes.windows(wanted.len()).enumerate().filter(|(_, found)| *found == wanted);
+        if let Some((at, _)) = places.nth(skipped_count) {
             let name = file.file_name().into_string().expect("a segment's name");
             let number = name.strip_prefix("seg-").and_then(|name| name.strip_suffix(".log"));
             let number = u64::from_str_radix(number.expect("a segment's name"), 16).expect("a number");
             let file = std::fs::OpenOptions::new().write(true).open(file.path()).expect("a segment");
-            let at = at as u64 + 50;
-            file.write_all_at(&[8], at).expect("the damage is done");
-            return (number, at);
+            let (at, byte) = (at + wanted.len() / 2, [bytes[at + wanted.len() / 2] ^ 15]);
+            file.write_all_at(&byte, at as u64).expect("the damage is done");
+            return (number, at as u64);
         }
     }
-    panic!("no segment holds the messages");
+    panic!("no segment holds them");
 }

@@ -11,6 +11,33 @@ fn names() -> impl Iterator<Item = String> {
     (0..12).map(|n| format!("phone-{n}"))
 }
 
+/// What a phone has heard and acknowledged.
+#[derive(Default)]
+struct Taken {
+    bodies: Vec<String>,
+    sent: usize,
+    delivered: usize,
+}
+
+impl Taken {
+    fn take(&mut self, phone: &mut Phone, is_enough: impl Fn(&Self) -> bool) {
+        while !is_enough(self) {
+            match phone.next() {
+                Heard::Message { number, body, .. } => {
+                    self.bodies.push(String::from_utf8(body).expect("text"));
+                    phone.ack(number);
+                }
+                Heard::Sent(_) => self.sent += 1,
+                Heard::Delivered { number, .. } => {
+                    self.delivered += 1;
+                    phone.ack(number);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn phones_of_all_shards_talk_to_each_other() {
     let node = Node::start(Setup::shards(3));
@@ -25,31 +52,19 @@ fn phones_of_all_shards_talk_to_each_other() {
             phone.send(*account, id((from * 100 + to) as u32), format!("{from} to {to}").as_bytes());
         }
     }
-    for (to, phone) in phones.iter_mut().enumerate() {
-        let mut bodies = Vec::new();
-        let (mut sent, mut delivered) = (0, 0);
-        while bodies.len() < 11 || sent < 11 || delivered < 11 {
-            match phone.next() {
-                Heard::Message { number, body, .. } => {
-                    bodies.push(String::from_utf8(body).expect("text"));
-                    phone.ack(number);
-                }
-                Heard::Sent(_) => sent += 1,
-                Heard::Delivered { number, .. } => {
-                    delivered += 1;
-                    phone.ack(number);
-                }
-                other => panic!("{other:?}"),
-            }
-            // The others must acknowledge before this one's ticks can come.
-            if bodies.len() == 11 && delivered < 11 {
-                break;
-            }
-        }
-        bodies.sort();
+    let mut taken: Vec<Taken> = phones.iter().map(|_| Taken::default()).collect();
+    for (phone, taken) in phones.iter_mut().zip(&mut taken) {
+        taken.take(phone, |taken| taken.bodies.len() >= 11);
+    }
+    // Everybody has acknowledged all, so that every tick comes.
+    for (phone, taken) in phones.iter_mut().zip(&mut taken) {
+        taken.take(phone, |taken| taken.sent >= 11 && taken.delivered >= 11);
+    }
+    for (to, mut taken) in taken.into_iter().enumerate() {
+        taken.bodies.sort();
         let mut expected: Vec<_> = (0..12).filter(|n| *n != to).map(|n| format!("{n} to {to}")).collect();
         expected.sort();
-        assert_eq!(bodies, expected);
+        assert_eq!((taken.bodies, taken.sent, taken.delivered), (expected, 11, 11));
     }
     node.wait_for("tern_handed_over_total", 4);
     node.wait_for("tern_messages_appended_total", 12 * 11);

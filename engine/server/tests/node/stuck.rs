@@ -5,6 +5,7 @@ use crate::process::{Node, Setup};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -134,6 +135,20 @@ fn a_signal_ends_a_start_that_waits_for_its_address() {
     assert_eq!(node.wait_for_the_end().code(), Some(0));
 }
 
+/// The other end of a pipe that the node reads: it waits for what is written from now on.
+fn write_to(pipe: &Path) -> std::fs::File {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        // It can be opened once somebody reads it.
+        let mut options = std::fs::File::options();
+        match options.write(true).custom_flags(nix::libc::O_NONBLOCK).open(pipe) {
+            Ok(silent) => return silent,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_signal_ends_a_start_that_hangs_in_a_file() {
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -145,16 +160,7 @@ fn a_signal_ends_a_start_that_hangs_in_a_file() {
     assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().expect("mkfifo runs").success());
     for signal in ["TERM", "INT"] {
         node.begin_again();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        // It can be opened once the node reads it, and the node then waits for what is written.
-        let _silent = loop {
-            let mut options = std::fs::File::options();
-            match options.write(true).custom_flags(nix::libc::O_NONBLOCK).open(&pipe) {
-                Ok(silent) => break silent,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let _silent = write_to(&pipe);
         // Which are kept for later, as many as there is room for, and end nothing.
         (0..10).for_each(|_| node.signal("HUP"));
         node.signal(signal);
@@ -162,6 +168,40 @@ fn a_signal_ends_a_start_that_hangs_in_a_file() {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert!(ended.stderr.contains("stopped before the node served"), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_reload_that_hangs_in_a_file_holds_up_nothing() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
+    socket.set_nonblocking(true).expect("it can be set");
+    let name = place.path().join("notify").display().to_string();
+    let pipe = place.path().join("token");
+    let config = format!("[admin]\ntoken_file = \"{}\"\n", pipe.display());
+    let environment = vec![("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "200000".into())];
+    let mut node = Node::start(Setup { config, environment, ..Setup::shards(1) });
+    std::fs::remove_file(&pipe).expect("the token was made");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().expect("mkfifo runs").success());
+    node.signal("HUP");
+    let mut late = write_to(&pipe);
+    said_to_systemd(&socket);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !said_to_systemd(&socket).iter().any(|lines| lines == "WATCHDOG=1") {
+        assert!(Instant::now() < deadline, "the watchdog hears nothing more");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(node.get("/healthz"), (200, "ok\n".into()));
+    // What comes late is taken all the same.
+    late.write_all(b"a-token-that-comes-late\n").expect("the node reads it");
+    drop(late);
+    while node.get_as("/v1/status", "a-token-that-comes-late").0 != 200 {
+        assert!(Instant::now() < deadline, "nothing is reloaded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (0..4).for_each(|_| node.signal("HUP"));
+    let _silent = write_to(&pipe);
+    node.signal("TERM");
+    assert_eq!(node.wait_for_the_end().code(), Some(0));
 }
 
 #[test]
