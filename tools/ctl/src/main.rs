@@ -47,14 +47,15 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum AccountCommand {
-    /// Make one account; makes a key for its first device unless --key gives one.
+    /// Make one account; makes a key for its first device unless --key gives one, or the key file is there. Where there is
+    /// an account of that name with that key, nothing is done.
     Add {
         /// Its name.
         name: String,
         /// The public key of its first device (X25519, 64 hex digits).
         #[arg(long, value_name = "HEX", conflicts_with = "key_file")]
         key: Option<String>,
-        /// Where the new private key goes [default: NAME.key]. An existing file is never replaced.
+        /// Where the private key goes [default: NAME.key]. A file that is there is used, and never replaced.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },

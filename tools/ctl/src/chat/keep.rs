@@ -1,12 +1,12 @@
 //! What a chat keeps: the device's key, and beside it the servers that it knows, with a ticket for each.
 
-use crate::keys;
+use crate::keys::{self, refuse_if_open};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::ids::PartitionId;
@@ -18,18 +18,14 @@ use tern_protocol::phone::ticket::{TICKET_BYTES, Ticket};
 /// # Errors
 /// The file is missing, open to others, or not a key.
 pub(super) fn key(file: &Path, make: bool) -> Result<KeyPair> {
-    let shown = file.display();
-    if make && !file.exists() {
-        let keys = keys::fresh()?;
-        keys::save(file, &keys)?;
-        return Ok(keys);
+    if file.exists() {
+        return keys::load(file);
     }
-    let text = fs::read_to_string(file).with_context(|| {
-        format!("key file {shown}; `account add` makes it, or --register, or name another with --key")
-    })?;
-    refuse_if_open(file)?;
-    let private = from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
-    Ok(KeyPair::from_seed(private))
+    if !make {
+        let shown = file.display();
+        bail!("key file {shown} is not there: `account add` makes it, or --register, or name another with --key");
+    }
+    keys::make(file)
 }
 
 /// What is known of a server.
@@ -139,17 +135,10 @@ fn ticket_id(text: &str) -> Option<[u8; TICKET_BYTES]> {
     if rest.is_empty() { bytes.try_into().ok() } else { None }
 }
 
-fn refuse_if_open(file: &Path) -> Result<()> {
-    let mode = fs::metadata(file).with_context(|| file.display().to_string())?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!("{} can be read by others: chmod 600 it", file.display());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn door(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
