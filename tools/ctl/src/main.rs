@@ -11,6 +11,7 @@ mod top;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use tern_admin::{Access, Admin};
 
 /// Administers a Tern node.
@@ -70,8 +71,17 @@ enum AccountCommand {
     Generate(generate::GenerateArgs),
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tern-ctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     // A chat has no use for the endpoint, nor for its token and certificate.
     let admin = || Admin::new(&cli.admin, &cli.access);
     match cli.command {
