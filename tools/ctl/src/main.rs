@@ -35,11 +35,7 @@ enum Command {
         command: AccountCommand,
     },
     /// Show what the node is and does.
-    Status {
-        /// The endpoint's whole answer as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::StatusArgs),
     /// Talk to people, in a terminal or through pipes; /help tells how.
     Chat(chat::ChatArgs),
     /// Show live what the node does: shards, rates, latencies, the fullest mailboxes. `q` quits.
@@ -96,7 +92,7 @@ fn run(cli: Cli) -> Result<()> {
                 AccountCommand::Generate(args) => generate::generate(&admin, &args),
             }
         }
-        Command::Status { json } => status::status(&admin()?, json),
+        Command::Status(args) => status::status(&admin()?, &args),
         Command::Chat(args) => chat::chat(&args),
         Command::Top => top::top(admin()?),
     }
