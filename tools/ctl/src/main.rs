@@ -37,6 +37,7 @@ enum Command {
     /// Show what the node is and does.
     Status(status::StatusArgs),
     /// Talk to people, in a terminal or through pipes; /help tells how.
+    #[command(args = chat::refused_args())]
     Chat(chat::ChatArgs),
     /// Show live what the node does: shards, rates, latencies, the fullest mailboxes. `q` quits.
     Top,
@@ -95,5 +96,34 @@ fn run(cli: Cli) -> Result<()> {
         Command::Status(args) => status::status(&admin()?, &args),
         Command::Chat(args) => chat::chat(&args),
         Command::Top => top::top(admin()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::path::Path;
+
+    #[test]
+    fn a_chat_offers_nothing_that_is_for_the_endpoint() {
+        let help = |name: &str| {
+            let mut cli = Cli::command();
+            cli.build();
+            cli.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+        };
+        for of_endpoint in ["--token-file", "--ca"] {
+            assert!(help("status").contains(of_endpoint) && !help("chat").contains(of_endpoint));
+            let line = ["tern-ctl", "chat", "ann", of_endpoint, "file"];
+            let error = Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(error.contains("a chat asks no admin endpoint"), "{error}");
+        }
+        for line in ["tern-ctl --token-file t --ca c status", "tern-ctl status --ca c --token-file t"] {
+            let access = Cli::try_parse_from(line.split(' ')).unwrap().access;
+            assert_eq!(access.ca.as_deref(), Some(Path::new("c")), "{line}");
+            assert_eq!(access.token_file.as_deref(), Some(Path::new("t")), "{line}");
+        }
+        // Who has them in an alias may chat.
+        assert!(Cli::try_parse_from("tern-ctl --token-file t --ca c chat ann".split(' ')).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use super::words;
 use crate::account::check_name;
 use crate::keys::random;
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Arg, Args};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
@@ -50,6 +50,13 @@ pub(crate) struct ChatArgs {
     /// Make the account at the door, and the key file, if they are not there.
     #[arg(long)]
     register: bool,
+}
+
+/// The flags of all other commands that a chat has no use for: neither shown nor taken.
+pub(crate) fn refused_args() -> [Arg; 2] {
+    let refuse = |_: &str| Err::<String, _>("a chat asks no admin endpoint");
+    ["token_file", "ca"]
+        .map(|id| Arg::new(id).long(id.replace('_', "-")).hide(true).num_args(1).value_parser(refuse))
 }
 
 /// Talks until the person leaves.
