@@ -66,7 +66,8 @@ mod tests {
         for right in ["127.0.0.1:7323", "[::1]:1", "chat.example.org:65535"] {
             assert_eq!(parse_address(right).as_deref(), Ok(right));
         }
-        for wrong in ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1", "a host:1"]
+        for wrong in
+            ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1", "a host:1"]
         {
             assert!(parse_address(wrong).is_err(), "{wrong}");
         }

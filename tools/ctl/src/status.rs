@@ -37,7 +37,15 @@ fn summary(status: &Value, metrics: &str) -> Option<String> {
     let text = |field: &str| status[field].as_str();
     let uptime = status["uptime_s"].as_u64().map_or(String::new(), |s| format!(", up {}", span(s)));
     let mut lines = vec![
-        ("tern", format!("{} {}{uptime}, process {}", text("version")?, text("trouble").unwrap_or("serving"), status["pid"].as_u64()?)),
+        (
+            "tern",
+            format!(
+                "{} {}{uptime}, process {}",
+                text("version")?,
+                text("trouble").unwrap_or("serving"),
+                status["pid"].as_u64()?
+            ),
+        ),
         ("phones at", text("phone")?.into()),
         ("admin at", text("admin")?.into()),
         ("server key", text("server_key")?.into()),
@@ -261,7 +269,10 @@ drive       5.00GiB free of 10.0GiB
         let text = counters(&node()).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(lines.contains(&vec!["logins", "5", "2", "3"]), "{text}");
-        assert!(text.contains("8 records, 2 damaged places, 1 torn tails") && !text.contains("expired"), "{text}");
+        assert!(
+            text.contains("8 records, 2 damaged places, 1 torn tails") && !text.contains("expired"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -186,7 +186,10 @@ impl Session {
                 self.print(phase, &counts, now_ns);
                 if self.stuck(&counts, now_ns) {
                     let seconds = self.patience_ns / 1_000_000_000;
-                    eprintln!("tern-load: {phase}: no progress for {seconds} s{}", nobody(self.door, &counts));
+                    eprintln!(
+                        "tern-load: {phase}: no progress for {seconds} s{}",
+                        nobody(self.door, &counts)
+                    );
                     return Ok(Over::Patience);
                 }
             }

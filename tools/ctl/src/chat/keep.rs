@@ -23,7 +23,9 @@ pub(super) fn key(file: &Path, make: bool) -> Result<KeyPair> {
     }
     if !make {
         let shown = file.display();
-        bail!("key file {shown} is not there: `account add` makes it, or --register, or name another with --key");
+        bail!(
+            "key file {shown} is not there: `account add` makes it, or --register, or name another with --key"
+        );
     }
     keys::make(file)
 }

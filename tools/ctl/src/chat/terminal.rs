@@ -55,8 +55,8 @@ pub(crate) struct ChatArgs {
 /// The flags of all other commands that a chat has no use for: neither shown nor taken.
 pub(crate) fn refused_args() -> [Arg; 2] {
     let refuse = |_: &str| Err::<String, _>("a chat asks no admin endpoint");
-    ["token_file", "ca"]
-        .map(|id| Arg::new(id).long(id.replace('_', "-")).hide(true).num_args(1).value_parser(refuse))
+    [("token_file", "token-file"), ("ca", "ca")]
+        .map(|(id, flag)| Arg::new(id).long(flag).hide(true).num_args(1).value_parser(refuse))
 }
 
 /// Talks until the person leaves.
