@@ -168,9 +168,9 @@ fn part(some: u64, all: u64) -> String {
 /// The two largest units: `2 d 3 h`.
 fn span(s: u64) -> String {
     match s {
-        ..60 => format!("{s} s"),
-        ..3_600 => format!("{} min {} s", s / 60, s % 60),
-        ..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+        0..60 => format!("{s} s"),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
     }
 }
