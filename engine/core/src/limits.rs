@@ -304,7 +304,8 @@ impl Limits {
             ("mailbox_count", self.mailbox_count >= u32::from(self.window_count), "at least window_count"),
             ("mailbox_bytes", self.mailbox_bytes >= 128 << 10, "at least 131072"),
             ("mail_bytes", self.mail_bytes >= 1 << 20, "at least 1 MiB"),
-            ("connection_count", self.connection_count >= 1, "at least 1"),
+            // Four messages without an answer for each are to be counted.
+            ("connection_count", (1..=u32::MAX / 4).contains(&self.connection_count), "1 to 1073741823"),
             ("login_ms", (100..=WAIT_MS_MAX).contains(&self.login_ms), "100 to 315360000000"),
             ("idle_ms", (2_000..=WAIT_MS_MAX).contains(&self.idle_ms), "2000 to 315360000000"),
             ("hand_over_ms", (10..=WAIT_MS_MAX).contains(&self.hand_over_ms), "10 to 315360000000"),

@@ -72,7 +72,7 @@ pub(crate) struct ServeArgs {
     /// TOML file; without it the built-in values hold.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Data directory, made if missing [default: ./tern-data].
+    /// Data directory; only `serve` makes it if it is missing [default: ./tern-data].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Vec<PathBuf>,
     /// Where phones connect; port 0 lets the kernel choose [default: 127.0.0.1:7322].

@@ -127,8 +127,9 @@ pub(crate) fn gib(bytes: usize) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1_u32 << 30))
 }
 
-/// Makes the limits that the configuration leaves open from the machine's memory: never more than the built-in values,
-/// and together at most seven eighths of it, unless the machine is too small for anything of use.
+/// Makes the limits that the configuration leaves open from the machine's memory: never more than the built-in values, or
+/// what the connections need, and together at most seven eighths of it, unless the machine is too small for anything of
+/// use.
 pub(crate) fn fit(given: &LimitsTable, shard_count: u16, memory_bytes: Option<usize>) -> Limits {
     let mut limits = given.resolve();
     let Some(memory_bytes) = memory_bytes else { return limits };

@@ -150,7 +150,7 @@ fn a_node_that_cannot_serve_makes_nothing() {
         (
             "shards = 1\n[limits]\nconnection_count = 2000000000\nedge_bytes = 9000000000000\nunanswered_count = 4294967295\n",
             2,
-            &["unanswered_count"],
+            &["limits.connection_count = 2000000000", "1 to 1073741823"],
         ),
         ("shards = 1\n[admin]\ntoken_file = \"short\"\n", 2, &["admin.token_file = short", "no token in it"]),
         ("shards = 1\n[admin]\ntoken_file = \"file/token\"\n", 3, &["admin.token_file = file/token"]),

@@ -41,8 +41,8 @@ impl Access {
 /// # Errors
 /// The text is something else: what is allowed.
 pub fn parse_address(text: &str) -> Result<String, String> {
-    let port =
-        text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@', '?', '#']));
+    let is_host = |host: &str| !host.is_empty() && !host.contains([' ', '\t', '\n', '/', '@', '?', '#']);
+    let port = text.rsplit_once(':').filter(|(host, _)| is_host(host));
     match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
         Some(_) => Ok(text.into()),
         None => Err("allowed: HOST:PORT, as 127.0.0.1:7323, [::1]:7323 or chat.example.org:7323".into()),
@@ -66,7 +66,9 @@ mod tests {
         for right in ["127.0.0.1:7323", "[::1]:1", "chat.example.org:65535"] {
             assert_eq!(parse_address(right).as_deref(), Ok(right));
         }
-        for wrong in ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1"] {
+        for wrong in
+            ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1", "a host:1"]
+        {
             assert!(parse_address(wrong).is_err(), "{wrong}");
         }
     }

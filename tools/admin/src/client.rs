@@ -4,8 +4,10 @@ use crate::access::{Access, is_here};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::fmt::{Display, Formatter};
 use std::io::ErrorKind;
 use std::time::Duration;
+use ureq::http::StatusCode;
 
 /// Making a batch of accounts waits for its group commits.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -141,7 +143,7 @@ impl Admin {
     fn text(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<(ureq::http::StatusCode, String)> {
+    ) -> Result<(StatusCode, String)> {
         let mut response = answer.map_err(|error| {
             // What rustls refuses comes as bytes that are not valid: a certificate of another name or signer, no TLS at all.
             let answers = matches!(&error, ureq::Error::Io(io) if io.kind() == ErrorKind::InvalidData);
@@ -161,10 +163,76 @@ impl Admin {
         let (status, text) = self.text(answer)?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|_| anyhow!("{status}, and the answer is no JSON: {text:.200}"))?;
-        match (status.is_success(), value["error"].as_str()) {
-            (true, _) => Ok(value),
-            (false, Some(error)) => bail!("{error}"),
-            (false, None) => bail!("{status}"),
+        if status.is_success() {
+            return Ok(value);
         }
+        let text = value["error"].as_str().map_or_else(|| status.to_string(), String::from);
+        Err(Refused { status, text }.into())
+    }
+}
+
+/// The endpoint refused the request as a whole.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    text: String,
+}
+
+impl Display for Refused {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether the request that ended with this error certainly did nothing: nobody took it, or the endpoint refused it before
+/// it began. False where that is not known.
+pub fn did_nothing(error: &anyhow::Error) -> bool {
+    if let Some(Refused { status, .. }) = error.downcast_ref() {
+        // What took too long was perhaps under way.
+        return status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT;
+    }
+    matches!(error.downcast_ref(), Some(ureq::Error::Io(io)) if io.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// What becomes of a request that somebody answers so.
+    fn answered(answer: &'static str) -> anyhow::Error {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let endpoint = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // The request comes in one piece; who closes with some of it unread would reset the connection.
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let error = Admin::new(&address, &Access::default()).unwrap().get("/").unwrap_err();
+        endpoint.join().unwrap();
+        error
+    }
+
+    #[test]
+    fn what_certainly_did_nothing_is_told_from_what_is_not_known() {
+        let refused = answered("HTTP/1.1 401 Unauthorized\r\ncontent-length: 15\r\n\r\n{\"error\":\"why\"}");
+        assert_eq!(refused.to_string(), "why");
+        assert!(did_nothing(&refused) && did_nothing(&refused.context("of a command")));
+        for unknown in [
+            "HTTP/1.1 408 Request Timeout\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{]",
+            "",
+        ] {
+            let error = answered(unknown);
+            assert!(!did_nothing(&error), "{unknown:?}: {error:?}");
+        }
+        // Nobody listens at port 1.
+        let nobody = Admin::new("127.0.0.1:1", &Access::default()).unwrap().get("/").unwrap_err();
+        assert!(did_nothing(&nobody), "{nobody:?}");
     }
 }

@@ -10,5 +10,5 @@ mod tls;
 
 pub use access::{Access, parse_address};
 pub use buckets::{Percentiles, gained, quantile};
-pub use client::{Admin, Made, NewAccount};
+pub use client::{Admin, Made, NewAccount, did_nothing};
 pub use short::{bytes, count, duration};

@@ -3,7 +3,7 @@
 use crate::keys;
 use crate::print::print;
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tern_admin::{Admin, Made, NewAccount};
 use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::phone::valid_name;
@@ -11,28 +11,41 @@ use tern_protocol::phone::valid_name;
 /// Makes an account with one device.
 pub(crate) fn add(admin: &Admin, name: &str, key: Option<&str>, key_file: Option<PathBuf>) -> Result<()> {
     check_name(name)?;
-    let Some(hex) = key else { return add_with_new_key(admin, name, key_file) };
+    let Some(hex) = key else { return add_with_key_file(admin, name, key_file) };
     let public: [u8; 32] =
         from_hex(hex).with_context(|| format!("--key {hex}: allowed are 64 hex digits"))?;
     let made = create(admin, name, public)?;
     print(&format!("{name} {}\n", id_of(&made)?)).map(drop)
 }
 
-/// The key is on disk before the account exists: an account whose key was lost could never be used.
-fn add_with_new_key(admin: &Admin, name: &str, key_file: Option<PathBuf>) -> Result<()> {
+/// The key is on disk before the account exists: an account whose key was lost could never be used. A key that is there
+/// already, perhaps from a try that had no answer, is the account's.
+fn add_with_key_file(admin: &Admin, name: &str, key_file: Option<PathBuf>) -> Result<()> {
     let file = key_file.unwrap_or_else(|| PathBuf::from(format!("{name}.key")));
-    let keys = keys::fresh()?;
-    keys::save(&file, &keys)?;
     let shown = file.display();
-    // Where no answer came the account may exist: then the key stays.
-    let made = create(admin, name, keys.public)
-        .with_context(|| format!("whether {name} was made is unknown; its private key stays in {shown}"))?;
-    match id_of(&made) {
-        Ok(id) => print(&format!("{name} {id} private key in {shown}\n")).map(drop),
-        Err(refused) => {
-            std::fs::remove_file(&file).with_context(|| format!("key file {shown} is of no use"))?;
-            Err(refused)
-        }
+    let is_new = !file.exists();
+    let keys = if is_new { keys::make(&file)? } else { keys::load(&file)? };
+    match create(admin, name, keys.public) {
+        Ok(made) => match id_of(&made) {
+            Ok(id) => print(&format!("{name} {id} private key in {shown}\n")).map(drop),
+            Err(refused) => Err(without_use(is_new, &file, refused)),
+        },
+        Err(error) if tern_admin::did_nothing(&error) => Err(without_use(is_new, &file, error)),
+        // The account may exist: then the key stays.
+        Err(error) => Err(error.context(format!(
+            "whether {name} was made is unknown; its private key stays in {shown}, and the same command uses it again"
+        ))),
+    }
+}
+
+/// There is no account with this key: if the key was made for it, its file goes.
+fn without_use(is_new: bool, file: &Path, why: anyhow::Error) -> anyhow::Error {
+    if !is_new {
+        return why.context(format!("with the key that is in {}", file.display()));
+    }
+    match std::fs::remove_file(file) {
+        Ok(()) => why,
+        Err(error) => why.context(format!("key file {} is of no use and stays: {error}", file.display())),
     }
 }
 

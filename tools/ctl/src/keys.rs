@@ -1,13 +1,13 @@
 //! Device keys: made, derived and kept.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::{digest, pbkdf2};
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use tern_protocol::hex::to_hex;
+use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::phone::noise::KeyPair;
 
 /// One salt for every batch, so that the keys can be derived again from the password alone. That makes weak
@@ -15,11 +15,6 @@ use tern_protocol::phone::noise::KeyPair;
 const SALT: &[u8] = b"tern-ctl account generate, for tests only";
 /// Rounds of the one slow hash of a batch.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
-
-/// A key pair from the operating system's randomness.
-pub(crate) fn fresh() -> Result<KeyPair> {
-    Ok(KeyPair::from_seed(random()?))
-}
 
 /// A password that nobody can guess.
 pub(crate) fn fresh_password() -> Result<String> {
@@ -58,22 +53,48 @@ impl Batch {
     }
 }
 
-/// Writes a private key to a new file that only its owner can read.
+/// Makes a key pair and writes the private key to a new file that only its owner can read.
 ///
 /// # Errors
 /// The file is there already, or cannot be written; then there is none, as half a key would never be replaced.
-pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
+pub(crate) fn make(file: &Path) -> Result<KeyPair> {
+    let keys = KeyPair::from_seed(random()?);
+    save(file, &keys)?;
+    Ok(keys)
+}
+
+/// Reads the private key of a file.
+///
+/// # Errors
+/// The file is missing, open to others, or not a key.
+pub(crate) fn load(file: &Path) -> Result<KeyPair> {
     let shown = file.display();
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(
-        |error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                anyhow!(
-                    "key file {shown} is there already and is never replaced: name another, or move it away"
-                )
-            }
-            _ => anyhow!(error).context(format!("key file {shown}")),
-        },
-    )?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("key file {shown}"))?;
+    refuse_if_open(file)?;
+    let private = from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
+    Ok(KeyPair::from_seed(private))
+}
+
+/// What is secret in a file is so only while others cannot read it.
+///
+/// # Errors
+/// They can.
+pub(crate) fn refuse_if_open(file: &Path) -> Result<()> {
+    let mode = std::fs::metadata(file).with_context(|| file.display().to_string())?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{} can be read by others: chmod 600 it", file.display());
+    }
+    Ok(())
+}
+
+fn save(file: &Path, keys: &KeyPair) -> Result<()> {
+    let shown = file.display();
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("key file {shown}"))?;
     let written = writeln!(out, "{}", to_hex(&keys.private)).and_then(|()| out.sync_all());
     written.map_err(|error| {
         // Of the two errors the first one is of interest.
@@ -85,8 +106,6 @@ pub(crate) fn save(file: &Path, keys: &KeyPair) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use tern_protocol::hex::from_hex;
 
     #[test]
     fn derivation_is_as_documented() {
@@ -102,10 +121,11 @@ mod tests {
     fn a_key_file_is_private_and_never_replaced() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("anna.key");
-        let keys = fresh().unwrap();
-        save(&file, &keys).unwrap();
+        let keys = make(&file).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(save(&file, &fresh().unwrap()).is_err());
+        let error = make(&file).unwrap_err();
+        assert!(format!("{error:#}").contains("anna.key: File exists"), "{error:#}");
         assert_eq!(from_hex(std::fs::read_to_string(&file).unwrap().trim()), Some(keys.private));
+        assert_eq!(load(&file).unwrap(), keys);
     }
 }

@@ -11,6 +11,7 @@ mod top;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use tern_admin::{Access, Admin};
 
 /// Administers a Tern node.
@@ -34,12 +35,9 @@ enum Command {
         command: AccountCommand,
     },
     /// Show what the node is and does.
-    Status {
-        /// The endpoint's whole answer as JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::StatusArgs),
     /// Talk to people, in a terminal or through pipes; /help tells how.
+    #[command(args = chat::refused_args())]
     Chat(chat::ChatArgs),
     /// Show live what the node does: shards, rates, latencies, the fullest mailboxes. `q` quits.
     Top,
@@ -47,14 +45,15 @@ enum Command {
 
 #[derive(Subcommand, Debug)]
 enum AccountCommand {
-    /// Make one account; makes a key for its first device unless --key gives one.
+    /// Make one account; makes a key for its first device unless --key gives one, or the key file is there. Where there is
+    /// an account of that name with that key, nothing is done.
     Add {
         /// Its name.
         name: String,
         /// The public key of its first device (X25519, 64 hex digits).
         #[arg(long, value_name = "HEX", conflicts_with = "key_file")]
         key: Option<String>,
-        /// Where the new private key goes [default: NAME.key]. An existing file is never replaced.
+        /// Where the private key goes [default: NAME.key]. A file that is there is used, and never replaced.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },
@@ -69,8 +68,17 @@ enum AccountCommand {
     Generate(generate::GenerateArgs),
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tern-ctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     // A chat has no use for the endpoint, nor for its token and certificate.
     let admin = || Admin::new(&cli.admin, &cli.access);
     match cli.command {
@@ -85,8 +93,37 @@ fn main() -> Result<()> {
                 AccountCommand::Generate(args) => generate::generate(&admin, &args),
             }
         }
-        Command::Status { json } => status::status(&admin()?, json),
+        Command::Status(args) => status::status(&admin()?, &args),
         Command::Chat(args) => chat::chat(&args),
         Command::Top => top::top(admin()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::path::Path;
+
+    #[test]
+    fn a_chat_offers_nothing_that_is_for_the_endpoint() {
+        let help = |name: &str| {
+            let mut cli = Cli::command();
+            cli.build();
+            cli.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+        };
+        for of_endpoint in ["--token-file", "--ca"] {
+            assert!(help("status").contains(of_endpoint) && !help("chat").contains(of_endpoint));
+            let line = ["tern-ctl", "chat", "ann", of_endpoint, "file"];
+            let error = Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(error.contains("a chat asks no admin endpoint"), "{error}");
+        }
+        for line in ["tern-ctl --token-file t --ca c status", "tern-ctl status --ca c --token-file t"] {
+            let access = Cli::try_parse_from(line.split(' ')).unwrap().access;
+            assert_eq!(access.ca.as_deref(), Some(Path::new("c")), "{line}");
+            assert_eq!(access.token_file.as_deref(), Some(Path::new("t")), "{line}");
+        }
+        // Who has them in an alias may chat.
+        assert!(Cli::try_parse_from("tern-ctl --token-file t --ca c chat ann".split(' ')).is_ok());
     }
 }

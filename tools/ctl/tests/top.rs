@@ -121,7 +121,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     // There is always another page: who goes on after its reader has left goes on for ever.
     answers["after"]["accounts"] = serde_json::json!({ "accounts": [ann], "next": "7" });
     let admin = endpoint_with(answers, &Silent::default()).to_string();
-    for words in [&["account", "list"][..], &["status"], &["status", "--json"]] {
+    for words in [&["account", "list"][..], &["status"], &["status", "--all"], &["status", "--json"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut ctl = Command::new(env!("CARGO_BIN_EXE_tern-ctl"));

@@ -81,6 +81,7 @@ pub(crate) struct Session {
     pub(crate) admin: Option<Admin>,
     pub(crate) clock: Clock,
     pub(crate) phone_count: u32,
+    door: SocketAddr,
     run: Run,
     patience_ns: u64,
     watch: Watch,
@@ -144,6 +145,7 @@ impl Session {
             admin,
             clock,
             phone_count: common.phones,
+            door,
             run,
             patience_ns: ns(common.patience),
             watch: Watch::default(),
@@ -183,7 +185,11 @@ impl Session {
                 check_ns = now_ns + CHECK_EVERY_NS;
                 self.print(phase, &counts, now_ns);
                 if self.stuck(&counts, now_ns) {
-                    eprintln!("tern-load: {phase}: no progress for {} s", self.patience_ns / 1_000_000_000);
+                    let seconds = self.patience_ns / 1_000_000_000;
+                    eprintln!(
+                        "tern-load: {phase}: no progress for {seconds} s{}",
+                        nobody(self.door, &counts)
+                    );
                     return Ok(Over::Patience);
                 }
             }
@@ -393,6 +399,15 @@ impl Session {
             log_bytes_written: traffic.map(|used| used.log_bytes_written),
             log_commits: traffic.map(|used| used.log_commits),
         })
+    }
+}
+
+/// Where nobody is online: where the phones would be, and why they are not, if the system says that.
+fn nobody(door: SocketAddr, counts: &Counts) -> String {
+    match counts.connect_error.map(std::io::Error::from_raw_os_error) {
+        _ if counts.in_stage(Stage::Online) > 0 => String::new(),
+        Some(error) => format!("; nobody is online at {door}: {error}"),
+        None => format!("; nobody is online at {door}"),
     }
 }
 

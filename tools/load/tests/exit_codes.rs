@@ -213,6 +213,9 @@ fn silence_and_absence_are_incomplete() {
         .output()
         .expect("tern-load runs");
     assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = "login: no progress for 1 s; nobody is online at 127.0.0.1:1: Connection refused";
+    assert!(said.contains(why), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
     assert_eq!((report["phones"].as_u64(), report["logged_in"].as_u64()), (Some(2), Some(0)));
 }

@@ -46,8 +46,16 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-fn main() -> Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        // What is wrong is said in words; where in this program it came up helps nobody.
+        eprintln!("Error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Demo(args) => return demo::demo(&args),
         Command::Test => test::test(),
         Command::Lint => lint::lint(),

@@ -1,19 +1,19 @@
 //! The `[limits]` table: every field of [`Limits`], each optional.
 
 use serde::{Deserialize, Serialize};
-use tern_core::limits::Limits;
+use tern_core::limits::{LimitError, Limits};
 
 macro_rules! limits_table {
     ($($name:ident: $kind:ty),* $(,)?) => {
         /// `[limits]` of the file. A name that is not a limit is an error, and so is a limit that this list forgets:
-        /// `resolve` names every field of [`Limits`].
+        /// `over_defaults` names every field of [`Limits`].
         #[derive(Clone, Default, PartialEq, Debug, Deserialize, Serialize)]
         #[serde(deny_unknown_fields)]
         pub(crate) struct LimitsTable { $($name: Option<$kind>),* }
 
         impl LimitsTable {
             /// The given values over the defaults; not validated.
-            pub(crate) fn resolve(&self) -> Limits {
+            fn over_defaults(&self) -> Limits {
                 let default = Limits::default();
                 Limits { $($name: self.$name.unwrap_or(default.$name)),* }
             }
@@ -39,6 +39,31 @@ macro_rules! limits_table {
             }
         }
     };
+}
+
+impl LimitsTable {
+    /// The given values over the defaults; not validated. What grows with `connection_count` and is not given is at least
+    /// what the connections need.
+    pub(crate) fn resolve(&self) -> Limits {
+        let mut limits = self.over_defaults();
+        if self.edge_bytes.is_none() {
+            limits.edge_bytes = limits.edge_bytes.max(limits.edge_bytes_min());
+        }
+        if self.unanswered_count.is_none() {
+            limits.unanswered_count = limits.unanswered_count.max(limits.unanswered_count_min());
+        }
+        limits
+    }
+}
+
+/// What is allowed for a limit that contradicts another; a number, where it has to be reckoned from that one.
+pub(super) fn allowed(limits: &Limits, error: &LimitError) -> String {
+    let least = match error.name {
+        "edge_bytes" => limits.edge_bytes_min() as u64,
+        "unanswered_count" => limits.unanswered_count_min().into(),
+        _ => return error.allowed.into(),
+    };
+    format!("{} = {least}", error.allowed)
 }
 
 limits_table! {

@@ -3,7 +3,7 @@
 use super::admin::AdminAccess;
 use super::cores::{CoresSettings, CoresTable, Threads};
 use super::file::ConfigFile;
-use super::limits::LimitsTable;
+use super::limits::{self, LimitsTable};
 use super::log::LogSettings;
 use crate::cli::ServeArgs;
 use crate::exit::Failure;
@@ -95,7 +95,7 @@ impl Settings {
         let limits = self.limits.resolve();
         if let Err(error) = limits.validate() {
             let value = LimitsTable::value_of(&limits, error.name);
-            return wrong(&format!("limits.{}", error.name), &value, error.allowed);
+            return wrong(&format!("limits.{}", error.name), &value, &limits::allowed(&limits, &error));
         }
         let shards_max = self.shards_max();
         let allowed = || {
@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn what_grows_with_connections_and_is_not_named_is_made_large_enough_for_them() {
+        let limits = settings("[limits]\nconnection_count = 1048000").unwrap().limits.resolve();
+        assert_eq!((limits.edge_bytes, limits.unanswered_count), (4_292_739_072, 4_192_000));
+        // What is large enough stays, and so does what is named.
+        let limits = settings("[limits]\nconnection_count = 60000").unwrap().limits.resolve();
+        let built_in = Limits::default();
+        let expected = (built_in.edge_bytes, built_in.unanswered_count);
+        assert_eq!((limits.edge_bytes, limits.unanswered_count), expected);
+        let named = "[limits]\nconnection_count = 70000\nedge_bytes = 286851072\nunanswered_count = 280000";
+        let limits = settings(named).unwrap().limits.resolve();
+        assert_eq!((limits.edge_bytes, limits.unanswered_count), (286_851_072, 280_000));
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let file = ConfigFile::parse("phone = \"127.0.0.1:1\"\nshards = 3\ndata = [\"a\"]").unwrap();
         let args = ServeArgs {
@@ -315,7 +329,18 @@ mod tests {
             ("segment_bytes = 4097", &["segment_bytes", "4097", "multiple of 4096"][..]),
             ("phone_proxy = [\"10.0.0.1/8\"]", &["phone_proxy", "10.0.0.1/8", "bits set"][..]),
             ("phone_proxy = [\"::1\", \"x\"]", &["phone_proxy", "\"x\"", "IPv4 or IPv6"][..]),
-            ("[limits]\nedge_bytes = 1", &["limits.edge_bytes", "= 1", "connection_count"][..]),
+            (
+                "[limits]\nconnection_count = 70000\nedge_bytes = 268435456",
+                &["limits.edge_bytes = 268435456", "4096 x connection_count + 131072 = 286851072"][..],
+            ),
+            (
+                "[limits]\nconnection_count = 70000\nunanswered_count = 279999",
+                &["limits.unanswered_count = 279999", "4 x connection_count = 280000"][..],
+            ),
+            (
+                "[limits]\nconnection_count = 2000000000",
+                &["limits.connection_count = 2000000000", "1 to 1073741823"][..],
+            ),
             ("[limits]\naddress_connects_burst = 0", &["limits.address_connects_burst", "rate 0"][..]),
             ("data = []", &["data", "[]", "one directory"][..]),
             ("shards = 70000", &["line 1", "shards = 70000", "a whole number from 0 to 65535"][..]),

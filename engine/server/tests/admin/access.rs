@@ -143,6 +143,9 @@ fn the_control_tool_asks_by_token_and_tls() {
     let run = |more: &[&str]| ask(&node.admin.to_string(), more);
     let (passes, text) = run(&["status", "--ca", "cert.pem", "--token-file", "token"]);
     assert!(passes && text.contains("server key"), "{text}");
+    for words in [" serving, up ", "limits.connection_count)", "limits.mail_bytes)", "iB free of "] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
     let (passes, text) = run(&["status", "--ca", "cert.pem"]);
     assert!(!passes && text.contains("a bearer token is needed"), "{text}");
     let (passes, text) = run(&["status", "--token-file", "token"]);

@@ -21,8 +21,12 @@ struct Chat {
 
 impl Chat {
     fn start(node: &Node, place: &Path, name: &str, args: &[&str]) -> Self {
+        Self::start_at(&node.phone.to_string(), place, name, args)
+    }
+
+    fn start_at(door: &str, place: &Path, name: &str, args: &[&str]) -> Self {
         let mut command = Command::new(&*TERN_CTL);
-        command.arg("chat").args(["--phone", &node.phone.to_string(), name]).args(args);
+        command.arg("chat").args(["--phone", door, name]).args(args);
         command.current_dir(place).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("tern-ctl starts");
         let input = child.stdin.take();
@@ -135,6 +139,24 @@ fn two_people_talk_and_come_back_with_their_tickets() {
     let (good, errors) = ann.end();
     assert!(good, "what was said last is safe: {errors}");
     bob.until(" ann: good night");
+}
+
+#[test]
+fn a_server_is_known_by_what_it_was_called() {
+    let node = Node::start(Setup::shards(1));
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let (by_name, by_address) = (format!("localhost:{}", node.phone.port()), node.phone.to_string());
+    for (door, is_first) in [(&by_name, true), (&by_name, false), (&by_address, true), (&by_address, false)] {
+        let mut ann = Chat::start_at(door, place.path(), "ann", &["--register"]);
+        ann.until("connected as ann, device 1");
+        let first = format!("first contact: the server at {door} has the key ");
+        assert_eq!(ann.shown.iter().any(|line| line.contains(&first)), is_first, "{door}: {:?}", ann.shown);
+        ann.say("/quit");
+        assert!(ann.end().0);
+    }
+    let state = fs::read_to_string(place.path().join("ann.state")).expect("the state file");
+    let known: Vec<&str> = state.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(known, [&*by_address, &*by_name], "{state}");
 }
 
 #[test]

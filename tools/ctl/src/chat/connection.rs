@@ -1,7 +1,7 @@
 //! The threads that wait: one reads standard input, and one for each connection connects and reads it.
 
 use std::io::{BufRead, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
@@ -41,10 +41,10 @@ pub(super) fn read_lines(inputs: Sender<Input>) {
     });
 }
 
-/// Connects and reads until the connection ends.
-pub(super) fn connect(door: SocketAddr, number: u32, inputs: Sender<Input>) {
+/// Connects and reads until the connection ends. The host is looked up anew each time: it may have moved.
+pub(super) fn connect(door: String, number: u32, inputs: Sender<Input>) {
     thread::spawn(move || {
-        let why = match run(door, number, &inputs) {
+        let why = match run(&door, number, &inputs) {
             Ok(()) => String::from("the server closed the connection"),
             Err(error) => error.to_string(),
         };
@@ -52,8 +52,20 @@ pub(super) fn connect(door: SocketAddr, number: u32, inputs: Sender<Input>) {
     });
 }
 
-fn run(door: SocketAddr, number: u32, inputs: &Sender<Input>) -> std::io::Result<()> {
-    let mut socket = TcpStream::connect_timeout(&door, CONNECT_LIMIT)?;
+/// To the first address of the host that takes it.
+fn open(door: &str) -> std::io::Result<TcpStream> {
+    let mut failed = std::io::Error::other("the host has no address");
+    for address in door.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn run(door: &str, number: u32, inputs: &Sender<Input>) -> std::io::Result<()> {
+    let mut socket = open(door)?;
     socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(WRITE_LIMIT))?;
     if inputs.send(Input::Connected(number, socket.try_clone()?)).is_err() {
@@ -70,5 +82,21 @@ fn run(door: SocketAddr, number: u32, inputs: &Sender<Input>) -> std::io::Result
         if inputs.send(Input::Bytes(number, buffer[..count].to_vec())).is_err() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_host_is_found_by_its_name() {
+        // Where `localhost` is `::1` first, nobody listens there.
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (sender, inputs) = std::sync::mpsc::channel();
+        connect(format!("localhost:{}", server.local_addr().unwrap().port()), 7, sender);
+        let input = inputs.recv().unwrap();
+        assert!(matches!(input, Input::Connected(7, _)), "{input:?}");
     }
 }

@@ -1,12 +1,12 @@
 //! What a chat keeps: the device's key, and beside it the servers that it knows, with a ticket for each.
 
-use crate::keys;
+use crate::keys::{self, refuse_if_open};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tern_protocol::hex::{from_hex, to_hex};
 use tern_protocol::ids::PartitionId;
@@ -18,18 +18,16 @@ use tern_protocol::phone::ticket::{TICKET_BYTES, Ticket};
 /// # Errors
 /// The file is missing, open to others, or not a key.
 pub(super) fn key(file: &Path, make: bool) -> Result<KeyPair> {
-    let shown = file.display();
-    if make && !file.exists() {
-        let keys = keys::fresh()?;
-        keys::save(file, &keys)?;
-        return Ok(keys);
+    if file.exists() {
+        return keys::load(file);
     }
-    let text = fs::read_to_string(file).with_context(|| {
-        format!("key file {shown}; `account add` makes it, or --register, or name another with --key")
-    })?;
-    refuse_if_open(file)?;
-    let private = from_hex(text.trim()).with_context(|| format!("{shown} is not 64 hex digits"))?;
-    Ok(KeyPair::from_seed(private))
+    if !make {
+        let shown = file.display();
+        bail!(
+            "key file {shown} is not there: `account add` makes it, or --register, or name another with --key"
+        );
+    }
+    keys::make(file)
 }
 
 /// What is known of a server.
@@ -43,11 +41,23 @@ pub(super) struct Server {
     pub(super) ticket: Option<(Ticket, u64)>,
 }
 
+/// Host and port, written in one way: a server is known by them.
+///
+/// # Errors
+/// What is allowed.
+pub(super) fn door_of(text: &str) -> Result<String, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => tern_admin::parse_address(text).map(|door| door.to_ascii_lowercase()),
+    }
+}
+
 /// The state file of a key: `KEYFILE` with the extension `state`.
 #[derive(Debug)]
 pub(super) struct Keep {
     file: PathBuf,
-    servers: BTreeMap<SocketAddr, Server>,
+    /// By host and port, as they are named.
+    servers: BTreeMap<String, Server>,
 }
 
 impl Keep {
@@ -68,7 +78,7 @@ impl Keep {
         let mut servers = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             let (door, server) = parse(line).with_context(|| {
-                format!("{} line {}: not ADDR KEY PARTITION TICKET", file.display(), index + 1)
+                format!("{} line {}: not HOST:PORT KEY PARTITION TICKET", file.display(), index + 1)
             })?;
             servers.insert(door, server);
         }
@@ -79,19 +89,19 @@ impl Keep {
         &self.file
     }
 
-    pub(super) fn of(&self, door: SocketAddr) -> Server {
-        self.servers.get(&door).copied().unwrap_or_default()
+    pub(super) fn of(&self, door: &str) -> Server {
+        self.servers.get(door).copied().unwrap_or_default()
     }
 
     /// Remembers, on stable storage.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn put(&mut self, door: SocketAddr, server: Server) -> Result<()> {
-        if self.servers.insert(door, server) == Some(server) {
+    pub(super) fn put(&mut self, door: &str, server: Server) -> Result<()> {
+        if self.servers.insert(door.into(), server) == Some(server) {
             return Ok(());
         }
-        let text: String = self.servers.iter().map(|(door, server)| line(*door, server)).collect();
+        let text: String = self.servers.iter().map(|(door, server)| line(door, server)).collect();
         self.replace(&text).with_context(|| format!("state file {}", self.file.display()))
     }
 
@@ -105,8 +115,8 @@ impl Keep {
     }
 }
 
-/// One server: address, key, partition, ticket's id, psk and end; `-` for what is not known.
-fn line(door: SocketAddr, server: &Server) -> String {
+/// One server: host and port, key, partition, ticket's id, psk and end; `-` for what is not known.
+fn line(door: &str, server: &Server) -> String {
     let unknown = || String::from("-");
     let key = server.key.map_or_else(unknown, |key| to_hex(&key));
     let partition = server.partition.map_or_else(unknown, |partition| partition.0.to_string());
@@ -116,7 +126,7 @@ fn line(door: SocketAddr, server: &Server) -> String {
     format!("{door} {key} {partition} {ticket}\n")
 }
 
-fn parse(line: &str) -> Option<(SocketAddr, Server)> {
+fn parse(line: &str) -> Option<(String, Server)> {
     let words: Vec<&str> = line.split(' ').collect();
     let (&[door, key, partition], ticket) = words.split_first_chunk()?;
     let key = if key == "-" { None } else { Some(from_hex(key)?) };
@@ -128,7 +138,7 @@ fn parse(line: &str) -> Option<(SocketAddr, Server)> {
         }
         _ => return None,
     };
-    Some((door.parse().ok()?, Server { key, partition, ticket }))
+    Some((door_of(door).ok()?, Server { key, partition, ticket }))
 }
 
 fn ticket_id(text: &str) -> Option<[u8; TICKET_BYTES]> {
@@ -139,42 +149,54 @@ fn ticket_id(text: &str) -> Option<[u8; TICKET_BYTES]> {
     if rest.is_empty() { bytes.try_into().ok() } else { None }
 }
 
-fn refuse_if_open(file: &Path) -> Result<()> {
-    let mode = fs::metadata(file).with_context(|| file.display().to_string())?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!("{} can be read by others: chmod 600 it", file.display());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn door(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
+    const BY_ADDRESS: &str = "127.0.0.1:1";
+    const BY_NAME: &str = "chat.example.org:7322";
 
     #[test]
     fn what_was_put_is_there_again_and_private() {
         let place = tempfile::tempdir().unwrap();
         let key_file = place.path().join("ann.key");
         let mut keep = Keep::beside(&key_file).unwrap();
-        assert_eq!(keep.of(door(1)), Server::default());
+        assert_eq!(keep.of(BY_ADDRESS), Server::default());
         let full = Server {
             key: Some([0xab; 32]),
             partition: Some(PartitionId(4095)),
             ticket: Some((Ticket { id: [0x1f; TICKET_BYTES], psk: [0xe2; 32] }, 1_700_000_000)),
         };
-        keep.put(door(1), full).unwrap();
-        keep.put(door(2), Server { key: Some([1; 32]), ..Server::default() }).unwrap();
+        keep.put(BY_ADDRESS, full).unwrap();
+        keep.put(BY_NAME, Server { key: Some([1; 32]), ..Server::default() }).unwrap();
         let mode = fs::metadata(keep.file()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut again = Keep::beside(&key_file).unwrap();
-        assert_eq!(again.of(door(1)), full);
-        again.put(door(1), Server { ticket: None, ..full }).unwrap();
-        assert_eq!(Keep::beside(&key_file).unwrap().of(door(1)).ticket, None);
-        assert_eq!(Keep::beside(&key_file).unwrap().of(door(2)).key, Some([1; 32]));
+        assert_eq!(again.of(BY_ADDRESS), full);
+        again.put(BY_ADDRESS, Server { ticket: None, ..full }).unwrap();
+        assert_eq!(Keep::beside(&key_file).unwrap().of(BY_ADDRESS).ticket, None);
+        assert_eq!(Keep::beside(&key_file).unwrap().of(BY_NAME).key, Some([1; 32]));
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_name_however_it_is_written_or_by_its_address() {
+        let place = tempfile::tempdir().unwrap();
+        let (key_file, state) = (place.path().join("ann.key"), place.path().join("ann.state"));
+        let key = "ab".repeat(32);
+        // As earlier versions wrote it.
+        fs::write(&state, format!("127.0.0.1:7322 {key} 5 -\n[::1]:7322 {key} - -\n")).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut keep = Keep::beside(&key_file).unwrap();
+        keep.put(&door_of("Chat.Example.org:7322").unwrap(), Server::default()).unwrap();
+        let keep = Keep::beside(&key_file).unwrap();
+        for address in ["127.0.0.1:7322", "[::1]:7322", "[0:0::1]:7322"] {
+            assert_eq!(keep.of(&door_of(address).unwrap()).key, Some([0xab; 32]), "{address}");
+        }
+        assert!(keep.servers.contains_key(BY_NAME));
+        for wrong in ["chat.example.org", "7322", "a b:1"] {
+            assert!(door_of(wrong).is_err_and(|allowed| allowed.contains("HOST:PORT")), "{wrong}");
+        }
     }
 
     #[test]

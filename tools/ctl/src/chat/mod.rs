@@ -18,4 +18,4 @@ mod talk_tests;
 mod terminal;
 mod words;
 
-pub(crate) use terminal::{ChatArgs, chat};
+pub(crate) use terminal::{ChatArgs, chat, refused_args};

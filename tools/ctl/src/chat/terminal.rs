@@ -8,9 +8,9 @@ use super::words;
 use crate::account::check_name;
 use crate::keys::random;
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Arg, Args};
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -39,8 +39,8 @@ pub(crate) struct ChatArgs {
     /// The account's name.
     name: String,
     /// Where the server takes phones.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7322")]
-    phone: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7322", value_parser = keep::door_of)]
+    phone: String,
     /// The private key of this device [default: NAME.key]. Beside it a .state file keeps tickets and known servers.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -52,6 +52,13 @@ pub(crate) struct ChatArgs {
     register: bool,
 }
 
+/// The flags of all other commands that a chat has no use for: neither shown nor taken.
+pub(crate) fn refused_args() -> [Arg; 2] {
+    let refuse = |_: &str| Err::<String, _>("a chat asks no admin endpoint");
+    [("token_file", "token-file"), ("ca", "ca")]
+        .map(|(id, flag)| Arg::new(id).long(flag).hide(true).num_args(1).value_parser(refuse))
+}
+
 /// Talks until the person leaves.
 pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
     check_name(&args.name)?;
@@ -60,16 +67,16 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
     let mut keep = Keep::beside(&key_file)?;
     if let Some(hex) = &args.server_key {
         let key = from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?;
-        let known = keep.of(args.phone);
+        let known = keep.of(&args.phone);
         if known.key != Some(key) {
-            keep.put(args.phone, Server { key: Some(key), ticket: None, ..known })?;
+            keep.put(&args.phone, Server { key: Some(key), ticket: None, ..known })?;
         }
     }
     let (sender, inputs) = channel();
     connection::read_lines(sender.clone());
     let terminal = Terminal {
         name: args.name.clone(),
-        door: args.phone,
+        door: args.phone.clone(),
         register: args.register,
         keys,
         keep,
@@ -89,7 +96,7 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
 
 struct Terminal {
     name: String,
-    door: SocketAddr,
+    door: String,
     register: bool,
     keys: KeyPair,
     keep: Keep,
@@ -152,7 +159,7 @@ impl Terminal {
     /// The socket is there: the handshake begins, with a ticket if there is one.
     fn begin(&mut self, socket: TcpStream) -> Result<()> {
         let now = self.now();
-        let known = self.keep.of(self.door);
+        let known = self.keep.of(&self.door);
         let ticket =
             known.ticket.filter(|(_, until_s)| now.unix_ms / 1000 < *until_s).map(|(ticket, _)| ticket);
         let by = match (&ticket, &known.key) {
@@ -215,7 +222,7 @@ impl Terminal {
     }
 
     fn heed(&mut self, note: Note, now: Now) -> Result<()> {
-        let mut server = self.keep.of(self.door);
+        let mut server = self.keep.of(&self.door);
         match note {
             Note::Welcome { account, device, server_key, keep_alive_s } => {
                 (self.failed_count, self.silent_count) = (0, 0);
@@ -275,13 +282,13 @@ impl Terminal {
                 );
             }
         }
-        self.keep.put(self.door, server)
+        self.keep.put(&self.door, server)
     }
 
     /// The ticket does not work: the device's key must do.
     fn drop_ticket(&mut self) -> Result<()> {
-        let server = self.keep.of(self.door);
-        self.keep.put(self.door, Server { ticket: None, ..server })
+        let server = self.keep.of(&self.door);
+        self.keep.put(&self.door, Server { ticket: None, ..server })
     }
 
     fn refused(&self, code: ErrorCode, detail: &str) -> Result<()> {
@@ -295,7 +302,7 @@ impl Terminal {
 
     /// Somebody answers at the server's address who does not have the server's key.
     fn wrong_server(&self) -> Result<()> {
-        let known = self.keep.of(self.door).key.map_or(String::new(), |key| to_hex(&key));
+        let known = self.keep.of(&self.door).key.map_or(String::new(), |key| to_hex(&key));
         bail!(
             "!! the server at {} does not have the key that is known for it, {known}\n\
              !! someone may be listening in, or the server was set up anew. Nothing was sent.\n\
@@ -341,7 +348,7 @@ impl Terminal {
         match &mut self.link {
             Link::Down { again_ms } if now_ms >= *again_ms => {
                 self.link = Link::Connecting;
-                connection::connect(self.door, self.link_count, self.sender.clone());
+                connection::connect(self.door.clone(), self.link_count, self.sender.clone());
                 Ok(())
             }
             Link::Up(up) if up.pong_due_ms.is_some_and(|due_ms| now_ms >= due_ms) => {

@@ -96,6 +96,7 @@ impl Fleet {
     }
 
     pub(super) fn connected(&mut self, slot: Slot, key: u64) {
+        self.counts.connect_error = None;
         let (phone, attempt) = of_key(key);
         if !self.is_current(phone, attempt) || self.ring.receive_always(slot, key).is_err() {
             let _ = self.ring.close(slot, key);

@@ -26,6 +26,8 @@ pub(crate) struct Counts {
     /// Keep-alives that were sent, and their answers.
     pub(crate) pings: u64,
     pub(crate) pongs: u64,
+    /// Why the last connect failed, as the system's number; none since one was made.
+    pub(crate) connect_error: Option<i32>,
     /// What the books say.
     pub(crate) sums: Sums,
 }
@@ -65,6 +67,7 @@ impl AddAssign for Counts {
         self.busy_logins += other.busy_logins;
         self.pings += other.pings;
         self.pongs += other.pongs;
+        self.connect_error = self.connect_error.or(other.connect_error);
         self.sums += other.sums;
     }
 }

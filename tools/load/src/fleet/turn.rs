@@ -249,14 +249,11 @@ impl Fleet {
                     }
                 }
                 Event::Connected { slot, key } => self.connected(slot, key),
-                Event::ConnectFailed { key, .. }
-                | Event::Ended { key, .. }
-                | Event::SendFailed { key, .. } => {
-                    let (phone, attempt) = of_key(key);
-                    if self.is_current(phone, attempt) {
-                        self.lose(phone, None);
-                    }
+                Event::ConnectFailed { key, error } => {
+                    self.counts.connect_error = Some(error);
+                    self.gone(key);
                 }
+                Event::Ended { key, .. } | Event::SendFailed { key, .. } => self.gone(key),
                 Event::Sent { key, .. } => {
                     let (phone, attempt) = of_key(key);
                     if self.is_current(phone, attempt) {
@@ -265,6 +262,14 @@ impl Fleet {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A connection has ended by itself; it may be one that was given up.
+    fn gone(&mut self, key: u64) {
+        let (phone, attempt) = of_key(key);
+        if self.is_current(phone, attempt) {
+            self.lose(phone, None);
         }
     }
 

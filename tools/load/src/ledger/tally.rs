@@ -33,7 +33,7 @@ impl AddAssign for Faults {
 pub(crate) struct Sums {
     /// Distinct ids submitted.
     pub(crate) sent: u64,
-    /// Of these, with a `sent` tick (or a `delivered` one, which implies it).
+    /// Of these, with a `sent` tick; a `delivered` one says nothing of that.
     pub(crate) ticked: u64,
     /// Of these, with a `delivered` tick.
     pub(crate) confirmed: u64,
