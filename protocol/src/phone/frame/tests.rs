@@ -42,7 +42,7 @@ fn client_frame((kind, a, b, c, _, e, (name, body)): &Seeds) -> ClientFrame<'_> 
     }
 }
 
-const CODES: [ErrorCode; 15] = [
+const CODES: [ErrorCode; 17] = [
     ErrorCode::Malformed,
     ErrorCode::UnexpectedFrame,
     ErrorCode::UnknownAccount,
@@ -58,6 +58,8 @@ const CODES: [ErrorCode; 15] = [
     ErrorCode::UnknownDevice,
     ErrorCode::LastDevice,
     ErrorCode::TicketUsed,
+    ErrorCode::TooManyAdded,
+    ErrorCode::NumbersUsedUp,
 ];
 
 const REASONS: [GoodbyeReason; 6] = [
