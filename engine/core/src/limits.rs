@@ -34,7 +34,7 @@
 //! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 2 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
-//! | accounts | `account_count` | told to come back |
+//! | accounts | `account_count`; beside them 176 bytes for each that was removed, until the next start | told to come back |
 //! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
 //! | the log | `segment_count` | thin segments are rewritten; `busy` |
 //!
