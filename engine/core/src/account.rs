@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use siphasher::sip::SipHasher13;
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq};
+use tern_protocol::phone::frame::ErrorCode;
 use tern_storage::io::SegmentId;
 use tern_storage::log::Position;
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, EntryKind, Mailbox};
@@ -98,6 +99,8 @@ pub(crate) struct Device {
     /// Whether its account's record names it on stable storage. Until then it may not log in: a crash would give its
     /// number to another device.
     pub(crate) is_known: bool,
+    /// Whether a record that names it is in the log, or on its way there: then its adding cannot be given up.
+    pub(crate) is_written: bool,
     pub(crate) revoking: Revoking,
     /// Mail up to here was before its time.
     pub(crate) since: Seq,
@@ -113,8 +116,18 @@ impl Device {
     /// A device that gets what comes behind `since`.
     pub(crate) const fn new(id: DeviceId, key: [u8; 32], since: Seq) -> Self {
         let log_floor = Floor::at(since);
-        let (is_known, revoking) = (true, Revoking::No);
-        Self { id, key, is_known, revoking, since, floor: since, log_floor, session: None, ticket_floor: 0 }
+        Self {
+            id,
+            key,
+            is_known: true,
+            is_written: true,
+            revoking: Revoking::No,
+            since,
+            floor: since,
+            log_floor,
+            session: None,
+            ticket_floor: 0,
+        }
     }
 
     /// Whether nobody has asked to revoke it.
@@ -240,21 +253,31 @@ impl Account {
         }
     }
 
-    /// Adds a device that gets what comes behind `since`; `None` if there are as many as there may be.
-    pub(crate) fn add_device(&mut self, key: [u8; 32], since: Seq) -> Option<DeviceId> {
-        let place = self.places().position(Option::is_none).unwrap_or(self.places().count());
-        if place == DEVICES_MAX || self.next_device == DeviceId::TICKS.0 {
-            return None;
+    /// Why no device can be added, if none can.
+    pub(crate) fn cannot_add(&self) -> Option<ErrorCode> {
+        if self.next_device == DeviceId::TICKS.0 {
+            return Some(ErrorCode::NumbersUsedUp);
         }
+        (self.empty_place() == DEVICES_MAX).then_some(ErrorCode::AccountFull)
+    }
+
+    fn empty_place(&self) -> usize {
+        self.places().position(Option::is_none).unwrap_or(self.places().count())
+    }
+
+    /// Adds a device that gets what comes behind `since`, if one can be added.
+    pub(crate) fn add_device(&mut self, key: [u8; 32], since: Seq) -> Result<DeviceId, ErrorCode> {
+        self.cannot_add().map_or(Ok(()), Err)?;
+        let place = self.empty_place();
         let id = DeviceId(self.next_device);
         self.next_device += 1;
-        let device = Some(Device { is_known: false, ..Device::new(id, key, since) });
+        let device = Some(Device { is_known: false, is_written: false, ..Device::new(id, key, since) });
         if let Some(empty) = self.place_mut(place) {
             *empty = device;
         } else {
             self.others.get_or_insert_default().0.push(device);
         }
-        Some(id)
+        Ok(id)
     }
 
     /// Empties a place. Entries may wait for it for some time still: a device that takes it begins behind them.
@@ -367,6 +390,13 @@ impl Accounts {
         Some((index, self.get(index)?.place_of(device)?))
     }
 
+    /// Whether a record that names a device is in the log, or on its way there.
+    pub(crate) fn has_written(&self, index: AccountIndex, device: DeviceId) -> bool {
+        let account = self.get(index);
+        let device = account.and_then(|account| account.device(account.place_of(device)?));
+        device.is_some_and(|device| device.is_written)
+    }
+
     /// The id that the next account in `partition` gets. It is nobody's until that account is added.
     pub(crate) fn next_id(&self, partition: PartitionId) -> AccountId {
         AccountId::new(partition, self.counters.get(&partition).copied().unwrap_or(0) + 1)
@@ -449,6 +479,19 @@ mod tests {
             assert!(next > after, "a page goes on");
             after = next;
         }
+    }
+
+    #[test]
+    fn numbers_of_devices_end_and_none_comes_again() {
+        let mut account = Account::new(AccountId(7), "ann", &[[1; 32]], Seq(0));
+        account.next_device = u16::MAX - 1;
+        assert_eq!(account.add_device([2; 32], Seq(0)), Ok(DeviceId(u16::MAX - 1)));
+        assert_eq!(account.add_device([3; 32], Seq(0)), Err(ErrorCode::NumbersUsedUp));
+        account.take_device(1);
+        assert_eq!(account.add_device([3; 32], Seq(0)), Err(ErrorCode::NumbersUsedUp));
+        let keys: Vec<_> = (1..=16).map(|key| [key; 32]).collect();
+        let full = Account::new(AccountId(7), "ann", &keys, Seq(0));
+        assert_eq!(full.cannot_add(), Some(ErrorCode::AccountFull));
     }
 
     #[test]

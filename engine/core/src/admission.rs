@@ -87,6 +87,11 @@ impl Budget {
         Self::new(Rate::new(limits.account_asks_per_s, limits.account_asks_burst), hash)
     }
 
+    /// Devices that accounts may add.
+    pub(crate) fn of_devices(limits: &Limits, hash: SeededHash) -> Self {
+        Self::new(Rate::per_hour(limits.account_devices_per_h, limits.account_devices_burst, 1), hash)
+    }
+
     /// All that accounts may say.
     pub(crate) const fn of_frames(rates: &Rates, hash: SeededHash) -> Self {
         Self::new(rates.account_frames, hash)

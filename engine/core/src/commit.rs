@@ -46,8 +46,12 @@ impl Sources<'_> {
                 stored::encode(account, self.scratch);
                 let record = Record::Account { account: account.id, payload: self.scratch };
                 let position = commit.push(&record)?;
-                for device in account.devices_mut().filter(|device| !device.stays()) {
-                    device.revoking = Revoking::Written;
+                for device in account.devices_mut() {
+                    if device.stays() {
+                        device.is_written = true;
+                    } else {
+                        device.revoking = Revoking::Written;
+                    }
                 }
                 Ok(Carrying::plain(position))
             }

@@ -7,7 +7,7 @@ use crate::io::Now;
 use crate::shard::Shard;
 use core::mem::take;
 use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
-use tern_protocol::ids::{DeviceId, MessageId};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::mailbox::EntryKind;
 
@@ -64,21 +64,24 @@ impl Shard {
         copy.and_then(|seq| account.mailbox.change(seq, |entry| entry.answered = true)).is_some()
     }
 
-    /// A copy is on stable storage or with all other devices: the ticks that waited for it go on.
+    /// A copy is on stable storage or with all other devices: the ticks that waited for it go on. `sent` is the message
+    /// whose final answer that is, by its recipient and id.
     pub(crate) fn copy_is_safe(
         &mut self,
         now: Now,
         index: AccountIndex,
         device: DeviceId,
-        sent: Option<MessageId>,
+        sent: Option<(AccountId, MessageId)>,
     ) {
         let place = self.accounts.get(index).and_then(|account| account.place_of(device));
         let device = place.and_then(|place| self.accounts.device_mut(index, place));
         let Some(session) = device.and_then(|device| device.session) else { return };
         let Some(conn) = self.sessions.get(session).map(|session| session.conn) else { return };
-        if let Some(id) = sent {
+        if let Some((to, id)) = sent {
             self.say(conn, &ServerFrame::Sent { id });
             self.counters.ticks_sent += 1;
+            let took_ns = self.session_is_done_with(now, session, to, id);
+            took_ns.into_iter().for_each(|ns| self.measures.sent.record(ns));
         }
         self.deliver(now, session);
     }

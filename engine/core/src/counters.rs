@@ -303,6 +303,8 @@ define_counters! {
     refused_account_rate as limit_hits { limit = "account_messages_per_s" },
     /// Watches, typing, lookups and changes of devices refused because their account asks too much.
     refused_asks as limit_hits { limit = "account_asks_per_s" },
+    /// Devices that were not added because their account has added so many lately.
+    refused_devices as limit_hits { limit = "account_devices_per_h" },
     /// Connections ended because the shard's memory for edges was used up.
     refused_memory as limit_hits { limit = "edge_bytes" },
     /// Connections ended because they had too many messages without an answer for the shard's memory.

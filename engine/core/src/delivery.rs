@@ -43,6 +43,7 @@ impl Shard {
         let mut budget = self.config.limits.step_budget;
         while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {
+                session.is_behind = false;
                 if !core::mem::replace(&mut session.told_drained, true) {
                     let conn = session.conn;
                     self.say(conn, &ServerFrame::Drained);
@@ -97,12 +98,13 @@ impl Shard {
             };
             if !said {
                 // `Sent` brings us back here.
+                session.is_behind = true;
                 return;
             }
             if envelope.kind() == Kind::Message {
                 self.counters.messages_out += 1;
-                // What waited for a device that was away says how long it was away, and nothing of this node.
-                if session.told_drained {
+                // What waited for a device that was away, or is slow, says how long it was, and nothing of this node.
+                if session.told_drained && !session.is_behind {
                     let waited_ms = now.wall_ms.saturating_sub(envelope.time_ms()) + 1;
                     self.measures.delivery.record(waited_ms * 1_000_000);
                 }
@@ -110,6 +112,7 @@ impl Shard {
             session.cursor = place;
             session.delivers(place);
         }
+        session.is_behind |= account.mailbox.at(index).is_some();
     }
 }
 

@@ -109,10 +109,16 @@ impl Shard {
             Err(ErrorCode::Internal)
         } else if key == [0; 32] {
             Err(ErrorCode::WrongKey)
-        } else {
+        } else if let Some(code) = account.cannot_add() {
             // The place of one that is being revoked will be free soon.
-            let code = if account.is_revoking() { ErrorCode::Internal } else { ErrorCode::AccountFull };
-            account.add_device(key, since).ok_or(code)
+            let is_soon = code == ErrorCode::AccountFull && account.is_revoking();
+            Err(if is_soon { ErrorCode::Internal } else { code })
+        } else if !self.adding.may(index, self.now.mono_ns, 1) {
+            // Numbers do not come again: nobody may use them up for those who will need one.
+            self.counters.refused_devices += 1;
+            Err(ErrorCode::TooManyAdded)
+        } else {
+            account.add_device(key, since)
         };
         match added {
             Ok(device) => {

@@ -66,6 +66,7 @@ impl Shard {
         let Some(account) = self.accounts.get_mut(index) else { return 0 };
         let mut last = None;
         let mut count = 0;
+        let cache = &mut self.cache;
         while count < count_max
             && account.mailbox.at(count as usize).is_some_and(|entry| entry.time_s < oldest_s)
         {
@@ -74,6 +75,8 @@ impl Shard {
                 entry.waiting = DeviceSet::default();
                 entry.tick = TickState::Settled;
                 entry.answered = true;
+                // With it goes what its sender holds of the mailbox.
+                entry.mail.take().into_iter().for_each(|mail| cache.remove(mail));
                 entry.seq
             });
             count += 1;

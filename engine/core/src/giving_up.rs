@@ -1,6 +1,6 @@
 //! Who waits for a log that takes nothing more is told so, and waits no longer: a drive may stay full for long.
 //!
-//! A device that was to be added is not. All else comes about once there is room: a ticket is used up, and an account
+//! A device that was to be added is not, unless a record names it. All else comes about once there is room: a ticket is used up, and an account
 //! that was made is there for who asks for it again. What is under way is waited for.
 
 use crate::control::ControlReply;
@@ -19,8 +19,15 @@ impl Shard {
         self.give_up_revoking();
         self.give_up_removing(out);
         let taken = self.writer.urgent_taken;
+        let accounts = &self.accounts;
         let stays = |(number, waiter): &(u64, Waiter)| {
-            *number <= taken || matches!(waiter, Waiter::Revoked(_) | Waiter::Removed(_) | Waiter::Serving)
+            *number <= taken
+                || match *waiter {
+                    Waiter::Revoked(_) | Waiter::Removed(_) | Waiter::Serving => true,
+                    // An earlier record of its account names it already: a crash would bring it back.
+                    Waiter::Added { account, device, .. } => accounts.has_written(account, device),
+                    _ => false,
+                }
         };
         let (waiting, over): (VecDeque<_>, VecDeque<_>) =
             take(&mut self.writer.waiters).into_iter().partition(stays);

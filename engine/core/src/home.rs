@@ -28,8 +28,8 @@ impl Shard {
                 if !self.sent_waits_for_copy(envelope) {
                     let is_there = self.answer(envelope, &ServerFrame::Sent { id: envelope.id() });
                     self.counters.ticks_sent += u64::from(is_there);
+                    self.sender_is_done(now, envelope);
                 }
-                self.sender_is_done(now, envelope);
             }
             Kind::Busy => {
                 let retry_ms = envelope.seq().0 as u32;
@@ -374,7 +374,7 @@ impl Shard {
         let Some(Entry { from, from_device, id, kind, answered, .. }) = before else { return };
         let ends = Ends { to: from, from: mailbox_id, device: from_device };
         if kind == EntryKind::Copy {
-            self.copy_is_safe(now, index, ends.device, answered.then_some(id));
+            self.copy_is_safe(now, index, ends.device, answered.then_some((from, id)));
             return;
         }
         if answered {

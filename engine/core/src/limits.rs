@@ -18,6 +18,7 @@
 //! | expanded keys of active phones | `ready_key_count`, 1.3 KB each | expanded for each record |
 //! | messages and read ticks of an account | `account_messages_*` | `busy` for the message; the tick comes again |
 //! | watches, typing, lookups, changes of devices of an account | `account_asks_*` | refused; typing and lookups are dropped |
+//! | devices that an account adds | `account_devices_*` | refused |
 //! | logins and changes of devices that wait for the log | one a connection; 4,096 where they only ask about a change | those gone are forgotten; refused |
 //! | revoked devices and removed mailboxes that are let go of | `step_budget` of them and of their entries a turn | the rest in a later turn |
 //! | messages without a final answer | 4,096 a session, `unanswered_count` in all | told to come back, after its answers |
@@ -33,7 +34,7 @@
 //! | presence and typing under way | a quarter of a lane; 256 KiB a turn to the shard itself; 32 KiB of an edge, 4 KiB behind a send | dropped |
 //! | remembered ids | `dedup_count`, `dedup_horizon_ms` | the horizon shortens; `busy` at 2 x `dedup_count` |
 //! | lanes to other shards | `lane_bytes` each; `lane_backlog_bytes` wait for all of them | `busy`; control is dropped and owed |
-//! | accounts | `account_count` | told to come back |
+//! | accounts | `account_count`; beside them 176 bytes for each that was removed, until the next start | told to come back |
 //! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
 //! | the log | `segment_count` | thin segments are rewritten; `busy` |
 //!
@@ -154,6 +155,12 @@ pub struct Limits {
     pub account_asks_per_s: u32,
     /// The same from one account at once.
     pub account_asks_burst: u32,
+    /// Devices per hour that one account adds to those that it has; 0 for any number. Past it the change is refused with an
+    /// error of its own. Numbers of devices never come again, and an account has 65,534 of them: at 4 an hour nobody
+    /// uses them up in less than 22 months, and whoever has got hold of one device is revoked long before.
+    pub account_devices_per_h: u32,
+    /// The same from one account at once: all that it can have, twice.
+    pub account_devices_burst: u32,
     /// Connections that one address holds, for the whole node (each shard has its share, and at least four); 0 for any
     /// number. Past it a connection is closed at once, or told to come back where it comes from another shard.
     pub address_connections: u32,
@@ -251,6 +258,8 @@ impl Default for Limits {
             account_messages_burst: 20_000,
             account_asks_per_s: 500,
             account_asks_burst: 5_000,
+            account_devices_per_h: 4,
+            account_devices_burst: 32,
             address_connections: 8_000,
             address_half_open: 2_000,
             address_connects_per_s: 200,
@@ -380,6 +389,7 @@ impl Limits {
             ("account_frames_burst", self.account_frames_per_s, self.account_frames_burst),
             ("account_messages_burst", self.account_messages_per_s, self.account_messages_burst),
             ("account_asks_burst", self.account_asks_per_s, self.account_asks_burst),
+            ("account_devices_burst", self.account_devices_per_h, self.account_devices_burst),
             ("address_connects_burst", self.address_connects_per_s, self.address_connects_burst),
             ("address_handshakes_burst", self.address_handshakes_per_s, self.address_handshakes_burst),
             (

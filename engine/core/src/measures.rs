@@ -18,7 +18,8 @@ pub struct Measures {
     /// From a message's arrival at its sender's session until its `sent` tick is on its way to the device.
     pub sent: Histogram,
     /// From a message's arrival at its sender's shard until it is on its way to a device that had all before it: once
-    /// for each device, by the wall clock, rounded up to a whole millisecond.
+    /// for each device, by the wall clock, rounded up to a whole millisecond. Where mail has waited for the device to
+    /// take or to acknowledge what it was sent before, nothing counts until it has caught up.
     pub delivery: Histogram,
     /// Envelopes that left, or that the shard cast to itself.
     pub out: EnvelopesOut,

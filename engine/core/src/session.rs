@@ -65,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) acknowledged: u32,
     /// Whether the device was told that its mailbox was empty.
     pub(crate) told_drained: bool,
+    /// Whether mail has waited for the device to take what it was sent before, and it has not caught up since.
+    pub(crate) is_behind: bool,
     /// How present the phone says that it is.
     pub(crate) presence: PresenceState,
     /// Whether it stands in the list of those that look for their mail among others'.
@@ -248,6 +250,7 @@ impl Shard {
             under_way: None,
             acknowledged: 0,
             told_drained: false,
+            is_behind: false,
             presence: PresenceState::Available,
             is_passing: false,
             is_full: false,

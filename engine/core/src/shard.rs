@@ -118,6 +118,8 @@ pub struct Shard {
     /// What accounts may still ask for, and what they may still say in all.
     pub(crate) asking: Budget,
     pub(crate) saying: Budget,
+    /// How many devices accounts may still add.
+    pub(crate) adding: Budget,
     /// Frames that were said and are not counted yet, all by one connection.
     pub(crate) heard_frame_count: u32,
     pub(crate) edges: Edges,
@@ -199,6 +201,7 @@ impl Shard {
             rates,
             asking: Budget::of_asks(&limits, hash),
             saying: Budget::of_frames(&rates, hash),
+            adding: Budget::of_devices(&limits, hash),
             heard_frame_count: 0,
             edges: Edges::new(&limits),
             ready_keys: ReadyKeys::new(&limits),
@@ -432,6 +435,13 @@ impl Shard {
         !self.leaving.is_empty() || self.sessions.are_passing() || self.sweep.has_more()
     }
 
+    /// Whether a drive has no room, or what was accepted waits for the log: each chores may ask the drive again, and those
+    /// who are refused meanwhile shall not wait for long once there is room.
+    fn waits_for_room(&self) -> bool {
+        let Writer { log, urgent, .. } = &self.writer;
+        log.is_full() || log.is_low() || !urgent.is_empty()
+    }
+
     /// Whether nothing has come since the last chores, and these have left nothing for the next ones.
     fn is_at_rest(&mut self) -> bool {
         let was_awake = replace(&mut self.is_awake, false);
@@ -441,6 +451,7 @@ impl Shard {
             || self.stirred.count() > 0
             || !self.ready_keys.is_empty()
             || self.has_pieces_left()
+            || self.waits_for_room()
             || !self.busiest.is_empty()
             || self.dedup.is_freeing();
         !was_awake && !has_more

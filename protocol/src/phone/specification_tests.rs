@@ -285,6 +285,8 @@ fn server_vectors() -> Vectors {
             of_server(&ServerFrame::WatchRefused { account: bob, retry_ms: 60_000 })
         ),
         ("DevicesRefused 14", of_server(&ServerFrame::DevicesRefused { code: ErrorCode::LastDevice })),
+        ("DevicesRefused 16", of_server(&ServerFrame::DevicesRefused { code: ErrorCode::TooManyAdded })),
+        ("DevicesRefused 17", of_server(&ServerFrame::DevicesRefused { code: ErrorCode::NumbersUsedUp })),
     ]
 }
 

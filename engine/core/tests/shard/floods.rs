@@ -1,6 +1,6 @@
 //! Too much of everything: each flood meets its limit and its counter, and two bystanders go on talking.
 
-use crate::stuck::here_and_there;
+use crate::stuck::{create, here_and_there};
 use crate::world::World;
 use crate::world::bystanders::Bystanders;
 use crate::world::phone::{Heard, Phone};
@@ -396,12 +396,23 @@ fn phones_that_do_not_read_cost_their_window_and_nothing_else() {
 
 #[test]
 fn messages_without_an_answer_have_their_share_of_memory() {
+    have_their_share(&[5]);
+}
+
+/// Also where the last answer waits for a copy: who is sent away has been told of all that was taken.
+#[test]
+fn messages_without_an_answer_have_their_share_of_memory_where_there_are_copies() {
+    have_their_share(&[5, 6]);
+}
+
+fn have_their_share(keys: &[u8]) {
     let limits = Limits { connection_count: 20, unanswered_count: 400, busy_ms: 100, ..Limits::default() };
     let mut world = World::new(limits);
     let bob = Phone::connect(&mut world, 1, "bob", 2);
     let to = bob.account.expect("logged in");
     world.cut(1);
     world.closed.clear();
+    create(&mut world, 1, "eve", keys);
     let mut eve = Phone::connect(&mut world, 9, "eve", 5);
     world.disk_runs = false;
     for n in 0..1_000 {

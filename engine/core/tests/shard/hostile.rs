@@ -1,11 +1,15 @@
 //! What the internet sends: each costs its own connection, is counted, and nobody else notices.
 
+use crate::revoking::add;
+use crate::stuck::create;
 use crate::world::bystanders::Bystanders;
 use crate::world::phone::{Heard, Phone};
 use crate::world::stranger::first_flight;
 use crate::world::{World, server_keys};
 use tern_core::limits::Limits;
+use tern_protocol::ids::DeviceId;
 use tern_protocol::phone::client::{Client, ClientConfig, Event};
+use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
 
 /// Bytes of a stream that anybody can make again.
@@ -317,4 +321,35 @@ fn an_acknowledgement_of_the_future_is_refused_and_counted() {
         assert_eq!(world.shard.counters().bad_acknowledgements, count);
         bystanders.talk(&mut world);
     }
+}
+
+#[test]
+fn one_device_does_not_use_up_the_numbers_of_those_that_come_later() {
+    let mut world = World::new(Limits::default());
+    create(&mut world, 1, "dora", &[1, 2]);
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut thief = Phone::connect(&mut world, 9, "dora", 2);
+    let mut added = 0;
+    // Numbers are easy to guess: all of them in a few minutes, at what an account may ask.
+    for number in 3..400_u16 {
+        thief.client.send(&ClientFrame::AddDevice { key: [number as u8 | 1; 32] });
+        thief.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(number) });
+        added = world.shard.counters().devices_added;
+        world.pass_ms(10);
+    }
+    assert_eq!(added, 32, "all that an account can have, twice");
+    assert_eq!(world.shard.counters().refused_devices, 397 - 32);
+    thief.hear(&mut world);
+    thief.heard.clear();
+    // It is not for who holds many devices, and says what it is.
+    thief.say(&mut world, &add(77));
+    assert_eq!(thief.heard, [Heard::DevicesRefused("TooManyAdded".into())]);
+    bystanders.talk(&mut world);
+    // Who owns the account revokes the thief, and has another device within the hour.
+    let mut dora = Phone::connect(&mut world, 8, "dora", 1);
+    dora.say(&mut world, &ClientFrame::RevokeDevice { device: DeviceId(2) });
+    world.pass_s(15 * 60);
+    dora = Phone::connect(&mut world, 8, "dora", 1);
+    dora.say(&mut world, &add(77));
+    assert_eq!(dora.heard.last(), Some(&Heard::Devices(vec![(1, true), (35, false)])));
 }

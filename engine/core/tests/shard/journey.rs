@@ -245,6 +245,30 @@ fn mail_that_nobody_fetches_expires() {
 }
 
 #[test]
+fn what_has_expired_is_nobodys_part_of_a_mailbox() {
+    let mut world = World::new(Limits { expiry_ms: 60_000, mailbox_bytes: 128 << 10, ..Limits::default() });
+    let (mut ann, mut bob) = two_phones(&mut world);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), &[7; 30_000]);
+    world.pass_s(50);
+    ann.send(&mut world, &bob, id(2), b"x");
+    let others = ["carol", "dora", "erin", "frank"].into_iter().zip(10..);
+    let mut others: Vec<_> =
+        others.map(|(name, slot)| Phone::connect(&mut world, slot, name, slot as u8)).collect();
+    for (other, bytes) in others.iter_mut().zip([30_000, 30_000, 9_000]) {
+        other.send(&mut world, &bob, id(3), &vec![7; bytes]);
+    }
+    world.pass_s(20);
+    assert_eq!(world.shard.counters().expired, 1);
+    others[3].send(&mut world, &bob, id(3), &[7; 30_000]);
+    // As much is free as she holds many times over.
+    ann.send(&mut world, &bob, id(4), b"x");
+    assert_eq!(ann.heard.last(), Some(&Heard::Sent(id(4))));
+    let counters = world.shard.counters();
+    assert_eq!((counters.refused_share, counters.mailbox_bytes_full), (0, 0));
+}
+
+#[test]
 fn a_long_mailbox_expires_in_pieces() {
     let mut world = World::new(Limits { expiry_ms: 60_000, step_budget: 10, ..Limits::default() });
     let (mut ann, mut bob) = two_phones(&mut world);

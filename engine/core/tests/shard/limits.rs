@@ -17,7 +17,7 @@ const NOW_S: u64 = 1_800_000_000;
 /// A limit, the others that are met on the way to it, and the way.
 type Case = (&'static str, &'static [&'static str], fn() -> World);
 
-const CASES: [Case; 40] = [
+const CASES: [Case; 41] = [
     ("connection_count", &[], || {
         let mut world = World::new(Limits { connection_count: 1, ..Limits::default() });
         (0..2).for_each(|slot| _ = world.accept(slot, None));
@@ -155,6 +155,13 @@ const CASES: [Case; 40] = [
             World::new(Limits { account_asks_per_s: 1, account_asks_burst: 1, ..Limits::default() });
         let mut eve = Phone::connect(&mut world, 9, "eve", 5);
         (0..2).for_each(|_| eve.say(&mut world, &ClientFrame::Devices));
+        world
+    }),
+    ("account_devices_per_h", &[], || {
+        let limits = Limits { account_devices_per_h: 1, account_devices_burst: 1, ..Limits::default() };
+        let mut world = World::new(limits);
+        let mut eve = Phone::connect(&mut world, 9, "eve", 5);
+        (7..9).for_each(|key| eve.say(&mut world, &ClientFrame::AddDevice { key: [key; 32] }));
         world
     }),
     ("body_bytes", &[], || {
@@ -370,8 +377,9 @@ fn hits(world: &World) -> BTreeMap<&'static str, u64> {
 
 /// What is in [`Limits`] and is nothing that is run into: times and sizes that the shard itself keeps to, and the parts
 /// of a limit whose other part counts.
-const NOT_RUN_INTO: [&str; 23] = [
+const NOT_RUN_INTO: [&str; 24] = [
     "account_asks_burst",
+    "account_devices_burst",
     "account_frames_burst",
     "account_messages_burst",
     "address_bytes_burst",

@@ -1,5 +1,6 @@
 //! What a shard measures: latencies, envelopes by kind, limits hit, and the mailboxes that hold most.
 
+use crate::stuck::create;
 use crate::world::World;
 use crate::world::phone::{Heard, Phone};
 use tern_core::control::{ControlReply, ControlRequest, Hot, LookFrom};
@@ -50,27 +51,79 @@ fn the_time_to_sent_and_of_a_commit_is_measured() {
 }
 
 #[test]
+fn the_time_to_sent_ends_when_it_is_said_also_where_it_waits_for_a_copy() {
+    let mut world = World::new(Limits { write_back_ms: 5, ..Limits::default() });
+    create(&mut world, 1, "ann", &[1, 2]);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    // Bob's mail is durable at once; the copy for the other device may wait for company.
+    ann.send(&mut world, &bob, id(1), b"for two");
+    assert_eq!((ann.heard.last(), recorded(&world.shard.measures().sent)), (Some(&Heard::Drained), vec![]));
+    world.pass_ms(5);
+    ann.hear(&mut world);
+    assert_eq!(ann.heard.last(), Some(&Heard::Sent(id(1))));
+    assert_eq!(recorded(&world.shard.measures().sent), [5_000_000]);
+}
+
+#[test]
 fn the_way_to_a_device_that_keeps_up_is_measured_and_absence_is_not() {
     let mut world = World::new(Limits { window_count: 1, ..Limits::default() });
     let mut ann = Phone::connect(&mut world, 0, "ann", 1);
     let mut bob = Phone::connect(&mut world, 1, "bob", 2);
     ann.send(&mut world, &bob, id(1), b"at once");
     assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000]);
-    // The window is full: the next one waits for room.
-    ann.send(&mut world, &bob, id(2), b"later");
-    world.pass_ms(40);
     bob.hear(&mut world);
     bob.ack(&mut world, 1);
-    assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000, 50_000_000]);
-    bob.hear(&mut world);
-    bob.ack(&mut world, 2);
     bob.leave(&mut world);
-    ann.send(&mut world, &bob, id(3), b"for the absent");
+    ann.send(&mut world, &bob, id(2), b"for the absent");
     world.pass_ms(5000);
     let mut bob = Phone::connect(&mut world, 2, "bob", 2);
     bob.hear(&mut world);
-    assert_eq!(recorded(&world.shard.measures().delivery).len(), 2);
-    assert_eq!(world.shard.counters().messages_out, 3, "it was delivered");
+    assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000]);
+    assert_eq!(world.shard.counters().messages_out, 2, "it was delivered");
+}
+
+#[test]
+fn what_waits_for_a_slow_device_is_not_measured_until_it_has_caught_up() {
+    let mut world = World::new(Limits { window_count: 1, ..Limits::default() });
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let count = |world: &World| recorded(&world.shard.measures().delivery).len();
+    // The window is full: the others wait until he acknowledges.
+    (1..=3).for_each(|low| ann.send(&mut world, &bob, id(low), b"x"));
+    for number in 1..=3 {
+        assert_eq!(count(&world), 1, "the first one found him ready");
+        world.pass_ms(40);
+        bob.hear(&mut world);
+        bob.ack(&mut world, number);
+    }
+    ann.send(&mut world, &bob, id(4), b"he has all before it");
+    assert_eq!(recorded(&world.shard.measures().delivery), [1_000_000, 1_000_000]);
+    bob.hear(&mut world);
+    bob.ack(&mut world, 4);
+    assert_eq!(world.shard.counters().messages_out, 4);
+}
+
+#[test]
+fn what_waits_for_a_socket_that_takes_nothing_is_not_measured() {
+    let mut world = World::new(Limits { window_count: 256, ..Limits::default() });
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    world.stuck.insert(1);
+    (0..100).for_each(|low| ann.send(&mut world, &bob, id(low), &[7; 1024]));
+    let before = recorded(&world.shard.measures().delivery);
+    assert!((1..100).contains(&before.len()), "the rest waits for the socket: {}", before.len());
+    world.pass_ms(40);
+    world.stuck.clear();
+    let conn = world.conns[&1];
+    world.step(Input::Sent { conn });
+    world.turn();
+    bob.hear(&mut world);
+    assert_eq!(world.shard.counters().messages_out, 100);
+    assert_eq!(recorded(&world.shard.measures().delivery), before);
+    ann.send(&mut world, &bob, id(100), b"he has all before it");
+    assert_eq!(recorded(&world.shard.measures().delivery).len(), before.len() + 1);
 }
 
 #[test]

@@ -103,6 +103,8 @@ limits_table! {
     account_messages_burst: u32,
     account_asks_per_s: u32,
     account_asks_burst: u32,
+    account_devices_per_h: u32,
+    account_devices_burst: u32,
     address_connections: u32,
     address_half_open: u32,
     address_connects_per_s: u32,

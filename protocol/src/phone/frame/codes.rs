@@ -34,6 +34,10 @@ pub enum ErrorCode {
     LastDevice = 14,
     /// The resume ticket was used on another connection meanwhile: log in with the device's key.
     TicketUsed = 15,
+    /// The account has added many devices lately; it may add another one later.
+    TooManyAdded = 16,
+    /// The account has given out all numbers of devices that there are: no other device can be added, ever.
+    NumbersUsedUp = 17,
 }
 
 impl ErrorCode {
@@ -54,6 +58,8 @@ impl ErrorCode {
             13 => Self::UnknownDevice,
             14 => Self::LastDevice,
             15 => Self::TicketUsed,
+            16 => Self::TooManyAdded,
+            17 => Self::NumbersUsedUp,
             _ => return None,
         })
     }

@@ -42,7 +42,7 @@ fn client_frame((kind, a, b, c, _, e, (name, body)): &Seeds) -> ClientFrame<'_> 
     }
 }
 
-const CODES: [ErrorCode; 15] = [
+const CODES: [ErrorCode; 17] = [
     ErrorCode::Malformed,
     ErrorCode::UnexpectedFrame,
     ErrorCode::UnknownAccount,
@@ -58,6 +58,8 @@ const CODES: [ErrorCode; 15] = [
     ErrorCode::UnknownDevice,
     ErrorCode::LastDevice,
     ErrorCode::TicketUsed,
+    ErrorCode::TooManyAdded,
+    ErrorCode::NumbersUsedUp,
 ];
 
 const REASONS: [GoodbyeReason; 6] = [
@@ -214,7 +216,7 @@ fn names_and_codes_outside_of_their_range_are_refused() {
     plain.extend_from_slice(&[b'a'; NAME_BYTES_MAX + 1]);
     assert_eq!(ClientFrame::decode_first(&plain), Err(FrameError::Text));
     assert_eq!(ClientFrame::decode_first(&[1, 0, 0, 6, 0xff]), Err(FrameError::Text));
-    assert_eq!(ServerFrame::decode_first(&[1, 0, 0, 0x8b, 16]), Err(FrameError::Value));
+    assert_eq!(ServerFrame::decode_first(&[1, 0, 0, 0x8b, 18]), Err(FrameError::Value));
     // A phone is never offline in its own eyes, and a flag is 0 or 1.
     assert_eq!(ClientFrame::decode_first(&[1, 0, 0, 8, 0]), Err(FrameError::Value));
     assert_eq!(ClientFrame::decode_first(&[9, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 2]), Err(FrameError::Value));

@@ -51,6 +51,12 @@ pub(super) fn devices_refused(code: ErrorCode) -> String {
         ErrorCode::AccountFull => "the account has as many devices as it can have".into(),
         ErrorCode::UnknownDevice => "the account has no such device; /devices lists them".into(),
         ErrorCode::LastDevice => "an account keeps its last device".into(),
+        ErrorCode::TooManyAdded => {
+            "the account has added as many devices lately as it may: try again in some hours".into()
+        }
+        ErrorCode::NumbersUsedUp => {
+            "the account has had as many devices as any can have: no other one can be added, ever".into()
+        }
         other => format!("{other:?}"),
     };
     format!("the devices stay as they are: {why}")
