@@ -64,6 +64,18 @@ pub struct Bugs {
     pub timer_not_reset: bool,
     /// Who is told two things in one turn counts as one who does not read.
     pub readers_hurried: bool,
+    /// A start forgets the copies that wait for the sender's other devices.
+    pub copy_lost: bool,
+    /// Who says that a message was read is told that the tick is safe when it is appended.
+    pub read_lost: bool,
+    /// What a device has acknowledged counts as read.
+    pub read_told_early: bool,
+    /// The `delivered` tick goes out at the append.
+    pub delivered_early: bool,
+    /// A phone is told that its mailbox was empty before anything of it is sent.
+    pub drained_early: bool,
+    /// A device is given all that there is, however little it has acknowledged.
+    pub window_ignored: bool,
     /// A start reads the log and serves, and does not sync it. Of the simulated driver.
     pub starts_unsynced: bool,
     /// A start syncs the log, and reads what is in the cache. Likewise.

@@ -2,7 +2,7 @@
 
 use crate::io::Now;
 use crate::session::SessionId;
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use alloc::vec::Vec;
 use tern_protocol::envelope::{Envelope, FLAG_IMPLIES_SENT, Kind};
 use tern_protocol::ids::{AccountId, MessageId};
@@ -30,6 +30,14 @@ impl Shard {
         }
     }
 
+    /// Tells a phone that its mailbox was empty.
+    pub(crate) fn tell_drained(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.told_drained = true;
+        let conn = session.conn;
+        self.say(conn, &ServerFrame::Drained);
+    }
+
     /// Passes over a step's budget of what is for other devices; if there is more of it, it goes on in a later turn.
     /// Also gathers the messages whose `sent` was implied, where a refused stream may be waiting for one.
     fn fill_window(&mut self, now: Now, id: SessionId, said_sent: &mut Vec<(AccountId, MessageId)>) {
@@ -38,15 +46,15 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.is_passing()) else { return };
         let Some(account) = self.accounts.get_mut(session.account) else { return };
         let left_count = self.config.limits.delivery_count.saturating_sub(session.acknowledged);
-        let window_count = usize::from(self.config.limits.window_count).min(left_count as usize);
+        let most_count = if bug!(self, window_ignored) { u16::MAX } else { self.config.limits.window_count };
+        let window_count = usize::from(most_count).min(left_count as usize);
         let mut index = account.mailbox.index_above(session.cursor);
         let mut budget = self.config.limits.step_budget;
         while session.window_len() < window_count {
             let Some(entry) = account.mailbox.at(index) else {
                 session.is_behind = false;
-                if !core::mem::replace(&mut session.told_drained, true) {
-                    let conn = session.conn;
-                    self.say(conn, &ServerFrame::Drained);
+                if !session.told_drained {
+                    self.tell_drained(id);
                 }
                 return;
             };

@@ -167,6 +167,9 @@ impl Shard {
         if bug!(self, tick_before_commit) {
             self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
+        if bug!(self, delivered_early) {
+            self.cast_to(now, Kind::Delivered, 0, ends, id, 0);
+        }
     }
 
     /// Go-back-N: whether this stream must start again from another id.

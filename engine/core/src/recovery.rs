@@ -19,7 +19,7 @@ use hashbrown::HashSet;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::io::SegmentId;
 use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
-use tern_storage::mailbox::{Entry, TickState};
+use tern_storage::mailbox::{DeviceSet, Entry, EntryKind, TickState};
 
 pub use tern_storage::log::RecoveryReport;
 
@@ -308,6 +308,7 @@ impl Shard {
         let position = found.position();
         let Mail { mailbox, mut entry, .. } = found;
         let (seq, mail) = (entry.seq, entry.mail.take());
+        let is_lost = bug!(self, copy_lost) && entry.kind == EntryKind::Copy;
         let index = self.accounts.by_id(mailbox);
         let Some(account) = index.and_then(|index| self.accounts.get_mut(index)) else {
             mail.into_iter().for_each(|mail| self.cache.remove(mail));
@@ -315,6 +316,9 @@ impl Shard {
         };
         account.mailbox.note_written(seq);
         set_waiting(account, &mut entry);
+        if is_lost {
+            entry.waiting = DeviceSet::default();
+        }
         // Whom it waited for may have been revoked: then nobody can acknowledge it any more.
         let is_orphaned = entry.waiting.is_empty() && entry.tick == TickState::NotDue;
         if seq <= account.ticks_floor().persisted || is_orphaned {

@@ -270,6 +270,9 @@ impl Shard {
             self.say(conn, &ServerFrame::ServerKey { key });
         }
         self.give_ticket(now, conn, account_id, device);
+        if bug!(self, drained_early) {
+            self.tell_drained(id);
+        }
         self.presence_changed(account);
         self.deliver(now, id);
     }

@@ -3,7 +3,7 @@
 use crate::account::AccountIndex;
 use crate::home::{Ends, entry_kind, waiting_for};
 use crate::io::Now;
-use crate::shard::Shard;
+use crate::shard::{Shard, bug};
 use alloc::collections::VecDeque;
 use tern_protocol::envelope::{Envelope, FLAG_AGAIN, FLAG_IMPLIES_SENT, Kind};
 use tern_protocol::ids::{DeviceId, Seq};
@@ -82,6 +82,9 @@ impl Shard {
                 self.dedup.insert_new(made_s, hash);
             }
             self.counters.ticks_read += u64::from(kind == EntryKind::Read);
+            if kind == EntryKind::Read && bug!(self, read_lost) {
+                self.cast_to(now, answer, 0, ends, id, seq);
+            }
         }
     }
 
@@ -140,6 +143,9 @@ impl Shard {
         let flags = again | if implies_sent { FLAG_IMPLIES_SENT } else { 0 };
         let ends = Ends { to, from: mailbox_id, device };
         self.cast_to(now, Kind::Delivered, flags, ends, id, seq.0);
+        if bug!(self, read_told_early) {
+            self.cast_to(now, Kind::Read, 0, ends, id, 0);
+        }
         let due_ns = now.mono_ns + (self.config.limits.tick_retry_ms << round) * 1_000_000;
         self.owed.rounds[round].push_back(OwedTick { due_ns, account: index, seq, implies_sent });
     }

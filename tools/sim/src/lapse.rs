@@ -123,6 +123,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_may_be_lost_unless_it_was_ticked() {
+        let mut oracle = Oracle::default();
+        oracle.sets_clock = true;
+        let account = oracle.add_account("a".into());
+        oracle.devices.add(account, [1; 32], Some(DeviceId(1)));
+        let (first, second) = (MessageId(1), MessageId(2));
+        let refused = oracle.compose(0, account, first, 5_000, b"");
+        let ticked = oracle.compose(0, account, second, 5_000, b"");
+        oracle.messages[ticked].durable = true;
+        oracle.clocks.is_set(0, true);
+        assert_eq!(oracle.refused_as_old(account, first, 0), Ok(refused));
+        assert_eq!(oracle.unfinished(refused), None);
+        // The answer to a retry comes behind the tick.
+        assert_eq!(oracle.sent(account, second), Ok(ticked));
+        assert_eq!(oracle.refused_as_old(account, second, 0), Ok(ticked));
+        assert!(oracle.unfinished(ticked).unwrap().contains("was ticked and never reached"));
+    }
+
+    #[test]
     fn what_lapses_after_everything_had_to_be_at_rest_is_missed() {
         let mut oracle = Oracle::default();
         let account = oracle.add_account("a".into());

@@ -7,6 +7,7 @@ pub mod attacker;
 pub mod campaign;
 pub mod devices;
 pub mod disk;
+pub mod fetched;
 pub mod lanes;
 pub mod lapse;
 pub mod logs;

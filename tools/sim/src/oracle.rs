@@ -42,12 +42,13 @@ pub struct Message {
     pub composed_ms: u64,
     /// When its phone was told the time that its id is made by, virtual nanoseconds.
     pub told_ns: u64,
-    /// Its phone was told that it is too late or too early, which it may be by clocks that are set.
+    /// Its phone was told that it is too late or too early, which it may be by clocks that are set. Nothing needs to come of
+    /// it then, unless it was ticked.
     pub refused: bool,
     /// Its body.
     pub body: Vec<u8>,
-    /// The sender has the `sent` tick.
-    pub sent: bool,
+    /// When the sender heard the `sent` tick first, wall milliseconds.
+    pub sent_ms: Option<u64>,
     /// The sender has the `delivered` tick.
     pub delivered: bool,
     /// In which life of the node the sender heard first that it is delivered.
@@ -119,8 +120,6 @@ pub struct Receipt<'a> {
     pub time_s: u32,
     /// The body.
     pub body: &'a [u8],
-    /// Wall milliseconds now.
-    pub now_ms: u64,
     /// The life of the node.
     pub life: u32,
 }
@@ -206,7 +205,7 @@ impl Oracle {
             told_ns: 0,
             refused: false,
             body,
-            sent: false,
+            sent_ms: None,
             delivered: false,
             delivered_in: None,
             acknowledged_in: None,
@@ -249,12 +248,8 @@ impl Oracle {
         if message.body != receipt.body || self.accounts[from].name != receipt.from_name {
             return Err(format!("message {serial} changed on its way"));
         }
-        // A clock in doubt goes on by the monotonic one: both are rounded.
-        let (earliest_s, latest_s) = ((message.composed_ms - 2) / 1000, receipt.now_ms / 1000);
-        if !self.sets_clock && !(earliest_s..=latest_s).contains(&u64::from(receipt.time_s)) {
-            return Err(format!("message {serial} is stamped {} outside its life", receipt.time_s));
-        }
         let phone = message.phone;
+        self.stamped(serial, receipt.time_s)?;
         self.is_not_for(account, receipt.device, serial)?;
         let message = &mut self.messages[serial];
         if self.floored.contains(&(serial, device)) {
@@ -291,6 +286,19 @@ impl Oracle {
             ));
         }
         Ok(serial)
+    }
+
+    /// The server's stamp came with a message, or with what there is beside it.
+    ///
+    /// # Errors
+    /// It is before the message was composed, or yet to come.
+    pub fn stamped(&self, serial: usize, time_s: u32) -> Result<(), String> {
+        // A clock in doubt goes on by the monotonic one: both are rounded.
+        let (earliest_s, latest_s) = ((self.messages[serial].composed_ms - 2) / 1000, self.now_ms / 1000);
+        if !self.sets_clock && !(earliest_s..=latest_s).contains(&u64::from(time_s)) {
+            return Err(format!("message {serial} is stamped {time_s} outside its life"));
+        }
+        Ok(())
     }
 
     /// A device got a message or its copy.
@@ -411,6 +419,21 @@ impl Oracle {
         Ok(serial)
     }
 
+    /// A device of an account was told that the `read` tick is safe.
+    ///
+    /// # Errors
+    /// No such message for that account, or nobody said that it was read.
+    pub fn read_taken(&mut self, reader: usize, author: AccountId, id: MessageId) -> Result<(), String> {
+        let serial = self.account_of(author).and_then(|author| self.serial_of(author, id));
+        let serial = serial.ok_or_else(|| format!("a read of {id:?} is taken, which nobody sent"))?;
+        let message = &mut self.messages[serial];
+        if !message.read_said || message.to != reader {
+            return Err(format!("account {reader} is told that its read of message {serial} is taken"));
+        }
+        message.read_taken = true;
+        Ok(())
+    }
+
     /// The sender got a `sent` tick.
     ///
     /// # Errors
@@ -426,7 +449,7 @@ impl Oracle {
         if !message.copy_durable && !others_have_it {
             return Err(format!("the sent tick of message {serial} came before its copy was safe"));
         }
-        self.messages[serial].sent = true;
+        self.messages[serial].sent_ms.get_or_insert(self.now_ms);
         Ok(serial)
     }
 
@@ -482,13 +505,14 @@ impl Oracle {
 
     /// What is not done yet with a message: `None` when every device saw and acknowledged it, both ticks came, the
     /// sender's other devices have their copies, and a read that was taken was told. What a device that was revoked
-    /// had sent without a tick may be lost, and its ticks are told to nobody. So may what was sent to an account that is gone.
+    /// had sent without a tick may be lost, and its ticks are told to nobody. So may what was sent to an account that is gone,
+    /// and what was refused.
     #[must_use]
     pub fn unfinished(&self, serial: usize) -> Option<String> {
         let message = &self.messages[serial];
         let sender_is_gone = self.devices.0[message.phone].revoked.is_some();
         let is_excused = sender_is_gone || self.accounts[message.to].is_gone;
-        if is_excused && !message.sent || self.has_run_out(serial) || message.refused {
+        if (is_excused || message.refused) && message.sent_ms.is_none() || self.has_run_out(serial) {
             return None;
         }
         let to = message.to;
@@ -498,11 +522,11 @@ impl Oracle {
         // Who alone it was for may be gone, and then nobody earns that tick.
         let owes_delivered = !sender_is_gone && self.devices_for(to, serial).next().is_some();
         Some(match missing.map(|device| device.id) {
-            Some(device) if message.sent => {
+            Some(device) if message.sent_ms.is_some() => {
                 format!("message {serial} was ticked and never reached {device:?} of account {to}")
             }
             Some(device) => format!("message {serial} never reached {device:?} of account {to}"),
-            None if !message.sent => format!("message {serial} never got its sent tick"),
+            None if message.sent_ms.is_none() => format!("message {serial} never got its sent tick"),
             None if !message.delivered && owes_delivered => {
                 format!("message {serial} never got its delivered tick")
             }
@@ -523,6 +547,7 @@ mod tests {
         for account in [a, b] {
             oracle.devices.add(account, [account as u8; 32], Some(DeviceId(1)));
         }
+        oracle.now_ms = 6000;
         oracle.learn_id(a, AccountId(1)).unwrap();
         oracle.learn_id(b, AccountId(2)).unwrap();
         (oracle, a, b)
@@ -531,7 +556,7 @@ mod tests {
     fn receipt<'a>(oracle: &Oracle, account: usize, serial: usize, body: &'a [u8]) -> Receipt<'a> {
         let id = oracle.messages[serial].id;
         let (device, from) = (DeviceId(1), AccountId(1));
-        Receipt { account, device, from, from_name: "a", id, time_s: 5, body, now_ms: 6000, life: 1 }
+        Receipt { account, device, from, from_name: "a", id, time_s: 5, body, life: 1 }
     }
 
     #[test]
@@ -566,6 +591,108 @@ mod tests {
         assert!(oracle.delivered(a, AccountId(1), MessageId(1), 1).is_err());
         oracle.delivered(a, AccountId(2), MessageId(1), 1).unwrap();
         assert!(oracle.unfinished(serial).unwrap().contains("never reached"));
+    }
+
+    #[test]
+    fn a_delivered_tick_is_for_the_device_that_sent_the_message() {
+        let (mut oracle, a, b) = world();
+        oracle.devices.add(a, [9; 32], Some(DeviceId(2)));
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        oracle.acknowledged(serial, DeviceId(1), 1);
+        assert!(oracle.delivered(2, AccountId(2), MessageId(1), 1).unwrap_err().contains("did not send it"));
+        oracle.delivered(a, AccountId(2), MessageId(1), 1).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_for_the_senders_other_devices_and_says_what_the_message_says() {
+        let (mut oracle, a, b) = world();
+        for number in 2..=3 {
+            oracle.devices.add(a, [10 + number; 32], Some(DeviceId(number.into())));
+        }
+        let id = MessageId(1);
+        let serial = oracle.compose(a, b, id, 5000, b"x");
+        let body = oracle.messages[serial].body.clone();
+        let (second, to) = (DeviceId(2), AccountId(2));
+        assert!(oracle.copied(a, second, to, MessageId(7), &body).unwrap_err().contains("unknown"));
+        assert!(oracle.copied(b, DeviceId(1), to, id, &body).unwrap_err().contains("unknown"));
+        assert!(oracle.copied(a, DeviceId(1), to, id, &body).unwrap_err().contains("is wrong"), "it sent it");
+        assert!(oracle.copied(a, second, AccountId(1), id, &body).unwrap_err().contains("is wrong"));
+        assert!(oracle.copied(a, second, to, id, &body[1..]).unwrap_err().contains("is wrong"));
+        assert_eq!(oracle.copied(a, second, to, id, &body), Ok(serial));
+        oracle.devices.0[3].revoke_asked = true;
+        oracle.devices.is_revoked(3, serial, 0).unwrap();
+        assert!(oracle.copied(a, DeviceId(3), to, id, &body).unwrap_err().contains("was revoked"));
+    }
+
+    #[test]
+    fn a_message_is_not_safe_before_its_copy_is() {
+        let (mut oracle, a, b) = world();
+        oracle.devices.add(a, [9; 32], Some(DeviceId(2)));
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        oracle.messages[serial].durable = true;
+        assert!(oracle.sent(a, MessageId(1)).unwrap_err().contains("before its copy was safe"));
+        oracle.messages[serial].copy_acknowledged_by.insert(2);
+        oracle.sent(a, MessageId(1)).unwrap();
+    }
+
+    #[test]
+    fn a_read_tick_comes_from_who_has_read_the_message() {
+        let (mut oracle, a, b) = world();
+        let (id, device) = (MessageId(1), DeviceId(1));
+        let serial = oracle.compose(a, b, id, 5000, b"");
+        assert!(oracle.read(a, device, AccountId(2), MessageId(7)).unwrap_err().contains("unknown"));
+        assert!(oracle.read(a, device, AccountId(2), id).unwrap_err().contains("before it was read"));
+        oracle.messages[serial].read_said = true;
+        assert!(oracle.read(a, device, AccountId(1), id).is_err(), "its sender is not its reader");
+        assert_eq!(oracle.read(a, device, AccountId(2), id), Ok(serial));
+    }
+
+    #[test]
+    fn only_who_said_that_a_message_was_read_is_told_that_this_is_safe() {
+        let (mut oracle, a, b) = world();
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        assert!(oracle.read_taken(b, AccountId(1), MessageId(7)).unwrap_err().contains("nobody sent"));
+        assert!(oracle.read_taken(b, AccountId(1), MessageId(1)).is_err(), "nobody said so");
+        oracle.messages[serial].read_said = true;
+        assert!(oracle.read_taken(a, AccountId(1), MessageId(1)).is_err(), "its sender did not read it");
+        oracle.read_taken(b, AccountId(1), MessageId(1)).unwrap();
+        assert!(oracle.messages[serial].read_taken);
+    }
+
+    #[test]
+    fn a_stamp_lies_between_the_composing_and_now() {
+        let (mut oracle, a, b) = world();
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        assert!(oracle.stamped(serial, 3).is_err() && oracle.stamped(serial, 7).is_err());
+        oracle.stamped(serial, 4).unwrap();
+        oracle.stamped(serial, 6).unwrap();
+        oracle.sets_clock = true;
+        oracle.stamped(serial, 7).unwrap();
+    }
+
+    #[test]
+    fn a_message_is_done_when_its_copies_and_its_read_tick_are_with_all_that_they_are_for() {
+        let (mut oracle, a, b) = world();
+        oracle.devices.add(a, [9; 32], Some(DeviceId(2)));
+        let (first, second, to) = (DeviceId(1), DeviceId(2), AccountId(2));
+        let serial = oracle.compose(a, b, MessageId(1), 5000, b"");
+        let body = oracle.messages[serial].body.clone();
+        oracle.seen(&receipt(&oracle, b, serial, &body), false).unwrap();
+        oracle.acknowledged(serial, DeviceId(1), 1);
+        let message = &mut oracle.messages[serial];
+        (message.sent_ms, message.delivered) = (Some(6000), true);
+        let is_missing = |oracle: &Oracle, what: &str| oracle.unfinished(serial).unwrap().contains(what);
+        assert!(is_missing(&oracle, "the copy of message 0 never reached Some(DeviceId(2))"));
+        oracle.copied(a, second, to, MessageId(1), &body).unwrap();
+        assert_eq!(oracle.unfinished(serial), None);
+        oracle.messages[serial].read_said = true;
+        assert_eq!(oracle.unfinished(serial), None, "nobody was told that the tick is safe");
+        oracle.messages[serial].read_taken = true;
+        assert!(is_missing(&oracle, "the read tick of message 0 was taken"));
+        oracle.read(a, first, to, MessageId(1)).unwrap();
+        assert!(is_missing(&oracle, "never reached Some(DeviceId(2))"));
+        oracle.read(a, second, to, MessageId(1)).unwrap();
+        assert_eq!(oracle.unfinished(serial), None);
     }
 
     #[test]

@@ -203,3 +203,33 @@ fn a_start_that_believes_what_failed_to_be_written_is_found() {
 fn watches_that_stay_counted_are_found() {
     is_found("watches_kept", &["watches"]);
 }
+
+#[test]
+fn copies_that_a_start_forgets_are_found() {
+    is_found("copy_lost", &["the copy of message"]);
+}
+
+#[test]
+fn a_read_tick_that_is_answered_before_it_is_safe_is_found() {
+    is_found("read_lost", &["was taken and never reached"]);
+}
+
+#[test]
+fn a_read_tick_for_what_nobody_read_is_found() {
+    is_found("read_told_early", &["came before it was read"]);
+}
+
+#[test]
+fn a_delivered_tick_that_comes_before_any_acknowledgement_is_found() {
+    is_found("delivered_early", &["came before any acknowledgement"]);
+}
+
+#[test]
+fn a_phone_that_is_told_too_early_that_its_mailbox_was_empty_is_found() {
+    is_found("drained_early", &["was told that its mailbox was empty"]);
+}
+
+#[test]
+fn a_window_that_is_ignored_is_found() {
+    is_found("window_ignored", &["ahead of what it acknowledged"]);
+}

@@ -38,17 +38,20 @@ enum Heard {
         number: u32,
         by: AccountId,
         id: MessageId,
+        time_s: u32,
     },
     Copy {
         number: u32,
         to: AccountId,
         id: MessageId,
+        time_s: u32,
         body: Vec<u8>,
     },
     Read {
         number: u32,
         by: AccountId,
         id: MessageId,
+        time_s: u32,
     },
     Devices(Vec<(DeviceId, [u8; 32])>),
     DevicesRefused(ErrorCode),
@@ -99,15 +102,17 @@ impl Heard {
                     Self::Deliver { number, from, id, time_s, from_name: from_name.into(), body: body.into() }
                 }
                 ServerFrame::Sent { id } => Self::Sent { id },
-                ServerFrame::Delivered { number, by, id, .. } => Self::Delivered { number, by, id },
+                ServerFrame::Delivered { number, by, id, time_s } => {
+                    Self::Delivered { number, by, id, time_s }
+                }
                 ServerFrame::Ticket { ticket, .. } => Self::Ticket(ticket),
                 ServerFrame::ServerKey { key } => Self::ServerKey(key),
                 ServerFrame::Drained => Self::Drained,
                 ServerFrame::Pong { .. } => Self::Nothing,
-                ServerFrame::Copy { number, to, id, body, .. } => {
-                    Self::Copy { number, to, id, body: body.into() }
+                ServerFrame::Copy { number, to, id, time_s, body } => {
+                    Self::Copy { number, to, id, time_s, body: body.into() }
                 }
-                ServerFrame::Read { number, by, id, .. } => Self::Read { number, by, id },
+                ServerFrame::Read { number, by, id, time_s } => Self::Read { number, by, id, time_s },
                 ServerFrame::ReadTaken { author, id } => Self::ReadTaken { author, id },
                 ServerFrame::Presence { account, state, seen_s } => Self::Presence(account, state, seen_s),
                 ServerFrame::Typing { from, .. } => Self::Typing(from),
@@ -197,31 +202,34 @@ impl Phone {
             }
             Heard::Deliver { number, from, id, time_s, from_name, body } => {
                 self.count_delivery(scene, number);
-                let (account, device, now_ms) = (self.account, self.device, scene.schedule.wall_ms());
+                let (account, device) = (self.account, self.device);
                 let from_name = &from_name;
                 let body = &body;
                 let life = scene.life;
-                let receipt = Receipt { account, device, from, from_name, id, time_s, body, now_ms, life };
+                let receipt = Receipt { account, device, from, from_name, id, time_s, body, life };
                 self.hear_message(scene, number, &receipt);
             }
             Heard::Sent { id } => self.hear_sent(scene, id),
-            Heard::Delivered { number, by, id } => {
+            Heard::Delivered { number, by, id, time_s } => {
                 self.count_delivery(scene, number);
                 self.hear_delivered(scene, number, by, id);
+                self.check_stamp(scene, id, time_s);
             }
-            Heard::Copy { number, to, id, body } => {
+            Heard::Copy { number, to, id, time_s, body } => {
                 self.count_delivery(scene, number);
                 let verdict = scene.oracle.copied(self.account, self.device, to, id, &body);
                 let Some(serial) = scene.judge(verdict) else { return };
                 self.note_delivery(scene, number, Acknowledged::Copy(serial));
                 self.check_fresh(scene, Kind::Copy, to, id);
+                self.check_stamp(scene, id, time_s);
             }
-            Heard::Read { number, by, id } => {
+            Heard::Read { number, by, id, time_s } => {
                 self.count_delivery(scene, number);
                 self.note_delivery(scene, number, Acknowledged::Tick);
                 let verdict = scene.oracle.read(self.account, self.device, by, id);
                 scene.judge(verdict);
                 self.check_fresh(scene, Kind::Read, by, id);
+                self.check_stamp(scene, id, time_s);
             }
             Heard::Devices(list) => self.hear_devices(scene, &list),
             Heard::DevicesRefused(code) => self.hear_devices_refused(scene, code),
@@ -253,7 +261,7 @@ impl Phone {
                 }
             }
             Heard::Found { account, name } => self.hear_found(scene, account, &name),
-            Heard::Drained => self.check_key(scene),
+            Heard::Drained => self.hear_drained(scene),
             Heard::Nothing => {}
             Heard::ServerKey(key) => self.hear_server_key(scene, key),
             Heard::Ticket(ticket) => {
@@ -349,6 +357,29 @@ impl Phone {
         scene.schedule.check(knows, || format!("phone {index} was not told the server's present key"));
     }
 
+    /// The mailbox was empty for the first time on this connection. Who came to fetch it may close now.
+    fn hear_drained(&mut self, scene: &mut Scene) {
+        self.check_key(scene);
+        let Some(connection) = &mut self.connection else { return };
+        let (index, is_first) = (self.index, !std::mem::replace(&mut connection.is_drained, true));
+        scene
+            .schedule
+            .check(is_first, || format!("phone {index} was told Drained twice within one connection"));
+        let has_come = |kind, peer, id| match kind {
+            Kind::Message => connection.got.contains(&(peer, id)),
+            _ => connection.got_beside.contains(&(kind as u8, peer, id)),
+        };
+        let verdict = scene.oracle.fetched(self.account, self.device, connection.began_ms, has_come);
+        scene.judge(verdict);
+    }
+
+    /// The server's stamp on something about a message of this account.
+    fn check_stamp(&self, scene: &mut Scene, id: MessageId, time_s: u32) {
+        let serial = scene.oracle.serial_of(self.account, id);
+        let verdict = serial.map_or(Ok(()), |serial| scene.oracle.stamped(serial, time_s));
+        scene.judge(verdict);
+    }
+
     fn count_delivery(&mut self, scene: &mut Scene, number: u32) {
         let Some(connection) = &mut self.connection else { return };
         let expected = connection.next_number;
@@ -384,6 +415,11 @@ impl Phone {
         let Some(connection) = &mut self.connection else { return };
         connection.unacknowledged.push((number, what));
         connection.ack_due_ns = Some(connection.ack_due_ns.unwrap_or(due_ns).min(due_ns));
+        let (index, ahead_count) = (self.index, connection.unacknowledged.len());
+        let is_within = ahead_count <= usize::from(scene.plan.limits.window_count);
+        scene.schedule.check(is_within, || {
+            format!("phone {index} was given {ahead_count} deliveries ahead of what it acknowledged")
+        });
     }
 
     fn hear_sent(&mut self, scene: &mut Scene, id: MessageId) {
@@ -429,12 +465,8 @@ impl Phone {
 
     fn hear_read_taken(&mut self, scene: &mut Scene, author: AccountId, id: MessageId) {
         self.unread.retain(|unread| *unread != (author, id));
-        let author = scene.oracle.account_of(author);
-        let serial = author.and_then(|author| scene.oracle.serial_of(author, id));
-        let verdict = serial.ok_or_else(|| format!("a read of {id:?} is taken, which nobody sent"));
-        if let Some(serial) = scene.judge(verdict) {
-            scene.oracle.messages[serial].read_taken = true;
-        }
+        let verdict = scene.oracle.read_taken(self.account, author, id);
+        scene.judge(verdict);
     }
 
     /// Says that a message was read; again on every connection until it is taken.

@@ -79,6 +79,10 @@ struct Connection {
     life: u32,
     /// When it was opened, virtual nanoseconds.
     began_ns: u64,
+    /// The same in wall milliseconds.
+    began_ms: u64,
+    /// Whether it was told that its mailbox was empty.
+    is_drained: bool,
     /// The number of the next delivery.
     next_number: u32,
     /// What came on this connection: (sender, id), and (recipient, id) of ticks.
@@ -324,6 +328,8 @@ impl Phone {
             has_session: false,
             life: scene.life,
             began_ns: now_ns,
+            began_ms: scene.schedule.wall_ms(),
+            is_drained: false,
             next_number: 1,
             got: BTreeSet::new(),
             got_ticks: BTreeSet::new(),
