@@ -1,11 +1,11 @@
 //! Putting a node together: threads make their rings, become known to each other, recover, and serve.
 
-use crate::boot;
+use crate::boot::{self, Start};
 use crate::clock::Clock;
 use crate::control::{Command, Port};
 use crate::disk::Disk;
 use crate::error::StartError;
-use crate::lifecycle::{Exit, Lifecycle, live};
+use crate::lifecycle::{Exit, Lifecycle, live, wait_for};
 use crate::maker;
 use crate::mesh::{self, MeshEnd};
 use crate::node::NodeConfig;
@@ -21,17 +21,21 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tern_core::io::Outputs;
 use tern_core::limits::OVERLAP_COUNT;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{RecoveryReport, ShardConfig, ShardRecovery};
 use tern_protocol::ids::ShardId;
 use tern_ring::{BoundAddress, Config, Ring, RingHandle, Waker, probe};
+use tracing::warn;
 
 /// Slots beyond the limit on connections, so that those above it can be refused by the core.
 pub(crate) const SPARE_SLOTS: u32 = 64;
 const _: () = assert!(SPARE_SLOTS >= 2 * OVERLAP_COUNT, "some are for those above it, some for hand-overs");
+
+/// How long a start that has failed waits for its threads before it is told.
+const ABANDON_WAIT: Duration = Duration::from_secs(5);
 
 /// What a shard's thread tells the starting thread.
 enum Progress {
@@ -189,13 +193,18 @@ impl NodeParts {
         }
     }
 
-    /// Stops what was started.
+    /// Stops what was started. A drive that does not answer holds a thread up for ever, and with it the news of why the
+    /// start has failed: such a thread is left behind.
     pub(crate) fn abandon(mut self) {
         self.lifecycle.stop(Exit::Drained);
         self.introductions.clear();
         wake_all(&self.ports);
-        while let Some(thread) = self.threads.pop() {
-            let _ = thread.join();
+        let late = wait_for(&self.threads, ABANDON_WAIT);
+        if !late.is_empty() {
+            warn!(
+                threads = late.join(", "),
+                "the start has failed, and some of its threads wait for a drive"
+            );
         }
     }
 }
@@ -266,7 +275,10 @@ impl Setup {
         let mut recovery = ShardRecovery::new(self.config);
         let started = Instant::now();
         let how_far = self.how_far;
-        let files = boot::recover(&directory, |path| File::open(path), &mut recovery, (&how_far, own.0))?;
+        let lifecycle = self.lifecycle;
+        let start = Start { progress: &how_far, shard: own.0, is_given_up: &|| lifecycle.is_stopping() };
+        let files = boot::recover(&directory, |path| File::open(path), &mut recovery, &start)?;
+        let Some(files) = files else { return Ok(None) };
         let read_in = started.elapsed();
         how_far.done(own.0, read_in);
         let _ = self.progress.send(Progress::Read(recovery.newest_s()));
@@ -296,7 +308,7 @@ impl Setup {
             replies: HashMap::new(),
             next_reply: 0,
             ports,
-            lifecycle: self.lifecycle,
+            lifecycle,
             board: self.board,
             reporter: Reporter::default(),
             turn_ended_ns: 0,

@@ -39,20 +39,51 @@ pub(crate) fn prepare(data: &Path, shard_count: u16) -> Result<(), StartError> {
     File::open(data).and_then(|directory| directory.sync_all()).map_err(wrap(data))
 }
 
+/// The start that the recovery of a shard is a part of.
+pub(crate) struct Start<'a> {
+    /// Where it is told how far it is.
+    pub(crate) progress: &'a StartProgress,
+    pub(crate) shard: u16,
+    /// Whether nobody waits for it any more. Once true it stays true.
+    pub(crate) is_given_up: &'a dyn Fn() -> bool,
+}
+
+impl Start<'_> {
+    /// The drive did not give a block. An error: there is no need to ask it for another.
+    fn unreadable_one(&self) -> io::Result<()> {
+        self.progress.unreadable_one(self.shard);
+        if (self.is_given_up)() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
 /// Reads all segments of a shard into `recovery`, some of them twice where it asks for that, and opens them for writing;
-/// tells `progress` how far it is. What it has read is durable then: the shard answers by it from the first moment on.
+/// tells how far it is. What it has read is durable then: the shard answers by it from the first moment on. None: the start
+/// was given up meanwhile, and what became of the rest is for nobody.
 pub(crate) fn recover<F: SegmentFile>(
     directory: &Path,
     open: impl Fn(&Path) -> io::Result<F>,
     recovery: &mut ShardRecovery,
-    (progress, shard): (&StartProgress, u16),
+    start: &Start<'_>,
+) -> Result<Option<HashMap<SegmentId, DurableFile>>, StartError> {
+    let files = read_all(directory, open, recovery, start);
+    if (start.is_given_up)() { Ok(None) } else { files.map(Some) }
+}
+
+/// Likewise, and ends at the next segment if the start is given up.
+fn read_all<F: SegmentFile>(
+    directory: &Path,
+    open: impl Fn(&Path) -> io::Result<F>,
+    recovery: &mut ShardRecovery,
+    start: &Start<'_>,
 ) -> Result<HashMap<SegmentId, DurableFile>, StartError> {
-    let tell = || progress.unreadable_one(shard);
-    let (found, mut is_damaged) = find(directory, &open, &tell)?;
+    let Start { progress, shard, .. } = *start;
+    let is_wanted = || !(start.is_given_up)();
+    let tell = || start.unreadable_one();
+    let (found, mut is_damaged) = find(directory, &open, &is_wanted, &tell)?;
     progress.found(shard, found.len());
     let segment_count = found.len();
     let mut files = HashMap::new();
-    for (_, segment) in found {
+    for (_, segment) in found.into_iter().take_while(|_| is_wanted()) {
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
         let Contents { bytes, unreadable } =
@@ -63,9 +94,12 @@ pub(crate) fn recover<F: SegmentFile>(
         files.insert(segment, DurableFile::open(&path).map_err(data_error)?);
         progress.read_one(shard);
     }
+    if !is_wanted() {
+        return Ok(files);
+    }
     let wanted = recovery.wanted();
     progress.found(shard, segment_count + wanted.len());
-    for segment in wanted {
+    for segment in wanted.into_iter().take_while(|_| is_wanted()) {
         let path = directory.join(file_name(segment));
         let data_error = |error| StartError::Data(path.clone(), error);
         let Contents { bytes, unreadable } =
@@ -96,14 +130,15 @@ type Generations = Vec<(Option<u64>, SegmentId)>;
 fn find<F: SegmentFile>(
     directory: &Path,
     open: impl Fn(&Path) -> io::Result<F>,
-    tell: &dyn Fn(),
+    is_wanted: &dyn Fn() -> bool,
+    tell: &dyn Fn() -> io::Result<()>,
 ) -> Result<(Generations, bool), StartError> {
     let wrap = |path: &Path| {
         let path = path.to_owned();
         move |error| StartError::Data(path, error)
     };
     let (mut found, mut is_damaged) = (Vec::new(), false);
-    for entry in fs::read_dir(directory).map_err(wrap(directory))? {
+    for entry in fs::read_dir(directory).map_err(wrap(directory))?.take_while(|_| is_wanted()) {
         let entry = entry.map_err(wrap(directory))?;
         let (name, path) = (entry.file_name(), entry.path());
         let Some(stem) = name.to_str().and_then(|name| name.strip_prefix("seg-")) else { continue };
@@ -168,6 +203,11 @@ mod tests {
         })
     }
 
+    /// Of shard 0, and never given up.
+    fn wanted_start(progress: &StartProgress) -> Start<'_> {
+        Start { progress, shard: 0, is_given_up: &|| false }
+    }
+
     /// A directory with so many segments that are not in use.
     fn shard_directory(count: u32) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
@@ -188,8 +228,8 @@ mod tests {
             Ok(file)
         };
         let progress = StartProgress::new(1);
-        let files = recover(directory.path(), open, &mut recovery(), (&progress, 0)).unwrap();
-        assert_eq!(files.len(), 3);
+        let files = recover(directory.path(), open, &mut recovery(), &wanted_start(&progress)).unwrap();
+        assert_eq!(files.unwrap().len(), 3);
         let settled = ["sync", "forget", "read"].repeat(3);
         assert_eq!(*asked.borrow(), [&settled[..], &["read"; 3]].concat());
     }
@@ -202,8 +242,8 @@ mod tests {
             file.sync_error = path.ends_with("seg-00000001.log").then_some(libc::EIO);
             Ok(file)
         };
-        let error =
-            recover(directory.path(), open, &mut recovery(), (&StartProgress::new(1), 0)).unwrap_err();
+        let progress = StartProgress::new(1);
+        let error = recover(directory.path(), open, &mut recovery(), &wanted_start(&progress)).unwrap_err();
         let is_told = matches!(&error, StartError::Unsynced(path, _) if path.ends_with("seg-00000001.log"));
         assert!(is_told, "{error}");
     }
@@ -221,7 +261,7 @@ mod tests {
         };
         let mut recovery = recovery();
         let progress = StartProgress::new(1);
-        recover(directory.path(), open, &mut recovery, (&progress, 0)).unwrap();
+        recover(directory.path(), open, &mut recovery, &wanted_start(&progress)).unwrap();
         // One block of each, and the one's header when the files were looked for.
         assert_eq!(progress.shards().next().unwrap().unreadable_count, 3, "each is a sign that it goes on");
         let now = Now { mono_ns: 1, wall_ms: 1_800_000_000_000 };
@@ -320,8 +360,41 @@ mod tests {
             Ok(BadFile::new(File::open(path)?, bad))
         };
         let mut recovery = recovery_with(Limits { mail_bytes: 0, ..Limits::default() });
-        recover(directory, open, &mut recovery, (&StartProgress::new(1), 0))?;
+        recover(directory, open, &mut recovery, &wanted_start(&StartProgress::new(1)))?;
         Ok(opened_count.get())
+    }
+
+    #[test]
+    fn a_start_that_is_given_up_reads_no_further() {
+        let directory = log_with_mail(SLACK_BYTES + (8 << 20));
+        let file_count = fs::read_dir(directory.path()).unwrap().count();
+        let (opened_count, progress) = (Cell::new(0), StartProgress::new(1));
+        let open = |path: &Path| {
+            opened_count.set(opened_count.get() + 1);
+            File::open(path)
+        };
+        // While they are looked for, read, and read again.
+        for given_up_at in [1, file_count + 1, 2 * file_count + 1] {
+            opened_count.set(0);
+            let is_given_up = || opened_count.get() >= given_up_at;
+            let start = Start { progress: &progress, shard: 0, is_given_up: &is_given_up };
+            let mut recovery = recovery_with(Limits { mail_bytes: 0, ..Limits::default() });
+            let files = recover(directory.path(), open, &mut recovery, &start).unwrap();
+            assert!(files.is_none(), "nobody wants a part of a log");
+            assert_eq!(opened_count.get(), given_up_at);
+        }
+    }
+
+    #[test]
+    fn a_start_that_is_given_up_asks_a_bad_drive_for_no_other_block() {
+        let directory = shard_directory(1);
+        let progress = StartProgress::new(1);
+        let unreadable_count = || progress.shards().next().unwrap().unreadable_count;
+        let is_given_up = || unreadable_count() >= 10;
+        let start = Start { progress: &progress, shard: 0, is_given_up: &is_given_up };
+        let open = |path: &Path| Ok(BadFile::new(File::open(path)?, 0..u64::from(SEGMENT_BYTES)));
+        assert!(recover(directory.path(), open, &mut recovery(), &start).unwrap().is_none());
+        assert_eq!(unreadable_count(), 10);
     }
 
     #[test]
@@ -341,12 +414,31 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_has_lost_its_beginning_stops_no_start_and_is_told_as_rot() {
+        let directory = log_with_mail(16 << 20);
+        let is_formatted = |path: &Path| fs::read(path).unwrap().starts_with(b"TERNSEG");
+        let files = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let lost = files.filter(|path| is_formatted(path)).min().unwrap();
+        let open = |path: &Path| {
+            let bad = if path == lost { 0..1 << 20 } else { 0..0 };
+            Ok(BadFile::new(File::open(path)?, bad))
+        };
+        let mut recovery = recovery();
+        let progress = StartProgress::new(1);
+        recover(directory.path(), open, &mut recovery, &wanted_start(&progress)).unwrap().unwrap();
+        let now = Now { mono_ns: 1, wall_ms: 1_800_000_000_000 };
+        let (_, report) = recovery.finish(now, 0, &mut Outputs::default());
+        assert!(report.rot.iter().any(|(segment, at)| lost.ends_with(file_name(*segment)) && *at == 0));
+        assert!(report.record_count > 1000, "the rest is served: {} records", report.record_count);
+    }
+
+    #[test]
     fn leftovers_go_and_strangers_stay() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["seg-0000000a.log", "seg-00000002.log", "seg-00000003.new", "notes.txt"] {
             fs::write(directory.path().join(name), [0; 4096]).unwrap();
         }
-        let (found, _) = find(directory.path(), |path| File::open(path), &|| ()).unwrap();
+        let (found, _) = find(directory.path(), |path| File::open(path), &|| true, &|| Ok(())).unwrap();
         assert_eq!(found, [(None, SegmentId(2)), (None, SegmentId(10))]);
         assert!(!directory.path().join("seg-00000003.new").exists());
         assert!(directory.path().join("notes.txt").exists());

@@ -10,7 +10,8 @@ use tern_core::shard::RecoveryError;
 use tern_ring::probe::Missing;
 use tern_storage::io::DiskError;
 
-/// Why [`crate::Node::start`] failed. Nothing of the node is left when it is returned.
+/// Why [`crate::Node::start`] failed. Nothing of the node is left when it is returned but, where a drive does not answer,
+/// threads that wait for it; the log names them.
 #[derive(Debug)]
 pub enum StartError {
     /// Counts that make no node: shards, partitions, segment length.

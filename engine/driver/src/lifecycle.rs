@@ -5,7 +5,12 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use tern_core::io::FatalError;
+
+/// How often it is looked whether threads have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Why a node stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +81,20 @@ pub(crate) fn live<P>(
     }
 }
 
+/// Waits until the threads have ended, at most for `patience`. Names those that have not: a thread that waits for a drive
+/// which does not answer never ends.
+pub(crate) fn wait_for(threads: &[JoinHandle<()>], patience: Duration) -> Vec<String> {
+    let end = Instant::now() + patience;
+    loop {
+        let late = threads.iter().filter(|thread| !thread.is_finished());
+        let late: Vec<String> = late.map(|thread| thread.thread().name().unwrap_or("?").into()).collect();
+        if late.is_empty() || Instant::now() >= end {
+            return late;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// The words of a panic.
 fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
@@ -115,6 +134,22 @@ mod tests {
             assert_eq!(stopping_at_end.get(), Some(true), "others would be served while it takes its time");
             assert_eq!(told.try_recv(), Ok(exit));
         }
+    }
+
+    #[test]
+    fn a_thread_that_does_not_end_is_named_and_waited_for_no_longer() {
+        let (let_go, held) = flume::bounded::<()>(0);
+        let start = |name: &str, life: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(life).unwrap()
+        };
+        let threads = [start("short", Box::new(|| ())), start("held", Box::new(move || _ = held.recv()))];
+        // However late the first one is let run.
+        while !threads[0].is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(wait_for(&threads, Duration::from_millis(20)), ["held"]);
+        drop(let_go);
+        assert_eq!(wait_for(&threads, Duration::from_secs(60)), [""; 0]);
     }
 
     #[test]

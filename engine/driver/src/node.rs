@@ -5,7 +5,7 @@ use crate::boot;
 use crate::clock::Clock;
 use crate::control::{Command, Control};
 use crate::error::{FewDescriptors, StartError};
-use crate::lifecycle::{Exit, Lifecycle};
+use crate::lifecycle::{Exit, Lifecycle, wait_for};
 use crate::mesh;
 use crate::outputs::wake_all;
 use crate::pin::Place;
@@ -64,7 +64,8 @@ pub struct NodeConfig {
     pub segment_bytes: u32,
 }
 
-/// A running node. Dropping it stops it at once, without draining.
+/// A running node. Dropping it stops it at once, without draining, and waits until none of its threads is left, however
+/// long that takes; [`Node::stop_within`] waits no longer than it is told to.
 #[derive(Debug)]
 pub struct Node {
     phone: SocketAddr,
@@ -186,6 +187,20 @@ impl Node {
         self.control.ports.iter().for_each(|port| port.tell(Command::Drain));
     }
 
+    /// Stops it at once, as dropping it does, and waits for its threads at most for `patience`. Names those that have not
+    /// ended then: a drive that does not answer keeps them for ever, and ends with the process only. Until then they may
+    /// still write to the data directory.
+    #[must_use]
+    pub fn stop_within(&self, patience: Duration) -> Vec<String> {
+        self.stop();
+        wait_for(&self.threads, patience)
+    }
+
+    fn stop(&self) {
+        self.lifecycle.stop(Exit::Drained);
+        wake_all(&self.control.ports);
+    }
+
     /// Yields, once, why the node stopped. One receiver gets it, whoever is first.
     #[must_use]
     pub fn exited(&self) -> flume::Receiver<Exit> {
@@ -203,8 +218,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.lifecycle.stop(Exit::Drained);
-        wake_all(&self.control.ports);
+        self.stop();
         while let Some(thread) = self.threads.pop() {
             // Panics are caught and told inside.
             let _ = thread.join();

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use tern_storage::io::BLOCK_BYTES;
 use tern_storage::log::UNREADABLE;
 
 /// What is read in one piece where reading the whole file fails, bytes.
 const PIECE_BYTES: usize = 1 << 20;
-/// A file that begins with so many unreadable blocks is on a drive that has failed: to go on would be to forget what it holds.
+/// A file that begins with so many unreadable blocks may be on a drive that has failed: to go on would be to forget what it
+/// holds. It has a hole, if the drive gives anything of the rest: flash that wears out loses a megabyte and more at a time.
 const UNREADABLE_COUNT_MAX: usize = 256;
 
 /// What a start asks of a segment file.
@@ -61,11 +63,15 @@ pub(crate) fn settle(file: &impl SegmentFile) -> io::Result<()> {
 }
 
 /// Reads a file up to `bytes_max`, block by block where the drive does not give all of it; `tell` is called for each block
-/// that it does not give.
+/// that it does not give, each time.
 ///
 /// # Errors
-/// The operating system's; also where the drive gives nothing at all.
-pub(crate) fn read(file: &impl SegmentFile, bytes_max: u64, tell: &dyn Fn()) -> io::Result<Contents> {
+/// The operating system's; also where the drive gives nothing at all. That of `tell`.
+pub(crate) fn read(
+    file: &impl SegmentFile,
+    bytes_max: u64,
+    tell: &dyn Fn() -> io::Result<()>,
+) -> io::Result<Contents> {
     let length = file.length()?.min(bytes_max);
     let mut bytes = vec![0; length as usize];
     let unreadable = match file.read_exact_at(&mut bytes, 0) {
@@ -75,7 +81,12 @@ pub(crate) fn read(file: &impl SegmentFile, bytes_max: u64, tell: &dyn Fn()) -> 
     Ok(Contents { bytes, unreadable })
 }
 
-fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8], tell: &dyn Fn()) -> io::Result<Vec<u32>> {
+fn read_blocks(
+    file: &impl SegmentFile,
+    bytes: &mut [u8],
+    tell: &dyn Fn() -> io::Result<()>,
+) -> io::Result<Vec<u32>> {
+    let length = bytes.len() as u64;
     let mut unreadable = Vec::new();
     let mut has_read = false;
     for (piece, at) in bytes.chunks_mut(PIECE_BYTES).zip((0_u64..).step_by(PIECE_BYTES)) {
@@ -89,9 +100,12 @@ fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8], tell: &dyn Fn()) -> io
                 Err(error) if is_unreadable(&error) => {
                     block.fill(UNREADABLE);
                     unreadable.push(at as u32);
-                    tell();
+                    tell()?;
                     if !has_read && unreadable.len() >= UNREADABLE_COUNT_MAX {
-                        return Err(error);
+                        has_read = gives_some(file, at + u64::from(BLOCK_BYTES)..length, tell)?;
+                        if !has_read {
+                            return Err(error);
+                        }
                     }
                 }
                 Err(error) => return Err(error),
@@ -99,6 +113,24 @@ fn read_blocks(file: &impl SegmentFile, bytes: &mut [u8], tell: &dyn Fn()) -> io
         }
     }
     Ok(unreadable)
+}
+
+/// Whether the drive gives the first block of any piece that begins in this range.
+fn gives_some(
+    file: &impl SegmentFile,
+    range: Range<u64>,
+    tell: &dyn Fn() -> io::Result<()>,
+) -> io::Result<bool> {
+    let mut block = [0; BLOCK_BYTES as usize];
+    for at in range.clone().step_by(PIECE_BYTES) {
+        let bytes = (range.end - at).min(block.len() as u64) as usize;
+        match file.read_exact_at(&mut block[..bytes], at) {
+            Ok(()) => return Ok(true),
+            Err(error) if is_unreadable(&error) => tell()?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// What drives and file systems say of a place that they cannot read, or whose checksum is wrong.
@@ -109,8 +141,7 @@ fn is_unreadable(error: &io::Error) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::cell::RefCell;
-    use std::ops::Range;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
     /// A file on a drive that fails at some places.
@@ -155,10 +186,14 @@ pub(crate) mod tests {
 
     const BLOCK: u64 = BLOCK_BYTES as u64;
 
-    fn read_with(length: u64, bad: Range<u64>) -> io::Result<Contents> {
+    fn bad_file(length: u64, bad: Range<u64>) -> BadFile {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![7; length as usize], 0).unwrap();
-        read(&BadFile::new(file, bad), u64::MAX, &|| ())
+        BadFile::new(file, bad)
+    }
+
+    fn read_with(length: u64, bad: Range<u64>) -> io::Result<Contents> {
+        read(&bad_file(length, bad), u64::MAX, &|| Ok(()))
     }
 
     #[test]
@@ -178,8 +213,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_drive_that_gives_nothing_is_no_damaged_place() {
-        let error = read_with(512 * BLOCK, 0..512 * BLOCK).unwrap_err();
+    fn a_hole_at_the_beginning_is_a_damaged_place_however_large() {
+        let length = 8 * (PIECE_BYTES as u64) + BLOCK;
+        // To the end of a piece, into the next one, and all but the last block.
+        for bad_count in [256, 257, 600, 8 * 256] {
+            let contents = read_with(length, 0..bad_count * BLOCK).unwrap();
+            let bad: Vec<u32> = (0..bad_count).map(|block| (block * BLOCK) as u32).collect();
+            assert!(contents.unreadable == bad, "{bad_count}: {} blocks", contents.unreadable.len());
+            assert!(contents.bytes[(bad_count * BLOCK) as usize..].iter().all(|&byte| byte == 7));
+        }
+    }
+
+    #[test]
+    fn a_drive_that_gives_nothing_is_no_damaged_place_and_is_not_asked_for_all_of_it() {
+        let file = bad_file(32 << 20, 0..32 << 20);
+        let told_count = Cell::new(0);
+        let tell = || {
+            told_count.set(told_count.get() + 1);
+            Ok(())
+        };
+        let error = read(&file, u64::MAX, &tell).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        // The blocks of the first piece, and one of each other.
+        assert_eq!(told_count.get(), UNREADABLE_COUNT_MAX + 31);
+        assert_eq!(file.asked.borrow().len(), 2 + UNREADABLE_COUNT_MAX + 31);
     }
 }

@@ -212,8 +212,11 @@ impl Ring {
                 Some(Event::Written { key, result: if result < 0 { Err(-result) } else { Ok(()) } })
             }
             Operation::Wake { .. } => {
-                if result == -libc::ECANCELED {
-                    return None; // the ring is being dropped
+                // Whatever its result is, cancelled too: where there is no memory for a poll the read goes to a thread of
+                // the kernel's, and where there may be no such thread it comes back like that. A ring that heard nothing
+                // of wakes from then on would hang.
+                if self.ending {
+                    return None;
                 }
                 self.arm_waker();
                 Some(Event::Woken)

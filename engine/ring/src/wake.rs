@@ -96,7 +96,7 @@ mod tests {
     use crate::config::Config;
     use crate::event::Event;
     use crate::userdata::payload;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_message_that_found_no_memory_goes_again_and_one_to_a_ring_that_is_gone_does_not() {
@@ -116,5 +116,23 @@ mod tests {
         }
         got.sort_by_key(|event| if let Event::Message(message) = event { *message } else { 0 });
         assert_eq!(got, [Event::Message(2), Event::Message(u32::MAX)]);
+    }
+    #[test]
+    fn a_ring_goes_on_hearing_wakes_after_the_kernel_has_ended_its_read() {
+        let mut ring = Ring::new(&Config { descriptor_count: 8, ..Config::default() }).unwrap();
+        ring.enter(None).unwrap();
+        // The first operation of a ring. As if there were neither memory for its poll nor a thread for it.
+        let read = plain(Kind::Operation, 0);
+        ring.push(opcode::AsyncCancel::new(read).build().user_data(plain(Kind::Cancel, 0)));
+        for wakes in [false, true] {
+            if wakes {
+                ring.waker().wake();
+            }
+            let end = Instant::now() + Duration::from_secs(10);
+            while ring.next_event() != Some(Event::Woken) {
+                assert!(Instant::now() < end, "not woken");
+                ring.enter(Some(Duration::from_millis(50))).unwrap();
+            }
+        }
     }
 }

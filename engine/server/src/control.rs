@@ -29,6 +29,9 @@ const TELL_START_EVERY: Duration = Duration::from_secs(10);
 /// How much longer systemd shall wait for a start that goes on.
 const MORE_TIME: Duration = Duration::from_secs(60);
 
+/// How long a node that has ended waits for its threads: longer than their rings wait for what is under way.
+const END_WAIT: Duration = Duration::from_secs(5);
+
 /// The way in to the admin endpoint.
 pub(crate) struct AdminDoor {
     pub(crate) listener: TcpListener,
@@ -102,11 +105,13 @@ pub(crate) async fn run(
     };
     log::tell_last_suppressed();
     service.abort();
-    Ok(match exit {
+    let ending = match exit {
         Ok(exit) => ending(&exit),
         // Every shard dropped its end without a word: none is left to keep the promise.
         Err(flume::RecvError::Disconnected) => ending(&Exit::Panicked("the shards are gone".into())),
-    })
+    };
+    let late = plane.stop_within(END_WAIT);
+    if late.is_empty() { Ok(ending) } else { leave_behind(&late, ending) }
 }
 
 /// Starts the node on a thread of its own, once its address is free. None: a signal came first.
@@ -168,6 +173,17 @@ fn cut_off() -> ! {
     log::tell_last_suppressed();
     log::write_out();
     std::process::exit(Ending::CutOff as i32)
+}
+
+/// Ends the process without some of the node's threads, which would keep it for ever: deaf to signals, and with no code
+/// that says why. What they were at is not needed any more: the next start removes an unfinished segment.
+fn leave_behind(late: &[String], ending: Ending) -> ! {
+    warn!(
+        threads = late.join(", "),
+        "a drive does not answer: the process ends without the threads that wait for it"
+    );
+    log::write_out();
+    std::process::exit(ending as i32)
 }
 
 /// The next tick, if anybody wants ticks.

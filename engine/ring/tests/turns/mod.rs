@@ -1,7 +1,8 @@
 //! What the tests of one ring share: a ring that listens, and turns until something has happened.
 #![allow(dead_code)] // not every test file uses all of it
 
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use tern_ring::{Config, Event, Listener, Ring, Slot};
 
@@ -47,4 +48,22 @@ pub(crate) fn accept(ring: &mut Ring, count: usize) -> Vec<Slot> {
 
 pub(crate) fn accept_one(ring: &mut Ring) -> Slot {
     accept(ring, 1)[0]
+}
+
+/// Drops the ring, and with it the other end of `client`'s connection. That of a ring which had to leave its operations to
+/// the kernel lives on with the ring's descriptor, which is held until then.
+pub(crate) fn assert_ends_with(ring: Ring, mut client: &TcpStream) {
+    let handle = ring.handle();
+    drop(ring);
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut sink = vec![0; 1 << 20];
+    let end = loop {
+        match client.read(&mut sink) {
+            Ok(1..) => {}
+            end => break end,
+        }
+    };
+    let is_reset = end.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+    assert!(matches!(end, Ok(0)) || is_reset, "the connection is still there: {end:?}");
+    drop(handle);
 }

@@ -277,6 +277,11 @@ impl Plane {
         starts
     }
 
+    /// Stops the node, and names its threads that have not ended after so long.
+    pub(crate) fn stop_within(&self, patience: Duration) -> Vec<String> {
+        self.serving.get().map(|serving| serving.node.stop_within(patience)).unwrap_or_default()
+    }
+
     /// Whether the node drains.
     pub(super) fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

@@ -1,9 +1,11 @@
 //! What is seen of a node that does not serve: while it recovers, when a shard is stuck, while it drains; and what
 //! systemd is told.
 
+use crate::disk::ann_and_absent_bob;
+use crate::phone::id;
 use crate::process::{Node, Setup};
 use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,12 +32,16 @@ pub(crate) struct Held(pub(crate) Pid);
 
 impl Held {
     pub(crate) fn shard(node: &Node, shard: u16) -> Self {
+        Self::named(node, &format!("shard-{shard}"))
+    }
+
+    fn named(node: &Node, name: &str) -> Self {
         let tasks = format!("/proc/{}/task", node.process_id());
         let name_of = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
         let mut tasks = std::fs::read_dir(tasks).expect("its threads").flatten().map(|task| task.path());
-        let task = tasks.find(|task| name_of(task).trim() == format!("shard-{shard}"));
+        let task = tasks.find(|task| name_of(task).trim() == name);
         let number = task.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
-        let thread = Pid::from_raw(number.expect("the shard's thread"));
+        let thread = Pid::from_raw(number.expect("a thread of that name"));
         ptrace::seize(thread, ptrace::Options::empty()).expect("a test may trace its children");
         ptrace::interrupt(thread).expect("it is traced");
         waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
@@ -43,6 +49,19 @@ impl Held {
     }
 
     pub(crate) fn let_go(self) {}
+
+    /// Waits until it ends with its process, which is not over for its parent before.
+    fn wait_for_its_end(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match waitpid(self.0, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return,
+                Ok(_) => assert!(Instant::now() < deadline, "the process does not end"),
+                Err(error) => panic!("{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Held {
@@ -222,7 +241,7 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
     };
     assert_eq!((node.get("/healthz"), serving(&node)), ((200, "ok\n".into()), Some(true)));
     std::thread::sleep(Duration::from_secs(1));
-    assert!(pings(&socket) >= 3, "ten a second");
+    assert!(pings(&socket) >= 3, "twenty a second");
 
     let held = Held::shard(&node, 1);
     wait_for(&node, "/healthz", |status, text| {
@@ -255,4 +274,25 @@ fn a_stuck_shard_is_named_and_the_watchdog_hears_nothing() {
     assert!(said_to_systemd(&socket).iter().any(|lines| lines.starts_with("STOPPING=1")));
     held.let_go();
     assert_eq!(node.wait_for_the_end().code(), Some(0));
+}
+
+#[test]
+fn a_thread_that_a_drive_holds_up_does_not_keep_the_process() {
+    // Drained, and ended by a write to the log that fails.
+    for code in [0, 4] {
+        let mut node = Node::start(Setup::shards(2));
+        let (mut ann, bob) = ann_and_absent_bob(&node);
+        let held = Held::named(&node, "segments");
+        if code == 0 {
+            node.signal("TERM");
+        } else {
+            node.forbid_writing();
+            ann.send(bob, id(1), b"not safe");
+        }
+        held.wait_for_its_end();
+        let ended = node.wait_for_last_words();
+        assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
+        let told = "the process ends without the threads that wait for it";
+        assert!(ended.stderr.contains(told) && ended.stderr.contains("segments"), "{}", ended.stderr);
+    }
 }
