@@ -80,6 +80,19 @@ struct Suspect {
     bytes: Vec<u8>,
 }
 
+/// A file that has no header, and one commit behind where it should be. Either the header is lost, or both were being
+/// written when all stopped: the commit alone got to the drive, and nothing was committed after it.
+#[derive(Debug)]
+struct Headless {
+    segment: SegmentId,
+    described: Segment,
+    commit: u64,
+    /// The file, as far as it tells something.
+    bytes: Vec<u8>,
+    unreadable: Vec<u32>,
+    right_length: bool,
+}
+
 /// Where the whole commits of a segment end.
 #[derive(Clone, Copy, Debug)]
 struct Scanned {
@@ -108,6 +121,8 @@ pub struct Recovery {
     suspects: Vec<Suspect>,
     /// What is behind the ends of segments whose next ones were not read yet: more may have been there. One for each head.
     ends: Vec<Suspect>,
+    /// What is one of these until a later commit says that its header was there.
+    headless: Vec<Headless>,
     report: RecoveryReport,
     /// The kind and version of the first sound record that this build does not know.
     unknown: Option<(u8, u8)>,
@@ -138,6 +153,7 @@ impl Recovery {
             scanned: Vec::new(),
             suspects: Vec::new(),
             ends: Vec::new(),
+            headless: Vec::new(),
             report: RecoveryReport::default(),
             unknown: None,
             is_hiding: false,
@@ -186,40 +202,114 @@ impl Recovery {
         if u32::try_from(bytes.len()).is_err() {
             return Err(RecoveryError::Length);
         }
-        let (described, adopted) = match read_first_block(bytes) {
+        match read_first_block(bytes) {
             FirstBlock::Formatted(described) => {
                 if described.seal.generation <= self.last_generation {
                     return Err(RecoveryError::Order);
                 }
                 self.last_generation = described.seal.generation;
-                (described, false)
+                self.used((segment, described, false), bytes, unreadable, sink)?;
             }
             FirstBlock::Version(version) => return Err(RecoveryError::Version(version)),
-            FirstBlock::Unformatted => {
-                if let Some(&block) = unreadable.first() {
-                    self.damaged_spare(segment, block);
-                    return Ok(());
-                }
-                // A file of another length is made anew when it is needed; so is a damaged one.
-                if bytes.len() == self.config.segment_bytes as usize {
-                    self.usage.found_spare(segment);
-                }
-                return Ok(());
+            FirstBlock::Freed => self.spare(segment, bytes.len(), unreadable),
+            FirstBlock::Zeros => self.without_header(segment, bytes, unreadable, sink)?,
+            FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => self.damaged_spare(segment, 0),
+            FirstBlock::Rotten { generation, salt } => match self.adopt(bytes, generation, salt) {
+                Some(described) => self.lost_header(segment, described, bytes, unreadable, sink)?,
+                None => self.quarantine(segment, unreadable),
+            },
+        }
+        self.settle_headless(sink)
+    }
+
+    /// A file that is not in use. One of another length is made anew when it is needed; so is a damaged one.
+    fn spare(&mut self, segment: SegmentId, length: usize, unreadable: &[u32]) {
+        if let Some(&block) = unreadable.first() {
+            self.damaged_spare(segment, block);
+        } else if length == self.config.segment_bytes as usize {
+            self.usage.found_spare(segment);
+        }
+    }
+
+    /// A file whose header is zeros. Builds since format 3 leave none behind that was in use: if one of them wrote the first
+    /// commit, the header is lost, or did not get to the drive along with that. In front of older commits it is a spare.
+    fn without_header(
+        &mut self,
+        segment: SegmentId,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
+        let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
+            // What is further behind may be the body of a message that looks like a commit: it is not served.
+            if bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
+                self.quarantine(segment, unreadable);
+            } else {
+                self.spare(segment, bytes.len(), unreadable);
             }
-            FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => {
-                self.damaged_spare(segment, 0);
-                return Ok(());
-            }
-            FirstBlock::Rotten { generation, salt } => {
-                self.report.rot.push((segment, 0));
-                let Some(described) = self.adopt(bytes, generation, salt) else {
-                    self.usage.found_quarantined(segment);
-                    self.is_hiding |= !unreadable.is_empty();
-                    return Ok(());
-                };
-                (described, true)
-            }
+            return Ok(());
         };
+        let Some(described) = self.described_by(header, seal, bytes) else {
+            self.quarantine(segment, unreadable);
+            return Ok(());
+        };
+        if Head::from_stored(described.head).is_none() {
+            return Err(RecoveryError::Head(described.head));
+        }
+        let is_second = |block| matches!(CommitHeader::probe(block, &seal), Probe::Ours(_) | Probe::Damaged);
+        if bytes.chunks(BLOCK).skip(2).any(is_second) {
+            return self.lost_header(segment, described, bytes, unreadable, sink);
+        }
+        let commit_end = BLOCK.saturating_add(header.length_bytes()).next_multiple_of(BLOCK);
+        let told = if unreadable.is_empty() { commit_end.min(bytes.len()) } else { bytes.len() };
+        self.headless.push(Headless {
+            segment,
+            described,
+            commit: header.commit(),
+            bytes: bytes[..told].to_vec(),
+            unreadable: unreadable.to_vec(),
+            right_length: bytes.len() == self.config.segment_bytes as usize,
+        });
+        Ok(())
+    }
+
+    /// A segment that its first commit describes.
+    fn lost_header(
+        &mut self,
+        segment: SegmentId,
+        described: Segment,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
+        self.report.rot.push((segment, 0));
+        self.used((segment, described, true), bytes, unreadable, sink)
+    }
+
+    /// A segment of which nobody knows what it is: it is left alone.
+    fn quarantine(&mut self, segment: SegmentId, unreadable: &[u32]) {
+        self.report.rot.push((segment, 0));
+        self.usage.found_quarantined(segment);
+        self.is_hiding |= !unreadable.is_empty();
+    }
+
+    /// A later commit says that the one behind a header that is not there was durable, and so the header.
+    fn settle_headless(&mut self, sink: &mut Sink<'_>) -> Result<(), RecoveryError> {
+        while let Some(index) = self.headless.iter().position(|found| found.commit < self.witness) {
+            let Headless { segment, described, bytes, unreadable, .. } = self.headless.swap_remove(index);
+            self.lost_header(segment, described, &bytes, &unreadable, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a segment that is in use.
+    fn used(
+        &mut self,
+        (segment, described, adopted): (SegmentId, Segment, bool),
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
         if described.stream != self.config.stream {
             return Err(RecoveryError::Stream(described.stream));
         }
@@ -261,6 +351,19 @@ impl Recovery {
         for suspect in &self.suspects {
             self.report.torn.push((suspect.segment, suspect.offset as u32));
         }
+        let mut cuts: Vec<_> = self
+            .suspects
+            .iter()
+            .map(|suspect| Position { segment: suspect.segment, offset: suspect.offset as u32 })
+            .collect();
+        // Nor were the commits that got to the drive without the header before them.
+        for Headless { segment, right_length, unreadable, .. } in take(&mut self.headless) {
+            self.report.torn.push((segment, BLOCK_BYTES));
+            cuts.push(Position { segment, offset: BLOCK_BYTES });
+            if right_length && unreadable.is_empty() {
+                self.usage.found_spare(segment);
+            }
+        }
         let mut heads = [None; HEAD_COUNT];
         for head in Head::ALL {
             let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
@@ -285,8 +388,7 @@ impl Recovery {
         log.next_commit = self.witness.saturating_add(1).saturating_add(skipped);
         log.next_lsn = self.next_lsn.saturating_add(skipped);
         log.next_generation = last_generation.saturating_add(1).saturating_add(skipped);
-        log.cuts
-            .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
+        log.cuts = cuts;
         (log, self.report)
     }
 
@@ -316,13 +418,20 @@ impl Recovery {
     /// A header that rotted is given back by the first commit, which repeats what it says. One of the two numbers
     /// must still agree: otherwise the commit is of an earlier use of the file.
     fn adopt(&self, bytes: &[u8], generation: u64, salt: u64) -> Option<Segment> {
-        let (seal, head) = CommitHeader::own_seal(bytes.get(BLOCK..)?)?;
+        let (header, seal) = CommitHeader::self_sealed(bytes.get(BLOCK..)?)?;
         let agrees = seal.generation == generation || seal.salt == salt;
-        let new = self.scanned.iter().all(|s| s.seal.generation != seal.generation);
-        (agrees && new).then_some(Segment {
+        agrees.then(|| self.described_by(header, seal, bytes))?
+    }
+
+    /// The segment whose first commit has this header, unless it is there already.
+    fn described_by(&self, header: &CommitHeader, seal: Seal, bytes: &[u8]) -> Option<Segment> {
+        let scanned = self.scanned.iter().map(|scanned| scanned.seal.generation);
+        let headless = self.headless.iter().map(|found| found.described.seal.generation);
+        let is_new = scanned.chain(headless).all(|generation| generation != seal.generation);
+        is_new.then_some(Segment {
             version: FORMAT_VERSION,
             stream: self.config.stream,
-            head,
+            head: header.head(),
             seal,
             segment_bytes: bytes.len() as u32,
         })
@@ -547,6 +656,11 @@ impl Recovery {
 /// behind the header, and the drive gives that place, with nothing there.
 fn is_unused(bytes: &[u8], unreadable: &[u32]) -> bool {
     unreadable == [0] && bytes.len() > BLOCK && bytes[BLOCK..].iter().all(|&byte| byte == 0)
+}
+
+/// The commit at the start of a block, if a build wrote it that marks the files that it gives back.
+fn newer_commit(block: &[u8]) -> Option<(&CommitHeader, Seal)> {
+    CommitHeader::self_sealed(block).filter(|(header, _)| header.marks_freed())
 }
 
 /// Whether all records of a commit are there and sound.
