@@ -60,7 +60,11 @@
 //! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
-//! | 10 epoch after rot | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
+//! | 10 epoch after rot, as older builds wrote it | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
+//! | 11 epoch after damage | epoch (4), the same second or zero (4), the LSN from which on that damage took nothing (8), hidden files |
+//!
+//! A hidden file is one that was left alone: its number (4), the first era without it (4), the first with it again or zero
+//! (4).
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
 //! lost. Segments say the version of the format (3; those of 1 and 2 are read, and get nothing new).
@@ -93,12 +97,25 @@
 //! commit goes before: it says what damage means, and until it is durable the next start must find that, too. And while
 //! a segment is left alone for its header, whose mail may come back, floors stay in the log.
 //!
+//! Floors that are written while a segment is left alone may cover mail in it that nobody has seen. So numbers that go on far
+//! behind begin a new *era* ([`era`]), the record of the epoch says in which eras which file was not there, and when it is
+//! back its mail is judged without the floors of these eras. For that the last floors of before stay in the log, too.
+//!
 //! # Rewriting
 //!
 //! A segment in which little lives is *thin*: the caller copies its live records to where its heads write now, and when
 //! the copies are durable the old places die and the segment is free as above. A crash in between leaves some records
 //! twice, which say the same: of mail with the same place either will do, of the rest the last one wins. See
 //! [`Log::begin_leaving`]. While there will be no more files, one spare is kept for copies.
+
+/// The era of a record: its number in the stream grows by one with each start at which something may be hidden.
+#[must_use]
+pub const fn era(lsn: u64) -> u32 {
+    (lsn >> ERA_BITS) as u32
+}
+
+/// Low bits of an LSN that do not count for its era.
+const ERA_BITS: u32 = 32;
 
 mod commit;
 mod record;
@@ -112,7 +129,7 @@ mod usage;
 mod tests;
 
 pub use commit::{Commit, NoRoom};
-pub use record::{IdGroup, Record};
+pub use record::{HiddenFile, IdGroup, Record};
 pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink, UNREADABLE};
 pub use segment::{FORMAT_VERSION, Head, Position};
 pub use stream::{Log, LogConfig, LogEvent, LogStats};

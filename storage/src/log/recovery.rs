@@ -19,7 +19,7 @@ const LSN_REACH: u64 = 1 << 40;
 /// What a drive does not give is filled with this. Not with zeros: these are a file that is not in use, and the end of a log.
 pub const UNREADABLE: u8 = 0xff;
 /// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
-const HIDDEN_COUNT: u64 = 1 << 32;
+const HIDDEN_COUNT: u64 = 1 << super::ERA_BITS;
 /// The first commit behind what was hidden must be in reach: of it, too, what holds is served.
 const _: () = assert!(LSN_REACH > HIDDEN_COUNT);
 
@@ -58,6 +58,13 @@ pub struct RecoveryReport {
     /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
     /// that can be read: it says again what was changed since.
     pub has_rot_in_tables: bool,
+    /// Records that the damage among the tables may have taken have lower numbers in the stream than this, but for those in
+    /// files that were left alone.
+    pub rot_below_lsn: u64,
+    /// Files that were left alone, because neither their header nor their first commit can be read.
+    pub left_alone: Vec<SegmentId>,
+    /// Whether what could not be read may be the newest that there is, and may come back.
+    pub is_hiding: bool,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -103,6 +110,8 @@ struct Scanned {
     /// Whether new segments have this length and format too, and nothing damaged is at the end.
     reusable: bool,
     suspect: bool,
+    /// The number of the first record that any of its commits names; none where there is no commit.
+    first_lsn: Option<u64>,
 }
 
 /// Reads the segments of a stream, one after the other.
@@ -130,6 +139,8 @@ pub struct Recovery {
     is_hiding: bool,
     /// Files that are not in use and have a block that cannot be read.
     unused: Vec<SegmentId>,
+    /// Damaged places, with the first record's number of the next commit in their segment.
+    followed: Vec<(SegmentId, u32, u64)>,
 }
 
 impl Recovery {
@@ -158,6 +169,7 @@ impl Recovery {
             unknown: None,
             is_hiding: false,
             unused: Vec::new(),
+            followed: Vec::new(),
         }
     }
 
@@ -216,7 +228,7 @@ impl Recovery {
             FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => self.damaged_spare(segment, 0),
             FirstBlock::Rotten { generation, salt } => match self.adopt(bytes, generation, salt) {
                 Some(described) => self.lost_header(segment, described, bytes, unreadable, sink)?,
-                None => self.quarantine(segment, unreadable),
+                None => self.quarantine(segment),
             },
         }
         self.settle_headless(sink)
@@ -243,14 +255,14 @@ impl Recovery {
         let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
             // What is further behind may be the body of a message that looks like a commit: it is not served.
             if bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
-                self.quarantine(segment, unreadable);
+                self.quarantine(segment);
             } else {
                 self.spare(segment, bytes.len(), unreadable);
             }
             return Ok(());
         };
         let Some(described) = self.described_by(header, seal, bytes) else {
-            self.quarantine(segment, unreadable);
+            self.quarantine(segment);
             return Ok(());
         };
         if Head::from_stored(described.head).is_none() {
@@ -287,10 +299,11 @@ impl Recovery {
     }
 
     /// A segment of which nobody knows what it is: it is left alone.
-    fn quarantine(&mut self, segment: SegmentId, unreadable: &[u32]) {
+    fn quarantine(&mut self, segment: SegmentId) {
         self.report.rot.push((segment, 0));
+        self.report.left_alone.push(segment);
         self.usage.found_quarantined(segment);
-        self.is_hiding |= !unreadable.is_empty();
+        self.is_hiding = true;
     }
 
     /// A later commit says that the one behind a header that is not there was durable, and so the header.
@@ -374,6 +387,8 @@ impl Recovery {
         self.report_lost_ends();
         self.report.has_rot_in_tables =
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
+        self.report.rot_below_lsn = self.rot_below_lsn();
+        self.report.is_hiding = self.is_hiding;
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -402,6 +417,23 @@ impl Recovery {
     fn may_be_tables(&self, segment: SegmentId) -> bool {
         let found = self.scanned.iter().find(|scanned| scanned.segment == segment);
         found.map_or(!self.unused.contains(&segment), |scanned| scanned.head != Head::Mail)
+    }
+
+    /// What damage among the tables may have taken has lower numbers than the next commit of that head behind it.
+    fn rot_below_lsn(&self) -> u64 {
+        let tables = || self.scanned.iter().filter(|scanned| scanned.head == Head::Tables);
+        let bound = |&(segment, at): &(SegmentId, u32)| {
+            let rotten = tables().find(|scanned| scanned.segment == segment)?;
+            // A lost header has taken nothing along.
+            if at == 0 {
+                return None;
+            }
+            let followed = self.followed.iter().find(|found| (found.0, found.1) == (segment, at));
+            let newer = tables().filter(|scanned| scanned.seal.generation > rotten.seal.generation);
+            let next = newer.filter_map(|scanned| scanned.first_lsn).min();
+            Some(followed.map(|found| found.2).or(next).unwrap_or(u64::MAX))
+        };
+        self.report.rot.iter().filter_map(bound).max().unwrap_or(0)
     }
 
     /// Up to where a head's durable part is known to reach.
@@ -446,10 +478,14 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
+        let (mut first_lsn, mut rot_at) = (None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
+                first_lsn = first_lsn.or(Some(header.first_lsn()));
+                let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
+                self.followed.extend(followed);
                 let length = header.length_bytes();
                 if let Some(commit) = bytes[at..].get(..length)
                     && length >= COMMIT_HEADER_BYTES
@@ -467,6 +503,7 @@ impl Recovery {
             if next.is_some() || told_end > at {
                 let end = next.unwrap_or(told_end).min(bytes.len());
                 self.rot(&place, at, &bytes[at..end], sink);
+                rot_at.push(at as u32);
                 at = end;
                 continue;
             }
@@ -492,6 +529,7 @@ impl Recovery {
             end_bytes: at.min(bytes.len()) as u32,
             reusable,
             suspect,
+            first_lsn,
         });
     }
 
@@ -560,11 +598,19 @@ impl Recovery {
     /// what said so may be damaged itself.
     fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
         self.report.rot.push((place.segment, at as u32));
+        // Where the header is sound it says whose records follow it; a drive may have put others there.
+        let own = match CommitHeader::probe(bytes, &place.seal) {
+            Probe::Ours(header) => Some((header.length_bytes(), header.commit() as u32)),
+            _ => None,
+        };
         let mut offset = COMMIT_HEADER_BYTES;
         while let Some(rest) = bytes.get(offset..)
             && rest.len() >= RECORD_HEADER_BYTES
         {
-            let Some(record) = self.sound_record(rest, &place.seal) else {
+            let is_own = |record: &StoredRecord<'_>| {
+                own.is_none_or(|(length, commit_low)| offset >= length || record.commit_low == commit_low)
+            };
+            let Some(record) = self.sound_record(rest, &place.seal).filter(is_own) else {
                 offset += 1;
                 continue;
             };

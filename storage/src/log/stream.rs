@@ -261,6 +261,23 @@ impl Log {
         self.next_commit
     }
 
+    /// The era of what is written next.
+    #[must_use]
+    pub const fn era(&self) -> u32 {
+        super::era(self.next_lsn)
+    }
+
+    /// What is written from now on is of another era than all before.
+    pub const fn begin_era(&mut self) {
+        self.next_lsn = self.next_lsn.saturating_add(1 << super::ERA_BITS);
+    }
+
+    /// Number in the stream that the next record will have.
+    #[must_use]
+    pub const fn next_lsn(&self) -> u64 {
+        self.next_lsn
+    }
+
     pub(super) fn room(&self, open: &Open) -> usize {
         (self.config.segment_bytes - open.end_bytes) as usize
     }

@@ -118,7 +118,9 @@ fn freed_segments_are_marked_one_after_the_other_in_order() {
         let marked: Vec<_> = ops
             .iter()
             .filter_map(|op| match op {
-                DiskOp::Write { segment, offset: 0, data } if arena[data.clone()].starts_with(b"TERNFREE") => {
+                DiskOp::Write { segment, offset: 0, data }
+                    if arena[data.clone()].starts_with(b"TERNFREE") =>
+                {
                     Some(*segment)
                 }
                 _ => None,

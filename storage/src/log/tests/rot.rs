@@ -96,6 +96,25 @@ fn a_commit_that_has_lost_its_first_block_keeps_the_records_in_its_others() {
     assert_ne!(kept[11].0.segment, kept[21].0.segment);
 }
 
+/// The drive has put the second block of one commit where that of the next belongs: its records are not found twice.
+#[test]
+fn records_of_another_commit_are_not_believed_behind_a_sound_header() {
+    let mut world = World::new();
+    for n in 0..2 {
+        let group: Vec<_> = (0..10).map(|k| mail(10 * n + k, 600)).collect();
+        world.commit(&group);
+    }
+    world.commit(&[mail(30, 100)]);
+    let kept = world.kept.clone();
+    let ((segment, first), (_, second)) = (commit_of(&kept[0]), commit_of(&kept[10]));
+    let file = world.disk.files.get_mut(&segment.0).unwrap();
+    file.copy_within(first as usize + BLOCK..first as usize + 2 * BLOCK, second as usize + BLOCK);
+    let (_, report, found) = world.disk.recover(CONFIG);
+    assert_eq!(report.rot, [(segment, second)]);
+    assert!(found.len() < kept.len());
+    assert!(found.iter().all(|f| kept.contains(f)), "nothing is somewhere else");
+}
+
 /// Hurts the last commit of the mail head, after which the tables head had one more. `tables_first` has the tables'
 /// segment read before the mail's, so that its end is known when it comes.
 fn rot_before_a_tables_commit(tables_first: bool, lost: bool) {
@@ -239,7 +258,11 @@ fn a_header_that_reads_as_zeros_is_rot_and_not_a_free_file() {
     (10..30).for_each(|n| world.commit(&[super::mail(n, 5000), Owned::Epoch(n as u32)]));
     assert!(world.kept[kept.len()..].iter().all(|new| new.0.segment != mail.segment));
     let kept = world.kept.clone();
-    assert_eq!(world.restart(CONFIG).rot, [(mail.segment, 0)], "also when it is read before all that is newer");
+    assert_eq!(
+        world.restart(CONFIG).rot,
+        [(mail.segment, 0)],
+        "also when it is read before all that is newer"
+    );
     assert_eq!(world.kept, kept);
 }
 
