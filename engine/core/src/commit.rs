@@ -71,15 +71,17 @@ impl Sources<'_> {
     }
 
     fn put_epoch(&mut self, commit: &mut Commit<'_>) -> Result<Option<Carrying>, NoRoom> {
-        let (epoch, KnownDamage { rot_below_lsn, hidden: files }) = (self.epoch, self.damage);
+        let epoch = self.epoch;
+        let &KnownDamage { rot_below_lsn, numbers_above, hidden: ref files } = self.damage;
         if self.tickets_after_s.is_none() && files.is_empty() {
             return commit.push(&Record::Epoch(epoch)).map(Carrying::plain);
         }
         self.scratch.clear();
         files.iter().for_each(|file| file.encode(self.scratch));
         let tickets_after_s = self.tickets_after_s.unwrap_or(0);
-        let (rot_below_lsn, hidden) = (*rot_below_lsn, &**self.scratch);
-        let record = Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, hidden };
+        let hidden = &**self.scratch;
+        let record =
+            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden };
         commit.push(&record).map(Carrying::plain)
     }
 

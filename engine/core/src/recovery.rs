@@ -28,6 +28,9 @@ pub use tern_storage::log::RecoveryReport;
 const SPARE_COUNT: u32 = 2;
 /// Epochs that may have been begun in what cannot be read: a start behind it does not use them again when it is back.
 const HIDDEN_EPOCHS: u32 = 1024;
+/// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
+/// takes: their numbers are skipped where some may be lost.
+const LOST_NUMBER_BITS: u32 = 20;
 
 /// Reads a shard's log, segment by segment, then makes the shard.
 #[derive(Debug)]
@@ -164,6 +167,7 @@ impl ShardRecovery {
         shard.restore_mail(now, mail, ids);
         let skipped = if report.is_hiding { HIDDEN_EPOCHS } else { 0 };
         shard.begin_epoch(epoch, skipped, last_seq, last_seq.max(floors_up_to).max(accounts_since));
+        shard.skip_lost_numbers(is_new_rot);
         shard.writer.log.recovered_done();
         shard.writer.note_freed();
         shard.writer.want_spares(out);
@@ -195,11 +199,11 @@ impl Shard {
     ) -> (Option<Seq>, u64) {
         // A record may be there with those that it was made from: the widest one counts.
         gone.sort_by_key(|&(range, _)| (range.first, Reverse(range.last)));
-        let mut reached = None;
+        let (mut reached, mut gone_last) = (None, Vec::new());
         for (range, position) in gone {
             if reached < Some(range.last) {
                 reached = Some(range.last);
-                self.accounts.note_id(range.last);
+                gone_last.push(range.last);
                 self.writer.gone_was_found(range, position);
             }
         }
@@ -227,6 +231,8 @@ impl Shard {
             self.accounts.add(account);
             lsns.push(lsn);
         }
+        // After the accounts: they come in the order of their ids.
+        gone_last.into_iter().for_each(|id| self.accounts.note_id(id));
         (since, nameless_count)
     }
 
@@ -362,6 +368,17 @@ impl Shard {
             self.owed.push_recovered(now.mono_ns, index, seq);
         }
         entry
+    }
+
+    /// Which numbers of accounts were given out may be forgotten: they are not given out again, now or at a later start. Epochs
+    /// grow, so that what a start has skipped is also known where its record is lost.
+    fn skip_lost_numbers(&mut self, is_new_rot: bool) {
+        if is_new_rot {
+            let known = self.accounts.highest_number().max(self.damage.numbers_above);
+            let by_epoch = u64::from(self.epoch) << LOST_NUMBER_BITS;
+            self.damage.numbers_above = by_epoch.max(known + (1 << LOST_NUMBER_BITS));
+        }
+        self.accounts.number_above(self.damage.numbers_above);
     }
 
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may

@@ -61,7 +61,7 @@
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
 //! | 10 epoch after rot, as older builds wrote it | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
-//! | 11 epoch after damage | epoch (4), the same second or zero (4), the LSN from which on that damage took nothing (8), hidden files |
+//! | 11 epoch after damage | epoch (4), the same second or zero (4), the LSN from which on that damage took nothing (8), the number above which new accounts begin in each partition (8), hidden files |
 //!
 //! A hidden file is one that was left alone: its number (4), the first era without it (4), the first with it again or zero
 //! (4).

@@ -57,6 +57,7 @@ struct DamagePart {
     epoch: U32,
     tickets_after_s: U32,
     rot_below_lsn: U64,
+    numbers_above: U64,
 }
 
 /// A record of several removed accounts.
@@ -127,6 +128,8 @@ pub enum Record<'a> {
         tickets_after_s: u32,
         /// What that damage may have taken has lower numbers in the stream.
         rot_below_lsn: u64,
+        /// What that damage may have taken of accounts has no higher numbers in their partitions.
+        numbers_above: u64,
         /// What [`HiddenFile::encode`] has written, for each file that was left alone.
         hidden: &'a [u8],
     },
@@ -351,11 +354,12 @@ impl Record<'_> {
                 out.extend_from_slice(&epoch.to_le_bytes());
                 out.extend_from_slice(&tickets_after_s.to_le_bytes());
             }
-            Self::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, hidden } => {
+            Self::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
                 let part = DamagePart {
                     epoch: U32::new(epoch),
                     tickets_after_s: U32::new(tickets_after_s),
                     rot_below_lsn: U64::new(rot_below_lsn),
+                    numbers_above: U64::new(numbers_above),
                 };
                 out.extend_from_slice(part.as_bytes());
                 out.extend_from_slice(hidden);
@@ -473,11 +477,12 @@ impl<'a> StoredRecord<'a> {
                 let (part, hidden) = DamagePart::ref_from_prefix(payload).ok()?;
                 let is_whole = hidden.len().is_multiple_of(size_of::<HiddenPart>());
                 let (epoch, tickets_after_s) = (part.epoch.get(), part.tickets_after_s.get());
-                let rot_below_lsn = part.rot_below_lsn.get();
+                let (rot_below_lsn, numbers_above) = (part.rot_below_lsn.get(), part.numbers_above.get());
                 is_whole.then_some(Record::EpochAfterDamage {
                     epoch,
                     tickets_after_s,
                     rot_below_lsn,
+                    numbers_above,
                     hidden,
                 })?
             }

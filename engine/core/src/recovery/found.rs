@@ -54,6 +54,8 @@ pub(super) struct FoundEpoch {
 pub(crate) struct KnownDamage {
     /// What the damage that tickets are refused for may have taken has lower numbers in the log.
     pub(crate) rot_below_lsn: u64,
+    /// New accounts get higher numbers in their partitions: that damage may have taken lower ones.
+    pub(crate) numbers_above: u64,
     /// Files that were left alone, until nothing of them is in the log any more.
     pub(crate) hidden: Vec<HiddenFile>,
 }
@@ -238,9 +240,10 @@ impl Found {
                 let (tickets_after_s, damage) = (Some(tickets_after_s), KnownDamage::default());
                 self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
             }
-            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, hidden } => {
+            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
                 let tickets_after_s = (tickets_after_s > 0).then_some(tickets_after_s);
-                let damage = KnownDamage { rot_below_lsn, hidden: HiddenFile::all(hidden).collect() };
+                let damage =
+                    KnownDamage { rot_below_lsn, numbers_above, hidden: HiddenFile::all(hidden).collect() };
                 self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
             }
             Record::Account { account, payload } => {

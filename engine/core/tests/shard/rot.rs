@@ -168,6 +168,26 @@ fn an_account_whose_record_has_rotted_and_that_only_wrote_keeps_its_id() {
     assert_ne!(stranger.account, dora.account, "whoever knows the id writes to nobody else");
 }
 
+/// She has no mail and wrote none: nothing in the log names her but what has rotted.
+#[test]
+fn the_id_of_an_account_that_nothing_names_any_more_is_not_given_out_again() {
+    let mut world = World::new(Limits::default());
+    let dora = Phone::connect(&mut world, 0, "dora", 4);
+    Phone::connect(&mut world, 2, "carol", 3);
+    let place = place_of(&world, "dora");
+    flip(&mut world, "dora", place);
+    // Also at a later start, which knows the damage.
+    let mut world = world.kill_with_rot(1).kill_with_rot(1);
+    let stranger = Phone::connect(&mut world, 0, "dora", 5);
+    let (old, new) = (dora.account.expect("logged in"), stranger.account.expect("logged in"));
+    assert_eq!(old.partition(), new.partition());
+    assert!(new.counter() > old.counter());
+    // The damage is gone, and her record is there again: she has her id, and who has her name keeps it.
+    flip(&mut world, "dora", place);
+    let mut world = world.kill();
+    assert_eq!(Phone::connect(&mut world, 0, "dora", 5).account, Some(new));
+}
+
 #[test]
 fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let mut world = World::new(Limits::default());
