@@ -26,6 +26,10 @@ pub(super) struct Mail {
     pub(super) entry: Entry,
 }
 
+const _: () = assert!(size_of::<Mail>() <= 112, "the limits name the memory of a start");
+const _: () =
+    assert!(size_of::<((AccountId, DeviceId, u32), FoundFloor)>() <= 48, "likewise, and what is around them");
+
 impl Mail {
     pub(super) fn position(&self) -> Position {
         self.entry.position.expect("what was found has a place in the log")
