@@ -154,7 +154,7 @@ fn a_directory_of_an_older_format_is_read_and_written_on_as_format_3() {
     [1, 2].into_iter().for_each(is_read_and_written_on);
 }
 
-fn is_read_and_written_on(format: u8) {
+fn is_read_and_written_on(format: u32) {
     let (mut node, id) = node_with_one_ticked(1);
     node.kill();
     let manifest = node.data().join("MANIFEST");
@@ -169,7 +169,7 @@ fn is_read_and_written_on(format: u8) {
     // The start has written its epoch, and that where a version of the older format refuses to read on.
     let formats: BTreeSet<u8> =
         Segment::of(&node, "shard-000").iter().map(|segment| segment.bytes[8]).collect();
-    assert_eq!(formats, [format, 3].into());
+    assert_eq!(formats, [format as u8, 3].into());
 }
 
 /// Changes the boot epoch to the last that there can be: the one after it is asserted not to come.
