@@ -7,6 +7,7 @@ use crate::chunks::Chunks;
 use crate::presence::Presence;
 use crate::session::SessionId;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
@@ -324,6 +325,8 @@ impl Account {
     }
 }
 
+/// Fewer numbers than this are looked up although nobody has them.
+const GAP_MIN: u64 = 256;
 /// Ids and partitions that one page of a listing looks at.
 const PAGE_BUDGET: u32 = 4096;
 
@@ -340,6 +343,10 @@ pub(crate) struct Accounts {
     name_hash: SeededHash,
     /// The highest number that each partition has given out, removed accounts included.
     counters: HashMap<PartitionId, u64, SeededHash>,
+    /// New accounts get numbers above this one: what was given out below it may not be known any more.
+    numbers_above: u64,
+    /// Long gaps between the numbers of accounts: the number before each, and the last one in it.
+    gaps: BTreeMap<(PartitionId, u64), u64>,
 }
 
 impl Accounts {
@@ -351,6 +358,8 @@ impl Accounts {
             by_name: HashTable::new(),
             name_hash: seed,
             counters: HashMap::with_hasher(seed),
+            numbers_above: 0,
+            gaps: BTreeMap::new(),
         }
     }
 
@@ -399,13 +408,33 @@ impl Accounts {
 
     /// The id that the next account in `partition` gets. It is nobody's until that account is added.
     pub(crate) fn next_id(&self, partition: PartitionId) -> AccountId {
-        AccountId::new(partition, self.counters.get(&partition).copied().unwrap_or(0) + 1)
+        let given = self.counters.get(&partition).copied().unwrap_or(0);
+        AccountId::new(partition, given.max(self.numbers_above) + 1)
     }
 
-    /// Remembers that an id was given out.
+    /// Numbers up to this one are not given out any more.
+    pub(crate) fn number_above(&mut self, number: u64) {
+        self.numbers_above = number;
+    }
+
+    /// The highest number that any partition has given out.
+    pub(crate) fn highest_number(&self) -> u64 {
+        self.counters.values().copied().max().unwrap_or(0)
+    }
+
+    /// Remembers that an id was given out. All accounts of its partition with lower ids are there already.
     pub(crate) fn note_id(&mut self, id: AccountId) {
         let counter = self.counters.entry(id.partition()).or_insert(0);
+        if id.counter() > *counter + GAP_MIN {
+            self.gaps.insert((id.partition(), *counter), id.counter() - 1);
+        }
         *counter = (*counter).max(id.counter());
+    }
+
+    /// The last number of the gap behind a number, if there is one.
+    fn end_of_gap(&self, partition: PartitionId, counter: u64) -> Option<u64> {
+        let (before, &last) = self.gaps.range(..=(partition, counter)).next_back()?;
+        (before.0 == partition && counter < last).then_some(last)
     }
 
     /// Adds an account whose id and name are free.
@@ -434,7 +463,8 @@ impl Accounts {
     /// Up to `limit` accounts with ids above `after`, in the order of their ids, and up to which id all were looked at;
     /// `None` when there are no more. One call looks at [`PAGE_BUDGET`] ids and partitions at most.
     ///
-    /// Ids are given out one after the other in each partition, so that they are looked up and nothing is searched.
+    /// Ids are given out one after the other in each partition, but for a few long gaps, so that they are looked up and nothing
+    /// is searched.
     pub(crate) fn page(
         &self,
         after: AccountId,
@@ -449,7 +479,7 @@ impl Accounts {
                 if left == 0 || page.len() >= limit {
                     return (page, Some(at));
                 }
-                (counter, left) = (counter + 1, left - 1);
+                (counter, left) = (self.end_of_gap(partition, counter).unwrap_or(counter) + 1, left - 1);
                 at = AccountId::new(partition, counter);
                 page.extend(self.by_id(at).and_then(|index| self.get(index)));
             }
@@ -492,6 +522,25 @@ mod tests {
         let keys: Vec<_> = (1..=16).map(|key| [key; 32]).collect();
         let full = Account::new(AccountId(7), "ann", &keys, Seq(0));
         assert_eq!(full.cannot_add(), Some(ErrorCode::AccountFull));
+    }
+
+    #[test]
+    fn numbers_that_were_skipped_are_skipped_by_pages() {
+        let mut accounts = Accounts::new(SeededHash(1, 2));
+        let mut expected = Vec::new();
+        for round in 0..4_u64 {
+            for number in 0..1_000_u16 {
+                let id = accounts.next_id(PartitionId(number % 7));
+                assert!(id.counter() > round << 20);
+                accounts.add(Account::new(id, &format!("a{round}-{number}"), &[[1; 32]], Seq(0)));
+                expected.push(id);
+            }
+            accounts.number_above((round + 1) << 20);
+        }
+        expected.sort_unstable();
+        let (ids, calls) = pages(&accounts, 100);
+        assert_eq!(ids, expected);
+        assert!(calls < 60, "{calls} calls");
     }
 
     #[test]

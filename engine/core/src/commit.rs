@@ -7,6 +7,7 @@ use crate::account::{Account, AccountIndex, Accounts, Floor, Revoking, stored};
 use crate::dedup::{Dedup, IdHash};
 use crate::id_records::IdRecords;
 use crate::io::{FatalError, Now, Output, Outputs};
+use crate::recovery::KnownDamage;
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
 use crate::writer::{Carried, Item, KEPT_COUNT, Waiter, Writer};
@@ -25,6 +26,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) id_records: &'a IdRecords,
     epoch: u32,
     tickets_after_s: Option<u32>,
+    damage: &'a KnownDamage,
     pub(crate) scratch: &'a mut Vec<u8>,
     avoided_count: u64,
 }
@@ -63,18 +65,28 @@ impl Sources<'_> {
                 account.removing = Revoking::Written;
                 Ok(Carrying::plain(position))
             }
-            Item::Epoch => {
-                let epoch = self.epoch;
-                let after_rot = |tickets_after_s| Record::EpochAfterRot { epoch, tickets_after_s };
-                let record = self.tickets_after_s.map_or(Record::Epoch(epoch), after_rot);
-                commit.push(&record).map(Carrying::plain)
-            }
+            Item::Epoch => self.put_epoch(commit),
             Item::Ids { groups, .. } => commit.push(&Record::Ids { groups }).map(Carrying::plain),
             &Item::RewrittenMail { account, seq } => self.put_mail_again(commit, account, seq, carried),
             &Item::RewrittenFloor { account, device } => self.put_floor_again(commit, account, device),
             &Item::RewrittenIds(old) => self.put_ids_again(commit, old),
             &Item::RewrittenGone(range) => put_gone_again(commit, range),
         }
+    }
+
+    fn put_epoch(&mut self, commit: &mut Commit<'_>) -> Result<Option<Carrying>, NoRoom> {
+        let epoch = self.epoch;
+        let &KnownDamage { rot_below_lsn, numbers_above, hidden: ref files } = self.damage;
+        if self.tickets_after_s.is_none() && files.is_empty() {
+            return commit.push(&Record::Epoch(epoch)).map(Carrying::plain);
+        }
+        self.scratch.clear();
+        files.iter().for_each(|file| file.encode(self.scratch));
+        let tickets_after_s = self.tickets_after_s.unwrap_or(0);
+        let hidden = &**self.scratch;
+        let record =
+            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden };
+        commit.push(&record).map(Carrying::plain)
     }
 
     fn leaves_lazy_queue(&mut self, item: &Item) {
@@ -246,6 +258,7 @@ impl Shard {
             id_records,
             epoch: self.epoch,
             tickets_after_s: self.tickets_after_s,
+            damage: &self.damage,
             scratch,
             avoided_count: 0,
         };

@@ -37,6 +37,12 @@
 //! | accounts | `account_count`; beside them 176 bytes for each that was removed, until the next start | told to come back |
 //! | ids kept to be written again | `dedup_count`, 8 bytes each | their records hold their segments until they are too old |
 //! | the log | `segment_count` | thin segments are rewritten; `busy` |
+//! | records of mail and floors that a start reads | what the log holds, 112 and 72 bytes each beside `mail_bytes` | none |
+//!
+//! The last one is memory of the start alone, of all shards at once, and is given back before the shard serves. The log holds
+//! dead records, too: where no segment is thin, up to as many as live ones. A shard that is full of the smallest mail, 4 GiB in
+//! slots of 256 bytes, has 16 M messages, and so up to 32 M records: 3.6 GB, and half as much again while the list of them
+//! grows. Who sets `mail_bytes` so that all shards just fit the machine should leave room for that.
 //!
 //! Handshake records are at most 512 bytes and there are at most two of them, so what an edge says before its login
 //! needs no limit of its own.

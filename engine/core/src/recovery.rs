@@ -21,10 +21,16 @@ use tern_storage::io::SegmentId;
 use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{DeviceSet, Entry, EntryKind, TickState};
 
+pub(crate) use self::found::KnownDamage;
 pub use tern_storage::log::RecoveryReport;
 
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
+/// Epochs that may have been begun in what cannot be read: a start behind it does not use them again when it is back.
+const HIDDEN_EPOCHS: u32 = 1024;
+/// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
+/// takes: their numbers are skipped where some may be lost.
+const LOST_NUMBER_BITS: u32 = 20;
 
 /// Reads a shard's log, segment by segment, then makes the shard.
 #[derive(Debug)]
@@ -106,31 +112,49 @@ impl ShardRecovery {
     /// # Panics
     /// If a segment that was wanted was not read again.
     #[must_use]
-    pub fn finish(self, now: Now, node_newest_s: u32, out: &mut Outputs) -> (Shard, RecoveryReport) {
-        let (log, mut report) = self.log.finish();
+    pub fn finish(mut self, now: Now, node_newest_s: u32, out: &mut Outputs) -> (Shard, RecoveryReport) {
+        let (mut log, mut report) = self.log.finish();
+        if self.found.back.is_empty() {
+            self.found.find_returned();
+        }
+        // What is written from now on knows of what is back.
+        if self.found.back.iter().any(|file| file.back == 0) {
+            log.begin_era();
+        }
+        let mut damage = self.found.epoch.as_ref().map(|epoch| epoch.damage.clone()).unwrap_or_default();
+        let is_new_rot = report.has_rot_in_tables && !damage.covers(&report);
+        if is_new_rot {
+            damage.rot_below_lsn = log.next_lsn();
+        }
+        damage.note_hidden(&report.left_alone, &self.found.back, log.era());
+        let floors = self.found.last_floors();
+        let floors_to_keep = self.found.floors_before(&damage.hidden);
         let mut shard = Shard::new(self.config, now, log);
         #[cfg(feature = "bugs")]
         {
             shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
         }
-        let Found { cache, accounts, gone, mut mail, floors, epoch, ids, .. } = self.found;
+        let Found { cache, accounts, gone, mut mail, floors: all_floors, epoch, ids, .. } = self.found;
         shard.cache = cache;
+        shard.damage = damage;
         let now = shard.recover_clock(now, node_newest_s, &mail);
         // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
         // damage any more.
-        let told = epoch.and_then(|epoch| epoch.tickets_after_s);
-        shard.tickets_after_s = told.max(report.has_rot_in_tables.then_some((now.wall_ms / 1000) as u32));
-        let floors_up_to = floors.values().map(|floor| floor.up_to).max();
+        // Of damage that one of them has told already nothing newer can be gone.
+        let told = epoch.as_ref().and_then(|epoch| epoch.tickets_after_s);
+        shard.tickets_after_s = told.max(is_new_rot.then_some((now.wall_ms / 1000) as u32));
+        let floors_up_to = all_floors.values().map(|floor| floor.up_to).max();
         let accounts_since;
         (accounts_since, report.nameless_count) = shard.restore_accounts(accounts, gone);
         // An account may have lost its record. Its id is not given to anybody else: what is still there is its own.
-        let seen = mail.iter().map(|mail| mail.mailbox).chain(floors.keys().map(|floor| floor.0));
+        let seen = mail.iter().map(|mail| mail.mailbox).chain(all_floors.keys().map(|floor| floor.0));
         let is_here = |id: &AccountId| shard.config.partitions.home_of(*id) == Some(shard.config.shard);
         let senders = mail.iter().map(|mail| mail.entry.from).filter(is_here);
         seen.chain(senders).for_each(|id| shard.accounts.note_id(id));
         if !bug!(shard, floor_forgotten) {
             shard.restore_floors(floors);
         }
+        floors_to_keep.into_iter().for_each(|position| shard.writer.log.floor_live(position));
         let last_seq = mail.iter().map(|mail| mail.entry.seq).max();
         found::sort(&mut mail);
         if !bug!(shard, rewritten_counts_twice) {
@@ -141,7 +165,9 @@ impl ShardRecovery {
         shard.writer.push_urgent(Item::Epoch);
         shard.writer.wait(Waiter::Serving);
         shard.restore_mail(now, mail, ids);
-        shard.begin_epoch(epoch, last_seq, last_seq.max(floors_up_to).max(accounts_since));
+        let skipped = if report.is_hiding { HIDDEN_EPOCHS } else { 0 };
+        shard.begin_epoch(epoch, skipped, last_seq, last_seq.max(floors_up_to).max(accounts_since));
+        shard.skip_lost_numbers(is_new_rot);
         shard.writer.log.recovered_done();
         shard.writer.note_freed();
         shard.writer.want_spares(out);
@@ -173,11 +199,11 @@ impl Shard {
     ) -> (Option<Seq>, u64) {
         // A record may be there with those that it was made from: the widest one counts.
         gone.sort_by_key(|&(range, _)| (range.first, Reverse(range.last)));
-        let mut reached = None;
+        let (mut reached, mut gone_last) = (None, Vec::new());
         for (range, position) in gone {
             if reached < Some(range.last) {
                 reached = Some(range.last);
-                self.accounts.note_id(range.last);
+                gone_last.push(range.last);
                 self.writer.gone_was_found(range, position);
             }
         }
@@ -205,6 +231,8 @@ impl Shard {
             self.accounts.add(account);
             lsns.push(lsn);
         }
+        // After the accounts: they come in the order of their ids.
+        gone_last.into_iter().for_each(|id| self.accounts.note_id(id));
         (since, nameless_count)
     }
 
@@ -222,7 +250,7 @@ impl Shard {
         count
     }
 
-    fn restore_floors(&mut self, floors: BTreeMap<(AccountId, DeviceId), FoundFloor>) {
+    fn restore_floors(&mut self, floors: Vec<((AccountId, DeviceId), FoundFloor)>) {
         for ((mailbox, device), found) in floors {
             let Some(index) = self.accounts.by_id(mailbox) else { continue };
             let used = self.writer.use_of(found.position.segment);
@@ -346,16 +374,33 @@ impl Shard {
         entry
     }
 
+    /// Which numbers of accounts were given out may be forgotten: they are not given out again, now or at a later start. Epochs
+    /// grow, so that what a start has skipped is also known where its record is lost.
+    fn skip_lost_numbers(&mut self, is_new_rot: bool) {
+        if is_new_rot {
+            let known = self.accounts.highest_number().max(self.damage.numbers_above);
+            let by_epoch = u64::from(self.epoch) << LOST_NUMBER_BITS;
+            self.damage.numbers_above = by_epoch.max(known + (1 << LOST_NUMBER_BITS));
+        }
+        self.accounts.number_above(self.damage.numbers_above);
+    }
+
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may
-    /// have rotted, and a place that comes back would lose mail.
-    fn begin_epoch(&mut self, found: Option<FoundEpoch>, last_seq: Option<Seq>, highest_place: Option<Seq>) {
+    /// have rotted, and a place that comes back would lose mail. It skips those that may be in what cannot be read.
+    fn begin_epoch(
+        &mut self,
+        found: Option<FoundEpoch>,
+        skipped: u32,
+        last_seq: Option<Seq>,
+        highest_place: Option<Seq>,
+    ) {
         let named = highest_place.map_or(0, |place| (place.0 >> Seq::COUNTER_BITS) as u32);
-        let last = found.map_or(0, |found| found.epoch).max(named);
+        let last = found.as_ref().map_or(0, |found| found.epoch).max(named);
         if bug!(self, sequence_reused) && last > 0 {
             self.epoch = last;
             self.next_seq = last_seq.unwrap_or(Seq::start_of_epoch(last)).next();
         } else {
-            self.epoch = last + 1;
+            self.epoch = last + skipped + 1;
             self.next_seq = Seq::start_of_epoch(self.epoch).next();
         }
         if let Some(found) = found {

@@ -307,7 +307,14 @@ impl Finds<'_> {
 const MAIL_BYTES: usize = Record::Mail { mailbox: AccountId(0), seq: Seq(0), envelope: &[] }.encoded_bytes();
 const FLOOR_BYTES: usize =
     Record::Floor { mailbox: AccountId(0), device: DeviceId(0), up_to: Seq(0) }.encoded_bytes();
-const EPOCH_BYTES: usize = Record::EpochAfterRot { epoch: 0, tickets_after_s: 0 }.encoded_bytes();
+const EPOCH_BYTES: usize = Record::EpochAfterDamage {
+    epoch: 0,
+    tickets_after_s: 0,
+    rot_below_lsn: 0,
+    numbers_above: 0,
+    hidden: &[],
+}
+.encoded_bytes();
 const GONE_BYTES: usize = Record::AccountsGone { first: AccountId(0), last: AccountId(0) }.encoded_bytes();
 
 impl Sources<'_> {

@@ -21,6 +21,7 @@ use crate::networks::Network;
 use crate::partitions::PartitionMap;
 use crate::presence::Watches;
 use crate::ready_keys::ReadyKeys;
+use crate::recovery::KnownDamage;
 use crate::refusal::Refusal;
 use crate::rest::Stirred;
 use crate::rewrite::Rewriting;
@@ -106,6 +107,8 @@ pub struct Shard {
     /// Tickets that were made up to this second, of Unix time, are worth nothing: the log was damaged where it said which of
     /// them were used. The record of the epoch keeps it.
     pub(crate) tickets_after_s: Option<u32>,
+    /// What that record says of damage beside.
+    pub(crate) damage: KnownDamage,
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
     pub(crate) now: Now,
@@ -191,6 +194,7 @@ impl Shard {
             previous_key: config.previous_server_keys.as_ref().map(StaticKey::new),
             ticket_keys: TicketKeys::new(&config.ticket_secret),
             tickets_after_s: None,
+            damage: KnownDamage::default(),
             counters: Counters::default(),
             measures: Measures::default(),
             now,

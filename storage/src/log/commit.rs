@@ -1,7 +1,7 @@
 //! One group commit: its stored header, and how it is put together.
 
 use super::record::Record;
-use super::segment::{FORMAT_VERSION, HEAD_COUNT, Head, Position, Seal, Segment};
+use super::segment::{FORMAT_VERSION, HEAD_COUNT, Head, Position, Seal, Segment, encode_freed};
 use super::stream::{InFlight, Log, Open};
 use crate::io::{BLOCK_BYTES, DiskOp, SegmentId};
 use alloc::vec::Vec;
@@ -55,7 +55,9 @@ pub(super) struct CommitHeader {
     generation: U64,
     salt: U64,
     head: u8,
-    reserved: [u8; 7],
+    /// Of the format; zero before 3.
+    version: u8,
+    reserved: [u8; 6],
     ends: [HeadEnd; STORED_HEADS],
 }
 
@@ -90,11 +92,20 @@ impl CommitHeader {
         if named { Probe::Damaged } else { Probe::Nothing }
     }
 
-    /// The seal that a header claims for itself and that its checksum bears out.
-    pub(super) fn own_seal(block: &[u8]) -> Option<(Seal, u8)> {
+    /// The header at the start of a block, with the seal that it claims for itself and that its checksum bears out.
+    pub(super) fn self_sealed(block: &[u8]) -> Option<(&Self, Seal)> {
         let (header, _) = Self::ref_from_prefix(block).ok()?;
         let seal = Seal::new(header.generation.get(), header.salt.get());
-        (header.magic == MAGIC && header.crc.get() == header.checksum(&seal)).then_some((seal, header.head))
+        (header.magic == MAGIC && header.crc.get() == header.checksum(&seal)).then_some((header, seal))
+    }
+
+    /// Whether the build that wrote it marks the files that it gives back: zeros before it are no such mark.
+    pub(super) const fn marks_freed(&self) -> bool {
+        self.version >= 3
+    }
+
+    pub(super) const fn head(&self) -> u8 {
+        self.head
     }
 
     fn checksum(&self, seal: &Seal) -> u32 {
@@ -246,7 +257,7 @@ impl<'a> Commit<'a> {
             }
         }
         let commit = (!self.is_empty()).then_some(self.log.next_commit);
-        let zeroing = self.finish_chores(commit.is_some(), ops);
+        let freeing = self.finish_chores(commit.is_some(), ops);
         let write_count = (ops.len() - first_op) as u32;
         if let Some(number) = commit {
             self.log.next_commit = number + 1;
@@ -256,7 +267,7 @@ impl<'a> Commit<'a> {
         }
         self.log.stats.bytes_written += (self.arena.len() - self.arena_start) as u64;
         if write_count > 0 {
-            self.log.in_flight = Some(InFlight { commit, write_count, zeroing });
+            self.log.in_flight = Some(InFlight { commit, write_count, freeing });
         }
         commit
     }
@@ -320,7 +331,8 @@ impl<'a> Commit<'a> {
             generation: U64::new(part.seal.generation),
             salt: U64::new(part.seal.salt),
             head: head as u8,
-            reserved: [0; 7],
+            version: FORMAT_VERSION as u8,
+            reserved: [0; 6],
             ends: [ends[0], ends[1], HeadEnd::default()],
         };
         header.crc = U32::new(header.checksum(&part.seal));
@@ -353,29 +365,32 @@ impl<'a> Commit<'a> {
         self.log.usage.put(part.segment, part.record_count, record_bytes, part.largest_bytes);
     }
 
-    /// Writes of the log's own: zeros over torn tails, and over the header of one freed segment.
+    /// Writes of the log's own: zeros over torn tails, and the mark of one freed segment.
     fn finish_chores(&mut self, has_records: bool, ops: &mut Vec<DiskOp>) -> Option<SegmentId> {
         // Not before the first commit is durable, unless there is no room for that: a freed segment may hold the damage
         // that it speaks of.
         let is_early = self.log.stats.commits == 0 && (has_records || self.log.has_room());
-        let zeroing = self.log.usage.next_to_zero().filter(|_| !is_early);
+        let freeing = self.log.usage.next_to_mark().filter(|_| !is_early);
+        if !self.log.cuts.is_empty() {
+            let start = self.arena.len();
+            self.arena.resize(start + BLOCK, 0);
+            let data = start..start + BLOCK;
+            for cut in self.log.cuts.drain(..) {
+                ops.push(DiskOp::Write { segment: cut.segment, offset: cut.offset, data: data.clone() });
+            }
+        }
         #[cfg(feature = "bugs")]
         if let Some(&segment) = self.log.leaving.first().filter(|_| self.log.frees_too_early) {
-            self.log.cuts.push(Position { segment, offset: 0 });
+            self.write_mark(segment, ops);
         }
-        if zeroing.is_none() && self.log.cuts.is_empty() {
-            return None;
-        }
+        freeing.into_iter().for_each(|segment| self.write_mark(segment, ops));
+        freeing
+    }
+
+    fn write_mark(&mut self, segment: SegmentId, ops: &mut Vec<DiskOp>) {
         let start = self.arena.len();
-        self.arena.resize(start + BLOCK, 0);
-        let data = start..start + BLOCK;
-        for cut in self.log.cuts.drain(..) {
-            ops.push(DiskOp::Write { segment: cut.segment, offset: cut.offset, data: data.clone() });
-        }
-        if let Some(segment) = zeroing {
-            ops.push(DiskOp::Write { segment, offset: 0, data });
-        }
-        zeroing
+        encode_freed(self.arena);
+        ops.push(DiskOp::Write { segment, offset: 0, data: start..start + BLOCK });
     }
 }
 
@@ -385,4 +400,13 @@ impl Drop for Commit<'_> {
             self.arena.truncate(self.arena_start);
         }
     }
+}
+
+/// Makes a commit what builds before format 3 wrote.
+#[cfg(test)]
+pub(super) fn make_older(block: &mut [u8]) {
+    let (header, seal) = CommitHeader::self_sealed(block).expect("a commit");
+    let mut header = CommitHeader { version: 0, ..*header };
+    header.crc = U32::new(header.checksum(&seal));
+    block[..COMMIT_HEADER_BYTES].copy_from_slice(header.as_bytes());
 }

@@ -1,6 +1,6 @@
 //! The log: one stream of records for each shard and drive, written by group commits and read back after any stop.
 //!
-//! # Format, version 1
+//! # Format, version 3
 //!
 //! All numbers are little-endian. A stream has one sequence of records (LSN, from 1) and one of group commits (from
 //! 1), spread over segment files of equal length. Each *head* (mail 1, tables 2; 3 is kept for cold mail) appends to
@@ -22,7 +22,11 @@
 //! | 36 | 4 | crc32c of bytes 0..36 |
 //! | 40 | 4 | end magic `SEG` 0xFF |
 //!
-//! A header of zeros is a file that is not in use. The *seed* of a segment is crc32c(generation, salt), 8 bytes each;
+//! A file of zeros was never in use. One that is given back gets the header `TERNFREE`, version 3 (4), zeros (28), and the end
+//! magic `FREE`; either magic tells. Before version 3 it got zeros. So zeros in front of a commit that says version 3 are
+//! a header that is lost, and in front of another one a file that is not in use. A header lies in one sector, and so is written
+//! whole or not at all; where the first commit got to the drive without it, that one goes like a torn tail, and the file is
+//! not in use. The *seed* of a segment is crc32c(generation, salt), 8 bytes each;
 //! the checksums below go on from it. So a commit of an earlier use of the file is not taken for one of this, and a
 //! client cannot put a commit or a record that would be believed into the body of a message.
 //!
@@ -38,7 +42,8 @@
 //! | 28 | 4 | number of records |
 //! | 32 | 16 | generation and salt, as in the segment's header |
 //! | 48 | 1 | head |
-//! | 49 | 7 | zero |
+//! | 49 | 1 | version of the format; zero before 3 |
+//! | 50 | 6 | zero |
 //! | 56 | 3 x 16 | for each head: generation (8) and end (4) of what was durable when this commit began, zero (4) |
 //!
 //! **Record**: crc32c (4; seeded, over the rest and the payload), payload bytes (4), kind (1), version (1), partition
@@ -55,10 +60,14 @@
 //! | 7 ids | first second of Unix time (4), seconds from there (4), count (4), keyed hashes (8 each) |
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
-//! | 10 epoch after rot | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
+//! | 10 epoch after rot, as older builds wrote it | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
+//! | 11 epoch after damage | epoch (4), the same second or zero (4), the LSN from which on that damage took nothing (8), the number above which new accounts begin in each partition (8), hidden files |
+//!
+//! A hidden file is one that was left alone: its number (4), the first era without it (4), the first with it again or zero
+//! (4).
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
-//! lost. Segments say the version of the format (2; those of 1 are read).
+//! lost. Segments say the version of the format (3; those of 1 and 2 are read, and get nothing new).
 //!
 //! # What a stop leaves behind
 //!
@@ -73,8 +82,8 @@
 //!   checksums hold are served, and reading goes on at the next block that holds a commit of this segment.
 //! - **clean end**: zeros, or whatever an earlier use left there. The head goes on in place.
 //! - Rot in the very last commit cannot be told from a torn tail, and is reported as one.
-//! - **rot in a segment's header**: its first commit repeats what it says; a segment of which neither can be read is
-//!   reported and left alone.
+//! - **rot in a segment's header**, also where it is zeros: its first commit repeats what it says; a segment of which neither
+//!   can be read is reported and left alone.
 //! - **a block that the drive does not give** is rot, also at the end of a segment: nothing is written there, its head
 //!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later.
 //! - **write error**: [`LogEvent::Failed`]; the log takes nothing more. **No space**: [`LogEvent::Full`].
@@ -83,10 +92,14 @@
 //!
 //! A record is live if and only if memory points at it. A sealed segment is free when no live record and no last
 //! floor is in it; the oldest mail segment also when only floors are, because those speak of mail in it or in older
-//! ones. A freed segment's header is zeroed with the next commit, one segment at a time and in the order of freeing:
+//! ones. A freed segment is marked as such with the next commit, one segment at a time and in the order of freeing:
 //! so mail never comes back without the floor that had covered it. Then the file is used again. After a start the first
 //! commit goes before: it says what damage means, and until it is durable the next start must find that, too. And while
 //! a segment is left alone for its header, whose mail may come back, floors stay in the log.
+//!
+//! Floors that are written while a segment is left alone may cover mail in it that nobody has seen. So numbers that go on far
+//! behind begin a new *era* ([`era`]), the record of the epoch says in which eras which file was not there, and when it is
+//! back its mail is judged without the floors of these eras. For that the last floors of before stay in the log, too.
 //!
 //! # Rewriting
 //!
@@ -94,6 +107,15 @@
 //! the copies are durable the old places die and the segment is free as above. A crash in between leaves some records
 //! twice, which say the same: of mail with the same place either will do, of the rest the last one wins. See
 //! [`Log::begin_leaving`]. While there will be no more files, one spare is kept for copies.
+
+/// The era of a record: its number in the stream grows by one with each start at which something may be hidden.
+#[must_use]
+pub const fn era(lsn: u64) -> u32 {
+    (lsn >> ERA_BITS) as u32
+}
+
+/// Low bits of an LSN that do not count for its era.
+const ERA_BITS: u32 = 32;
 
 mod commit;
 mod record;
@@ -107,7 +129,7 @@ mod usage;
 mod tests;
 
 pub use commit::{Commit, NoRoom};
-pub use record::{IdGroup, Record};
+pub use record::{HiddenFile, IdGroup, Record};
 pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink, UNREADABLE};
 pub use segment::{FORMAT_VERSION, Head, Position};
 pub use stream::{Log, LogConfig, LogEvent, LogStats};

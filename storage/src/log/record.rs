@@ -1,6 +1,7 @@
 //! One record: its stored form, and what it means.
 
 use super::segment::{Head, Seal};
+use crate::io::SegmentId;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -20,7 +21,8 @@ pub(super) struct RecordHeader {
     kind: u8,
     version: u8,
     partition: U16,
-    /// Low half of the commit's number: a record that was copied somewhere else by a drive is not believed.
+    /// Low half of the commit's number: a record that was copied into another commit by a drive is not believed, where the
+    /// header of that is sound.
     commit_low: U32,
     lsn: U64,
 }
@@ -46,6 +48,16 @@ struct FloorPart {
     device: U16,
     reserved: [u8; 6],
     up_to: U64,
+}
+
+/// The fixed part of what is known of damage; [`HiddenFile`]s follow.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct DamagePart {
+    epoch: U32,
+    tickets_after_s: U32,
+    rot_below_lsn: U64,
+    numbers_above: U64,
 }
 
 /// A record of several removed accounts.
@@ -108,6 +120,19 @@ pub enum Record<'a> {
         /// Tickets that were made up to this second of Unix time are worth nothing.
         tickets_after_s: u32,
     },
+    /// The boot epoch from here on, and what is known of damage.
+    EpochAfterDamage {
+        /// Which one.
+        epoch: u32,
+        /// Tickets that were made up to this second of Unix time are worth nothing; zero for none.
+        tickets_after_s: u32,
+        /// What that damage may have taken has lower numbers in the stream.
+        rot_below_lsn: u64,
+        /// What that damage may have taken of accounts has no higher numbers in their partitions.
+        numbers_above: u64,
+        /// What [`HiddenFile::encode`] has written, for each file that was left alone.
+        hidden: &'a [u8],
+    },
     /// An account as it is now. The last one wins.
     Account {
         /// Which one.
@@ -131,6 +156,44 @@ pub enum Record<'a> {
     },
     /// Message ids of an hour, as older builds wrote them.
     IdsOfHour(IdGroup<'a>),
+}
+
+/// A file whose mail was not there for some starts, and may be back. Floors of that time say nothing of its mail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HiddenFile {
+    /// Which file.
+    pub segment: SegmentId,
+    /// The era ([`super::era`]) in which it was not there for the first time.
+    pub from: u32,
+    /// The era in which it was back; zero while it is not.
+    pub back: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct HiddenPart {
+    segment: U32,
+    from: U32,
+    back: U32,
+}
+
+impl HiddenFile {
+    /// Appends it to others.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Self { segment, from, back } = *self;
+        let part = HiddenPart { segment: U32::new(segment.0), from: U32::new(from), back: U32::new(back) };
+        out.extend_from_slice(part.as_bytes());
+    }
+
+    /// Those of a record.
+    pub fn all(hidden: &[u8]) -> impl Iterator<Item = Self> {
+        let parts = <[HiddenPart]>::ref_from_bytes(hidden).unwrap_or_default();
+        parts.iter().map(|part| Self {
+            segment: SegmentId(part.segment.get()),
+            from: part.from.get(),
+            back: part.back.get(),
+        })
+    }
 }
 
 /// Message ids that were made in one span of time.
@@ -194,6 +257,7 @@ impl Record<'_> {
             Self::Mail { .. } | Self::Floor { .. } => Head::Mail,
             Self::Epoch(_)
             | Self::EpochAfterRot { .. }
+            | Self::EpochAfterDamage { .. }
             | Self::Account { .. }
             | Self::AccountGone(_)
             | Self::AccountsGone { .. }
@@ -211,6 +275,7 @@ impl Record<'_> {
                 Self::Floor { .. } => size_of::<FloorPart>(),
                 Self::Epoch(_) => 4,
                 Self::EpochAfterRot { .. } => 8,
+                Self::EpochAfterDamage { hidden, .. } => size_of::<DamagePart>() + hidden.len(),
                 Self::Account { payload, .. } => 8 + payload.len(),
                 Self::AccountGone(_) => 8,
                 Self::AccountsGone { .. } => size_of::<GonePart>(),
@@ -228,9 +293,11 @@ impl Record<'_> {
             | Self::Account { account, .. }
             | Self::AccountGone(account)
             | Self::AccountsGone { first: account, .. } => account.partition(),
-            Self::Epoch(_) | Self::EpochAfterRot { .. } | Self::Ids { .. } | Self::IdsOfHour(_) => {
-                PartitionId(0)
-            }
+            Self::Epoch(_)
+            | Self::EpochAfterRot { .. }
+            | Self::EpochAfterDamage { .. }
+            | Self::Ids { .. }
+            | Self::IdsOfHour(_) => PartitionId(0),
         }
     }
 
@@ -246,6 +313,7 @@ impl Record<'_> {
             Self::Ids { .. } | Self::IdsOfHour(_) => 7,
             Self::AccountsGone { .. } => 8,
             Self::EpochAfterRot { .. } => 10,
+            Self::EpochAfterDamage { .. } => 11,
         }
     }
 
@@ -285,6 +353,16 @@ impl Record<'_> {
             Self::EpochAfterRot { epoch, tickets_after_s } => {
                 out.extend_from_slice(&epoch.to_le_bytes());
                 out.extend_from_slice(&tickets_after_s.to_le_bytes());
+            }
+            Self::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
+                let part = DamagePart {
+                    epoch: U32::new(epoch),
+                    tickets_after_s: U32::new(tickets_after_s),
+                    rot_below_lsn: U64::new(rot_below_lsn),
+                    numbers_above: U64::new(numbers_above),
+                };
+                out.extend_from_slice(part.as_bytes());
+                out.extend_from_slice(hidden);
             }
             Self::Account { account, payload } => {
                 out.extend_from_slice(&account.0.to_le_bytes());
@@ -394,6 +472,19 @@ impl<'a> StoredRecord<'a> {
             10 => {
                 let [epoch, tickets_after_s] = <[U32; 2]>::read_from_bytes(payload).ok()?.map(U32::get);
                 Record::EpochAfterRot { epoch, tickets_after_s }
+            }
+            11 => {
+                let (part, hidden) = DamagePart::ref_from_prefix(payload).ok()?;
+                let is_whole = hidden.len().is_multiple_of(size_of::<HiddenPart>());
+                let (epoch, tickets_after_s) = (part.epoch.get(), part.tickets_after_s.get());
+                let (rot_below_lsn, numbers_above) = (part.rot_below_lsn.get(), part.numbers_above.get());
+                is_whole.then_some(Record::EpochAfterDamage {
+                    epoch,
+                    tickets_after_s,
+                    rot_below_lsn,
+                    numbers_above,
+                    hidden,
+                })?
             }
             _ => return None,
         })

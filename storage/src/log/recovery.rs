@@ -19,7 +19,7 @@ const LSN_REACH: u64 = 1 << 40;
 /// What a drive does not give is filled with this. Not with zeros: these are a file that is not in use, and the end of a log.
 pub const UNREADABLE: u8 = 0xff;
 /// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
-const HIDDEN_COUNT: u64 = 1 << 32;
+const HIDDEN_COUNT: u64 = 1 << super::ERA_BITS;
 /// The first commit behind what was hidden must be in reach: of it, too, what holds is served.
 const _: () = assert!(LSN_REACH > HIDDEN_COUNT);
 
@@ -58,6 +58,13 @@ pub struct RecoveryReport {
     /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
     /// that can be read: it says again what was changed since.
     pub has_rot_in_tables: bool,
+    /// Records that the damage among the tables may have taken have lower numbers in the stream than this, but for those in
+    /// files that were left alone.
+    pub rot_below_lsn: u64,
+    /// Files that were left alone, because neither their header nor their first commit can be read.
+    pub left_alone: Vec<SegmentId>,
+    /// Whether what could not be read may be the newest that there is, and may come back.
+    pub is_hiding: bool,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -80,6 +87,19 @@ struct Suspect {
     bytes: Vec<u8>,
 }
 
+/// A file that has no header, and one commit behind where it should be. Either the header is lost, or both were being
+/// written when all stopped: the commit alone got to the drive, and nothing was committed after it.
+#[derive(Debug)]
+struct Headless {
+    segment: SegmentId,
+    described: Segment,
+    commit: u64,
+    /// The file, as far as it tells something.
+    bytes: Vec<u8>,
+    unreadable: Vec<u32>,
+    right_length: bool,
+}
+
 /// Where the whole commits of a segment end.
 #[derive(Clone, Copy, Debug)]
 struct Scanned {
@@ -90,6 +110,8 @@ struct Scanned {
     /// Whether new segments have this length and format too, and nothing damaged is at the end.
     reusable: bool,
     suspect: bool,
+    /// The number of the first record that any of its commits names; none where there is no commit.
+    first_lsn: Option<u64>,
 }
 
 /// Reads the segments of a stream, one after the other.
@@ -108,6 +130,8 @@ pub struct Recovery {
     suspects: Vec<Suspect>,
     /// What is behind the ends of segments whose next ones were not read yet: more may have been there. One for each head.
     ends: Vec<Suspect>,
+    /// What is one of these until a later commit says that its header was there.
+    headless: Vec<Headless>,
     report: RecoveryReport,
     /// The kind and version of the first sound record that this build does not know.
     unknown: Option<(u8, u8)>,
@@ -115,6 +139,8 @@ pub struct Recovery {
     is_hiding: bool,
     /// Files that are not in use and have a block that cannot be read.
     unused: Vec<SegmentId>,
+    /// Damaged places, with the first record's number of the next commit in their segment.
+    followed: Vec<(SegmentId, u32, u64)>,
 }
 
 impl Recovery {
@@ -138,10 +164,12 @@ impl Recovery {
             scanned: Vec::new(),
             suspects: Vec::new(),
             ends: Vec::new(),
+            headless: Vec::new(),
             report: RecoveryReport::default(),
             unknown: None,
             is_hiding: false,
             unused: Vec::new(),
+            followed: Vec::new(),
         }
     }
 
@@ -186,40 +214,115 @@ impl Recovery {
         if u32::try_from(bytes.len()).is_err() {
             return Err(RecoveryError::Length);
         }
-        let (described, adopted) = match read_first_block(bytes) {
+        match read_first_block(bytes) {
             FirstBlock::Formatted(described) => {
                 if described.seal.generation <= self.last_generation {
                     return Err(RecoveryError::Order);
                 }
                 self.last_generation = described.seal.generation;
-                (described, false)
+                self.used((segment, described, false), bytes, unreadable, sink)?;
             }
             FirstBlock::Version(version) => return Err(RecoveryError::Version(version)),
-            FirstBlock::Unformatted => {
-                if let Some(&block) = unreadable.first() {
-                    self.damaged_spare(segment, block);
-                    return Ok(());
-                }
-                // A file of another length is made anew when it is needed; so is a damaged one.
-                if bytes.len() == self.config.segment_bytes as usize {
-                    self.usage.found_spare(segment);
-                }
-                return Ok(());
+            FirstBlock::Freed => self.spare(segment, bytes.len(), unreadable),
+            FirstBlock::Zeros => self.without_header(segment, bytes, unreadable, sink)?,
+            FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => self.damaged_spare(segment, 0),
+            FirstBlock::Rotten { generation, salt } => match self.adopt(bytes, generation, salt) {
+                Some(described) => self.lost_header(segment, described, bytes, unreadable, sink)?,
+                None => self.quarantine(segment),
+            },
+        }
+        self.settle_headless(sink)
+    }
+
+    /// A file that is not in use. One of another length is made anew when it is needed; so is a damaged one.
+    fn spare(&mut self, segment: SegmentId, length: usize, unreadable: &[u32]) {
+        if let Some(&block) = unreadable.first() {
+            self.damaged_spare(segment, block);
+        } else if length == self.config.segment_bytes as usize {
+            self.usage.found_spare(segment);
+        }
+    }
+
+    /// A file whose header is zeros. Builds since format 3 leave none behind that was in use: if one of them wrote the first
+    /// commit, the header is lost, or did not get to the drive along with that. In front of older commits it is a spare.
+    fn without_header(
+        &mut self,
+        segment: SegmentId,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
+        let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
+            // What is further behind may be the body of a message that looks like a commit: it is not served.
+            if bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
+                self.quarantine(segment);
+            } else {
+                self.spare(segment, bytes.len(), unreadable);
             }
-            FirstBlock::Rotten { .. } if is_unused(bytes, unreadable) => {
-                self.damaged_spare(segment, 0);
-                return Ok(());
-            }
-            FirstBlock::Rotten { generation, salt } => {
-                self.report.rot.push((segment, 0));
-                let Some(described) = self.adopt(bytes, generation, salt) else {
-                    self.usage.found_quarantined(segment);
-                    self.is_hiding |= !unreadable.is_empty();
-                    return Ok(());
-                };
-                (described, true)
-            }
+            return Ok(());
         };
+        let Some(described) = self.described_by(header, seal, bytes) else {
+            self.quarantine(segment);
+            return Ok(());
+        };
+        if Head::from_stored(described.head).is_none() {
+            return Err(RecoveryError::Head(described.head));
+        }
+        let is_second = |block| matches!(CommitHeader::probe(block, &seal), Probe::Ours(_) | Probe::Damaged);
+        if bytes.chunks(BLOCK).skip(2).any(is_second) {
+            return self.lost_header(segment, described, bytes, unreadable, sink);
+        }
+        let commit_end = BLOCK.saturating_add(header.length_bytes()).next_multiple_of(BLOCK);
+        let told = if unreadable.is_empty() { commit_end.min(bytes.len()) } else { bytes.len() };
+        self.headless.push(Headless {
+            segment,
+            described,
+            commit: header.commit(),
+            bytes: bytes[..told].to_vec(),
+            unreadable: unreadable.to_vec(),
+            right_length: bytes.len() == self.config.segment_bytes as usize,
+        });
+        Ok(())
+    }
+
+    /// A segment that its first commit describes.
+    fn lost_header(
+        &mut self,
+        segment: SegmentId,
+        described: Segment,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
+        self.report.rot.push((segment, 0));
+        self.used((segment, described, true), bytes, unreadable, sink)
+    }
+
+    /// A segment of which nobody knows what it is: it is left alone.
+    fn quarantine(&mut self, segment: SegmentId) {
+        self.report.rot.push((segment, 0));
+        self.report.left_alone.push(segment);
+        self.usage.found_quarantined(segment);
+        self.is_hiding = true;
+    }
+
+    /// A later commit says that the one behind a header that is not there was durable, and so the header.
+    fn settle_headless(&mut self, sink: &mut Sink<'_>) -> Result<(), RecoveryError> {
+        while let Some(index) = self.headless.iter().position(|found| found.commit < self.witness) {
+            let Headless { segment, described, bytes, unreadable, .. } = self.headless.swap_remove(index);
+            self.lost_header(segment, described, &bytes, &unreadable, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a segment that is in use.
+    fn used(
+        &mut self,
+        (segment, described, adopted): (SegmentId, Segment, bool),
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RecoveryError> {
         if described.stream != self.config.stream {
             return Err(RecoveryError::Stream(described.stream));
         }
@@ -261,6 +364,19 @@ impl Recovery {
         for suspect in &self.suspects {
             self.report.torn.push((suspect.segment, suspect.offset as u32));
         }
+        let mut cuts: Vec<_> = self
+            .suspects
+            .iter()
+            .map(|suspect| Position { segment: suspect.segment, offset: suspect.offset as u32 })
+            .collect();
+        // Nor were the commits that got to the drive without the header before them.
+        for Headless { segment, right_length, unreadable, .. } in take(&mut self.headless) {
+            self.report.torn.push((segment, BLOCK_BYTES));
+            cuts.push(Position { segment, offset: BLOCK_BYTES });
+            if right_length && unreadable.is_empty() {
+                self.usage.found_spare(segment);
+            }
+        }
         let mut heads = [None; HEAD_COUNT];
         for head in Head::ALL {
             let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
@@ -271,6 +387,8 @@ impl Recovery {
         self.report_lost_ends();
         self.report.has_rot_in_tables =
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
+        self.report.rot_below_lsn = self.rot_below_lsn();
+        self.report.is_hiding = self.is_hiding;
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -285,8 +403,7 @@ impl Recovery {
         log.next_commit = self.witness.saturating_add(1).saturating_add(skipped);
         log.next_lsn = self.next_lsn.saturating_add(skipped);
         log.next_generation = last_generation.saturating_add(1).saturating_add(skipped);
-        log.cuts
-            .extend(self.suspects.iter().map(|s| Position { segment: s.segment, offset: s.offset as u32 }));
+        log.cuts = cuts;
         (log, self.report)
     }
 
@@ -300,6 +417,23 @@ impl Recovery {
     fn may_be_tables(&self, segment: SegmentId) -> bool {
         let found = self.scanned.iter().find(|scanned| scanned.segment == segment);
         found.map_or(!self.unused.contains(&segment), |scanned| scanned.head != Head::Mail)
+    }
+
+    /// What damage among the tables may have taken has lower numbers than the next commit of that head behind it.
+    fn rot_below_lsn(&self) -> u64 {
+        let tables = || self.scanned.iter().filter(|scanned| scanned.head == Head::Tables);
+        let bound = |&(segment, at): &(SegmentId, u32)| {
+            let rotten = tables().find(|scanned| scanned.segment == segment)?;
+            // A lost header has taken nothing along.
+            if at == 0 {
+                return None;
+            }
+            let followed = self.followed.iter().find(|found| (found.0, found.1) == (segment, at));
+            let newer = tables().filter(|scanned| scanned.seal.generation > rotten.seal.generation);
+            let next = newer.filter_map(|scanned| scanned.first_lsn).min();
+            Some(followed.map(|found| found.2).or(next).unwrap_or(u64::MAX))
+        };
+        self.report.rot.iter().filter_map(bound).max().unwrap_or(0)
     }
 
     /// Up to where a head's durable part is known to reach.
@@ -316,13 +450,20 @@ impl Recovery {
     /// A header that rotted is given back by the first commit, which repeats what it says. One of the two numbers
     /// must still agree: otherwise the commit is of an earlier use of the file.
     fn adopt(&self, bytes: &[u8], generation: u64, salt: u64) -> Option<Segment> {
-        let (seal, head) = CommitHeader::own_seal(bytes.get(BLOCK..)?)?;
+        let (header, seal) = CommitHeader::self_sealed(bytes.get(BLOCK..)?)?;
         let agrees = seal.generation == generation || seal.salt == salt;
-        let new = self.scanned.iter().all(|s| s.seal.generation != seal.generation);
-        (agrees && new).then_some(Segment {
+        agrees.then(|| self.described_by(header, seal, bytes))?
+    }
+
+    /// The segment whose first commit has this header, unless it is there already.
+    fn described_by(&self, header: &CommitHeader, seal: Seal, bytes: &[u8]) -> Option<Segment> {
+        let scanned = self.scanned.iter().map(|scanned| scanned.seal.generation);
+        let headless = self.headless.iter().map(|found| found.described.seal.generation);
+        let is_new = scanned.chain(headless).all(|generation| generation != seal.generation);
+        is_new.then_some(Segment {
             version: FORMAT_VERSION,
             stream: self.config.stream,
-            head,
+            head: header.head(),
             seal,
             segment_bytes: bytes.len() as u32,
         })
@@ -337,10 +478,14 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
+        let (mut first_lsn, mut rot_at) = (None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
+                first_lsn = first_lsn.or(Some(header.first_lsn()));
+                let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
+                self.followed.extend(followed);
                 let length = header.length_bytes();
                 if let Some(commit) = bytes[at..].get(..length)
                     && length >= COMMIT_HEADER_BYTES
@@ -358,6 +503,7 @@ impl Recovery {
             if next.is_some() || told_end > at {
                 let end = next.unwrap_or(told_end).min(bytes.len());
                 self.rot(&place, at, &bytes[at..end], sink);
+                rot_at.push(at as u32);
                 at = end;
                 continue;
             }
@@ -383,6 +529,7 @@ impl Recovery {
             end_bytes: at.min(bytes.len()) as u32,
             reusable,
             suspect,
+            first_lsn,
         });
     }
 
@@ -451,11 +598,19 @@ impl Recovery {
     /// what said so may be damaged itself.
     fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
         self.report.rot.push((place.segment, at as u32));
+        // Where the header is sound it says whose records follow it; a drive may have put others there.
+        let own = match CommitHeader::probe(bytes, &place.seal) {
+            Probe::Ours(header) => Some((header.length_bytes(), header.commit() as u32)),
+            _ => None,
+        };
         let mut offset = COMMIT_HEADER_BYTES;
         while let Some(rest) = bytes.get(offset..)
             && rest.len() >= RECORD_HEADER_BYTES
         {
-            let Some(record) = self.sound_record(rest, &place.seal) else {
+            let is_own = |record: &StoredRecord<'_>| {
+                own.is_none_or(|(length, commit_low)| offset >= length || record.commit_low == commit_low)
+            };
+            let Some(record) = self.sound_record(rest, &place.seal).filter(is_own) else {
                 offset += 1;
                 continue;
             };
@@ -547,6 +702,11 @@ impl Recovery {
 /// behind the header, and the drive gives that place, with nothing there.
 fn is_unused(bytes: &[u8], unreadable: &[u32]) -> bool {
     unreadable == [0] && bytes.len() > BLOCK && bytes[BLOCK..].iter().all(|&byte| byte == 0)
+}
+
+/// The commit at the start of a block, if a build wrote it that marks the files that it gives back.
+fn newer_commit(block: &[u8]) -> Option<(&CommitHeader, Seal)> {
+    CommitHeader::self_sealed(block).filter(|(header, _)| header.marks_freed())
 }
 
 /// Whether all records of a commit are there and sound.

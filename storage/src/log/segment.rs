@@ -2,13 +2,16 @@
 
 use crate::io::{BLOCK_BYTES, SegmentId};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"TERNSEG1";
 const END_MAGIC: [u8; 4] = *b"SEG\xff";
+/// The same of a file that was given back. Either will do: neither comes of one that rots.
+const FREE_MAGIC: [u8; 8] = *b"TERNFREE";
+const FREE_END_MAGIC: [u8; 4] = *b"FREE";
 /// The format that this build writes. It goes up with every kind of record, and every form of an account, that builds
 /// before do not know: these refuse the segment.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// The oldest one that this build reads.
 const OLDEST_VERSION: u32 = 1;
 
@@ -53,7 +56,8 @@ pub struct Position {
     pub offset: u32,
 }
 
-/// The first bytes of a segment file; the rest of its block is zero.
+/// The first bytes of a segment file; the rest of its block is zero. They lie in one sector, and so are there whole or not at
+/// all, whatever stops their writing.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct SegmentHeader {
@@ -67,15 +71,12 @@ pub(super) struct SegmentHeader {
     segment_bytes: U32,
     /// Over all that is before it.
     crc: U32,
-    /// Its last byte is not zero, nor is the first of `magic`. The header of a file that is not in use is all zeros:
-    /// a zero at one of the ends is a header whose writing or zeroing was cut short, and not one that rotted.
     end_magic: [u8; 4],
     padding: [u8; 4],
 }
 
 const HEADER_BYTES: usize = 48;
 const CRC_AT: usize = 36;
-const END_AT: usize = 43;
 const _: () = assert!(size_of::<SegmentHeader>() == HEADER_BYTES && align_of::<SegmentHeader>() == 1);
 
 /// What tells the commits of one use of a file from those of another, and from what clients put into bodies.
@@ -99,8 +100,10 @@ impl Seal {
 /// What the first block of a file says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FirstBlock {
-    /// Not in use: zeros, or a header whose writing or zeroing was cut short.
-    Unformatted,
+    /// Zeros: never used, or given back by a build before format 3; or a header that is lost.
+    Zeros,
+    /// Not in use any more.
+    Freed,
     /// In use by this stream format.
     Formatted(Segment),
     /// In use by a format of another version.
@@ -149,12 +152,28 @@ impl Segment {
     }
 }
 
-/// Reads the first block of a file; fewer bytes than a header are an unformatted file.
+/// Appends the header block of a file that is given back.
+pub(super) fn encode_freed(out: &mut alloc::vec::Vec<u8>) {
+    let start = out.len();
+    let header = SegmentHeader {
+        magic: FREE_MAGIC,
+        version: U32::new(FORMAT_VERSION),
+        end_magic: FREE_END_MAGIC,
+        ..SegmentHeader::new_zeroed()
+    };
+    out.extend_from_slice(header.as_bytes());
+    out.resize(start + BLOCK_BYTES as usize, 0);
+}
+
+/// Reads the first block of a file; fewer bytes than a header are as good as zeros.
 pub(super) fn read_first_block(bytes: &[u8]) -> FirstBlock {
-    let Ok((header, _)) = SegmentHeader::ref_from_prefix(bytes) else { return FirstBlock::Unformatted };
+    let Ok((header, _)) = SegmentHeader::ref_from_prefix(bytes) else { return FirstBlock::Zeros };
     let raw = header.as_bytes();
-    if raw[0] == 0 || raw[END_AT] == 0 {
-        return FirstBlock::Unformatted;
+    if raw.iter().all(|&byte| byte == 0) {
+        return FirstBlock::Zeros;
+    }
+    if header.magic == FREE_MAGIC || header.end_magic == FREE_END_MAGIC {
+        return FirstBlock::Freed;
     }
     let whole = header.magic == MAGIC
         && header.end_magic == END_MAGIC

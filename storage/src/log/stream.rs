@@ -64,8 +64,8 @@ pub(super) struct InFlight {
     /// The commit that they make; `None` when they are only the log's own.
     pub(super) commit: Option<u64>,
     pub(super) write_count: u32,
-    /// The freed segment whose header is zeroed along.
-    pub(super) zeroing: Option<SegmentId>,
+    /// The freed segment that is marked along.
+    pub(super) freeing: Option<SegmentId>,
 }
 
 /// Spares that only copies may use when there will be no more: what is thin can then always be written elsewhere, and
@@ -145,7 +145,7 @@ impl Log {
         if self.in_flight.is_some() || self.failed {
             return false;
         }
-        self.has_room() || self.usage.next_to_zero().is_some() || !self.cuts.is_empty()
+        self.has_room() || self.usage.next_to_mark().is_some() || !self.cuts.is_empty()
     }
 
     /// Whether a commit may start now that carries nothing but copies: it may use the last spare.
@@ -261,6 +261,23 @@ impl Log {
         self.next_commit
     }
 
+    /// The era of what is written next.
+    #[must_use]
+    pub const fn era(&self) -> u32 {
+        super::era(self.next_lsn)
+    }
+
+    /// What is written from now on is of another era than all before.
+    pub const fn begin_era(&mut self) {
+        self.next_lsn = self.next_lsn.saturating_add(1 << super::ERA_BITS);
+    }
+
+    /// Number in the stream that the next record will have.
+    #[must_use]
+    pub const fn next_lsn(&self) -> u64 {
+        self.next_lsn
+    }
+
     pub(super) fn room(&self, open: &Open) -> usize {
         (self.config.segment_bytes - open.end_bytes) as usize
     }
@@ -356,10 +373,10 @@ impl Log {
         if in_flight.write_count > 0 {
             return None;
         }
-        let InFlight { commit, zeroing, .. } = *in_flight;
+        let InFlight { commit, freeing, .. } = *in_flight;
         self.in_flight = None;
-        if let Some(segment) = zeroing {
-            self.usage.zeroed(segment);
+        if let Some(segment) = freeing {
+            self.usage.marked(segment);
         }
         self.create_spares(ops);
         Some(commit.map_or(LogEvent::SpaceBack, LogEvent::Committed))

@@ -11,11 +11,11 @@ enum State {
     Absent,
     /// Being made.
     Creating,
-    /// Zeroed header, ready to be used.
+    /// Never used, or marked as free: ready to be used.
     Spare,
     /// Holds commits; `sealed` when its head went on elsewhere.
     Used { head: Head, sealed: bool },
-    /// Nothing points at it; its header is still to be zeroed.
+    /// Nothing points at it; that is still to be marked in its file.
     Freed,
     /// Damaged or of a later build: left alone.
     Quarantined,
@@ -96,7 +96,7 @@ pub(super) struct Usage {
     slots: Vec<Slot>,
     spares: VecDeque<SegmentId>,
     creating_count: u32,
-    /// Freed, in the order in which their headers are to be zeroed, one after the other.
+    /// Freed, in the order in which they are to be marked, one after the other.
     freed: VecDeque<SegmentId>,
     /// Freed, and not yet told to the caller.
     untold: Vec<SegmentId>,
@@ -413,15 +413,15 @@ impl Usage {
         self.mail_order.retain(|&s| s != segment);
     }
 
-    /// The freed segment whose header is to be zeroed next. Never two at once: were a later one zeroed and an
-    /// earlier one not when the power fails, mail would come back whose floor is gone.
-    pub(super) fn next_to_zero(&self) -> Option<SegmentId> {
+    /// The freed segment that is to be marked next. Never two at once: were a later one marked and an earlier one not when
+    /// the power fails, mail would come back whose floor is gone.
+    pub(super) fn next_to_mark(&self) -> Option<SegmentId> {
         self.freed.front().copied()
     }
 
-    /// The header of the segment that [`Usage::next_to_zero`] named is zero on disk.
-    pub(super) fn zeroed(&mut self, segment: SegmentId) {
-        assert!(self.freed.pop_front() == Some(segment), "segments are zeroed in the order of their freeing");
+    /// The segment that [`Usage::next_to_mark`] named is marked as free on disk.
+    pub(super) fn marked(&mut self, segment: SegmentId) {
+        assert!(self.freed.pop_front() == Some(segment), "segments are marked in the order of their freeing");
         let slot = self.slot(segment);
         if slot.right_length {
             slot.state = State::Spare;

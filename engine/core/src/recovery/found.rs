@@ -1,17 +1,18 @@
 //! What the scan of a log has gathered, and which of the mail is worth its memory.
 
+use super::RecoveryReport;
 use crate::account::{Account, stored};
 use crate::dedup::{LIVE_S, PERIOD_S};
 use crate::home::{entry_kind, waiting_for};
 use crate::writer::GoneRange;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, ENTRY_BYTES_MAX, SLACK_BYTES};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{IdGroup, Position, Record, Recovery, RecoveryError};
+use tern_storage::log::{HiddenFile, IdGroup, Position, Record, Recovery, RecoveryError, era};
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 /// A record of mail.
@@ -24,6 +25,10 @@ pub(super) struct Mail {
     /// As it came; its envelope is in memory while all mail is held, or once it was read again.
     pub(super) entry: Entry,
 }
+
+const _: () = assert!(size_of::<Mail>() <= 112, "the limits name the memory of a start");
+const _: () =
+    assert!(size_of::<((AccountId, DeviceId, u32), FoundFloor)>() <= 48, "likewise, and what is around them");
 
 impl Mail {
     pub(super) fn position(&self) -> Position {
@@ -38,14 +43,49 @@ pub(super) struct FoundFloor {
     pub(super) position: Position,
 }
 
-/// The last epoch, and up to which second tickets are worth nothing.
-#[derive(Clone, Copy, Debug)]
+/// The last epoch, up to which second tickets are worth nothing, and what its record knows of damage.
+#[derive(Clone, Debug)]
 pub(super) struct FoundEpoch {
     pub(super) epoch: u32,
     lsn: u64,
     pub(super) position: Position,
     pub(super) tickets_after_s: Option<u32>,
+    pub(super) damage: KnownDamage,
 }
+
+/// What the record of an epoch says of damage.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct KnownDamage {
+    /// What the damage that tickets are refused for may have taken has lower numbers in the log.
+    pub(crate) rot_below_lsn: u64,
+    /// New accounts get higher numbers in their partitions: that damage may have taken lower ones.
+    pub(crate) numbers_above: u64,
+    /// Files that were left alone, until nothing of them is in the log any more.
+    pub(crate) hidden: Vec<HiddenFile>,
+}
+
+impl KnownDamage {
+    /// Whether all that is damaged among the tables was known when this was written.
+    pub(super) fn covers(&self, report: &RecoveryReport) -> bool {
+        let is_known = |segment: &SegmentId| self.hidden.iter().any(|file| file.segment == *segment);
+        report.rot_below_lsn <= self.rot_below_lsn && report.left_alone.iter().all(is_known)
+    }
+
+    /// Which files are not there in this era, or were not and are back.
+    pub(super) fn note_hidden(&mut self, left_alone: &[SegmentId], back: &[HiddenFile], era: u32) {
+        let known = core::mem::take(&mut self.hidden);
+        for &segment in left_alone.iter().take(HIDDEN_COUNT_MAX) {
+            let since = known.iter().find(|file| file.segment == segment).map_or(era, |file| file.from);
+            self.hidden.push(HiddenFile { segment, from: since, back: 0 });
+        }
+        for &file in back.iter().take(HIDDEN_COUNT_MAX) {
+            self.hidden.push(HiddenFile { back: if file.back == 0 { era } else { file.back }, ..file });
+        }
+    }
+}
+
+/// Most files of each sort that a record names.
+const HIDDEN_COUNT_MAX: usize = 128;
 
 /// A record of ids.
 #[derive(Debug)]
@@ -136,7 +176,11 @@ pub(super) struct Found {
     pub(super) accounts: BTreeMap<AccountId, (u64, Position, Vec<u8>)>,
     pub(super) gone: Vec<(GoneRange, Position)>,
     pub(super) mail: Vec<Mail>,
-    pub(super) floors: BTreeMap<(AccountId, DeviceId), FoundFloor>,
+    /// The last one of each era.
+    pub(super) floors: BTreeMap<(AccountId, DeviceId, u32), FoundFloor>,
+    /// Files that were not there for a time and are again, with mail of before, and whose mail that is.
+    pub(super) back: Vec<HiddenFile>,
+    returned: BTreeSet<AccountId>,
     pub(super) epoch: Option<FoundEpoch>,
     pub(super) ids: Ids,
     /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
@@ -156,6 +200,8 @@ impl Found {
             gone: Vec::new(),
             mail: Vec::new(),
             floors: BTreeMap::new(),
+            back: Vec::new(),
+            returned: BTreeSet::new(),
             epoch: None,
             ids: Ids { count_max: id_count_max, ..Ids::default() },
             unknown: None,
@@ -166,7 +212,7 @@ impl Found {
     }
 
     fn take_epoch(&mut self, found: FoundEpoch) {
-        if self.epoch.is_none_or(|last| (last.epoch, last.lsn) <= (found.epoch, found.lsn)) {
+        if self.epoch.as_ref().is_none_or(|last| (last.epoch, last.lsn) <= (found.epoch, found.lsn)) {
             self.epoch = Some(found);
         }
     }
@@ -185,17 +231,24 @@ impl Found {
             },
             Record::Floor { mailbox, device, up_to } => {
                 let found = FoundFloor { lsn, up_to, position };
-                let floor = self.floors.entry((mailbox, device)).or_insert(found);
+                let floor = self.floors.entry((mailbox, device, era(lsn))).or_insert(found);
                 if floor.lsn <= lsn {
                     *floor = found;
                 }
             }
             Record::Epoch(epoch) => {
-                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s: None });
+                let damage = KnownDamage::default();
+                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s: None, damage });
             }
             Record::EpochAfterRot { epoch, tickets_after_s } => {
-                let tickets_after_s = Some(tickets_after_s);
-                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s });
+                let (tickets_after_s, damage) = (Some(tickets_after_s), KnownDamage::default());
+                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
+            }
+            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
+                let tickets_after_s = (tickets_after_s > 0).then_some(tickets_after_s);
+                let damage =
+                    KnownDamage { rot_below_lsn, numbers_above, hidden: HiddenFile::all(hidden).collect() };
+                self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
             }
             Record::Account { account, payload } => {
                 if stored::decode(account, payload).is_none() {
@@ -245,6 +298,7 @@ impl Found {
                 self.accounts.remove(&id);
             }
         }
+        self.find_returned();
         sort(&mut self.mail);
         drop_twice(&mut self.mail, &mut self.cache);
         let mut account: Option<Account> = None;
@@ -265,12 +319,67 @@ impl Found {
         segments
     }
 
+    /// All was read: which mail was not there for a time, and is again.
+    pub(super) fn find_returned(&mut self) {
+        let hidden = self.epoch.as_ref().map_or(&[][..], |epoch| &epoch.damage.hidden);
+        if hidden.is_empty() {
+            return;
+        }
+        for mail in &self.mail {
+            let segment = mail.position().segment;
+            let is_its_file = |file: &&HiddenFile| file.segment == segment && era(mail.lsn) < file.from;
+            if let Some(&file) = hidden.iter().find(is_its_file) {
+                self.returned.insert(mail.mailbox);
+                if !self.back.contains(&file) {
+                    self.back.push(file);
+                }
+            }
+        }
+    }
+
+    /// The last floor of a device. Of one whose mail is back: the last that was written with all of it there.
+    fn floor(&self, mailbox: AccountId, device: DeviceId) -> Option<FoundFloor> {
+        let was_there = |era| {
+            let mut files = self.back.iter();
+            files.all(|file| era < file.from || (file.back > 0 && era >= file.back))
+        };
+        let counts = |era| !self.returned.contains(&mailbox) || was_there(era);
+        let mut floors = self.floors.range((mailbox, device, 0)..=(mailbox, device, u32::MAX)).rev();
+        floors.find(|((.., era), _)| counts(*era)).map(|(_, floor)| *floor)
+    }
+
+    /// The floors of all devices.
+    pub(super) fn last_floors(&self) -> Vec<((AccountId, DeviceId), FoundFloor)> {
+        let mut devices: Vec<_> = self.floors.keys().map(|&(mailbox, device, _)| (mailbox, device)).collect();
+        devices.dedup();
+        let floor = |(mailbox, device)| Some(((mailbox, device), self.floor(mailbox, device)?));
+        devices.into_iter().filter_map(floor).collect()
+    }
+
+    /// Where the last floors of before each of these files was not there are: they judge its mail when it is back.
+    pub(super) fn floors_before(&self, hidden: &[HiddenFile]) -> BTreeSet<Position> {
+        let mut kept = BTreeSet::new();
+        for from in hidden.iter().map(|file| file.from).collect::<BTreeSet<_>>() {
+            let mut last = None;
+            for (&(mailbox, device, era), floor) in &self.floors {
+                if last.is_some_and(|(of, _)| of != (mailbox, device)) {
+                    kept.extend(last.take().map(|(_, position)| position));
+                }
+                if era < from {
+                    last = Some(((mailbox, device), floor.position));
+                }
+            }
+            kept.extend(last.map(|(_, position)| position));
+        }
+        kept
+    }
+
     /// An account with the floors of its devices.
     fn account(&self, id: AccountId) -> Option<Account> {
         let (_, _, payload) = self.accounts.get(&id)?;
         let mut account = stored::decode(id, payload)?;
         for device in account.devices_mut() {
-            let floor = self.floors.get(&(id, device.id)).map(|floor| floor.up_to);
+            let floor = self.floor(id, device.id).map(|floor| floor.up_to);
             device.floor = floor.max(Some(device.since)).unwrap_or(device.since);
         }
         Some(account)

@@ -5,7 +5,8 @@ use crate::world::phone::{Heard, Phone};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
 use tern_protocol::phone::ticket::Ticket;
-use tern_storage::io::{DiskDone, DiskOp};
+use tern_storage::io::{DiskDone, DiskOp, SegmentId};
+use tern_storage::log::{LogConfig, Record, Recovery};
 
 const BLOCK: usize = 4096;
 
@@ -167,6 +168,26 @@ fn an_account_whose_record_has_rotted_and_that_only_wrote_keeps_its_id() {
     assert_ne!(stranger.account, dora.account, "whoever knows the id writes to nobody else");
 }
 
+/// She has no mail and wrote none: nothing in the log names her but what has rotted.
+#[test]
+fn the_id_of_an_account_that_nothing_names_any_more_is_not_given_out_again() {
+    let mut world = World::new(Limits::default());
+    let dora = Phone::connect(&mut world, 0, "dora", 4);
+    Phone::connect(&mut world, 2, "carol", 3);
+    let place = place_of(&world, "dora");
+    flip(&mut world, "dora", place);
+    // Also at a later start, which knows the damage.
+    let mut world = world.kill_with_rot(1).kill_with_rot(1);
+    let stranger = Phone::connect(&mut world, 0, "dora", 5);
+    let (old, new) = (dora.account.expect("logged in"), stranger.account.expect("logged in"));
+    assert_eq!(old.partition(), new.partition());
+    assert!(new.counter() > old.counter());
+    // The damage is gone, and her record is there again: she has her id, and who has her name keeps it.
+    flip(&mut world, "dora", place);
+    let mut world = world.kill();
+    assert_eq!(Phone::connect(&mut world, 0, "dora", 5).account, Some(new));
+}
+
 #[test]
 fn a_ticket_does_not_work_twice_though_the_record_of_its_use_has_rotted() {
     let mut world = World::new(Limits::default());
@@ -225,11 +246,16 @@ fn with_a_used_ticket_in_a_segment_of_its_own(start_ms: u64) -> (World, Ticket) 
 
 /// The files of the tables, as they follow each other.
 fn tables(world: &World) -> Vec<u32> {
-    let generation = |bytes: &[u8]| tern_storage::log::Recovery::generation(bytes);
-    let tables = world.files.iter().filter(|(_, bytes)| generation(bytes).is_some() && bytes[14] == 2);
-    let mut tables: Vec<u32> = tables.map(|(&file, _)| file).collect();
-    tables.sort_by_key(|file| generation(&world.files[file]));
-    tables
+    files_of(world, 2)
+}
+
+/// Likewise of any head.
+fn files_of(world: &World, head: u8) -> Vec<u32> {
+    let generation = |bytes: &[u8]| Recovery::generation(bytes);
+    let files = world.files.iter().filter(|(_, bytes)| generation(bytes).is_some() && bytes[14] == head);
+    let mut files: Vec<u32> = files.map(|(&file, _)| file).collect();
+    files.sort_by_key(|file| generation(&world.files[file]));
+    files
 }
 
 fn refuses(world: &mut World, ticket: Ticket) {
@@ -291,4 +317,215 @@ fn tickets_count_again_when_a_clock_was_ahead_at_the_start_with_the_damage() {
         world = world.kill();
         refuses(&mut world, used);
     }
+}
+
+/// The damage of before does not make every later start refuse the tickets that were made since; new damage does.
+#[test]
+fn tickets_count_again_behind_damage_that_was_told() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let used = ann.ticket.expect("every session begins with a ticket");
+    ann.leave(&mut world);
+    Phone::resume(&mut world, 0, used).leave(&mut world);
+    let last = |world: &World| {
+        let place = |bytes: &[u8]| bytes.windows(3).rposition(|three| three == b"ann");
+        world.files.iter().find_map(|(&file, bytes)| Some((file, place(bytes)?))).expect("a record")
+    };
+    let place = last(&world);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    flip(&mut world, "ann", place);
+    world.pass_s(2);
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, used);
+    world.pass_s(2);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.leave(&mut world);
+    for _ in 0..2 {
+        world.pass_s(2);
+        world = world.kill_with_rot(1);
+        refuses(&mut world, used);
+        ann = Phone::resume(&mut world, 0, ann.ticket.expect("a ticket"));
+        assert_eq!(ann.heard, [Heard::Drained], "the damage was known when it was made");
+        ann.leave(&mut world);
+    }
+    let used = ann.ticket.expect("a ticket");
+    Phone::resume(&mut world, 0, used).leave(&mut world);
+    let place = last(&world);
+    Phone::connect(&mut world, 2, "carol", 3);
+    flip(&mut world, "ann", place);
+    world.pass_s(2);
+    let mut world = world.kill_with_rot(2);
+    refuses(&mut world, used);
+}
+
+#[test]
+fn tickets_count_again_while_the_same_file_is_left_alone() {
+    let mut world = World::new(Limits::default());
+    Phone::connect(&mut world, 0, "ann", 1).leave(&mut world);
+    let hidden = tables(&world);
+    let mut world = world.kill_without(&hidden);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let early = ann.ticket.expect("a ticket");
+    ann.leave(&mut world);
+    refuses(&mut world, early);
+    world.pass_s(2);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    for _ in 0..2 {
+        ann.leave(&mut world);
+        world.pass_s(2);
+        world = world.kill_without(&hidden);
+        refuses(&mut world, early);
+        ann = Phone::resume(&mut world, 0, ann.ticket.expect("a ticket"));
+        assert_eq!(ann.heard, [Heard::Drained]);
+    }
+}
+
+fn id(n: u64) -> u64 {
+    1_800_000_000_u64 << 32 | n
+}
+
+fn heard_ids(phone: &Phone) -> Vec<u64> {
+    let id = |heard: &Heard| if let Heard::Message { id, .. } = heard { Some(*id) } else { None };
+    phone.heard.iter().filter_map(id).collect()
+}
+
+/// A phone acknowledges what it hears, up to a number, until nothing more comes.
+fn ack_all(world: &mut World, phone: &mut Phone, up_to: u32) {
+    let number = |heard: &Heard| match heard {
+        Heard::Message { number, .. } | Heard::Delivered { number, .. } => Some(*number),
+        _ => None,
+    };
+    let mut done = 0;
+    loop {
+        let last = phone.heard.iter().filter_map(number).max().unwrap_or(0).min(up_to);
+        if last == done {
+            return;
+        }
+        phone.ack(world, last);
+        done = last;
+    }
+}
+
+/// What is acknowledged while a file is left alone says nothing of the mail in it.
+#[test]
+fn mail_that_could_not_be_read_is_handed_out_when_it_is_back() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"hidden");
+    let hidden = files_of(&world, 1);
+    assert_eq!(hidden.len(), 1);
+    for round in 0..2 {
+        world = world.kill_without(&hidden);
+        ann = Phone::connect(&mut world, 0, "ann", 1);
+        ann.send(&mut world, &bob, id(2 + round), b"meanwhile");
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(heard_ids(&bob), [id(2 + round)]);
+        bob.ack(&mut world, 1);
+        world.pass_s(3);
+        bob.leave(&mut world);
+    }
+    for _ in 0..2 {
+        world = world.kill();
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert!(heard_ids(&bob).contains(&id(1)), "{:?}", bob.heard);
+        bob.leave(&mut world);
+        ann = Phone::connect(&mut world, 0, "ann", 1);
+        assert!(
+            !ann.heard.iter().any(|heard| matches!(heard, Heard::Delivered { id: of, .. } if *of == id(1)))
+        );
+        ann.leave(&mut world);
+    }
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    ack_all(&mut world, &mut bob, u32::MAX);
+    world.pass_s(3);
+    bob.leave(&mut world);
+    for _ in 0..2 {
+        world = world.kill();
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(bob.heard, [Heard::Drained], "what was acknowledged since counts");
+        bob.leave(&mut world);
+    }
+}
+
+/// The floor of before lies in another file than the mail that is hidden, and outlives all that comes after it.
+#[test]
+fn what_was_acknowledged_before_is_not_handed_out_with_mail_that_is_back() {
+    let mut world = World::in_segments(2 << 20, 1, Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    let mut count = 0;
+    while files_of(&world, 1).len() < 2 {
+        count += 1;
+        ann.send(&mut world, &bob, id(count), &[7; 30_000]);
+    }
+    let hidden = files_of(&world, 1)[0];
+    let floors = files_of(&world, 1)[1];
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    ack_all(&mut world, &mut bob, count as u32 - 2);
+    world.pass_s(3);
+    ack_all(&mut world, &mut ann, u32::MAX);
+    bob.leave(&mut world);
+    world.pass_s(3);
+    let mut world = world.kill_without(&[hidden]);
+    let generation = |world: &World| Recovery::generation(&world.files[&floors]);
+    let before = generation(&world);
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    for round in 1..=3 {
+        (0..100).for_each(|n| ann.send(&mut world, &bob, id(1_000 * round + n), &[8; 30_000]));
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        ack_all(&mut world, &mut bob, u32::MAX);
+        world.pass_s(3);
+        ack_all(&mut world, &mut ann, u32::MAX);
+        bob.leave(&mut world);
+        world.pass_s(3);
+    }
+    assert_eq!(generation(&world), before, "it stays for the floor of before");
+    let mut world = world.kill();
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    let heard = heard_ids(&bob);
+    assert!(heard.contains(&id(count - 1)), "{heard:?}");
+    assert!(heard.iter().all(|heard| *heard >= id(count - 1)), "{heard:?}");
+}
+
+/// All that names the boot epoch cannot be read for a while: its places are not given out again.
+#[test]
+fn an_epoch_that_cannot_be_read_is_not_begun_again() {
+    let mut world = World::new(Limits::default());
+    for n in 0..2 {
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        bob.leave(&mut world);
+        ann.send(&mut world, &bob, id(n), b"somewhere");
+        ann.leave(&mut world);
+        if n == 0 {
+            let hidden = [files_of(&world, 1), tables(&world)].concat();
+            world = world.kill_without(&hidden);
+        }
+    }
+    let config = LogConfig {
+        stream: 0,
+        segment_bytes: 4 << 20,
+        commit_bytes_max: 1 << 20,
+        spare_count: 0,
+        segment_count_max: 100,
+        salt_seed: 0,
+    };
+    let (mut recovery, mut places) = (Recovery::new(config), Vec::new());
+    let mut files: Vec<_> = world.files.iter().collect();
+    files.sort_by_key(|(_, bytes)| Recovery::generation(bytes));
+    for (&file, bytes) in files {
+        let mut note = |_, _, record: Record<'_>| {
+            if let Record::Mail { seq, .. } = record {
+                places.push(seq);
+            }
+        };
+        recovery.segment(SegmentId(file), bytes, &mut note).expect("it is readable");
+    }
+    places.sort_unstable();
+    let epochs: Vec<u64> = places.iter().map(|place| place.0 >> 40).collect();
+    assert_eq!(epochs, [1, 1025]);
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tern_protocol::hex::{from_hex, to_hex};
 
 /// The version of the directory's format that this program writes: that of its log's segments.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 /// The oldest one that it reads. A directory keeps the version that it was made with; new segments in it have the new one.
 const OLDEST_VERSION: u32 = 1;
 /// Partitions of a new directory.
@@ -97,15 +97,16 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_the_version_before_is_read() {
-        let text =
-            Manifest::new(3, 1 << 20).unwrap().to_text().replace("format_version = 2", "format_version = 1");
-        assert_eq!(Manifest::parse(&text).unwrap().shard_count, 3);
+    fn a_directory_of_the_versions_before_is_read() {
+        for older in ["format_version = 1", "format_version = 2"] {
+            let text = Manifest::new(3, 1 << 20).unwrap().to_text();
+            assert_eq!(Manifest::parse(&text.replace("format_version = 3", older)).unwrap().shard_count, 3);
+        }
     }
 
     #[test]
     fn another_version_is_not_damage() {
-        let failure = Manifest::parse("format_version = 3\nnew_field = 1").unwrap_err();
+        let failure = Manifest::parse("format_version = 4\nnew_field = 1").unwrap_err();
         assert_eq!(failure.ending, Ending::StartUp);
     }
 

@@ -150,22 +150,26 @@ fn a_log_of_another_format_or_shard_stops_the_start() {
 
 /// Such a directory says so in its manifest and in each of its segments.
 #[test]
-fn a_directory_of_format_1_is_read_and_written_on_as_format_2() {
+fn a_directory_of_an_older_format_is_read_and_written_on_as_format_3() {
+    [1, 2].into_iter().for_each(is_read_and_written_on);
+}
+
+fn is_read_and_written_on(format: u32) {
     let (mut node, id) = node_with_one_ticked(1);
     node.kill();
     let manifest = node.data().join("MANIFEST");
     let text = fs::read_to_string(&manifest).expect("the manifest");
-    let older = text.replace("format_version = 2", "format_version = 1");
+    let older = text.replace("format_version = 3", &format!("format_version = {format}"));
     assert_ne!(older, text);
     fs::write(&manifest, older).expect("the manifest is changed");
-    Segment::of(&node, "shard-000").iter().for_each(|segment| segment.set_format(1));
+    Segment::of(&node, "shard-000").iter().for_each(|segment| segment.set_format(format));
     node.start_again();
     expect_it(&node, id);
     node.kill();
-    // The start has written its epoch, and that where a version of format 1 refuses to read on.
+    // The start has written its epoch, and that where a version of the older format refuses to read on.
     let formats: BTreeSet<u8> =
         Segment::of(&node, "shard-000").iter().map(|segment| segment.bytes[8]).collect();
-    assert_eq!(formats, [1, 2].into());
+    assert_eq!(formats, [format as u8, 3].into());
 }
 
 /// Changes the boot epoch to the last that there can be: the one after it is asserted not to come.

@@ -89,7 +89,7 @@ fn torn_at_every_byte_over_what_an_earlier_use_left() {
     for (position, ..) in dead {
         world.log.dead(position);
     }
-    // Once for each freed segment, whose header is zeroed, and then into one of them.
+    // Once for each freed segment, which is marked, and then into one of them.
     for n in 20..34 {
         world.commit(&[mail(n, 3500)]);
         world.log.dead(world.kept.pop().unwrap().0);
@@ -127,6 +127,35 @@ fn a_torn_tail_stays_one_whatever_crashes_come_before_it_is_cut_off() {
     let report = world.restart(CONFIG);
     assert_eq!((report.rot, report.torn), (vec![], vec![]));
     assert_eq!(world.kept, kept);
+}
+
+/// A drive may write the sectors of one write in any order: the first commit of a segment is there, and its header is not.
+#[test]
+fn a_first_commit_without_its_header_goes_like_a_torn_tail() {
+    for tables_too in [true, false] {
+        let mut world = World::new();
+        world.commit(&[Owned::Epoch(1)]);
+        let mut records = vec![mail(1, 300)];
+        records.extend(tables_too.then_some(Owned::Epoch(2)));
+        let (arena, ops, placed) = world.assemble(&records);
+        ops.iter().for_each(|op| world.disk.apply(op, &arena, usize::MAX));
+        let file = placed[0].0.segment;
+        world.file(placed[0].0)[..BLOCK].fill(0);
+        let torn = vec![(file, BLOCK_BYTES)];
+        for _ in 0..2 {
+            let report = world.restart(CONFIG);
+            assert_eq!((report.rot, report.torn), (vec![], torn.clone()));
+            assert!(!world.kept.contains(&placed[0]));
+        }
+        // It stays unused for a while, and is no damage then.
+        (3..6).for_each(|n| world.commit(&[Owned::Epoch(n)]));
+        let kept = world.kept.clone();
+        let report = world.restart(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![], vec![]));
+        assert_eq!(world.kept, kept);
+        (10..14).for_each(|n| world.commit(&[mail(n, 7000)]));
+        assert!(world.kept.iter().any(|k| k.0.segment == file), "it is used");
+    }
 }
 
 /// The cut alone gets to the drive: the head goes on in place, over the first of the blocks that the torn commit had. What is

@@ -96,6 +96,25 @@ fn a_commit_that_has_lost_its_first_block_keeps_the_records_in_its_others() {
     assert_ne!(kept[11].0.segment, kept[21].0.segment);
 }
 
+/// The drive has put the second block of one commit where that of the next belongs: its records are not found twice.
+#[test]
+fn records_of_another_commit_are_not_believed_behind_a_sound_header() {
+    let mut world = World::new();
+    for n in 0..2 {
+        let group: Vec<_> = (0..10).map(|k| mail(10 * n + k, 600)).collect();
+        world.commit(&group);
+    }
+    world.commit(&[mail(30, 100)]);
+    let kept = world.kept.clone();
+    let ((segment, first), (_, second)) = (commit_of(&kept[0]), commit_of(&kept[10]));
+    let file = world.disk.files.get_mut(&segment.0).unwrap();
+    file.copy_within(first as usize + BLOCK..first as usize + 2 * BLOCK, second as usize + BLOCK);
+    let (_, report, found) = world.disk.recover(CONFIG);
+    assert_eq!(report.rot, [(segment, second)]);
+    assert!(found.len() < kept.len());
+    assert!(found.iter().all(|f| kept.contains(f)), "nothing is somewhere else");
+}
+
 /// Hurts the last commit of the mail head, after which the tables head had one more. `tables_first` has the tables'
 /// segment read before the mail's, so that its end is known when it comes.
 fn rot_before_a_tables_commit(tables_first: bool, lost: bool) {
@@ -209,6 +228,87 @@ fn a_rotten_segment_header_is_given_back_by_the_first_commit() {
     for n in 10..30 {
         world.commit(&[mail(n, 5000)]);
         assert_ne!(world.kept.last().unwrap().0.segment, p.segment);
+    }
+}
+
+/// Zeros are what a lost sector reads as, and what a file that was never used holds. Behind these are commits, which are later
+/// than the one of the mail, or before it.
+#[test]
+fn a_header_that_reads_as_zeros_is_rot_and_not_a_free_file() {
+    let mut world = small_world();
+    let small = world.disk.clone();
+    world.commit(&[Owned::Epoch(3)]);
+    let kept = world.kept.clone();
+    let (mail, tables) = (kept[0].0, kept[2].0);
+    for (place, is_tables) in [(mail, false), (tables, true)] {
+        for lost in [0..BLOCK, 0..512, 0..48, 0..1, 43..44] {
+            let mut disk = world.disk.clone();
+            disk.files.get_mut(&place.segment.0).unwrap()[lost.clone()].fill(0);
+            let (_, report, found) = disk.recover(CONFIG);
+            assert_eq!((report.rot, report.torn), (vec![(place.segment, 0)], vec![]), "{lost:?}");
+            assert_eq!((report.has_rot_in_tables, found), (is_tables, kept.clone()), "{lost:?}");
+        }
+    }
+    // Nothing is written there as long as something of it lives.
+    world.disk = small;
+    world.file(mail)[..BLOCK].fill(0);
+    let kept = world.kept[..kept.len() - 1].to_vec();
+    assert_eq!(world.restart(CONFIG).rot, [(mail.segment, 0)]);
+    assert_eq!(world.kept, kept);
+    (10..30).for_each(|n| world.commit(&[super::mail(n, 5000), Owned::Epoch(n as u32)]));
+    assert!(world.kept[kept.len()..].iter().all(|new| new.0.segment != mail.segment));
+    let kept = world.kept.clone();
+    assert_eq!(
+        world.restart(CONFIG).rot,
+        [(mail.segment, 0)],
+        "also when it is read before all that is newer"
+    );
+    assert_eq!(world.kept, kept);
+}
+
+#[test]
+fn a_file_that_has_lost_its_header_and_one_commit_is_known_by_what_is_newer() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 100)]);
+    world.commit(&[Owned::Epoch(1)]);
+    let kept = world.kept.clone();
+    let p = kept[0].0;
+    world.file(p)[..BLOCK].fill(0);
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![(p.segment, 0)], vec![]));
+    assert_eq!(world.kept, kept);
+}
+
+/// The first commit went with the header: what is left is not served, for nobody says whose it is, but not written over.
+#[test]
+fn a_file_that_has_lost_its_header_and_its_first_commit_is_left_alone() {
+    let mut world = small_world();
+    let p = world.kept[0].0;
+    world.file(p)[..2 * BLOCK].fill(0);
+    assert_eq!(world.restart(CONFIG).rot, [(p.segment, 0)]);
+    let before = world.file(p).clone();
+    for n in 10..30 {
+        world.commit(&[mail(n, 5000)]);
+        assert_ne!(world.kept.last().unwrap().0.segment, p.segment);
+    }
+    assert_eq!(*world.file(p), before);
+}
+
+#[test]
+fn the_mark_of_a_free_file_outlives_any_byte_of_it() {
+    let mut world = World::new();
+    (1..6).for_each(|n| world.commit(&[mail(n, 7000)]));
+    world.commit(&[Owned::Epoch(1)]);
+    let freed = world.kept[0].0.segment;
+    world.kept.iter().filter(|k| k.0.segment == freed).for_each(|k| world.log.dead(k.0));
+    world.kept.retain(|k| k.0.segment != freed);
+    world.commit(&[Owned::Epoch(2)]);
+    for at in 0..512 {
+        let mut disk = world.disk.clone();
+        disk.files.get_mut(&freed.0).unwrap()[at] ^= 0xff;
+        let (_, report, found) = disk.recover(CONFIG);
+        assert_eq!((report.rot, report.torn), (vec![], vec![]), "byte {at}");
+        assert_eq!(found, world.kept, "byte {at}");
     }
 }
 

@@ -161,7 +161,7 @@ fn what_is_not_of_this_stream_is_refused() {
 
     let mut newer = file.clone();
     for (version, result) in
-        [(0, Err(RecoveryError::Version(0))), (1, Ok(())), (3, Err(RecoveryError::Version(3)))]
+        [(0, Err(RecoveryError::Version(0))), (1, Ok(())), (2, Ok(())), (4, Err(RecoveryError::Version(4)))]
     {
         newer[8] = version;
         let crc = crc32c::crc32c(&newer[..36]);
@@ -192,11 +192,35 @@ fn a_segment_of_an_older_format_is_read_and_not_written_on() {
     world.restart(CONFIG);
     world.commit(&[mail(2, 50), Owned::Epoch(2)]);
     let kept = world.kept.clone();
-    assert_eq!(kept.iter().map(|found| world.file(found.0)[8]).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    assert_eq!(kept.iter().map(|found| world.file(found.0)[8]).collect::<Vec<_>>(), [1, 1, 3, 3]);
     world.restart(CONFIG);
     world.commit(&[mail(3, 50)]);
     assert_eq!(world.kept[..4], kept);
     assert_eq!(world.kept[4].0.segment, kept[2].0.segment, "one of the present format is written on");
+}
+
+/// Before format 3 zeros said that a file is not in use, whatever was behind them.
+#[test]
+fn what_a_build_of_an_older_format_has_given_back_is_not_in_use() {
+    let mut world = World::new();
+    (1..8).for_each(|n| world.commit(&[mail(n, 7000)]));
+    world.commit(&[Owned::Epoch(1)]);
+    let freed = world.kept[0].0.segment;
+    for file in world.disk.files.values_mut().filter(|file| file.starts_with(b"TERNSEG1")) {
+        make_older(file);
+    }
+    world.file(world.kept[0].0)[..BLOCK].fill(0);
+    let kept: Vec<_> = world.kept.iter().filter(|k| k.0.segment != freed).cloned().collect();
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![], vec![]));
+    assert_eq!(world.kept, kept);
+    // It is used again.
+    (8..20).for_each(|n| world.commit(&[mail(n, 7000)]));
+    let kept = world.kept.clone();
+    assert!(kept.iter().any(|k| k.0.segment == freed));
+    let report = world.restart(CONFIG);
+    assert_eq!((report.rot, report.torn), (vec![], vec![]));
+    assert_eq!(world.kept, kept);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl World {
             bugs: tern_core::bugs::Bugs::default(),
         };
         let now = Now { mono_ns: 1_000_000_000, wall_ms };
-        Self::boot(config, BTreeMap::new(), now, 0, false, 0)
+        Self::boot(config, BTreeMap::new(), now, 0, false, 0, &[])
     }
 
     fn boot(
@@ -128,6 +128,7 @@ impl World {
         rot_count: usize,
         drive_is_full: bool,
         others_newest_s: u32,
+        unreadable: &[u32],
     ) -> Self {
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
@@ -138,7 +139,14 @@ impl World {
         let counted = allocation_counter::measure(|| {
             let mut recovery = ShardRecovery::new(config.clone());
             for (number, bytes) in order {
-                recovery.segment(SegmentId(*number), bytes).expect("the log is readable");
+                let mut bytes = std::borrow::Cow::Borrowed(bytes);
+                let mut blocks: &[u32] = &[];
+                if unreadable.contains(number) {
+                    bytes.to_mut()[..4096].fill(tern_storage::log::UNREADABLE);
+                    blocks = &[0];
+                }
+                let read = recovery.damaged_segment(SegmentId(*number), &bytes, blocks);
+                read.expect("the log is readable");
             }
             let wanted = recovery.wanted();
             wanted_count = wanted.len();
@@ -220,21 +228,28 @@ impl World {
             spare_count -= usize::from(is_kept && !is_used);
             is_kept
         });
-        Self::boot(config, files, now, 0, true, 0)
+        Self::boot(config, files, now, 0, true, 0, &[])
+    }
+
+    /// Likewise, and the drive does not give the first block of these files.
+    pub(crate) fn kill_without(self, files: &[u32]) -> Self {
+        let Self { mut config, files: all, now, .. } = self;
+        config.seed[0] ^= 1;
+        Self::boot(config, all, now, files.len(), false, 0, files)
     }
 
     /// Likewise, and recovery finds so many spoilt places.
     pub(crate) fn kill_with_rot(self, rot_count: usize) -> Self {
         let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, files, now, rot_count, false, 0)
+        Self::boot(config, files, now, rot_count, false, 0, &[])
     }
 
     /// Likewise, and the newest message in the logs of the node's other shards is from this second.
     pub(crate) fn kill_beside(self, others_newest_s: u32) -> Self {
         let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, files, now, 0, false, others_newest_s)
+        Self::boot(config, files, now, 0, false, others_newest_s, &[])
     }
 
     pub(crate) fn step(&mut self, input: Input<'_>) {
