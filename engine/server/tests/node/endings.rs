@@ -131,8 +131,8 @@ fn a_log_of_another_format_or_shard_stops_the_start() {
     node.kill();
     let all = [Segment::of(&node, "shard-000"), Segment::of(&node, "shard-001")];
     let segment = &all[0][0];
-    segment.set_format(3);
-    expect_no_start(&mut node, 5, &[&segment.path.display().to_string(), "version 3 of the format"]);
+    segment.set_format(4);
+    expect_no_start(&mut node, 5, &[&segment.path.display().to_string(), "version 4 of the format"]);
     segment.restore();
 
     let [one, other, aside] = ["shard-000", "shard-001", "aside"].map(|name| node.data().join(name));
