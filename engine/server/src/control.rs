@@ -180,7 +180,7 @@ fn cut_off() -> ! {
 fn leave_behind(late: &[String], ending: Ending) -> ! {
     warn!(
         threads = late.join(", "),
-        "a drive does not answer: the process ends without the threads that wait for it"
+        "threads have not ended, as where a drive does not answer: the process ends without them"
     );
     log::write_out();
     std::process::exit(ending as i32)
@@ -215,7 +215,7 @@ fn tell_recovery(node: &Node) {
             warn!(
                 shard,
                 "records of accounts are damaged: devices and accounts that were removed may be back, look at their lists; \
-                 resume tickets of before this start are refused"
+                 resume tickets of before that was found are refused"
             );
         }
         if report.orphan_count > 0 {

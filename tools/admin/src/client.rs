@@ -193,7 +193,15 @@ pub fn did_nothing(error: &anyhow::Error) -> bool {
         // What took too long was perhaps under way.
         return status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT;
     }
-    matches!(error.downcast_ref(), Some(ureq::Error::Io(io)) if io.kind() == ErrorKind::ConnectionRefused)
+    match error.downcast_ref() {
+        Some(ureq::Error::HostNotFound) => true,
+        Some(ureq::Error::Io(io)) => {
+            let kinds =
+                [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+            kinds.contains(&io.kind())
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn mail(total: Total<'_>, shards: &[Value], metrics: &str) -> String {
 
 fn messages(total: Total<'_>) -> String {
     format!(
-        "{} from phones, {} to phones, {} told busy, {} expired; ticks {} sent, {} delivered, {} read",
+        "since the start {} from phones, {} to phones, {} told busy, {} expired; ticks {} sent, {} delivered, {} read",
         total("messages_in"),
         total("messages_out"),
         total("refused_busy"),
@@ -108,7 +108,7 @@ fn durations(status: &Value, shards: &[Value]) -> String {
         .iter()
         .filter_map(|(kind, name)| Some(format!("{name} {}", duration(Some(p99(status, shards, kind)?)))))
         .collect();
-    if told.is_empty() { "none yet".into() } else { format!("{} (p99)", told.join(", ")) }
+    if told.is_empty() { "none yet".into() } else { format!("{} (p99 since the start)", told.join(", ")) }
 }
 
 fn p99(status: &Value, shards: &[Value], kind: &str) -> Option<f64> {
@@ -254,8 +254,8 @@ admin at    a
 server key  k
 phones      4 online of 9 accounts; 6 connections of at most 32000 (2 x limits.connection_count)
 mail        70 messages wait, 1.50MiB of 8.00MiB (2 x limits.mail_bytes); the fullest shard 25%
-messages    10 from phones, 11 to phones, 0 told busy, 0 expired; ticks 8 sent, 0 delivered, 0 read
-durations   to the sent tick 2.0ms, turn 990us (p99)
+messages    since the start 10 from phones, 11 to phones, 0 told busy, 0 expired; ticks 8 sent, 0 delivered, 0 read
+durations   to the sent tick 2.0ms, turn 990us (p99 since the start)
 limits hit  mailbox_count 5, mail_bytes 3
 log         3 damaged places were found at the start, records of accounts among them; --all says in which shards
 drive       5.00GiB free of 10.0GiB

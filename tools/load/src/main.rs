@@ -20,7 +20,6 @@ mod usage;
 
 use args::{Cli, Mode};
 use clap::Parser;
-use enough::Enough;
 use report::Report;
 use session::{Manner, Session};
 use std::process::ExitCode;
@@ -57,16 +56,12 @@ fn main() -> ExitCode {
 }
 
 fn run(mode: &Mode) -> anyhow::Result<(Report, bool)> {
-    let enough = Enough::default();
-    if matches!(mode, Mode::Pairs(_) | Mode::Flap(_)) {
-        enough.on_sigint()?;
-    }
     let mut session = Session::set_up(mode.common(), manner(mode))?;
     let found = match mode {
         Mode::Idle(args) => idle::run(args, &mut session),
-        Mode::Pairs(args) => talk::run(&args.talk(), args.latencies.as_deref(), &enough, &mut session),
+        Mode::Pairs(args) => talk::run(&args.talk(), args.latencies.as_deref(), &mut session),
         Mode::Offline(args) => offline::run(args, &mut session),
-        Mode::Flap(args) => talk::run(&args.talk(), None, &enough, &mut session),
+        Mode::Flap(args) => talk::run(&args.talk(), None, &mut session),
     };
     Ok(session.conclude(found))
 }

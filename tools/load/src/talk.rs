@@ -32,12 +32,7 @@ pub(crate) enum Pace {
 
 /// Runs it until its time is up or somebody says that it is enough: the report, and whether the run is complete. Every
 /// latency goes to the file `latencies`, if there is one.
-pub(crate) fn run(
-    talk: &Talk,
-    latencies: Option<&Path>,
-    enough: &Enough,
-    session: &mut Session,
-) -> Result<(Report, bool)> {
+pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) -> Result<(Report, bool)> {
     let mut latencies = latencies.map(LatencyFile::create).transpose()?;
     if latencies.is_some() {
         session.crew.each(|fleet| fleet.books.tally.each = Some(Box::<Each>::default()))?;
@@ -54,6 +49,9 @@ pub(crate) fn run(
     }
 
     session.wait_for_ids();
+    // Until now SIGINT ends the process.
+    let enough = Enough::default();
+    enough.on_sigint()?;
     let traffic_window = session.sample();
     let start_ns = session.now_ns();
     let until_ns = start_ns + ns(talk.duration_s);
@@ -71,7 +69,10 @@ pub(crate) fn run(
     let flap_count = session.crew.counts()?.flaps;
     traffic_window.iter().for_each(|window| window.stop());
 
-    complete = over != Over::Patience;
+    if enough.is_said() {
+        eprintln!("tern-load: enough is sent, and what is under way is waited for; SIGINT ends that, too");
+    }
+    complete = over != Over::Patience && !(enough.is_said() && session.crew.counts()?.sums.sent == 0);
     if complete {
         // What is ticked must arrive; and everyone whose connection was dropped comes back.
         let settled = |counts: &Counts| counts.sums.outstanding() == 0 && counts.settled();

@@ -228,6 +228,10 @@ tests:
         values: "0x10 2x20"
       - series: 'tern_recovery_damaged_places{job="tern",instance="a",shard="1"}'
         values: "0x30"
+      - series: 'tern_recovery_damaged_tables{job="tern",instance="a",shard="0"}'
+        values: "0x10 1x20"
+      - series: 'tern_recovery_damaged_tables{job="tern",instance="a",shard="1"}'
+        values: "0x30"
     alert_rule_test:
       - eval_time: 10m
         alertname: TernDriveFull
@@ -265,6 +269,12 @@ tests:
         alertname: TernLogDamaged
         exp_alerts:
           - exp_labels: { job: tern, instance: a, shard: "0", severity: page }
+      - eval_time: 10m
+        alertname: TernTablesDamaged
+      - eval_time: 15m
+        alertname: TernTablesDamaged
+        exp_alerts:
+          - exp_labels: { job: tern, instance: a, shard: "0", severity: ticket }
 "#;
 
 const ALL: [&str; 6] = [AWAY, UP_AND_IN_VAIN, STUCK, REFUSES, NO_DESCRIPTOR, NEARLY_FULL];
