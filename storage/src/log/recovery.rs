@@ -65,6 +65,10 @@ pub struct RecoveryReport {
     pub left_alone: Vec<SegmentId>,
     /// Whether what could not be read may be the newest that there is, and may come back.
     pub is_hiding: bool,
+    /// Where this is the end of segments: the number of the first record of the last commit before one, the highest.
+    pub unread_end_lsn: Option<u64>,
+    /// The number of the last record of all that could be read.
+    pub last_lsn: u64,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -141,6 +145,8 @@ pub struct Recovery {
     unused: Vec<SegmentId>,
     /// Damaged places, with the first record's number of the next commit in their segment.
     followed: Vec<(SegmentId, u32, u64)>,
+    /// No head goes on in one of these.
+    closed: Vec<SegmentId>,
 }
 
 impl Recovery {
@@ -170,6 +176,7 @@ impl Recovery {
             is_hiding: false,
             unused: Vec::new(),
             followed: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -357,6 +364,11 @@ impl Recovery {
         })
     }
 
+    /// No head goes on in one of these files, and those that are not in use are used last.
+    pub fn close(&mut self, segments: impl Iterator<Item = SegmentId>) {
+        self.closed.extend(segments);
+    }
+
     /// Ends recovery. Nothing counts as live until [`Log::live`] says so, and nothing is freed before
     /// [`Log::recovered_done`].
     #[must_use]
@@ -379,7 +391,8 @@ impl Recovery {
         }
         let mut heads = [None; HEAD_COUNT];
         for head in Head::ALL {
-            let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
+            let may_go_on = |s: &&Scanned| s.head == head && !self.closed.contains(&s.segment);
+            let newest = self.scanned.iter().filter(may_go_on).max_by_key(|s| s.seal.generation);
             heads[head.index()] = newest
                 .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
@@ -389,6 +402,8 @@ impl Recovery {
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
         self.report.rot_below_lsn = self.rot_below_lsn();
         self.report.is_hiding = self.is_hiding;
+        self.report.last_lsn = self.next_lsn.saturating_sub(1);
+        self.closed.iter().for_each(|&segment| self.usage.use_last(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -478,12 +493,13 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
-        let (mut first_lsn, mut rot_at) = (None, Vec::new());
+        let (mut first_lsn, mut last_lsn, mut rot_at) = (None, None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
                 first_lsn = first_lsn.or(Some(header.first_lsn()));
+                last_lsn = last_lsn.max(Some(header.first_lsn()));
                 let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
                 self.followed.extend(followed);
                 let length = header.length_bytes();
@@ -510,6 +526,8 @@ impl Recovery {
             if let Some(&block) = unreadable.iter().find(|&&block| block as usize >= at) {
                 // It may be a commit that was durable: told, served where it holds, and not cut off.
                 self.is_hiding = true;
+                // Where nothing is before it, it may be of any time.
+                self.report.unread_end_lsn = self.report.unread_end_lsn.max(last_lsn.or(Some(u64::MAX)));
                 let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
                 let end = from.saturating_add(self.config.commit_bytes_max).min(bytes.len());
                 self.rot(&place, from, &bytes[from..end], sink);

@@ -319,6 +319,22 @@ impl Found {
         segments
     }
 
+    /// Files that were not there when the last epoch began.
+    pub(super) fn not_there(&self) -> impl Iterator<Item = SegmentId> {
+        let hidden = self.epoch.iter().flat_map(|epoch| &epoch.damage.hidden);
+        hidden.filter(|file| file.back == 0).map(|file| file.segment)
+    }
+
+    /// Whether no epoch can have begun in what cannot be read but before the last that was found. That one says which files
+    /// were not there; a later start that found one of them again would have begun another era, and so did the last one
+    /// itself if it found the end of a segment unreadable, and went on elsewhere.
+    pub(super) fn knows_hidden(&self, report: &RecoveryReport) -> bool {
+        let Some(last) = &self.epoch else { return false };
+        era(report.last_lsn) == era(last.lsn)
+            && report.left_alone.iter().all(|&segment| self.not_there().any(|known| known == segment))
+            && report.unread_end_lsn.is_none_or(|lsn| era(lsn) < era(last.lsn))
+    }
+
     /// All was read: which mail was not there for a time, and is again.
     pub(super) fn find_returned(&mut self) {
         let hidden = self.epoch.as_ref().map_or(&[][..], |epoch| &epoch.damage.hidden);
