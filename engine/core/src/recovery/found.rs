@@ -479,6 +479,7 @@ pub(super) fn set_waiting(account: &Account, entry: &mut Entry) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn what_is_whole_and_of_no_known_form_is_noticed() {
@@ -494,6 +495,27 @@ mod tests {
         let mut found = Found::new(0, 0);
         found.take(position, 1, Record::Epoch(1));
         assert_eq!(found.unknown, None);
+    }
+
+    #[test]
+    fn what_is_hidden_is_known_while_nothing_is_of_a_later_era_than_the_last_epoch() {
+        let file = |number, back| HiddenFile { segment: SegmentId(number), from: 3, back };
+        let position = Position { segment: SegmentId(0), offset: 0 };
+        let damage = KnownDamage { hidden: vec![file(1, 0), file(2, 4)], ..KnownDamage::default() };
+        let lsn = |era: u64| era << 32 | 7;
+        let mut found = Found::new(0, 0);
+        let knows = |found: &Found, left_alone: &[u32], last_era, unread_end_lsn| {
+            let left_alone = left_alone.iter().map(|&number| SegmentId(number)).collect();
+            let last_lsn = lsn(last_era) + 1;
+            found.knows_hidden(&RecoveryReport { left_alone, last_lsn, unread_end_lsn, ..Default::default() })
+        };
+        assert!(!knows(&found, &[], 5, None), "no epoch");
+        found.take_epoch(FoundEpoch { epoch: 9, lsn: lsn(5), position, tickets_after_s: None, damage });
+        assert!(knows(&found, &[1], 5, None) && knows(&found, &[], 5, Some(lsn(4))));
+        assert!(!knows(&found, &[1, 3], 5, None), "another file");
+        assert!(!knows(&found, &[2], 5, None), "it was back");
+        assert!(!knows(&found, &[1], 6, None), "something was written since");
+        assert!(!knows(&found, &[1], 5, Some(lsn(5))), "the head may have gone on there");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tern_core::io::Input;
 use tern_core::limits::Limits;
 use tern_protocol::phone::ticket::Ticket;
 use tern_storage::io::{DiskDone, DiskOp, SegmentId};
-use tern_storage::log::{LogConfig, Record, Recovery};
+use tern_storage::log::{LogConfig, Record, Recovery, era};
 
 const BLOCK: usize = 4096;
 
@@ -511,6 +511,11 @@ fn an_epoch_that_cannot_be_read_is_not_begun_again() {
 
 /// The epochs of all places in the log.
 fn epochs(world: &World) -> Vec<u64> {
+    read(world).0
+}
+
+/// Likewise, and the era of the last record.
+fn read(world: &World) -> (Vec<u64>, u32) {
     let config = LogConfig {
         stream: 0,
         segment_bytes: 4 << 20,
@@ -531,7 +536,8 @@ fn epochs(world: &World) -> Vec<u64> {
         recovery.segment(SegmentId(file), bytes, &mut note).expect("it is readable");
     }
     places.sort_unstable();
-    places.iter().map(|place| place.0 >> 40).collect()
+    let (_, report) = recovery.finish();
+    (places.iter().map(|place| place.0 >> 40).collect(), era(report.last_lsn))
 }
 
 fn send_one(world: &mut World, n: u64) {
@@ -582,22 +588,24 @@ fn epochs_are_skipped_again_for_what_was_there_meanwhile() {
     assert_eq!(epochs(&world), [1, 1025, 2050, 2051, 3076]);
 }
 
-/// The end of a segment may take an epoch along only as long as it is the newest.
+/// The end of a segment may take an epoch along only as long as it is the newest. A place names it, too.
 #[test]
 fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
-    let mut world = World::new(Limits::default());
-    send_one(&mut world, 0);
-    let file = *tables(&world).last().expect("the open one");
-    let end = world.files[&file].chunks(BLOCK).position(|block| block.iter().all(|&byte| byte == 0));
-    let end = (end.expect("room") * BLOCK) as u32;
-    for n in 1..=3 {
-        world = world.kill_without_blocks(&[(file, end)]);
-        send_one(&mut world, n);
+    for head in [1, 2] {
+        let mut world = World::new(Limits::default());
+        send_one(&mut world, 0);
+        let file = *files_of(&world, head).last().expect("the open one");
+        let end = world.files[&file].chunks(BLOCK).position(|block| block.iter().all(|&byte| byte == 0));
+        let end = (end.expect("room") * BLOCK) as u32;
+        for n in 1..=3 {
+            world = world.kill_without_blocks(&[(file, end)]);
+            send_one(&mut world, n);
+        }
+        assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
+        world = world.kill();
+        send_one(&mut world, 4);
+        assert_eq!(epochs(&world)[4..], [1029]);
     }
-    assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
-    world = world.kill();
-    send_one(&mut world, 4);
-    assert_eq!(epochs(&world)[4..], [1029]);
 }
 
 /// A file is left alone, is back, and is left alone again, and the record of the first such start can still be read.
@@ -613,8 +621,10 @@ fn what_is_back_does_not_take_the_next_epoch() {
     // The head goes on in the older one, which names the newer one.
     world = world.kill_without(&newer);
     let before = world.files[&newer[0]].clone();
+    let (_, era_before) = read(&world);
     world = world.kill();
     assert!(before == world.files[&newer[0]], "the newest of its head is not written on");
+    assert!(read(&world).1 > era_before, "what is written from now on tells of it");
     send_one(&mut world, 2);
     world = world.kill_without(&newer);
     send_one(&mut world, 3);
