@@ -98,9 +98,8 @@ struct Headless {
     segment: SegmentId,
     described: Segment,
     commit: u64,
-    /// The file, as far as it tells something.
+    /// The file, as far as it tells something. All of it could be read.
     bytes: Vec<u8>,
-    unreadable: Vec<u32>,
     right_length: bool,
 }
 
@@ -260,8 +259,10 @@ impl Recovery {
         sink: &mut Sink<'_>,
     ) -> Result<(), RecoveryError> {
         let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
-            // What is further behind may be the body of a message that looks like a commit: it is not served.
-            if bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
+            // What is further behind may be the body of a message that looks like a commit: it is not served. Behind a first
+            // commit of an older build nothing is of a newer one.
+            let is_older = bytes.get(BLOCK..).and_then(CommitHeader::self_sealed).is_some();
+            if !is_older && bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
                 self.quarantine(segment);
             } else {
                 self.spare(segment, bytes.len(), unreadable);
@@ -276,17 +277,16 @@ impl Recovery {
             return Err(RecoveryError::Head(described.head));
         }
         let is_second = |block| matches!(CommitHeader::probe(block, &seal), Probe::Ours(_) | Probe::Damaged);
-        if bytes.chunks(BLOCK).skip(2).any(is_second) {
+        // What the drive does not give may be a second one: then this one is no torn tail, and the file is not made anew.
+        if !unreadable.is_empty() || bytes.chunks(BLOCK).skip(2).any(is_second) {
             return self.lost_header(segment, described, bytes, unreadable, sink);
         }
         let commit_end = BLOCK.saturating_add(header.length_bytes()).next_multiple_of(BLOCK);
-        let told = if unreadable.is_empty() { commit_end.min(bytes.len()) } else { bytes.len() };
         self.headless.push(Headless {
             segment,
             described,
             commit: header.commit(),
-            bytes: bytes[..told].to_vec(),
-            unreadable: unreadable.to_vec(),
+            bytes: bytes[..commit_end.min(bytes.len())].to_vec(),
             right_length: bytes.len() == self.config.segment_bytes as usize,
         });
         Ok(())
@@ -316,8 +316,8 @@ impl Recovery {
     /// A later commit says that the one behind a header that is not there was durable, and so the header.
     fn settle_headless(&mut self, sink: &mut Sink<'_>) -> Result<(), RecoveryError> {
         while let Some(index) = self.headless.iter().position(|found| found.commit < self.witness) {
-            let Headless { segment, described, bytes, unreadable, .. } = self.headless.swap_remove(index);
-            self.lost_header(segment, described, &bytes, &unreadable, sink)?;
+            let Headless { segment, described, bytes, .. } = self.headless.swap_remove(index);
+            self.lost_header(segment, described, &bytes, &[], sink)?;
         }
         Ok(())
     }
@@ -382,10 +382,10 @@ impl Recovery {
             .map(|suspect| Position { segment: suspect.segment, offset: suspect.offset as u32 })
             .collect();
         // Nor were the commits that got to the drive without the header before them.
-        for Headless { segment, right_length, unreadable, .. } in take(&mut self.headless) {
+        for Headless { segment, right_length, .. } in take(&mut self.headless) {
             self.report.torn.push((segment, BLOCK_BYTES));
             cuts.push(Position { segment, offset: BLOCK_BYTES });
-            if right_length && unreadable.is_empty() {
+            if right_length {
                 self.usage.found_spare(segment);
             }
         }

@@ -209,6 +209,12 @@ fn what_a_build_of_an_older_format_has_given_back_is_not_in_use() {
     for file in world.disk.files.values_mut().filter(|file| file.starts_with(b"TERNSEG1")) {
         make_older(file);
     }
+    // A body in it looks like what a later build writes: a client has sent that.
+    let mut other = World::with(LogConfig { salt_seed: 1, ..CONFIG });
+    other.commit(&[mail(66, 100)]);
+    let forged = other.kept[0].0;
+    let forged = other.file(forged)[BLOCK..2 * BLOCK].to_vec();
+    world.file(world.kept[0].0)[2 * BLOCK..3 * BLOCK].copy_from_slice(&forged);
     world.file(world.kept[0].0)[..BLOCK].fill(0);
     let kept: Vec<_> = world.kept.iter().filter(|k| k.0.segment != freed).cloned().collect();
     let report = world.restart(CONFIG);
