@@ -138,9 +138,11 @@ impl ShardRecovery {
         {
             shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
         }
-        let Found { cache, accounts, gone, mut mail, floors: all_floors, epoch, ids, .. } = self.found;
+        let Found { cache, accounts, gone, mut mail, floors: all_floors, returned, epoch, ids, .. } =
+            self.found;
         shard.cache = cache;
         shard.damage = damage;
+        shard.returned = returned;
         let now = shard.recover_clock(now, node_newest_s, &mail);
         // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
         // damage any more.

@@ -180,7 +180,7 @@ pub(super) struct Found {
     pub(super) floors: BTreeMap<(AccountId, DeviceId, u32), FoundFloor>,
     /// Files that were not there for a time and are again, with mail of before, and whose mail that is.
     pub(super) back: Vec<HiddenFile>,
-    returned: BTreeSet<AccountId>,
+    pub(super) returned: BTreeSet<AccountId>,
     pub(super) epoch: Option<FoundEpoch>,
     pub(super) ids: Ids,
     /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
