@@ -5,7 +5,7 @@ use super::record::{RECORD_HEADER_BYTES, Record, StoredRecord, read_record, read
 use super::segment::{
     FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
 };
-use super::stream::{Log, LogConfig, Open};
+use super::stream::{Log, LogConfig, Open, RESERVE_COUNT};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, SegmentId};
 use alloc::vec::Vec;
@@ -112,6 +112,8 @@ struct Scanned {
     end_bytes: u32,
     /// Whether new segments have this length and format too, and nothing damaged is at the end.
     reusable: bool,
+    /// Whether it is of an older format.
+    is_older: bool,
     suspect: bool,
     /// The number of the first record that any of its commits names; none where there is no commit.
     first_lsn: Option<u64>,
@@ -343,7 +345,13 @@ impl Recovery {
         self.usage.found_used(segment, head, described.seal.generation, right_length);
         // One of an older format gets nothing new: who knows only that format would take it for all that there is.
         let reusable = right_length && described.version == FORMAT_VERSION;
-        self.scan(Place { segment, head, seal: described.seal }, bytes, (unreadable, reusable), sink);
+        let is_older = described.version < FORMAT_VERSION;
+        self.scan(
+            Place { segment, head, seal: described.seal, is_older },
+            bytes,
+            (unreadable, reusable),
+            sink,
+        );
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -389,10 +397,11 @@ impl Recovery {
                 self.usage.found_spare(segment);
             }
         }
-        let mut heads = [None; HEAD_COUNT];
+        let (mut heads, mut is_older) = ([None; HEAD_COUNT], false);
         for head in Head::ALL {
             let may_go_on = |s: &&Scanned| s.head == head && !self.closed.contains(&s.segment);
             let newest = self.scanned.iter().filter(may_go_on).max_by_key(|s| s.seal.generation);
+            is_older |= newest.is_some_and(|newest| newest.is_older);
             heads[head.index()] = newest
                 .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
@@ -412,6 +421,11 @@ impl Recovery {
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
         let closed_ends = Head::ALL.map(|head| self.closed_end(head));
         let skipped = if self.is_hiding { HIDDEN_COUNT } else { 0 };
+        // Where an older build has left no file, its heads had room yet, and what gives back space went there.
+        if is_older {
+            let more = HEAD_COUNT as u32 + RESERVE_COUNT;
+            self.config.segment_count_max = self.config.segment_count_max.saturating_add(more);
+        }
         let mut log = Log::new(self.config, self.usage);
         log.heads = heads;
         log.closed_ends = closed_ends;
@@ -546,6 +560,7 @@ impl Recovery {
             seal: place.seal,
             end_bytes: at.min(bytes.len()) as u32,
             reusable,
+            is_older: place.is_older,
             suspect,
             first_lsn,
         });
@@ -699,7 +714,8 @@ impl Recovery {
 
     /// Hands out what is sound in a commit that was durable, and in nothing behind it.
     fn salvage(&mut self, suspect: &Suspect, sink: &mut Sink<'_>) {
-        let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
+        let Suspect { segment, head, seal, .. } = *suspect;
+        let place = Place { segment, head, seal, is_older: false };
         let told_bytes = (self.told_end(&suspect.seal) as usize).saturating_sub(suspect.offset);
         let bytes = suspect.bytes.get(..told_bytes).filter(|told| !told.is_empty()).unwrap_or(&suspect.bytes);
         self.rot(&place, suspect.offset, bytes, sink);
@@ -746,4 +762,5 @@ struct Place {
     segment: SegmentId,
     head: Head,
     seal: Seal,
+    is_older: bool,
 }
