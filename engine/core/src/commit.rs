@@ -11,6 +11,7 @@ use crate::recovery::KnownDamage;
 use crate::rewrite::put_gone_again;
 use crate::shard::Shard;
 use crate::writer::{Carried, Item, KEPT_COUNT, Waiter, Writer};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
@@ -27,6 +28,7 @@ pub(crate) struct Sources<'a> {
     epoch: u32,
     tickets_after_s: Option<u32>,
     damage: &'a KnownDamage,
+    returned: &'a mut BTreeSet<AccountId>,
     pub(crate) scratch: &'a mut Vec<u8>,
     avoided_count: u64,
 }
@@ -150,6 +152,35 @@ impl Sources<'_> {
         });
     }
 
+    /// Puts all floors of an account whose mail is back, before the first copy of such mail. Where that goes it is not known
+    /// to have been away, and the last floors count: they must not be those that were written meanwhile.
+    pub(crate) fn put_floors_of_returned(
+        &mut self,
+        commit: &mut Commit<'_>,
+        index: AccountIndex,
+        carried: &mut Vec<Carried>,
+    ) -> Result<(), NoRoom> {
+        let Some(account) = self.accounts.get(index) else { return Ok(()) };
+        let mailbox = account.id;
+        if !self.returned.contains(&mailbox) {
+            return Ok(());
+        }
+        let ticks_floor = account.ticks_floor().persisted;
+        let settled = account.mailbox.settled_up_to().map_or(ticks_floor, |settled| settled.max(ticks_floor));
+        let floors = account.devices().map(|device| (device.id, device.floor));
+        for (device, up_to) in floors.chain([(DeviceId::TICKS, settled)]) {
+            let position = commit.push(&Record::Floor { mailbox, device, up_to })?;
+            carried.push(Carried {
+                item: Item::Floor { account: index, device },
+                position,
+                id: None,
+                floor: up_to,
+            });
+        }
+        self.returned.remove(&mailbox);
+        Ok(())
+    }
+
     fn put_floor(
         &mut self,
         commit: &mut Commit<'_>,
@@ -259,6 +290,7 @@ impl Shard {
             epoch: self.epoch,
             tickets_after_s: self.tickets_after_s,
             damage: &self.damage,
+            returned: &mut self.returned,
             scratch,
             avoided_count: 0,
         };

@@ -26,7 +26,8 @@ pub use tern_storage::log::RecoveryReport;
 
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
-/// Epochs that may have been begun in what cannot be read: a start behind it does not use them again when it is back.
+/// Epochs that may have been begun in what cannot be read: the first start behind it does not use them again when it is
+/// back. There are not enough of them to skip so many at each start.
 const HIDDEN_EPOCHS: u32 = 1024;
 /// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
 /// takes: their numbers are skipped where some may be lost.
@@ -113,12 +114,14 @@ impl ShardRecovery {
     /// If a segment that was wanted was not read again.
     #[must_use]
     pub fn finish(mut self, now: Now, node_newest_s: u32, out: &mut Outputs) -> (Shard, RecoveryReport) {
+        // What names a file as left alone must not be the last that can be read, should it be left alone again: the new
+        // epoch's record is not written there, and from now on all is of another era, mail that is back or not.
+        self.log.close(self.found.not_there());
         let (mut log, mut report) = self.log.finish();
         if self.found.back.is_empty() {
             self.found.find_returned();
         }
-        // What is written from now on knows of what is back.
-        if self.found.back.iter().any(|file| file.back == 0) {
+        if self.found.not_there().any(|segment| !report.left_alone.contains(&segment)) {
             log.begin_era();
         }
         let mut damage = self.found.epoch.as_ref().map(|epoch| epoch.damage.clone()).unwrap_or_default();
@@ -126,6 +129,7 @@ impl ShardRecovery {
         if is_new_rot {
             damage.rot_below_lsn = log.next_lsn();
         }
+        let may_hide_epochs = report.is_hiding && (is_new_rot || !self.found.knows_hidden(&report));
         damage.note_hidden(&report.left_alone, &self.found.back, log.era());
         let floors = self.found.last_floors();
         let floors_to_keep = self.found.floors_before(&damage.hidden);
@@ -134,9 +138,11 @@ impl ShardRecovery {
         {
             shard.writer.log.frees_too_early = shard.config.bugs.rewritten_too_early;
         }
-        let Found { cache, accounts, gone, mut mail, floors: all_floors, epoch, ids, .. } = self.found;
+        let Found { cache, accounts, gone, mut mail, floors: all_floors, returned, epoch, ids, .. } =
+            self.found;
         shard.cache = cache;
         shard.damage = damage;
+        shard.returned = returned;
         let now = shard.recover_clock(now, node_newest_s, &mail);
         // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
         // damage any more.
@@ -165,7 +171,7 @@ impl ShardRecovery {
         shard.writer.push_urgent(Item::Epoch);
         shard.writer.wait(Waiter::Serving);
         shard.restore_mail(now, mail, ids);
-        let skipped = if report.is_hiding { HIDDEN_EPOCHS } else { 0 };
+        let skipped = if may_hide_epochs { HIDDEN_EPOCHS } else { 0 };
         shard.begin_epoch(epoch, skipped, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.skip_lost_numbers(is_new_rot);
         shard.writer.log.recovered_done();

@@ -10,6 +10,7 @@ use crate::commit::{BATCH_BYTES, Carrying, Sources, floor_count_of, floor_of};
 use crate::io::Now;
 use crate::shard::Shard;
 use crate::writer::{Carried, GoneRange, Item, Writer};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
@@ -133,9 +134,10 @@ impl Shard {
 
     /// Looks at some more of what the shard keeps; true when it has seen all.
     fn look_further(&mut self, round: &mut Rewriting) -> bool {
-        let Self { accounts, writer, cache, .. } = self;
+        let Self { accounts, writer, cache, returned, .. } = self;
         let queues = round.pass == Pass::Queue;
-        let mut found = Finds { writer, cache, queues, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
+        let mut found =
+            Finds { writer, cache, returned, queues, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
         let is_all =
             found.look_at_accounts(accounts, round) && found.look_at_gone(round) && found.look_at_ids(round);
         if is_all {
@@ -150,6 +152,8 @@ impl Shard {
 struct Finds<'a> {
     writer: &'a mut Writer,
     cache: &'a Cache,
+    /// Accounts whose mail takes all their floors along.
+    returned: &'a BTreeSet<AccountId>,
     /// The second time: what is found is queued.
     queues: bool,
     queued_bytes: usize,
@@ -222,7 +226,9 @@ impl Finds<'_> {
             self.note_look();
             let position = entry.position.filter(|&position| self.writer.log.is_leaving(position));
             if let Some(position) = position {
-                let floor_count = floor_count_of(account, entry.seq);
+                let is_back = self.returned.contains(&account.id);
+                let all_count = if is_back { account.devices().count() + 1 } else { 0 };
+                let floor_count = floor_count_of(account, entry.seq) + all_count;
                 let envelope_bytes = entry.mail.map_or(HEADER_BYTES, |mail| self.cache.get(mail).len());
                 let bytes = MAIL_BYTES + envelope_bytes + floor_count * FLOOR_BYTES;
                 self.take(position, bytes, Item::RewrittenMail { account: index, seq: entry.seq });
@@ -334,6 +340,8 @@ impl Sources<'_> {
             self.scratch.clear();
             without_body(account, entry, self.scratch);
         }
+        self.put_floors_of_returned(commit, index, carried)?;
+        let Some(account) = self.accounts.get(index) else { return Ok(None) };
         let floor_count = floor_count_of(account, seq);
         let before = carried.len();
         if mail.is_none() {
@@ -459,9 +467,9 @@ mod tests {
         let mut steps = 1;
         loop {
             let before = round.done.0;
-            let (writer, cache) = (&mut writer, &cache);
+            let (writer, cache, returned) = (&mut writer, &cache, &BTreeSet::new());
             let mut found =
-                Finds { writer, cache, queues: false, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
+                Finds { writer, cache, returned, queues: false, queued_bytes: 0, looks_left: LOOKS_PER_STEP };
             if found.look_at_accounts(&accounts, &mut round) {
                 break;
             }

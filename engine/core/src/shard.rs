@@ -31,7 +31,7 @@ use crate::ticks::Owed;
 use crate::wall_clock::WallClock;
 use crate::wheel::Wheel;
 use crate::writer::{Item, Writer};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::replace;
@@ -109,6 +109,8 @@ pub struct Shard {
     pub(crate) tickets_after_s: Option<u32>,
     /// What that record says of damage beside.
     pub(crate) damage: KnownDamage,
+    /// Accounts with mail in files that were not there for a time: the first copy of it takes all their floors along.
+    pub(crate) returned: BTreeSet<AccountId>,
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
     pub(crate) now: Now,
@@ -195,6 +197,7 @@ impl Shard {
             ticket_keys: TicketKeys::new(&config.ticket_secret),
             tickets_after_s: None,
             damage: KnownDamage::default(),
+            returned: BTreeSet::new(),
             counters: Counters::default(),
             measures: Measures::default(),
             now,

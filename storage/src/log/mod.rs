@@ -99,7 +99,10 @@
 //!
 //! Floors that are written while a segment is left alone may cover mail in it that nobody has seen. So numbers that go on far
 //! behind begin a new *era* ([`era`]), the record of the epoch says in which eras which file was not there, and when it is
-//! back its mail is judged without the floors of these eras. For that the last floors of before stay in the log, too.
+//! back its mail is judged without the floors of these eras. For that the last floors of before stay in the log, too. A copy of
+//! such mail does not tell that it was away: the first one of each mailbox takes all its floors along, as they are by then.
+//! An era begins also at the start at which such a file is not hidden any more. So where nothing is of a later era than the
+//! last epoch's record, the files that this names hold no later epoch; no head goes on in them at the first start with them.
 //!
 //! # Rewriting
 //!

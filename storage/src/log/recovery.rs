@@ -5,7 +5,7 @@ use super::record::{RECORD_HEADER_BYTES, Record, StoredRecord, read_record, read
 use super::segment::{
     FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
 };
-use super::stream::{Log, LogConfig, Open};
+use super::stream::{Log, LogConfig, Open, RESERVE_COUNT};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, SegmentId};
 use alloc::vec::Vec;
@@ -65,6 +65,10 @@ pub struct RecoveryReport {
     pub left_alone: Vec<SegmentId>,
     /// Whether what could not be read may be the newest that there is, and may come back.
     pub is_hiding: bool,
+    /// Where this is the end of segments: the number of the first record of the last commit before one, the highest.
+    pub unread_end_lsn: Option<u64>,
+    /// The number of the last record of all that could be read.
+    pub last_lsn: u64,
     /// Commits that were never finished, and are cut off: the block where each begins.
     pub torn: Vec<(SegmentId, u32)>,
     /// Messages and ticks whose account has lost its record; they are kept. Set by the accounts' owner.
@@ -94,9 +98,8 @@ struct Headless {
     segment: SegmentId,
     described: Segment,
     commit: u64,
-    /// The file, as far as it tells something.
+    /// The file, as far as it tells something. All of it could be read.
     bytes: Vec<u8>,
-    unreadable: Vec<u32>,
     right_length: bool,
 }
 
@@ -109,6 +112,8 @@ struct Scanned {
     end_bytes: u32,
     /// Whether new segments have this length and format too, and nothing damaged is at the end.
     reusable: bool,
+    /// Whether it is of an older format.
+    is_older: bool,
     suspect: bool,
     /// The number of the first record that any of its commits names; none where there is no commit.
     first_lsn: Option<u64>,
@@ -141,6 +146,8 @@ pub struct Recovery {
     unused: Vec<SegmentId>,
     /// Damaged places, with the first record's number of the next commit in their segment.
     followed: Vec<(SegmentId, u32, u64)>,
+    /// No head goes on in one of these.
+    closed: Vec<SegmentId>,
 }
 
 impl Recovery {
@@ -170,6 +177,7 @@ impl Recovery {
             is_hiding: false,
             unused: Vec::new(),
             followed: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -253,8 +261,10 @@ impl Recovery {
         sink: &mut Sink<'_>,
     ) -> Result<(), RecoveryError> {
         let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
-            // What is further behind may be the body of a message that looks like a commit: it is not served.
-            if bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
+            // What is further behind may be the body of a message that looks like a commit: it is not served. Behind a first
+            // commit of an older build nothing is of a newer one.
+            let is_older = bytes.get(BLOCK..).and_then(CommitHeader::self_sealed).is_some();
+            if !is_older && bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
                 self.quarantine(segment);
             } else {
                 self.spare(segment, bytes.len(), unreadable);
@@ -269,17 +279,16 @@ impl Recovery {
             return Err(RecoveryError::Head(described.head));
         }
         let is_second = |block| matches!(CommitHeader::probe(block, &seal), Probe::Ours(_) | Probe::Damaged);
-        if bytes.chunks(BLOCK).skip(2).any(is_second) {
+        // What the drive does not give may be a second one: then this one is no torn tail, and the file is not made anew.
+        if !unreadable.is_empty() || bytes.chunks(BLOCK).skip(2).any(is_second) {
             return self.lost_header(segment, described, bytes, unreadable, sink);
         }
         let commit_end = BLOCK.saturating_add(header.length_bytes()).next_multiple_of(BLOCK);
-        let told = if unreadable.is_empty() { commit_end.min(bytes.len()) } else { bytes.len() };
         self.headless.push(Headless {
             segment,
             described,
             commit: header.commit(),
-            bytes: bytes[..told].to_vec(),
-            unreadable: unreadable.to_vec(),
+            bytes: bytes[..commit_end.min(bytes.len())].to_vec(),
             right_length: bytes.len() == self.config.segment_bytes as usize,
         });
         Ok(())
@@ -309,8 +318,8 @@ impl Recovery {
     /// A later commit says that the one behind a header that is not there was durable, and so the header.
     fn settle_headless(&mut self, sink: &mut Sink<'_>) -> Result<(), RecoveryError> {
         while let Some(index) = self.headless.iter().position(|found| found.commit < self.witness) {
-            let Headless { segment, described, bytes, unreadable, .. } = self.headless.swap_remove(index);
-            self.lost_header(segment, described, &bytes, &unreadable, sink)?;
+            let Headless { segment, described, bytes, .. } = self.headless.swap_remove(index);
+            self.lost_header(segment, described, &bytes, &[], sink)?;
         }
         Ok(())
     }
@@ -336,7 +345,13 @@ impl Recovery {
         self.usage.found_used(segment, head, described.seal.generation, right_length);
         // One of an older format gets nothing new: who knows only that format would take it for all that there is.
         let reusable = right_length && described.version == FORMAT_VERSION;
-        self.scan(Place { segment, head, seal: described.seal }, bytes, (unreadable, reusable), sink);
+        let is_older = described.version < FORMAT_VERSION;
+        self.scan(
+            Place { segment, head, seal: described.seal, is_older },
+            bytes,
+            (unreadable, reusable),
+            sink,
+        );
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -357,6 +372,11 @@ impl Recovery {
         })
     }
 
+    /// No head goes on in one of these files, and those that are not in use are used last.
+    pub fn close(&mut self, segments: impl Iterator<Item = SegmentId>) {
+        self.closed.extend(segments);
+    }
+
     /// Ends recovery. Nothing counts as live until [`Log::live`] says so, and nothing is freed before
     /// [`Log::recovered_done`].
     #[must_use]
@@ -370,16 +390,18 @@ impl Recovery {
             .map(|suspect| Position { segment: suspect.segment, offset: suspect.offset as u32 })
             .collect();
         // Nor were the commits that got to the drive without the header before them.
-        for Headless { segment, right_length, unreadable, .. } in take(&mut self.headless) {
+        for Headless { segment, right_length, .. } in take(&mut self.headless) {
             self.report.torn.push((segment, BLOCK_BYTES));
             cuts.push(Position { segment, offset: BLOCK_BYTES });
-            if right_length && unreadable.is_empty() {
+            if right_length {
                 self.usage.found_spare(segment);
             }
         }
-        let mut heads = [None; HEAD_COUNT];
+        let (mut heads, mut is_older) = ([None; HEAD_COUNT], false);
         for head in Head::ALL {
-            let newest = self.scanned.iter().filter(|s| s.head == head).max_by_key(|s| s.seal.generation);
+            let may_go_on = |s: &&Scanned| s.head == head && !self.closed.contains(&s.segment);
+            let newest = self.scanned.iter().filter(may_go_on).max_by_key(|s| s.seal.generation);
+            is_older |= newest.is_some_and(|newest| newest.is_older);
             heads[head.index()] = newest
                 .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
@@ -389,6 +411,8 @@ impl Recovery {
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
         self.report.rot_below_lsn = self.rot_below_lsn();
         self.report.is_hiding = self.is_hiding;
+        self.report.last_lsn = self.next_lsn.saturating_sub(1);
+        self.closed.iter().for_each(|&segment| self.usage.use_last(segment));
         for open in heads.iter().flatten() {
             self.usage.reopen(open.segment);
         }
@@ -397,6 +421,11 @@ impl Recovery {
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
         let closed_ends = Head::ALL.map(|head| self.closed_end(head));
         let skipped = if self.is_hiding { HIDDEN_COUNT } else { 0 };
+        // Where an older build has left no file, its heads had room yet, and what gives back space went there.
+        if is_older {
+            let more = HEAD_COUNT as u32 + RESERVE_COUNT;
+            self.config.segment_count_max = self.config.segment_count_max.saturating_add(more);
+        }
         let mut log = Log::new(self.config, self.usage);
         log.heads = heads;
         log.closed_ends = closed_ends;
@@ -478,12 +507,13 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
-        let (mut first_lsn, mut rot_at) = (None, Vec::new());
+        let (mut first_lsn, mut last_lsn, mut rot_at) = (None, None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
                 first_lsn = first_lsn.or(Some(header.first_lsn()));
+                last_lsn = last_lsn.max(Some(header.first_lsn()));
                 let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
                 self.followed.extend(followed);
                 let length = header.length_bytes();
@@ -510,6 +540,8 @@ impl Recovery {
             if let Some(&block) = unreadable.iter().find(|&&block| block as usize >= at) {
                 // It may be a commit that was durable: told, served where it holds, and not cut off.
                 self.is_hiding = true;
+                // Where nothing is before it, it may be of any time.
+                self.report.unread_end_lsn = self.report.unread_end_lsn.max(last_lsn.or(Some(u64::MAX)));
                 let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
                 let end = from.saturating_add(self.config.commit_bytes_max).min(bytes.len());
                 self.rot(&place, from, &bytes[from..end], sink);
@@ -528,6 +560,7 @@ impl Recovery {
             seal: place.seal,
             end_bytes: at.min(bytes.len()) as u32,
             reusable,
+            is_older: place.is_older,
             suspect,
             first_lsn,
         });
@@ -681,7 +714,8 @@ impl Recovery {
 
     /// Hands out what is sound in a commit that was durable, and in nothing behind it.
     fn salvage(&mut self, suspect: &Suspect, sink: &mut Sink<'_>) {
-        let place = Place { segment: suspect.segment, head: suspect.head, seal: suspect.seal };
+        let Suspect { segment, head, seal, .. } = *suspect;
+        let place = Place { segment, head, seal, is_older: false };
         let told_bytes = (self.told_end(&suspect.seal) as usize).saturating_sub(suspect.offset);
         let bytes = suspect.bytes.get(..told_bytes).filter(|told| !told.is_empty()).unwrap_or(&suspect.bytes);
         self.rot(&place, suspect.offset, bytes, sink);
@@ -728,4 +762,5 @@ struct Place {
     segment: SegmentId,
     head: Head,
     seal: Seal,
+    is_older: bool,
 }

@@ -70,7 +70,7 @@ pub(super) struct InFlight {
 
 /// Spares that only copies may use when there will be no more: what is thin can then always be written elsewhere, and
 /// its segment is given back.
-const RESERVE_COUNT: u32 = 1;
+pub(super) const RESERVE_COUNT: u32 = 1;
 
 /// A drive without room is asked again at the next call of [`Log::want_spares`], then after twice as many each time, and at
 /// the latest after so many: making a segment costs others who write to that drive, also when it fails.

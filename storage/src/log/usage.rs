@@ -176,6 +176,14 @@ impl Usage {
         self.free_oldest_mail();
     }
 
+    /// If it is a spare, all others are opened before it.
+    pub(super) fn use_last(&mut self, segment: SegmentId) {
+        if let Some(at) = self.spares.iter().position(|&spare| spare == segment) {
+            self.spares.remove(at);
+            self.spares.push_back(segment);
+        }
+    }
+
     // Making and using files.
 
     /// Number of segments that could be opened now.

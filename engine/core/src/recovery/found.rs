@@ -180,7 +180,7 @@ pub(super) struct Found {
     pub(super) floors: BTreeMap<(AccountId, DeviceId, u32), FoundFloor>,
     /// Files that were not there for a time and are again, with mail of before, and whose mail that is.
     pub(super) back: Vec<HiddenFile>,
-    returned: BTreeSet<AccountId>,
+    pub(super) returned: BTreeSet<AccountId>,
     pub(super) epoch: Option<FoundEpoch>,
     pub(super) ids: Ids,
     /// What was found whole in a form that this build does not know. Without it mail or accounts would be gone.
@@ -317,6 +317,22 @@ impl Found {
         let mut segments: Vec<_> = self.wanted.iter().map(|(position, _)| position.segment).collect();
         segments.dedup();
         segments
+    }
+
+    /// Files that were not there when the last epoch began.
+    pub(super) fn not_there(&self) -> impl Iterator<Item = SegmentId> {
+        let hidden = self.epoch.iter().flat_map(|epoch| &epoch.damage.hidden);
+        hidden.filter(|file| file.back == 0).map(|file| file.segment)
+    }
+
+    /// Whether no epoch can have begun in what cannot be read but before the last that was found. That one says which files
+    /// were not there; a later start that found one of them again would have begun another era, and so did the last one
+    /// itself if it found the end of a segment unreadable, and went on elsewhere.
+    pub(super) fn knows_hidden(&self, report: &RecoveryReport) -> bool {
+        let Some(last) = &self.epoch else { return false };
+        era(report.last_lsn) == era(last.lsn)
+            && report.left_alone.iter().all(|&segment| self.not_there().any(|known| known == segment))
+            && report.unread_end_lsn.is_none_or(|lsn| era(lsn) < era(last.lsn))
     }
 
     /// All was read: which mail was not there for a time, and is again.
@@ -463,6 +479,7 @@ pub(super) fn set_waiting(account: &Account, entry: &mut Entry) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn what_is_whole_and_of_no_known_form_is_noticed() {
@@ -478,6 +495,27 @@ mod tests {
         let mut found = Found::new(0, 0);
         found.take(position, 1, Record::Epoch(1));
         assert_eq!(found.unknown, None);
+    }
+
+    #[test]
+    fn what_is_hidden_is_known_while_nothing_is_of_a_later_era_than_the_last_epoch() {
+        let file = |number, back| HiddenFile { segment: SegmentId(number), from: 3, back };
+        let position = Position { segment: SegmentId(0), offset: 0 };
+        let damage = KnownDamage { hidden: vec![file(1, 0), file(2, 4)], ..KnownDamage::default() };
+        let lsn = |era: u64| era << 32 | 7;
+        let mut found = Found::new(0, 0);
+        let knows = |found: &Found, left_alone: &[u32], last_era, unread_end_lsn| {
+            let left_alone = left_alone.iter().map(|&number| SegmentId(number)).collect();
+            let last_lsn = lsn(last_era) + 1;
+            found.knows_hidden(&RecoveryReport { left_alone, last_lsn, unread_end_lsn, ..Default::default() })
+        };
+        assert!(!knows(&found, &[], 5, None), "no epoch");
+        found.take_epoch(FoundEpoch { epoch: 9, lsn: lsn(5), position, tickets_after_s: None, damage });
+        assert!(knows(&found, &[1], 5, None) && knows(&found, &[], 5, Some(lsn(4))));
+        assert!(!knows(&found, &[1, 3], 5, None), "another file");
+        assert!(!knows(&found, &[2], 5, None), "it was back");
+        assert!(!knows(&found, &[1], 6, None), "something was written since");
+        assert!(!knows(&found, &[1], 5, Some(lsn(5))), "the head may have gone on there");
     }
 
     #[test]

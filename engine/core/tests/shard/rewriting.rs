@@ -565,3 +565,73 @@ fn mail_that_is_larger_than_messages_may_be_by_now_is_written_again_and_arrives(
     });
     assert!(bodies.eq((0..SEGMENTS).map(|n| (3 * n as u8, 20_000))));
 }
+
+/// The numbers of the files that hold these bytes.
+fn files_with(world: &World, bytes: &[u8]) -> Vec<u32> {
+    let has = |file: &Vec<u8>| file.windows(bytes.len()).any(|place| place == bytes);
+    world.files.iter().filter(|(_, file)| has(file)).map(|(&number, _)| number).collect()
+}
+
+/// A copy says no more that the mail was not there for a time, and what was acknowledged meanwhile is still in the log.
+#[test]
+fn mail_that_is_back_stays_so_when_it_is_written_elsewhere() {
+    let mut world = World::in_segments(SEGMENT_BYTES, 1, limits());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let mut carol = Phone::connect(&mut world, 2, "carol", 3);
+    bob.leave(&mut world);
+    carol.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"was not there");
+    assert_eq!(ann.heard.pop(), Some(Heard::Sent(id(1))));
+    rush(&mut world, &mut ann, 9, 2, 70);
+    let hidden = files_with(&world, b"was not there")[0];
+    let generation = |world: &World| tern_storage::log::Recovery::generation(&world.files[&hidden]);
+    let before = generation(&world);
+    assert!(before.is_some());
+    world = world.kill_without(&[hidden]);
+    // What bob acknowledges is in a segment full of mail for carol.
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    let carols = |world: &mut World, ann: &mut Phone, from: u64| {
+        // Many in each commit.
+        for first in (from..from + 40).step_by(8) {
+            world.disk_runs = false;
+            (first..first + 8).for_each(|n| ann.send(world, &carol, id(n), &[8; 1000]));
+            world.disk_runs = true;
+            world.run_disk();
+            world.turn();
+            world.pass_ms(10);
+        }
+    };
+    carols(&mut world, &mut ann, 100);
+    ann.send(&mut world, &bob, id(99), b"meanwhile");
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(bob.heard.iter().filter_map(number_of).count(), 1, "{:?}", bob.heard);
+    bob.ack(&mut world, 1);
+    world.pass_ms(100);
+    bob.leave(&mut world);
+    carols(&mut world, &mut ann, 200);
+    ann.leave(&mut world);
+    // It is back, and what lives in its file is written elsewhere.
+    world = world.kill();
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    for round in 0..30 {
+        if generation(&world) != before {
+            break;
+        }
+        rush(&mut world, &mut ann, 9, 1_000 + 100 * round, 60);
+        world.pass_ms(3_000);
+    }
+    assert!(generation(&world) != before, "the file was freed");
+    assert!(files_with(&world, b"was not there").iter().any(|&file| file != hidden));
+    ann.leave(&mut world);
+    for _ in 0..2 {
+        world = world.kill();
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        let bodies = bob
+            .heard
+            .iter()
+            .filter(|heard| matches!(heard, Heard::Message { body, .. } if body == b"was not there"));
+        assert_eq!(bodies.count(), 1, "{:?}", bob.heard);
+        bob.leave(&mut world);
+    }
+}

@@ -6,7 +6,7 @@ use tern_core::io::Input;
 use tern_core::limits::Limits;
 use tern_protocol::phone::ticket::Ticket;
 use tern_storage::io::{DiskDone, DiskOp, SegmentId};
-use tern_storage::log::{LogConfig, Record, Recovery};
+use tern_storage::log::{LogConfig, Record, Recovery, era};
 
 const BLOCK: usize = 4096;
 
@@ -506,6 +506,16 @@ fn an_epoch_that_cannot_be_read_is_not_begun_again() {
             world = world.kill_without(&hidden);
         }
     }
+    assert_eq!(epochs(&world), [1, 1025]);
+}
+
+/// The epochs of all places in the log.
+fn epochs(world: &World) -> Vec<u64> {
+    read(world).0
+}
+
+/// Likewise, and the era of the last record.
+fn read(world: &World) -> (Vec<u64>, u32) {
     let config = LogConfig {
         stream: 0,
         segment_bytes: 4 << 20,
@@ -526,6 +536,98 @@ fn an_epoch_that_cannot_be_read_is_not_begun_again() {
         recovery.segment(SegmentId(file), bytes, &mut note).expect("it is readable");
     }
     places.sort_unstable();
-    let epochs: Vec<u64> = places.iter().map(|place| place.0 >> 40).collect();
-    assert_eq!(epochs, [1, 1025]);
+    let (_, report) = recovery.finish();
+    (places.iter().map(|place| place.0 >> 40).collect(), era(report.last_lsn))
+}
+
+fn send_one(world: &mut World, n: u64) {
+    let mut ann = Phone::connect(world, 0, "ann", 1);
+    let mut bob = Phone::connect(world, 1, "bob", 2);
+    bob.leave(world);
+    ann.send(world, &bob, id(n), b"somewhere");
+    ann.leave(world);
+}
+
+/// There are 2^24 epochs, and a node may start every few seconds: what is known to be hidden uses up one a start.
+#[test]
+fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
+    let mut world = World::new(Limits::default());
+    send_one(&mut world, 0);
+    let hidden = [files_of(&world, 1), tables(&world)].concat();
+    for n in 1..=4 {
+        world = world.kill_without(&hidden);
+        send_one(&mut world, n);
+    }
+    assert_eq!(epochs(&world), [1, 1025, 1026, 1027, 1028]);
+}
+
+/// As long as the last epoch's record can be read, what was not there when it was written says nothing of later ones; but
+/// what was there meanwhile may.
+#[test]
+fn epochs_are_skipped_again_for_what_was_there_meanwhile() {
+    let mut world = World::new(Limits::default());
+    send_one(&mut world, 0);
+    let first = [files_of(&world, 1), tables(&world)].concat();
+    world = world.kill_without(&first);
+    send_one(&mut world, 1);
+    let second = tables(&world).into_iter().filter(|file| !first.contains(file));
+    let second: Vec<u32> = second.collect();
+    let all = [first.clone(), second].concat();
+    // The record that names the first ones is not there any more.
+    world = world.kill_without(&all);
+    send_one(&mut world, 2);
+    assert_eq!(epochs(&world), [1, 1025, 2050]);
+    // What is back goes on as of another time, and is not written on.
+    let before = world.files[&first[1]].clone();
+    world = world.kill();
+    send_one(&mut world, 3);
+    assert_eq!(epochs(&world), [1, 1025, 2050, 2051]);
+    assert!(before == world.files[&first[1]]);
+    world = world.kill_without(&first);
+    send_one(&mut world, 4);
+    assert_eq!(epochs(&world), [1, 1025, 2050, 2051, 3076]);
+}
+
+/// The end of a segment may take an epoch along only as long as it is the newest. A place names it, too.
+#[test]
+fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
+    for head in [1, 2] {
+        let mut world = World::new(Limits::default());
+        send_one(&mut world, 0);
+        let file = *files_of(&world, head).last().expect("the open one");
+        let end = world.files[&file].chunks(BLOCK).position(|block| block.iter().all(|&byte| byte == 0));
+        let end = (end.expect("room") * BLOCK) as u32;
+        for n in 1..=3 {
+            world = world.kill_without_blocks(&[(file, end)]);
+            send_one(&mut world, n);
+        }
+        assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
+        world = world.kill();
+        send_one(&mut world, 4);
+        assert_eq!(epochs(&world)[4..], [1029]);
+    }
+}
+
+/// A file is left alone, is back, and is left alone again, and the record of the first such start can still be read.
+#[test]
+fn what_is_back_does_not_take_the_next_epoch() {
+    let mut world = World::new(Limits::default());
+    send_one(&mut world, 0);
+    let older = tables(&world);
+    world = world.kill_without(&older);
+    send_one(&mut world, 1);
+    let newer: Vec<u32> = tables(&world).into_iter().filter(|file| !older.contains(file)).collect();
+    assert_eq!(newer.len(), 1);
+    // The head goes on in the older one, which names the newer one.
+    world = world.kill_without(&newer);
+    let before = world.files[&newer[0]].clone();
+    let (_, era_before) = read(&world);
+    world = world.kill();
+    assert!(before == world.files[&newer[0]], "the newest of its head is not written on");
+    assert!(read(&world).1 > era_before, "what is written from now on tells of it");
+    send_one(&mut world, 2);
+    world = world.kill_without(&newer);
+    send_one(&mut world, 3);
+    let epochs = epochs(&world);
+    assert!(epochs.windows(2).all(|two| two[0] < two[1]), "{epochs:?}");
 }

@@ -279,6 +279,22 @@ fn a_file_that_has_lost_its_header_and_one_commit_is_known_by_what_is_newer() {
     assert_eq!(world.kept, kept);
 }
 
+/// What is newer is in the same file, and the drive does not give it: it was no torn tail.
+#[test]
+fn a_file_that_has_lost_its_header_is_not_made_anew_while_something_in_it_cannot_be_read() {
+    let mut world = World::new();
+    world.commit(&[Owned::Epoch(1)]);
+    world.commit(&[mail(1, 100)]);
+    world.commit(&[mail(2, 100)]);
+    let kept = world.kept.clone();
+    let (p, unread) = (kept[1].0, commit_of(&kept[2]).1 as usize);
+    world.file(p)[..BLOCK].fill(0);
+    let (log, report, found) = recover_without(&world.disk, (p.segment.0, unread));
+    assert_eq!((report.rot, report.torn), (vec![(p.segment, 0), commit_of(&kept[2])], vec![]));
+    assert!(report.is_hiding && log.cuts.is_empty());
+    assert_eq!(found, kept[..2]);
+}
+
 /// The first commit went with the header: what is left is not served, for nobody says whose it is, but not written over.
 #[test]
 fn a_file_that_has_lost_its_header_and_its_first_commit_is_left_alone() {

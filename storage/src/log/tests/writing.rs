@@ -209,6 +209,12 @@ fn what_a_build_of_an_older_format_has_given_back_is_not_in_use() {
     for file in world.disk.files.values_mut().filter(|file| file.starts_with(b"TERNSEG1")) {
         make_older(file);
     }
+    // A body in it looks like what a later build writes: a client has sent that.
+    let mut other = World::with(LogConfig { salt_seed: 1, ..CONFIG });
+    other.commit(&[mail(66, 100)]);
+    let forged = other.kept[0].0;
+    let forged = other.file(forged)[BLOCK..2 * BLOCK].to_vec();
+    world.file(world.kept[0].0)[2 * BLOCK..3 * BLOCK].copy_from_slice(&forged);
     world.file(world.kept[0].0)[..BLOCK].fill(0);
     let kept: Vec<_> = world.kept.iter().filter(|k| k.0.segment != freed).cloned().collect();
     let report = world.restart(CONFIG);
@@ -221,6 +227,40 @@ fn what_a_build_of_an_older_format_has_given_back_is_not_in_use() {
     let report = world.restart(CONFIG);
     assert_eq!((report.rot, report.torn), (vec![], vec![]));
     assert_eq!(world.kept, kept);
+}
+
+/// Its heads had room, and now no record fits them: there are more files than there may be then, but not more at each start.
+#[test]
+fn a_log_of_an_older_format_with_all_its_files_goes_on() {
+    let mut world = World::new();
+    (1..8).for_each(|n| world.commit(&[mail(n, 7000), Owned::Epoch(n as u32)]));
+    for file in world.disk.files.values_mut().filter(|file| file.starts_with(b"TERNSEG1")) {
+        make_older(file);
+    }
+    let is_used = |bytes: &Vec<u8>| bytes.starts_with(b"TERNSEG1");
+    let used_count = world.disk.files.values().filter(|bytes| is_used(bytes)).count() as u32;
+    let all = world.disk.clone();
+    for spare_count in 0..2 {
+        world.disk = all.clone();
+        let mut left = spare_count;
+        world.disk.files.retain(|_, bytes| {
+            let is_kept = is_used(bytes) || left > 0;
+            left -= u32::from(is_kept && !is_used(bytes));
+            is_kept
+        });
+        let config = LogConfig { segment_count_max: used_count + spare_count, ..CONFIG };
+        for n in 8..11 {
+            world.restart(config);
+            assert!(world.log.has_room(), "{spare_count}, {n}");
+            world.commit(&[Owned::Epoch(n)]);
+            assert!(world.log.has_room(), "{spare_count}, {n}");
+            assert!(world.disk.files.len() as u32 <= config.segment_count_max + 3);
+        }
+        world.commit(&[mail(99, 100)]);
+        world.restart(config);
+        assert_eq!(world.kept.last().expect("mail").2, mail(99, 100));
+        assert!(world.disk.files.len() as u32 <= config.segment_count_max + 3);
+    }
 }
 
 #[test]

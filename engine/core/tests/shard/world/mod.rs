@@ -128,7 +128,7 @@ impl World {
         rot_count: usize,
         drive_is_full: bool,
         others_newest_s: u32,
-        unreadable: &[u32],
+        unreadable: &[(u32, u32)],
     ) -> Self {
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by_key(|(_, bytes)| {
@@ -140,12 +140,12 @@ impl World {
             let mut recovery = ShardRecovery::new(config.clone());
             for (number, bytes) in order {
                 let mut bytes = std::borrow::Cow::Borrowed(bytes);
-                let mut blocks: &[u32] = &[];
-                if unreadable.contains(number) {
-                    bytes.to_mut()[..4096].fill(tern_storage::log::UNREADABLE);
-                    blocks = &[0];
+                let blocks: Vec<u32> =
+                    unreadable.iter().filter(|(file, _)| file == number).map(|place| place.1).collect();
+                for at in blocks.iter().map(|&at| at as usize) {
+                    bytes.to_mut()[at..at + 4096].fill(tern_storage::log::UNREADABLE);
                 }
-                let read = recovery.damaged_segment(SegmentId(*number), &bytes, blocks);
+                let read = recovery.damaged_segment(SegmentId(*number), &bytes, &blocks);
                 read.expect("the log is readable");
             }
             let wanted = recovery.wanted();
@@ -233,9 +233,15 @@ impl World {
 
     /// Likewise, and the drive does not give the first block of these files.
     pub(crate) fn kill_without(self, files: &[u32]) -> Self {
-        let Self { mut config, files: all, now, .. } = self;
+        let places: Vec<_> = files.iter().map(|&file| (file, 0)).collect();
+        self.kill_without_blocks(&places)
+    }
+
+    /// Likewise, and the drive does not give these blocks: a file and an offset each.
+    pub(crate) fn kill_without_blocks(self, places: &[(u32, u32)]) -> Self {
+        let Self { mut config, files, now, .. } = self;
         config.seed[0] ^= 1;
-        Self::boot(config, all, now, files.len(), false, 0, files)
+        Self::boot(config, files, now, places.len(), false, 0, places)
     }
 
     /// Likewise, and recovery finds so many spoilt places.
