@@ -22,10 +22,6 @@ const SMALL_PART: u32 = 4;
 const FEW_SECONDS_MAX: u32 = 30;
 /// Longest wait for the logins, for each phone.
 const LOGIN_WAIT: Duration = Duration::from_millis(5);
-/// When phones that were told nothing else say that they are there. A shorter hold is to show phones at rest, also on a
-/// machine whose logins take as long: it puts the keep-alives off until after it.
-const KEEP_ALIVE_S: u32 = 240;
-const LATE_KEEP_ALIVES: &str = "idle_ms = 3600000\n";
 /// What a node of many shards on few cores needs: room for the phones of one, and small segments.
 const CONFIG: &str = "segment_bytes = 4194304\n[limits]\nconnection_count = 19000\n";
 
@@ -77,8 +73,7 @@ pub(super) fn run(phones: Option<u32>, seconds: u32) -> Result<Value> {
 fn hold(phones: u32, shards: u16, seconds: u32) -> Result<Value> {
     let data = place()?;
     let config = data.path().join("tern.toml");
-    let keep_alives = if seconds < KEEP_ALIVE_S { LATE_KEEP_ALIVES } else { "" };
-    write(&config, format!("{CONFIG}{keep_alives}")).context("the configuration")?;
+    write(&config, CONFIG).context("the configuration")?;
     let plan = NodePlan { config: Some(config), ..NodePlan::new(&data.path().join("data"), shards, None) };
     let node = Node::start(plan)?;
     let before = Memory::now()?;
