@@ -209,8 +209,15 @@ impl Books {
             }
             ServerFrame::Goodbye { retry_ms, .. } => signals.retry_ms = Some(retry_ms),
             ServerFrame::Error { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+            // Anybody may say that they have read what there never was, and PHONE.md has their author drop it. A phone
+            // of this run says no such thing.
+            ServerFrame::Read { number, by, .. } => {
+                signals.ack = Some(number);
+                let is_ours = self.accounts.contains(&Some(by));
+                self.tally.sums.faults.misdelivered += u64::from(is_ours);
+            }
             // One device to an account, no reading and nobody to watch.
-            ServerFrame::Read { .. } | ServerFrame::ReadTaken { .. } | ServerFrame::Copy { .. } => {
+            ServerFrame::ReadTaken { .. } | ServerFrame::Copy { .. } => {
                 self.tally.sums.faults.misdelivered += 1;
             }
             ServerFrame::Ticket { ticket, .. } => signals.ticket = Some(ticket),
@@ -348,6 +355,20 @@ mod tests {
         let tick = Event::Frame(ServerFrame::Delivered { number: 1, by: AccountId(3), id, time_s: 0 });
         books.take(0, tick, 5, 0.0, &mut signals);
         assert_eq!(books.tally.sums.faults.misdelivered, 4);
+    }
+
+    #[test]
+    fn what_a_stranger_says_to_have_read_is_dropped() {
+        let (mut books, id) = books(128);
+        let known: Vec<AccountId> = books.accounts.iter().flatten().copied().collect();
+        let mut said = |by| {
+            let mut signals = Signals::default();
+            let tick = Event::Frame(ServerFrame::Read { number: 7, by, id, time_s: 0 });
+            books.take(0, tick, 5, 0.0, &mut signals);
+            (signals.ack, books.tally.sums.faults.misdelivered)
+        };
+        assert_eq!(said(AccountId(99)), (Some(7), 0));
+        assert_eq!(said(known[1]), (Some(7), 1), "phones of this run say no such thing");
     }
 
     #[test]
