@@ -292,7 +292,7 @@ fn a_thread_that_a_drive_holds_up_does_not_keep_the_process() {
         held.wait_for_its_end();
         let ended = node.wait_for_last_words();
         assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
-        let told = "the process ends without the threads that wait for it";
+        let told = "the process ends without them";
         assert!(ended.stderr.contains(told) && ended.stderr.contains("segments"), "{}", ended.stderr);
     }
 }
