@@ -1,7 +1,10 @@
 //! Reading a stream back after a stop of any kind.
 
+mod headless;
+mod rot;
+
 use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
-use super::record::{RECORD_HEADER_BYTES, Record, StoredRecord, read_record, read_sound_record};
+use super::record::{Record, StoredRecord, read_record, read_sound_record};
 use super::segment::{
     FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
 };
@@ -10,6 +13,8 @@ use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, SegmentId};
 use alloc::vec::Vec;
 use core::mem::take;
+use headless::{Headless, is_unused};
+use rot::Suspect;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Bytes of small records that may have to go into the commit of a large one.
@@ -79,29 +84,6 @@ pub struct RecoveryReport {
 
 /// Where the records go: each with its position and its number in the stream.
 pub type Sink<'s> = dyn FnMut(Position, u64, Record<'_>) + 's;
-
-/// A damaged commit whose fate is open until a later commit says whether it had been durable.
-#[derive(Debug)]
-struct Suspect {
-    segment: SegmentId,
-    head: Head,
-    seal: Seal,
-    offset: usize,
-    /// A copy of the commit, to serve what is sound in it if it turns out to be rot.
-    bytes: Vec<u8>,
-}
-
-/// A file that has no header, and one commit behind where it should be. Either the header is lost, or both were being
-/// written when all stopped: the commit alone got to the drive, and nothing was committed after it.
-#[derive(Debug)]
-struct Headless {
-    segment: SegmentId,
-    described: Segment,
-    commit: u64,
-    /// The file, as far as it tells something. All of it could be read.
-    bytes: Vec<u8>,
-    right_length: bool,
-}
 
 /// Where the whole commits of a segment end.
 #[derive(Clone, Copy, Debug)]
@@ -251,79 +233,6 @@ impl Recovery {
         }
     }
 
-    /// A file whose header is zeros. Builds since format 3 leave none behind that was in use: if one of them wrote the first
-    /// commit, the header is lost, or did not get to the drive along with that. In front of older commits it is a spare.
-    fn without_header(
-        &mut self,
-        segment: SegmentId,
-        bytes: &[u8],
-        unreadable: &[u32],
-        sink: &mut Sink<'_>,
-    ) -> Result<(), RecoveryError> {
-        let Some((header, seal)) = bytes.get(BLOCK..).and_then(newer_commit) else {
-            // What is further behind may be the body of a message that looks like a commit: it is not served. Behind a first
-            // commit of an older build nothing is of a newer one.
-            let is_older = bytes.get(BLOCK..).and_then(CommitHeader::self_sealed).is_some();
-            if !is_older && bytes.chunks(BLOCK).skip(2).any(|block| newer_commit(block).is_some()) {
-                self.quarantine(segment);
-            } else {
-                self.spare(segment, bytes.len(), unreadable);
-            }
-            return Ok(());
-        };
-        let Some(described) = self.described_by(header, seal, bytes) else {
-            self.quarantine(segment);
-            return Ok(());
-        };
-        if Head::from_stored(described.head).is_none() {
-            return Err(RecoveryError::Head(described.head));
-        }
-        let is_second = |block| matches!(CommitHeader::probe(block, &seal), Probe::Ours(_) | Probe::Damaged);
-        // What the drive does not give may be a second one: then this one is no torn tail, and the file is not made anew.
-        if !unreadable.is_empty() || bytes.chunks(BLOCK).skip(2).any(is_second) {
-            return self.lost_header(segment, described, bytes, unreadable, sink);
-        }
-        let commit_end = BLOCK.saturating_add(header.length_bytes()).next_multiple_of(BLOCK);
-        self.headless.push(Headless {
-            segment,
-            described,
-            commit: header.commit(),
-            bytes: bytes[..commit_end.min(bytes.len())].to_vec(),
-            right_length: bytes.len() == self.config.segment_bytes as usize,
-        });
-        Ok(())
-    }
-
-    /// A segment that its first commit describes.
-    fn lost_header(
-        &mut self,
-        segment: SegmentId,
-        described: Segment,
-        bytes: &[u8],
-        unreadable: &[u32],
-        sink: &mut Sink<'_>,
-    ) -> Result<(), RecoveryError> {
-        self.report.rot.push((segment, 0));
-        self.used((segment, described, true), bytes, unreadable, sink)
-    }
-
-    /// A segment of which nobody knows what it is: it is left alone.
-    fn quarantine(&mut self, segment: SegmentId) {
-        self.report.rot.push((segment, 0));
-        self.report.left_alone.push(segment);
-        self.usage.found_quarantined(segment);
-        self.is_hiding = true;
-    }
-
-    /// A later commit says that the one behind a header that is not there was durable, and so the header.
-    fn settle_headless(&mut self, sink: &mut Sink<'_>) -> Result<(), RecoveryError> {
-        while let Some(index) = self.headless.iter().position(|found| found.commit < self.witness) {
-            let Headless { segment, described, bytes, .. } = self.headless.swap_remove(index);
-            self.lost_header(segment, described, &bytes, &[], sink)?;
-        }
-        Ok(())
-    }
-
     /// Reads a segment that is in use.
     fn used(
         &mut self,
@@ -448,23 +357,6 @@ impl Recovery {
         found.map_or(!self.unused.contains(&segment), |scanned| scanned.head != Head::Mail)
     }
 
-    /// What damage among the tables may have taken has lower numbers than the next commit of that head behind it.
-    fn rot_below_lsn(&self) -> u64 {
-        let tables = || self.scanned.iter().filter(|scanned| scanned.head == Head::Tables);
-        let bound = |&(segment, at): &(SegmentId, u32)| {
-            let rotten = tables().find(|scanned| scanned.segment == segment)?;
-            // A lost header has taken nothing along.
-            if at == 0 {
-                return None;
-            }
-            let followed = self.followed.iter().find(|found| (found.0, found.1) == (segment, at));
-            let newer = tables().filter(|scanned| scanned.seal.generation > rotten.seal.generation);
-            let next = newer.filter_map(|scanned| scanned.first_lsn).min();
-            Some(followed.map(|found| found.2).or(next).unwrap_or(u64::MAX))
-        };
-        self.report.rot.iter().filter_map(bound).max().unwrap_or(0)
-    }
-
     /// Up to where a head's durable part is known to reach.
     fn closed_end(&self, head: Head) -> HeadEnd {
         let scanned = self
@@ -474,28 +366,6 @@ impl Recovery {
             .map(|s| HeadEnd::new(s.seal.generation, s.end_bytes.max(self.told_end(&s.seal))));
         let stated = self.durable[head.index()];
         scanned.chain([stated]).max_by_key(HeadEnd::order).unwrap_or(stated)
-    }
-
-    /// A header that rotted is given back by the first commit, which repeats what it says. One of the two numbers
-    /// must still agree: otherwise the commit is of an earlier use of the file.
-    fn adopt(&self, bytes: &[u8], generation: u64, salt: u64) -> Option<Segment> {
-        let (header, seal) = CommitHeader::self_sealed(bytes.get(BLOCK..)?)?;
-        let agrees = seal.generation == generation || seal.salt == salt;
-        agrees.then(|| self.described_by(header, seal, bytes))?
-    }
-
-    /// The segment whose first commit has this header, unless it is there already.
-    fn described_by(&self, header: &CommitHeader, seal: Seal, bytes: &[u8]) -> Option<Segment> {
-        let scanned = self.scanned.iter().map(|scanned| scanned.seal.generation);
-        let headless = self.headless.iter().map(|found| found.described.seal.generation);
-        let is_new = scanned.chain(headless).all(|generation| generation != seal.generation);
-        is_new.then_some(Segment {
-            version: FORMAT_VERSION,
-            stream: self.config.stream,
-            head: header.head(),
-            seal,
-            segment_bytes: bytes.len() as u32,
-        })
     }
 
     fn scan(
@@ -626,121 +496,6 @@ impl Recovery {
         let segment_room = self.config.segment_bytes as usize - BLOCK;
         self.config.commit_bytes_max = self.config.commit_bytes_max.max(needed.min(segment_room));
     }
-
-    /// Reports a damaged place and hands out the records after its header whose own checksums hold, wherever they begin:
-    /// what said so may be damaged itself.
-    fn rot(&mut self, place: &Place, at: usize, bytes: &[u8], sink: &mut Sink<'_>) {
-        self.report.rot.push((place.segment, at as u32));
-        // Where the header is sound it says whose records follow it; a drive may have put others there.
-        let own = match CommitHeader::probe(bytes, &place.seal) {
-            Probe::Ours(header) => Some((header.length_bytes(), header.commit() as u32)),
-            _ => None,
-        };
-        let mut offset = COMMIT_HEADER_BYTES;
-        while let Some(rest) = bytes.get(offset..)
-            && rest.len() >= RECORD_HEADER_BYTES
-        {
-            let is_own = |record: &StoredRecord<'_>| {
-                own.is_none_or(|(length, commit_low)| offset >= length || record.commit_low == commit_low)
-            };
-            let Some(record) = self.sound_record(rest, &place.seal).filter(is_own) else {
-                offset += 1;
-                continue;
-            };
-            let position = Position { segment: place.segment, offset: (at + offset) as u32 };
-            self.hand_out(position, &record, sink);
-            offset += record.bytes;
-        }
-    }
-
-    /// The record at the start of `bytes`, if it is one and holds. Few places look like one at all: those are checked.
-    fn sound_record<'b>(&self, bytes: &'b [u8], seal: &Seal) -> Option<StoredRecord<'b>> {
-        let lsn = read_sound_record(bytes)?.lsn;
-        let is_likely = lsn > 0 && lsn < self.next_lsn.saturating_add(LSN_REACH);
-        if !is_likely {
-            return None;
-        }
-        read_record(bytes, seal).filter(|record| record.valid)
-    }
-
-    fn suspect(&mut self, place: &Place, at: usize, bytes: &[u8], probe: Probe<'_>, is_commit: bool) {
-        let length = match probe {
-            Probe::Ours(header) => header.length_bytes(),
-            _ => self.config.commit_bytes_max.next_multiple_of(BLOCK),
-        };
-        let end = at.saturating_add(length).min(bytes.len());
-        // Behind most ends nothing was ever written.
-        let is_empty = || bytes[at..end].iter().all(|&byte| byte == 0);
-        if !is_commit && is_empty() {
-            return;
-        }
-        let suspect = Suspect {
-            segment: place.segment,
-            head: place.head,
-            seal: place.seal,
-            offset: at,
-            bytes: bytes[at..end].to_vec(),
-        };
-        if is_commit {
-            self.suspects.push(suspect);
-        } else {
-            self.ends.push(suspect);
-        }
-    }
-
-    /// A suspect that lies before what the highest commit found durable is rot. So is an end behind which a commit says
-    /// that there was more.
-    fn settle_suspects(&mut self, sink: &mut Sink<'_>) {
-        let mut index = 0;
-        while index < self.suspects.len() {
-            let suspect = &self.suspects[index];
-            let durable = self.durable[suspect.head.index()];
-            if (suspect.seal.generation, suspect.offset as u32) < durable.order() {
-                let suspect = self.suspects.swap_remove(index);
-                self.salvage(&suspect, sink);
-            } else {
-                index += 1;
-            }
-        }
-        for end in take(&mut self.ends) {
-            let is_newer = |s: &Scanned| s.head == end.head && s.seal.generation > end.seal.generation;
-            if self.told_end(&end.seal) as usize > end.offset {
-                self.salvage(&end, sink);
-            } else if !self.scanned.iter().any(is_newer) {
-                self.ends.push(end);
-            }
-        }
-    }
-
-    /// Hands out what is sound in a commit that was durable, and in nothing behind it.
-    fn salvage(&mut self, suspect: &Suspect, sink: &mut Sink<'_>) {
-        let Suspect { segment, head, seal, .. } = *suspect;
-        let place = Place { segment, head, seal, is_older: false };
-        let told_bytes = (self.told_end(&suspect.seal) as usize).saturating_sub(suspect.offset);
-        let bytes = suspect.bytes.get(..told_bytes).filter(|told| !told.is_empty()).unwrap_or(&suspect.bytes);
-        self.rot(&place, suspect.offset, bytes, sink);
-    }
-
-    /// Segments that end before a commit says they did: their last commits are gone altogether.
-    fn report_lost_ends(&mut self) {
-        for scanned in &self.scanned {
-            let at = (scanned.segment, scanned.end_bytes);
-            if self.told_end(&scanned.seal) > scanned.end_bytes && !self.report.rot.contains(&at) {
-                self.report.rot.push(at);
-            }
-        }
-    }
-}
-
-/// Whether a file whose header cannot be read was never in use since it was made: the first write to it has a commit
-/// behind the header, and the drive gives that place, with nothing there.
-fn is_unused(bytes: &[u8], unreadable: &[u32]) -> bool {
-    unreadable == [0] && bytes.len() > BLOCK && bytes[BLOCK..].iter().all(|&byte| byte == 0)
-}
-
-/// The commit at the start of a block, if a build wrote it that marks the files that it gives back.
-fn newer_commit(block: &[u8]) -> Option<(&CommitHeader, Seal)> {
-    CommitHeader::self_sealed(block).filter(|(header, _)| header.marks_freed())
 }
 
 /// Whether all records of a commit are there and sound.

@@ -242,5 +242,6 @@ mod tests {
         // Nobody listens at port 1.
         let nobody = Admin::new("127.0.0.1:1", &Access::default()).unwrap().get("/").unwrap_err();
         assert!(did_nothing(&nobody), "{nobody:?}");
+        assert!(did_nothing(&anyhow::Error::from(ureq::Error::HostNotFound)));
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn run(talk: &Talk, latencies: Option<&Path>, session: &mut Session) 
     if enough.is_said() {
         eprintln!("tern-load: enough is sent, and what is under way is waited for; SIGINT ends that, too");
     }
-    complete = over != Over::Patience && !(enough.is_said() && session.crew.counts()?.sums.sent == 0);
+    complete = over != Over::Patience;
     if complete {
         // What is ticked must arrive; and everyone whose connection was dropped comes back.
         let settled = |counts: &Counts| counts.sums.outstanding() == 0 && counts.settled();

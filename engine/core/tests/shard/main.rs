@@ -6,6 +6,7 @@ mod clocks;
 mod ephemeral;
 mod floods;
 mod giving_up;
+mod hidden;
 mod holding;
 mod hostile;
 mod journey;

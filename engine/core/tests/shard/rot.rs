@@ -5,10 +5,10 @@ use crate::world::phone::{Heard, Phone};
 use tern_core::io::Input;
 use tern_core::limits::Limits;
 use tern_protocol::phone::ticket::Ticket;
-use tern_storage::io::{DiskDone, DiskOp, SegmentId};
-use tern_storage::log::{LogConfig, Record, Recovery, era};
+use tern_storage::io::{DiskDone, DiskOp};
+use tern_storage::log::Recovery;
 
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 #[test]
 fn places_do_not_repeat_when_the_boot_epoch_has_rotted() {
@@ -245,12 +245,12 @@ fn with_a_used_ticket_in_a_segment_of_its_own(start_ms: u64) -> (World, Ticket) 
 }
 
 /// The files of the tables, as they follow each other.
-fn tables(world: &World) -> Vec<u32> {
+pub(crate) fn tables(world: &World) -> Vec<u32> {
     files_of(world, 2)
 }
 
 /// Likewise of any head.
-fn files_of(world: &World, head: u8) -> Vec<u32> {
+pub(crate) fn files_of(world: &World, head: u8) -> Vec<u32> {
     let generation = |bytes: &[u8]| Recovery::generation(bytes);
     let files = world.files.iter().filter(|(_, bytes)| generation(bytes).is_some() && bytes[14] == head);
     let mut files: Vec<u32> = files.map(|(&file, _)| file).collect();
@@ -379,255 +379,4 @@ fn tickets_count_again_while_the_same_file_is_left_alone() {
         ann = Phone::resume(&mut world, 0, ann.ticket.expect("a ticket"));
         assert_eq!(ann.heard, [Heard::Drained]);
     }
-}
-
-fn id(n: u64) -> u64 {
-    1_800_000_000_u64 << 32 | n
-}
-
-fn heard_ids(phone: &Phone) -> Vec<u64> {
-    let id = |heard: &Heard| if let Heard::Message { id, .. } = heard { Some(*id) } else { None };
-    phone.heard.iter().filter_map(id).collect()
-}
-
-/// A phone acknowledges what it hears, up to a number, until nothing more comes.
-fn ack_all(world: &mut World, phone: &mut Phone, up_to: u32) {
-    let number = |heard: &Heard| match heard {
-        Heard::Message { number, .. } | Heard::Delivered { number, .. } => Some(*number),
-        _ => None,
-    };
-    let mut done = 0;
-    loop {
-        let last = phone.heard.iter().filter_map(number).max().unwrap_or(0).min(up_to);
-        if last == done {
-            return;
-        }
-        phone.ack(world, last);
-        done = last;
-    }
-}
-
-/// What is acknowledged while a file is left alone says nothing of the mail in it.
-#[test]
-fn mail_that_could_not_be_read_is_handed_out_when_it_is_back() {
-    let mut world = World::new(Limits::default());
-    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
-    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
-    bob.leave(&mut world);
-    ann.send(&mut world, &bob, id(1), b"hidden");
-    let hidden = files_of(&world, 1);
-    assert_eq!(hidden.len(), 1);
-    for round in 0..2 {
-        world = world.kill_without(&hidden);
-        ann = Phone::connect(&mut world, 0, "ann", 1);
-        ann.send(&mut world, &bob, id(2 + round), b"meanwhile");
-        bob = Phone::connect(&mut world, 1, "bob", 2);
-        assert_eq!(heard_ids(&bob), [id(2 + round)]);
-        bob.ack(&mut world, 1);
-        world.pass_s(3);
-        bob.leave(&mut world);
-    }
-    for _ in 0..2 {
-        world = world.kill();
-        bob = Phone::connect(&mut world, 1, "bob", 2);
-        assert!(heard_ids(&bob).contains(&id(1)), "{:?}", bob.heard);
-        bob.leave(&mut world);
-        ann = Phone::connect(&mut world, 0, "ann", 1);
-        assert!(
-            !ann.heard.iter().any(|heard| matches!(heard, Heard::Delivered { id: of, .. } if *of == id(1)))
-        );
-        ann.leave(&mut world);
-    }
-    bob = Phone::connect(&mut world, 1, "bob", 2);
-    ack_all(&mut world, &mut bob, u32::MAX);
-    world.pass_s(3);
-    bob.leave(&mut world);
-    for _ in 0..2 {
-        world = world.kill();
-        bob = Phone::connect(&mut world, 1, "bob", 2);
-        assert_eq!(bob.heard, [Heard::Drained], "what was acknowledged since counts");
-        bob.leave(&mut world);
-    }
-}
-
-/// The floor of before lies in another file than the mail that is hidden, and outlives all that comes after it.
-#[test]
-fn what_was_acknowledged_before_is_not_handed_out_with_mail_that_is_back() {
-    let mut world = World::in_segments(2 << 20, 1, Limits::default());
-    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
-    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
-    bob.leave(&mut world);
-    let mut count = 0;
-    while files_of(&world, 1).len() < 2 {
-        count += 1;
-        ann.send(&mut world, &bob, id(count), &[7; 30_000]);
-    }
-    let hidden = files_of(&world, 1)[0];
-    let floors = files_of(&world, 1)[1];
-    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
-    ack_all(&mut world, &mut bob, count as u32 - 2);
-    world.pass_s(3);
-    ack_all(&mut world, &mut ann, u32::MAX);
-    bob.leave(&mut world);
-    world.pass_s(3);
-    let mut world = world.kill_without(&[hidden]);
-    let generation = |world: &World| Recovery::generation(&world.files[&floors]);
-    let before = generation(&world);
-    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
-    for round in 1..=3 {
-        (0..100).for_each(|n| ann.send(&mut world, &bob, id(1_000 * round + n), &[8; 30_000]));
-        bob = Phone::connect(&mut world, 1, "bob", 2);
-        ack_all(&mut world, &mut bob, u32::MAX);
-        world.pass_s(3);
-        ack_all(&mut world, &mut ann, u32::MAX);
-        bob.leave(&mut world);
-        world.pass_s(3);
-    }
-    assert_eq!(generation(&world), before, "it stays for the floor of before");
-    let mut world = world.kill();
-    bob = Phone::connect(&mut world, 1, "bob", 2);
-    let heard = heard_ids(&bob);
-    assert!(heard.contains(&id(count - 1)), "{heard:?}");
-    assert!(heard.iter().all(|heard| *heard >= id(count - 1)), "{heard:?}");
-}
-
-/// All that names the boot epoch cannot be read for a while: its places are not given out again.
-#[test]
-fn an_epoch_that_cannot_be_read_is_not_begun_again() {
-    let mut world = World::new(Limits::default());
-    for n in 0..2 {
-        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
-        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
-        bob.leave(&mut world);
-        ann.send(&mut world, &bob, id(n), b"somewhere");
-        ann.leave(&mut world);
-        if n == 0 {
-            let hidden = [files_of(&world, 1), tables(&world)].concat();
-            world = world.kill_without(&hidden);
-        }
-    }
-    assert_eq!(epochs(&world), [1, 1025]);
-}
-
-/// The epochs of all places in the log.
-fn epochs(world: &World) -> Vec<u64> {
-    read(world).0
-}
-
-/// Likewise, and the era of the last record.
-fn read(world: &World) -> (Vec<u64>, u32) {
-    let config = LogConfig {
-        stream: 0,
-        segment_bytes: 4 << 20,
-        commit_bytes_max: 1 << 20,
-        spare_count: 0,
-        segment_count_max: 100,
-        salt_seed: 0,
-    };
-    let (mut recovery, mut places) = (Recovery::new(config), Vec::new());
-    let mut files: Vec<_> = world.files.iter().collect();
-    files.sort_by_key(|(_, bytes)| Recovery::generation(bytes));
-    for (&file, bytes) in files {
-        let mut note = |_, _, record: Record<'_>| {
-            if let Record::Mail { seq, .. } = record {
-                places.push(seq);
-            }
-        };
-        recovery.segment(SegmentId(file), bytes, &mut note).expect("it is readable");
-    }
-    places.sort_unstable();
-    let (_, report) = recovery.finish();
-    (places.iter().map(|place| place.0 >> 40).collect(), era(report.last_lsn))
-}
-
-fn send_one(world: &mut World, n: u64) {
-    let mut ann = Phone::connect(world, 0, "ann", 1);
-    let mut bob = Phone::connect(world, 1, "bob", 2);
-    bob.leave(world);
-    ann.send(world, &bob, id(n), b"somewhere");
-    ann.leave(world);
-}
-
-/// There are 2^24 epochs, and a node may start every few seconds: what is known to be hidden uses up one a start.
-#[test]
-fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
-    let mut world = World::new(Limits::default());
-    send_one(&mut world, 0);
-    let hidden = [files_of(&world, 1), tables(&world)].concat();
-    for n in 1..=4 {
-        world = world.kill_without(&hidden);
-        send_one(&mut world, n);
-    }
-    assert_eq!(epochs(&world), [1, 1025, 1026, 1027, 1028]);
-}
-
-/// As long as the last epoch's record can be read, what was not there when it was written says nothing of later ones; but
-/// what was there meanwhile may.
-#[test]
-fn epochs_are_skipped_again_for_what_was_there_meanwhile() {
-    let mut world = World::new(Limits::default());
-    send_one(&mut world, 0);
-    let first = [files_of(&world, 1), tables(&world)].concat();
-    world = world.kill_without(&first);
-    send_one(&mut world, 1);
-    let second = tables(&world).into_iter().filter(|file| !first.contains(file));
-    let second: Vec<u32> = second.collect();
-    let all = [first.clone(), second].concat();
-    // The record that names the first ones is not there any more.
-    world = world.kill_without(&all);
-    send_one(&mut world, 2);
-    assert_eq!(epochs(&world), [1, 1025, 2050]);
-    // What is back goes on as of another time, and is not written on.
-    let before = world.files[&first[1]].clone();
-    world = world.kill();
-    send_one(&mut world, 3);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051]);
-    assert!(before == world.files[&first[1]]);
-    world = world.kill_without(&first);
-    send_one(&mut world, 4);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051, 3076]);
-}
-
-/// The end of a segment may take an epoch along only as long as it is the newest. A place names it, too.
-#[test]
-fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
-    for head in [1, 2] {
-        let mut world = World::new(Limits::default());
-        send_one(&mut world, 0);
-        let file = *files_of(&world, head).last().expect("the open one");
-        let end = world.files[&file].chunks(BLOCK).position(|block| block.iter().all(|&byte| byte == 0));
-        let end = (end.expect("room") * BLOCK) as u32;
-        for n in 1..=3 {
-            world = world.kill_without_blocks(&[(file, end)]);
-            send_one(&mut world, n);
-        }
-        assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
-        world = world.kill();
-        send_one(&mut world, 4);
-        assert_eq!(epochs(&world)[4..], [1029]);
-    }
-}
-
-/// A file is left alone, is back, and is left alone again, and the record of the first such start can still be read.
-#[test]
-fn what_is_back_does_not_take_the_next_epoch() {
-    let mut world = World::new(Limits::default());
-    send_one(&mut world, 0);
-    let older = tables(&world);
-    world = world.kill_without(&older);
-    send_one(&mut world, 1);
-    let newer: Vec<u32> = tables(&world).into_iter().filter(|file| !older.contains(file)).collect();
-    assert_eq!(newer.len(), 1);
-    // The head goes on in the older one, which names the newer one.
-    world = world.kill_without(&newer);
-    let before = world.files[&newer[0]].clone();
-    let (_, era_before) = read(&world);
-    world = world.kill();
-    assert!(before == world.files[&newer[0]], "the newest of its head is not written on");
-    assert!(read(&world).1 > era_before, "what is written from now on tells of it");
-    send_one(&mut world, 2);
-    world = world.kill_without(&newer);
-    send_one(&mut world, 3);
-    let epochs = epochs(&world);
-    assert!(epochs.windows(2).all(|two| two[0] < two[1]), "{epochs:?}");
 }
