@@ -10,6 +10,9 @@
 //! boxed, through the typed ring that carries hand-overs too, and leaves a marker in its lane: the receiver takes the
 //! next box where it finds one, so that a lane's order is kept. A marker takes exactly the room that the core counts for
 //! it, and the core bounds what a shard has boxed, so that no ring can be too full.
+//!
+//! A pair has no lanes before it talks: the sender makes them then, in memory of its own, and its first parcel brings the
+//! receiver's ends. Most pairs of a node of many shards whose phones are idle never do.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::collections::VecDeque;
@@ -37,16 +40,18 @@ const TAKE_BYTES: usize = 128 << 10;
 /// meanwhile waits for no more than this, however many senders there are.
 const BULK_BYTES: usize = 256 << 10;
 
-/// What has no room in a lane.
+/// What has no room in a lane. As large as its largest part: there are slots for many.
 enum Parcel {
+    /// The receiver's ends of the lanes, before anything is in them.
+    Lanes(Box<[Consumer<u8>; LANE_COUNT]>),
     HandOver(Box<HandOver>),
     /// An envelope, and its lane.
-    Envelope(usize, Box<[u8]>),
+    Envelope(Lane, Box<[u8]>),
 }
 
-/// Slots for the parcels of a pair: all envelopes that two lanes can hold markers for, and hand-overs.
+/// Slots for the parcels of a pair: all envelopes that two lanes can hold markers for, hand-overs, and the lanes.
 const fn parcel_count(lane_bytes: usize) -> usize {
-    LANE_COUNT * (lane_bytes / MARKER_BYTES) + HAND_OVER_COUNT
+    LANE_COUNT * (lane_bytes / MARKER_BYTES) + HAND_OVER_COUNT + 1
 }
 
 /// How large lanes may be in a node of so many shards; none: so many lanes of a useful size do not fit.
@@ -100,7 +105,9 @@ pub(crate) enum Arrival<'a> {
 }
 
 struct Outgoing {
-    lanes: [Producer<u8>; LANE_COUNT],
+    /// None before the first envelope.
+    lanes: Option<[Producer<u8>; LANE_COUNT]>,
+    lane_bytes: usize,
     /// Bytes that the shard waits for, by lane.
     wants: [Option<usize>; LANE_COUNT],
     parcels: Producer<Parcel>,
@@ -123,21 +130,38 @@ impl Outgoing {
         true
     }
 
-    fn push_bytes(&mut self, lane: usize, run: &[u8]) {
-        let sent = self.lanes[lane].push_entire_slice(run);
+    fn push_bytes(&mut self, lane: Lane, run: &[u8]) {
+        let lanes = self.lanes.get_or_insert_with(|| make_lanes(self.lane_bytes, &mut self.parcels));
+        let sent = lanes[lane as usize].push_entire_slice(run);
         sent.expect("a shard never sends more than a lane's room");
     }
 
+    /// Bytes that a lane has room for.
+    fn room_bytes(&self, lane: Lane) -> usize {
+        self.lanes.as_ref().map_or(self.lane_bytes, |lanes| lanes[lane as usize].slots())
+    }
+
     /// The box goes before its marker, so that whoever sees the marker finds the box.
-    fn push_boxed(&mut self, lane: usize, envelope: &[u8]) {
+    fn push_boxed(&mut self, lane: Lane, envelope: &[u8]) {
         let pushed = self.parcels.push(Parcel::Envelope(lane, envelope.into()));
         pushed.unwrap_or_else(|_| unreachable!("there are slots for all markers of a lane"));
         self.push_bytes(lane, &[0; MARKER_BYTES]);
     }
 }
 
+/// The sender's ends of a pair's lanes. The others go before anything that is put into them, so that whoever is told of
+/// that finds them.
+fn make_lanes(lane_bytes: usize, parcels: &mut Producer<Parcel>) -> [Producer<u8>; LANE_COUNT] {
+    let (control, control_end) = RingBuffer::new(lane_bytes);
+    let (bulk, bulk_end) = RingBuffer::new(lane_bytes);
+    let pushed = parcels.push(Parcel::Lanes(Box::new([control_end, bulk_end])));
+    pushed.unwrap_or_else(|_| unreachable!("there is a slot for the lanes"));
+    [control, bulk]
+}
+
 struct Incoming {
-    lanes: [Consumer<u8>; LANE_COUNT],
+    /// None before the sender's first envelope.
+    lanes: Option<Box<[Consumer<u8>; LANE_COUNT]>>,
     parcels: Consumer<Parcel>,
     /// Envelopes whose markers have not been taken, by lane.
     boxed: [VecDeque<Box<[u8]>>; LANE_COUNT],
@@ -150,10 +174,11 @@ impl Incoming {
     fn take_parcels(&mut self, mut hand_over: impl FnMut(Box<HandOver>)) {
         while let Ok(parcel) = self.parcels.pop() {
             match parcel {
+                Parcel::Lanes(lanes) => self.lanes = Some(lanes),
                 Parcel::HandOver(state) => hand_over(state),
                 Parcel::Envelope(lane, envelope) => {
                     self.boxed_bytes += envelope.len();
-                    self.boxed[lane].push_back(envelope);
+                    self.boxed[lane as usize].push_back(envelope);
                 }
             }
         }
@@ -161,7 +186,8 @@ impl Incoming {
 
     /// Bytes that wait: in the lanes, and in boxes that have been unpacked.
     fn waiting_bytes(&self) -> usize {
-        self.lanes.iter().map(Consumer::slots).sum::<usize>() + self.boxed_bytes
+        let lanes = self.lanes.as_deref().into_iter().flatten();
+        lanes.map(Consumer::slots).sum::<usize>() + self.boxed_bytes
     }
 }
 
@@ -251,18 +277,17 @@ pub(crate) fn build(shard_count: u16, lane_bytes: usize) -> Vec<MeshEnd> {
         .collect();
     for from in 0..count {
         for to in (0..count).filter(|&to| to != from) {
-            let (control, control_end) = RingBuffer::new(lane_bytes);
-            let (bulk, bulk_end) = RingBuffer::new(lane_bytes);
             let (parcels, parcels_end) = RingBuffer::new(parcel_count(lane_bytes));
             ends[from].outgoing[to] = Some(Outgoing {
-                lanes: [control, bulk],
+                lanes: None,
+                lane_bytes,
                 wants: [None; LANE_COUNT],
                 parcels,
                 waiting_hand_overs: VecDeque::new(),
                 touched: false,
             });
             ends[to].incoming[from] = Some(Incoming {
-                lanes: [control_end, bulk_end],
+                lanes: None,
                 parcels: parcels_end,
                 boxed: [VecDeque::new(), VecDeque::new()],
                 boxed_bytes: 0,
@@ -290,7 +315,6 @@ impl MeshEnd {
     pub(crate) fn send(&mut self, to: ShardId, lane: Lane, run: &[u8]) {
         let lane_bytes = self.lane_bytes;
         let outgoing = self.outgoing(to);
-        let lane = lane as usize;
         if !is_boxed(run.len(), lane_bytes) {
             // Nothing in it is large.
             outgoing.push_bytes(lane, run);
@@ -434,13 +458,13 @@ impl MeshEnd {
     fn take_lane(&mut self, from: usize, lane: Lane, take: &mut impl FnMut(ShardId, Arrival<'_>)) -> usize {
         let Some(incoming) = self.incoming[from].as_mut() else { return 0 };
         let (shard, lane) = (ShardId(from as u16), lane as usize);
-        let published = incoming.lanes[lane].slots();
+        let published = incoming.lanes.as_ref().map_or(0, |lanes| lanes[lane].slots());
         if published == 0 {
             return 0;
         }
         // Boxes of all markers that are published.
         incoming.take_parcels(|state| take(shard, Arrival::State(state)));
-        let Incoming { lanes, boxed, .. } = &mut *incoming;
+        let Incoming { lanes: Some(lanes), boxed, .. } = &mut *incoming else { return 0 };
         let chunk = lanes[lane].read_chunk(published.min(TAKE_BYTES)).expect("so many are published");
         let run = match chunk.as_slices() {
             (run, []) => run,
@@ -492,12 +516,12 @@ impl MeshEnd {
             self.board[to].wanted_by[self.own].store(true, Ordering::Release);
             fence(Ordering::SeqCst);
             for lane in [Lane::Control, Lane::Bulk] {
-                let slots = outgoing.lanes[lane as usize].slots();
+                let room_bytes = outgoing.room_bytes(lane);
                 let want = &mut outgoing.wants[lane as usize];
-                if want.is_some_and(|bytes| slots >= bytes) {
+                if want.is_some_and(|bytes| room_bytes >= bytes) {
                     *want = None;
                     self.want_count -= 1;
-                    room(ShardId(to as u16), lane, slots);
+                    room(ShardId(to as u16), lane, room_bytes);
                 }
             }
         }

@@ -44,6 +44,36 @@ fn runs_arrive_whole_also_around_the_rings_end() {
 }
 
 #[test]
+fn a_pair_has_no_lanes_before_it_talks() {
+    let mut ends = build(SHARDS, LANE_BYTES);
+    let pairs = |ends: &[MeshEnd]| -> Vec<(usize, usize)> {
+        let all = (0..ends.len()).flat_map(|from| (0..ends.len()).map(move |to| (from, to)));
+        let has_lanes = |&(from, to): &(usize, usize)| {
+            let [out, into] = [
+                ends[from].outgoing[to].as_ref().is_some_and(|outgoing| outgoing.lanes.is_some()),
+                ends[to].incoming[from].as_ref().is_some_and(|incoming| incoming.lanes.is_some()),
+            ];
+            assert_eq!(out, into, "both ends of {from} to {to}");
+            out
+        };
+        all.filter(has_lanes).collect()
+    };
+    // Also who waits for room has all of it before that.
+    ends[0].want_room(ShardId(1), Lane::Bulk, LANE_BYTES);
+    ends[0].publish(|_| {});
+    let mut rooms = vec![];
+    ends[0].take_room(|to, lane, bytes| rooms.push((to, lane, bytes)));
+    assert_eq!(rooms, [(ShardId(1), Lane::Bulk, LANE_BYTES)]);
+    assert_eq!(pairs(&ends), []);
+    for _ in 0..3 {
+        ends[2].send(ShardId(0), Lane::Control, &record(20, 1));
+        ends[2].publish(|_| {});
+        assert_eq!(runs(&mut ends[0]), [(2, record(20, 1))]);
+        assert_eq!(pairs(&ends), [(2, 0)], "made once, and no others");
+    }
+}
+
+#[test]
 fn control_goes_before_bulk() {
     let mut ends = build(SHARDS, LANE_BYTES);
     let (bulk, control) = (record(20, 1), record(10, 2));
@@ -172,7 +202,7 @@ fn lanes_fit_their_memory_at_any_number_of_shards() {
             assert!((LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&lane) && lane.is_multiple_of(MARKER_BYTES));
             let (count, pairs) = (usize::from(shards), usize::from(shards) * usize::from(shards - 1));
             let slots = parcel_count(lane) * size_of::<Parcel>();
-            let pair_bytes = 2 * lane + slots + PAIR_BYTES - HAND_OVER_COUNT * size_of::<Parcel>();
+            let pair_bytes = 2 * lane + slots + PAIR_BYTES - (HAND_OVER_COUNT + 1) * size_of::<Parcel>();
             let waiting_bytes = 2 * count * waiting_bytes_max(shards, body_bytes);
             let sum = pairs * pair_bytes + waiting_bytes + BOXED_BYTES_MAX + ROUNDING_BYTES;
             assert!(sum <= MESH_BYTES_MAX, "{shards} shards");

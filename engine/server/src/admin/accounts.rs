@@ -6,7 +6,7 @@ use crate::data::from_hex;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tern_core::control::{AccountInfo, ControlReply, ControlRequest, Created, NewAccount};
@@ -36,13 +36,27 @@ struct AccountBody {
     device_keys: Vec<String>,
 }
 
+/// Answer to `POST /v1/accounts`, in the order of the request.
+#[derive(Serialize, Debug)]
+pub(super) struct Results {
+    results: Vec<Option<Made>>,
+}
+
 /// What became of one account.
 #[derive(Clone, Serialize, Debug)]
 struct Made {
     name: String,
     result: &'static str,
     /// The account's id as a decimal string, where there is one.
-    id: Option<String>,
+    #[serde(serialize_with = "decimal")]
+    id: Option<AccountId>,
+}
+
+fn decimal<S: Serializer>(id: &Option<AccountId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.collect_str(&id.0),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl Made {
@@ -56,15 +70,15 @@ impl Made {
             Created::Full => ("full", None),
             Created::LogFull => ("log_full", None),
         };
-        Self { name, result, id: id.map(|id| id.0.to_string()) }
+        Self { name, result, id }
     }
 }
 
-/// `POST /v1/accounts`: makes accounts; answers `{"results": [...]}` in the order of the request, when all are durable.
+/// `POST /v1/accounts`: makes accounts; answers `{"results": [...]}` when all are durable.
 pub(super) async fn create(
     State(plane): State<Arc<Plane>>,
     body: Result<Json<CreateBody>, JsonRejection>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Results>, Refusal> {
     let accounts = body.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?.0.accounts;
     if accounts.len() > ACCOUNTS_MAX {
         let text = format!("{} accounts, allowed: at most {ACCOUNTS_MAX} in one request", accounts.len());
@@ -93,7 +107,7 @@ pub(super) async fn create(
             results[place] = Some(made);
         }
     }
-    Ok(Json(json!({ "results": results })))
+    Ok(Json(Results { results }))
 }
 
 /// Checks what needs no shard.
@@ -113,14 +127,15 @@ async fn create_share(
     share: Vec<(usize, NewAccount)>,
 ) -> Result<Vec<(usize, Made)>, Refusal> {
     let mut made = Vec::with_capacity(share.len());
-    for chunk in share.chunks(CHUNK) {
-        let accounts = chunk.iter().map(|(_, account)| account.clone()).collect();
+    let mut share = share.into_iter();
+    while share.len() > 0 {
+        let chunk = share.by_ref().take(CHUNK);
+        let (names, accounts): (Vec<_>, Vec<_>) =
+            chunk.map(|(place, account)| ((place, account.name.clone()), account)).unzip();
         match plane.ask(shard, ControlRequest::CreateAccounts(accounts)).await? {
-            ControlReply::Created(list) if list.len() == chunk.len() => {
-                let pairs = chunk.iter().zip(list);
-                made.extend(
-                    pairs.map(|((place, account), one)| (*place, Made::of(account.name.clone(), one))),
-                );
+            ControlReply::Created(list) if list.len() == names.len() => {
+                let pairs = names.into_iter().zip(list);
+                made.extend(pairs.map(|((place, name), one)| (place, Made::of(name, one))));
             }
             other => return Err(Refusal::unavailable(format!("the shard answered {other:?}"))),
         }
