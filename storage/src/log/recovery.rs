@@ -6,7 +6,7 @@ mod rot;
 use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
 use super::record::{Record, StoredRecord, read_record, read_sound_record};
 use super::segment::{
-    FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
+    FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Reach, Seal, Segment, read_first_block,
 };
 use super::stream::{Log, LogConfig, Open, RESERVE_COUNT};
 use super::usage::Usage;
@@ -63,11 +63,13 @@ pub struct RecoveryReport {
     /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
     /// that can be read: it says again what was changed since.
     pub has_rot_in_tables: bool,
-    /// Records that the damage among the tables may have taken have lower numbers in the stream than this, but for those in
-    /// files that were left alone.
-    pub rot_below_lsn: u64,
+    /// What the damage among the tables may have taken lay below this, but for what is in files that were left alone.
+    pub rot_reach: Reach,
     /// Files that were left alone, because neither their header nor their first commit can be read.
     pub left_alone: Vec<SegmentId>,
+    /// Where mail may be in blocks that the drive does not give, of other files: from which byte to which. All else that is
+    /// sound there was served.
+    pub unread: Vec<(SegmentId, u32, u32)>,
     /// Whether what could not be read may be the newest that there is, and may come back.
     pub is_hiding: bool,
     /// Where this is the end of segments: the number of the first record of the last commit before one, the highest.
@@ -97,8 +99,6 @@ struct Scanned {
     /// Whether it is of an older format.
     is_older: bool,
     suspect: bool,
-    /// The number of the first record that any of its commits names; none where there is no commit.
-    first_lsn: Option<u64>,
 }
 
 /// Reads the segments of a stream, one after the other.
@@ -126,8 +126,8 @@ pub struct Recovery {
     is_hiding: bool,
     /// Files that are not in use and have a block that cannot be read.
     unused: Vec<SegmentId>,
-    /// Damaged places, with the first record's number of the next commit in their segment.
-    followed: Vec<(SegmentId, u32, u64)>,
+    /// Damaged places, with the place of the next commit in their segment.
+    followed: Vec<(SegmentId, u32, u32)>,
     /// No head goes on in one of these.
     closed: Vec<SegmentId>,
 }
@@ -261,6 +261,9 @@ impl Recovery {
             (unreadable, reusable),
             sink,
         );
+        if head == Head::Mail {
+            self.note_unread(segment, unreadable);
+        }
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -318,7 +321,7 @@ impl Recovery {
         self.report_lost_ends();
         self.report.has_rot_in_tables =
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
-        self.report.rot_below_lsn = self.rot_below_lsn();
+        self.report.rot_reach = self.rot_reach();
         self.report.is_hiding = self.is_hiding;
         self.report.last_lsn = self.next_lsn.saturating_sub(1);
         self.closed.iter().for_each(|&segment| self.usage.use_last(segment));
@@ -377,14 +380,13 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
-        let (mut first_lsn, mut last_lsn, mut rot_at) = (None, None, Vec::new());
+        let (mut last_lsn, mut rot_at) = (None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
-                first_lsn = first_lsn.or(Some(header.first_lsn()));
                 last_lsn = last_lsn.max(Some(header.first_lsn()));
-                let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
+                let followed = rot_at.drain(..).map(|rot_at| (place.segment, rot_at, at as u32));
                 self.followed.extend(followed);
                 let length = header.length_bytes();
                 if let Some(commit) = bytes[at..].get(..length)
@@ -413,8 +415,7 @@ impl Recovery {
                 // Where nothing is before it, it may be of any time.
                 self.report.unread_end_lsn = self.report.unread_end_lsn.max(last_lsn.or(Some(u64::MAX)));
                 let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
-                let end = from.saturating_add(self.config.commit_bytes_max).min(bytes.len());
-                self.rot(&place, from, &bytes[from..end], sink);
+                self.rot(&place, from, &bytes[from..], sink);
                 break;
             }
             let first_holds = bytes[at..]
@@ -432,7 +433,6 @@ impl Recovery {
             reusable,
             is_older: place.is_older,
             suspect,
-            first_lsn,
         });
     }
 

@@ -324,3 +324,124 @@ fn mail_that_is_back_stays_so_when_it_is_written_elsewhere() {
         bob.leave(&mut world);
     }
 }
+
+/// The block in which a commit with these bytes begins. It has no other.
+fn block_with(world: &World, bytes: &[u8]) -> (u32, u32) {
+    let file = files_with(world, bytes)[0];
+    let at = world.files[&file].windows(bytes.len()).position(|place| place == bytes);
+    (file, (at.expect("it is there") / BLOCK * BLOCK) as u32)
+}
+
+fn is_told(phone: &Phone, id: u64) -> bool {
+    phone.heard.iter().any(|heard| matches!(heard, Heard::Delivered { id: of, .. } if *of == id))
+}
+
+/// One at the end of a segment, and one with more behind it: other mail in the file counts as acknowledged.
+#[test]
+fn mail_in_a_block_that_could_not_be_read_is_handed_out_when_it_is_back() {
+    for is_last in [true, false] {
+        let mut world = World::new(Limits::default());
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        bob.leave(&mut world);
+        let mut before = 1;
+        ann.send(&mut world, &bob, id(2), b"was there");
+        ann.send(&mut world, &bob, id(1), b"in the block");
+        if !is_last {
+            before += 1;
+            ann.send(&mut world, &bob, id(3), b"behind it");
+        }
+        let place = block_with(&world, b"in the block");
+        assert_ne!(place, block_with(&world, b"was there"));
+        for round in 0..3 {
+            world = world.kill_without_blocks(&[place]);
+            ann = Phone::connect(&mut world, 0, "ann", 1);
+            ann.send(&mut world, &bob, id(10 + round), b"meanwhile");
+            bob = Phone::connect(&mut world, 1, "bob", 2);
+            let expected = if round == 0 { before + 1 } else { 1 };
+            assert_eq!(heard_ids(&bob).len(), expected, "only what is new: {:?}", bob.heard);
+            ack_all(&mut world, &mut bob, u32::MAX);
+            world.pass_s(3);
+            ack_all(&mut world, &mut ann, u32::MAX);
+            bob.leave(&mut world);
+        }
+        for _ in 0..2 {
+            world = world.kill();
+            bob = Phone::connect(&mut world, 1, "bob", 2);
+            assert!(heard_ids(&bob).contains(&id(1)), "{:?}", bob.heard);
+            bob.leave(&mut world);
+            ann = Phone::connect(&mut world, 0, "ann", 1);
+            assert!(!is_told(&ann, id(1)));
+            ann.leave(&mut world);
+        }
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        ack_all(&mut world, &mut bob, u32::MAX);
+        world.pass_s(3);
+        bob.leave(&mut world);
+        world = world.kill();
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(bob.heard, [Heard::Drained], "what was acknowledged since counts");
+    }
+}
+
+/// First the whole file, then a block of it.
+#[test]
+fn mail_in_a_file_of_which_a_part_is_back_is_handed_out_as_it_comes() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let mut carol = Phone::connect(&mut world, 2, "carol", 3);
+    bob.leave(&mut world);
+    carol.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"for bob");
+    ann.send(&mut world, &carol, id(2), b"for carol");
+    ann.send(&mut world, &bob, id(3), b"behind it");
+    let place = block_with(&world, b"for carol");
+    let read = |world: &mut World, to: &Phone, n: u64| {
+        let mut ann = Phone::connect(world, 0, "ann", 1);
+        ann.send(world, to, id(n), b"meanwhile");
+        ann.leave(world);
+        let (shard, name, key) = if to.account == bob.account { (1, "bob", 2) } else { (2, "carol", 3) };
+        let mut to = Phone::connect(world, shard, name, key);
+        ack_all(world, &mut to, u32::MAX);
+        world.pass_s(3);
+        to.leave(world);
+        heard_ids(&to)
+    };
+    world = world.kill_without(&[place.0]);
+    assert_eq!((read(&mut world, &bob, 10), read(&mut world, &carol, 11)), (vec![id(10)], vec![id(11)]));
+    world = world.kill_without_blocks(&[place]);
+    assert_eq!(read(&mut world, &carol, 12), [id(12)]);
+    let heard = read(&mut world, &bob, 13);
+    assert!(heard.contains(&id(1)) && heard.contains(&id(3)), "{heard:?}");
+    world = world.kill();
+    let heard = read(&mut world, &carol, 14);
+    assert!(heard.contains(&id(2)), "{heard:?}");
+}
+
+/// The head goes on in a file that is back, and that is left alone once more.
+#[test]
+fn mail_that_came_between_two_times_without_its_file_is_handed_out() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    bob.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"the first");
+    let hidden = files_with(&world, b"the first");
+    world = world.kill_without(&hidden).kill().kill();
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &bob, id(2), b"between");
+    assert_eq!(files_with(&world, b"between"), hidden);
+    world = world.kill_without(&hidden);
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &bob, id(3), b"meanwhile");
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(heard_ids(&bob), [id(3)]);
+    ack_all(&mut world, &mut bob, u32::MAX);
+    world.pass_s(3);
+    bob.leave(&mut world);
+    world = world.kill();
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    let heard = heard_ids(&bob);
+    assert!(heard.contains(&id(1)) && heard.contains(&id(2)), "{heard:?}");
+}
