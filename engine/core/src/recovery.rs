@@ -27,7 +27,8 @@ pub use tern_storage::log::RecoveryReport;
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
 /// Epochs that may have been begun in what cannot be read: the first start behind it does not use them again when it is
-/// back. There are not enough of them to skip so many at each start.
+/// back. It skips up to twice as many, at random: another one may know as little. There are not enough of them to skip so
+/// many at each start.
 const HIDDEN_EPOCHS: u32 = 1024;
 /// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
 /// takes: their numbers are skipped where some may be lost.
@@ -173,7 +174,7 @@ impl ShardRecovery {
         shard.writer.push_urgent(Item::Epoch);
         shard.writer.wait(Waiter::Serving);
         shard.restore_mail(now, mail, ids);
-        let skipped = if may_hide_epochs { HIDDEN_EPOCHS } else { 0 };
+        let skipped = if may_hide_epochs { shard.hidden_epochs() } else { 0 };
         shard.begin_epoch(epoch, skipped, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.skip_lost_numbers(is_new_rot);
         shard.writer.log.recovered_done();
@@ -410,6 +411,12 @@ impl Shard {
             self.damage.numbers_above = by_epoch.max(known + (1 << LOST_NUMBER_BITS));
         }
         self.accounts.number_above(self.damage.numbers_above);
+    }
+
+    /// How many epochs to skip.
+    fn hidden_epochs(&mut self) -> u32 {
+        let [low, high, ..] = self.random_seed();
+        HIDDEN_EPOCHS + u32::from(u16::from_le_bytes([low, high])) % HIDDEN_EPOCHS
     }
 
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may

@@ -85,7 +85,9 @@
 //! - **rot in a segment's header**, also where it is zeros: its first commit repeats what it says; a segment of which neither
 //!   can be read is reported and left alone.
 //! - **a block that the drive does not give** is rot, also at the end of a segment: nothing is written there, its head
-//!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later.
+//!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later. How far
+//!   is random, for a later start may find this again and not what is written now. That neither takes the numbers of the
+//!   other is likely then and not certain; which of them was the later one, the numbers do not tell.
 //! - **write error**: [`LogEvent::Failed`]; the log takes nothing more. **No space**: [`LogEvent::Full`].
 //!
 //! # Freeing

@@ -25,8 +25,10 @@ const LSN_REACH: u64 = 1 << 40;
 pub const UNREADABLE: u8 = 0xff;
 /// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
 const HIDDEN_COUNT: u64 = 1 << super::ERA_BITS;
+/// And further, at random: two starts may know the same, and not each other.
+const HIDDEN_SPREAD: u64 = HIDDEN_COUNT << 7;
 /// The first commit behind what was hidden must be in reach: of it, too, what holds is served.
-const _: () = assert!(LSN_REACH > HIDDEN_COUNT);
+const _: () = assert!(LSN_REACH > 2 * HIDDEN_COUNT + HIDDEN_SPREAD);
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -332,13 +334,15 @@ impl Recovery {
         let scanned = self.scanned.iter().map(|s| s.seal.generation);
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
         let closed_ends = Head::ALL.map(|head| self.closed_end(head));
-        let skipped = if self.is_hiding { HIDDEN_COUNT } else { 0 };
         // Where an older build has left no file, its heads had room yet, and what gives back space went there.
         if is_older {
             let more = HEAD_COUNT as u32 + RESERVE_COUNT;
             self.config.segment_count_max = self.config.segment_count_max.saturating_add(more);
         }
         let mut log = Log::new(self.config, self.usage);
+        // No segment has the generation zero.
+        let random = log.new_seal(0).salt % HIDDEN_SPREAD;
+        let skipped = if self.is_hiding { HIDDEN_COUNT + random } else { 0 };
         log.heads = heads;
         log.closed_ends = closed_ends;
         log.next_commit = self.witness.saturating_add(1).saturating_add(skipped);

@@ -571,6 +571,39 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_hidden_again_has_another_time() {
+        let place = |offset, end, from, back| HiddenPlace { segment: SegmentId(1), offset, end, from, back };
+        let (all, block) = (whole(SegmentId(1)), (SegmentId(1), 8_192, 12_288));
+        let left_alone = RecoveryReport { left_alone: vec![SegmentId(1)], ..Default::default() };
+        let mut damage = KnownDamage::default();
+        assert!(!damage.covers(&left_alone));
+        damage.note_hidden(&[all], &[], 3);
+        damage.note_hidden(&[all], &[], 4);
+        assert_eq!(damage.hidden, [place(0, u32::MAX, 3, 0)]);
+        assert!(damage.covers(&left_alone));
+        let back = damage.hidden.clone();
+        damage.note_hidden(&[], &back, 5);
+        assert_eq!(damage.hidden, [place(0, u32::MAX, 3, 5)]);
+        assert!(!damage.covers(&left_alone), "it was there, and something may have been written there");
+        // What is there of it now does not show.
+        damage.note_hidden(&[all], &[], 6);
+        assert_eq!(damage.hidden, [place(0, u32::MAX, 6, 0), place(0, u32::MAX, 3, 5)]);
+        damage.note_hidden(&[block], &[], 7);
+        let closed = [place(0, u32::MAX, 6, 7), place(0, u32::MAX, 3, 5)];
+        assert_eq!(damage.hidden[1..], closed);
+        assert_eq!(damage.hidden[0], place(8_192, 12_288, 7, 0));
+        assert!(!damage.covers(&left_alone));
+        damage.note_hidden(&[], &[], 8);
+        assert_eq!(damage.hidden, [], "nothing of it is in the log any more");
+        // More than a record takes: those that it names stay.
+        let many: Vec<Place> = (0..200).map(|number| whole(SegmentId(number))).collect();
+        damage.note_hidden(&many, &[], 9);
+        damage.note_hidden(&many, &[], 10);
+        assert_eq!(damage.hidden.len(), HIDDEN_COUNT_MAX);
+        assert!(damage.hidden.iter().all(|place| place.from == 9));
+    }
+
+    #[test]
     fn of_more_ids_than_a_shard_remembers_the_latest_are_held() {
         let place = |offset| Position { segment: SegmentId(0), offset };
         let groups = |ends: &[u32]| {

@@ -129,12 +129,23 @@ fn an_epoch_that_cannot_be_read_is_not_begun_again() {
             world = world.kill_without(&hidden);
         }
     }
-    assert_eq!(epochs(&world), [1, 1025]);
+    assert_eq!(steps(&world), [SKIP]);
 }
 
 /// The epochs of all places in the log.
 fn epochs(world: &World) -> Vec<u64> {
     read(world).0
+}
+
+/// Stands for the epochs that a start skips behind what it cannot read: a random number of them.
+const SKIP: u64 = 1024;
+
+/// By how many each is above the one before.
+fn steps(world: &World) -> Vec<u64> {
+    let epochs = epochs(world);
+    assert_eq!(epochs[0], 1);
+    let step = |two: &[u64]| if (1024..2050).contains(&(two[1] - two[0])) { SKIP } else { two[1] - two[0] };
+    epochs.windows(2).map(step).collect()
 }
 
 /// Likewise, and the era of the last record.
@@ -171,6 +182,29 @@ fn send_one(world: &mut World, n: u64) {
     ann.leave(world);
 }
 
+/// The second one knows nothing of the first, and both know the same of all else.
+#[test]
+fn two_starts_that_do_not_see_each_other_begin_other_epochs() {
+    let mut world = World::new(Limits::default());
+    send_one(&mut world, 0);
+    let all = |world: &World| [files_of(world, 1), tables(world)].concat();
+    for n in 1..=4 {
+        let hidden = all(&world);
+        world = world.kill_without(&hidden);
+        send_one(&mut world, n);
+    }
+    let mut begun = epochs(&world);
+    begun.dedup();
+    assert_eq!(begun.len(), 5, "{begun:?}");
+    let mut generations: Vec<_> =
+        all(&world).iter().map(|file| Recovery::generation(&world.files[file])).collect();
+    generations.sort_unstable();
+    generations.dedup();
+    assert_eq!(generations.len(), all(&world).len());
+    // All of it is back.
+    world.kill();
+}
+
 /// There are 2^24 epochs, and a node may start every few seconds: what is known to be hidden uses up one a start.
 #[test]
 fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
@@ -181,7 +215,7 @@ fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
         world = world.kill_without(&hidden);
         send_one(&mut world, n);
     }
-    assert_eq!(epochs(&world), [1, 1025, 1026, 1027, 1028]);
+    assert_eq!(steps(&world), [SKIP, 1, 1, 1]);
 }
 
 /// As long as the last epoch's record can be read, what was not there when it was written says nothing of later ones; but
@@ -199,16 +233,16 @@ fn epochs_are_skipped_again_for_what_was_there_meanwhile() {
     // The record that names the first ones is not there any more.
     world = world.kill_without(&all);
     send_one(&mut world, 2);
-    assert_eq!(epochs(&world), [1, 1025, 2050]);
+    assert_eq!(steps(&world), [SKIP, SKIP]);
     // What is back goes on as of another time, and is not written on.
     let before = world.files[&first[1]].clone();
     world = world.kill();
     send_one(&mut world, 3);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051]);
+    assert_eq!(steps(&world), [SKIP, SKIP, 1]);
     assert!(before == world.files[&first[1]]);
     world = world.kill_without(&first);
     send_one(&mut world, 4);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051, 3076]);
+    assert_eq!(steps(&world), [SKIP, SKIP, 1, SKIP]);
 }
 
 /// The end of a segment may take an epoch along only as long as it is the newest. A place names it, too.
@@ -224,10 +258,10 @@ fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
             world = world.kill_without_blocks(&[(file, end)]);
             send_one(&mut world, n);
         }
-        assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
+        assert_eq!(steps(&world), [SKIP, 1, 1]);
         world = world.kill();
         send_one(&mut world, 4);
-        assert_eq!(epochs(&world)[4..], [1029]);
+        assert_eq!(steps(&world)[3..], [1]);
     }
 }
 
@@ -381,6 +415,32 @@ fn mail_in_a_block_that_could_not_be_read_is_handed_out_when_it_is_back() {
         world = world.kill();
         bob = Phone::connect(&mut world, 1, "bob", 2);
         assert_eq!(bob.heard, [Heard::Drained], "what was acknowledged since counts");
+    }
+}
+
+/// Nothing else lives in its file, of which other ones follow.
+#[test]
+fn a_file_with_mail_that_cannot_be_read_stays_until_that_would_have_expired() {
+    for (days, stays) in [(1, true), (31, false)] {
+        let mut world = World::in_segments(2 << 20, 1, Limits::default());
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        bob.leave(&mut world);
+        ann.send(&mut world, &bob, id(1), b"in the block");
+        let place = block_with(&world, b"in the block");
+        ann.send(&mut world, &bob, id(2), b"behind it");
+        world.now.wall_ms += days * 86_400_000;
+        let mut world = world.kill_without_blocks(&[place]);
+        let generation = |world: &World| Recovery::generation(&world.files[&place.0]);
+        let before = generation(&world);
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        ack_all(&mut world, &mut bob, u32::MAX);
+        bob.leave(&mut world);
+        for _ in 0..4 {
+            world.pass_s(3);
+            Phone::connect(&mut world, 2, "carol", 3).leave(&mut world);
+        }
+        assert_eq!(generation(&world) == before, stays, "{days} days");
     }
 }
 

@@ -389,6 +389,9 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
             let may_be_tables = !is_free && (block == 0 || file == tables);
             assert_eq!(report.has_rot_in_tables, may_be_tables, "{place}");
             assert_eq!(report.rot.len(), 1, "{place}: {report:?}");
+            let is_mail = !is_free && file != tables && block > 0;
+            let unread = is_mail.then_some((SegmentId(file), block as u32, (block + BLOCK) as u32));
+            assert_eq!(report.unread, unread.as_slice(), "{place}");
             assert!(found.iter().all(|f| kept.contains(f)), "nothing that never was");
             // A commit is lost that has a block there, or the file with its header.
             let lost = |p: &Position| p.segment.0 == file && !is_free;
