@@ -1,9 +1,11 @@
 //! From the log's records back to a shard: accounts, mailboxes with what was not acknowledged, remembered ids, and a
 //! new boot epoch that is durable before the shard serves.
 
+mod damage;
 mod found;
 
-use self::found::{Found, FoundEpoch, FoundFloor, FoundIds, Ids, Mail, hidden_places, set_waiting};
+use self::damage::hidden_places;
+use self::found::{Found, FoundEpoch, FoundFloor, FoundIds, Ids, Mail, set_waiting};
 use crate::account::{Floor, SeededHash, stored};
 use crate::dedup::{IdHash, LIVE_S};
 use crate::id_records::SegmentIds;
@@ -21,7 +23,7 @@ use tern_storage::io::SegmentId;
 use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{DeviceSet, Entry, EntryKind, TickState};
 
-pub(crate) use self::found::KnownDamage;
+pub(crate) use self::damage::KnownDamage;
 pub use tern_storage::log::RecoveryReport;
 
 /// Segments kept ready beside the open ones.
