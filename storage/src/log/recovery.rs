@@ -313,11 +313,14 @@ impl Recovery {
         }
         let (mut heads, mut is_older) = ([None; HEAD_COUNT], false);
         for head in Head::ALL {
-            let may_go_on = |s: &&Scanned| s.head == head && !self.closed.contains(&s.segment);
+            let is_closed = |s: &Scanned| self.closed.contains(&s.segment);
+            // The tables may go on in an older segment. Mail may not: older segments hold no floors of its newer ones.
+            let may_go_on = |s: &&Scanned| s.head == head && (head == Head::Mail || !is_closed(s));
             let newest = self.scanned.iter().filter(may_go_on).max_by_key(|s| s.seal.generation);
             is_older |= newest.is_some_and(|newest| newest.is_older);
             heads[head.index()] = newest
-                .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
+                .filter(|s| s.reusable && !s.suspect && !is_closed(s))
+                .filter(|s| self.told_end(&s.seal) <= s.end_bytes)
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
