@@ -95,7 +95,7 @@ impl Seq {
     /// The place before the first one of `epoch`.
     #[must_use]
     pub const fn start_of_epoch(epoch: u32) -> Self {
-        // 24 bits of epoch: sixteen million restarts. A start that finds new damage which may hide others uses up a thousand.
+        // 24 bits of epoch: sixteen million restarts. A start with new damage that may hide others uses up to two thousand.
         assert!(epoch < 1 << 24, "boot epoch out of range");
         Self((epoch as u64) << Self::COUNTER_BITS)
     }

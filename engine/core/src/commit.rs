@@ -78,7 +78,7 @@ impl Sources<'_> {
 
     fn put_epoch(&mut self, commit: &mut Commit<'_>) -> Result<Option<Carrying>, NoRoom> {
         let epoch = self.epoch;
-        let &KnownDamage { rot_below_lsn, numbers_above, hidden: ref files } = self.damage;
+        let &KnownDamage { rot_reach, numbers_above, hidden: ref files } = self.damage;
         if self.tickets_after_s.is_none() && files.is_empty() {
             return commit.push(&Record::Epoch(epoch)).map(Carrying::plain);
         }
@@ -86,8 +86,7 @@ impl Sources<'_> {
         files.iter().for_each(|file| file.encode(self.scratch));
         let tickets_after_s = self.tickets_after_s.unwrap_or(0);
         let hidden = &**self.scratch;
-        let record =
-            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden };
+        let record = Record::EpochAfterDamage { epoch, tickets_after_s, rot_reach, numbers_above, hidden };
         commit.push(&record).map(Carrying::plain)
     }
 

@@ -1,8 +1,10 @@
 //! From the log's records back to a shard: accounts, mailboxes with what was not acknowledged, remembered ids, and a
 //! new boot epoch that is durable before the shard serves.
 
+mod damage;
 mod found;
 
+use self::damage::hidden_places;
 use self::found::{Found, FoundEpoch, FoundFloor, FoundIds, Ids, Mail, set_waiting};
 use crate::account::{Floor, SeededHash, stored};
 use crate::dedup::{IdHash, LIVE_S};
@@ -21,13 +23,14 @@ use tern_storage::io::SegmentId;
 use tern_storage::log::{IdGroup, LogConfig, Position, Record, Recovery, RecoveryError};
 use tern_storage::mailbox::{DeviceSet, Entry, EntryKind, TickState};
 
-pub(crate) use self::found::KnownDamage;
+pub(crate) use self::damage::KnownDamage;
 pub use tern_storage::log::RecoveryReport;
 
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
 /// Epochs that may have been begun in what cannot be read: the first start behind it does not use them again when it is
-/// back. There are not enough of them to skip so many at each start.
+/// back. It skips up to twice as many, at random: another one may know as little. There are not enough of them to skip so
+/// many at each start.
 const HIDDEN_EPOCHS: u32 = 1024;
 /// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
 /// takes: their numbers are skipped where some may be lost.
@@ -116,21 +119,22 @@ impl ShardRecovery {
     pub fn finish(mut self, now: Now, node_newest_s: u32, out: &mut Outputs) -> (Shard, RecoveryReport) {
         // What names a file as left alone must not be the last that can be read, should it be left alone again: the new
         // epoch's record is not written there, and from now on all is of another era, mail that is back or not.
-        self.log.close(self.found.not_there());
+        self.log.close(self.found.not_there().map(|place| place.segment));
         let (mut log, mut report) = self.log.finish();
         if self.found.back.is_empty() {
             self.found.find_returned();
         }
-        if self.found.not_there().any(|segment| !report.left_alone.contains(&segment)) {
+        let hidden = hidden_places(&report);
+        if self.found.hides_others(&hidden) {
             log.begin_era();
         }
         let mut damage = self.found.epoch.as_ref().map(|epoch| epoch.damage.clone()).unwrap_or_default();
         let is_new_rot = report.has_rot_in_tables && !damage.covers(&report);
         if is_new_rot {
-            damage.rot_below_lsn = log.next_lsn();
+            damage.rot_reach = log.tables_reach();
         }
         let may_hide_epochs = report.is_hiding && (is_new_rot || !self.found.knows_hidden(&report));
-        damage.note_hidden(&report.left_alone, &self.found.back, log.era());
+        damage.note_hidden(&hidden, &self.found.back, log.era());
         let floors = self.found.last_floors();
         let floors_to_keep = self.found.floors_before(&damage.hidden);
         let mut shard = Shard::new(self.config, now, log);
@@ -167,11 +171,12 @@ impl ShardRecovery {
             found::drop_twice(&mut mail, &mut shard.cache);
         }
         report.orphan_count = shard.keep_orphans(&mail);
+        shard.keep_unread(now, &report, &mail);
         // Before the ids that want new records: the first commit has the last room, and without the epoch nothing goes on.
         shard.writer.push_urgent(Item::Epoch);
         shard.writer.wait(Waiter::Serving);
         shard.restore_mail(now, mail, ids);
-        let skipped = if may_hide_epochs { HIDDEN_EPOCHS } else { 0 };
+        let skipped = if may_hide_epochs { shard.hidden_epochs() } else { 0 };
         shard.begin_epoch(epoch, skipped, last_seq, last_seq.max(floors_up_to).max(accounts_since));
         shard.skip_lost_numbers(is_new_rot);
         shard.writer.log.recovered_done();
@@ -254,6 +259,25 @@ impl Shard {
         }
         self.counters.orphans_now = count;
         count
+    }
+
+    /// A segment with mail that cannot be read, and may be again later, stays until all that was found in it would have
+    /// expired.
+    fn keep_unread(&mut self, now: Now, report: &RecoveryReport, mail: &[Mail]) {
+        let first =
+            |&(segment, offset, _): &(SegmentId, u32, u32)| (segment, (Position { segment, offset }, None));
+        let mut kept: BTreeMap<_, (_, Option<u32>)> = report.unread.iter().map(first).collect();
+        for found in mail.iter().take_while(|_| !report.unread.is_empty()) {
+            if let Some((_, newest_s)) = kept.get_mut(&found.position().segment) {
+                *newest_s = (*newest_s).max(Some(found.entry.time_s));
+            }
+        }
+        let live_ms = |newest_s| u64::from(newest_s) * 1000 + self.config.limits.expiry_ms;
+        for (position, newest_s) in kept.into_values() {
+            if newest_s.is_none_or(|newest_s| live_ms(newest_s) > now.wall_ms) {
+                self.writer.log.live(position);
+            }
+        }
     }
 
     fn restore_floors(&mut self, floors: Vec<((AccountId, DeviceId), FoundFloor)>) {
@@ -389,6 +413,12 @@ impl Shard {
             self.damage.numbers_above = by_epoch.max(known + (1 << LOST_NUMBER_BITS));
         }
         self.accounts.number_above(self.damage.numbers_above);
+    }
+
+    /// How many epochs to skip.
+    fn hidden_epochs(&mut self) -> u32 {
+        let [low, high, ..] = self.random_seed();
+        HIDDEN_EPOCHS + u32::from(u16::from_le_bytes([low, high])) % HIDDEN_EPOCHS
     }
 
     /// The new epoch is above the last one, and above every place that any record names: the epoch's own record may

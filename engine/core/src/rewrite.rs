@@ -16,7 +16,7 @@ use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
 use tern_storage::io::SegmentId;
-use tern_storage::log::{Commit, NoRoom, Position, Record};
+use tern_storage::log::{Commit, NoRoom, Position, Reach, Record};
 use tern_storage::mailbox::{Entry, EntryKind};
 
 /// What one step looks at, each account, message and record; what is found in a segment that counts is looked at twice.
@@ -310,13 +310,15 @@ impl Finds<'_> {
     }
 }
 
-const MAIL_BYTES: usize = Record::Mail { mailbox: AccountId(0), seq: Seq(0), envelope: &[] }.encoded_bytes();
+/// Bytes that a record of mail takes beside its envelope.
+pub(crate) const MAIL_BYTES: usize =
+    Record::Mail { mailbox: AccountId(0), seq: Seq(0), envelope: &[] }.encoded_bytes();
 const FLOOR_BYTES: usize =
     Record::Floor { mailbox: AccountId(0), device: DeviceId(0), up_to: Seq(0) }.encoded_bytes();
 const EPOCH_BYTES: usize = Record::EpochAfterDamage {
     epoch: 0,
     tickets_after_s: 0,
-    rot_below_lsn: 0,
+    rot_reach: Reach { generation: 0, end_bytes: 0 },
     numbers_above: 0,
     hidden: &[],
 }

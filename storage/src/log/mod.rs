@@ -61,10 +61,10 @@
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
 //! | 10 epoch after rot, as older builds wrote it | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
-//! | 11 epoch after damage | epoch (4), the same second or zero (4), the LSN from which on that damage took nothing (8), the number above which new accounts begin in each partition (8), hidden files |
+//! | 11 epoch after damage | epoch (4), the same second or zero (4), generation (8) and bytes (4) below which lay what that damage took, the number above which new accounts begin in each partition (8), hidden places |
 //!
-//! A hidden file is one that was left alone: its number (4), the first era without it (4), the first with it again or zero
-//! (4).
+//! A hidden place is a file that was left alone, or blocks of mail that could not be read: the file's number (4), from where
+//! (4) to where (4), the first era without it (4), the first with it again or zero (4).
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
 //! lost. Segments say the version of the format (3; those of 1 and 2 are read, and get nothing new).
@@ -85,7 +85,9 @@
 //! - **rot in a segment's header**, also where it is zeros: its first commit repeats what it says; a segment of which neither
 //!   can be read is reported and left alone.
 //! - **a block that the drive does not give** is rot, also at the end of a segment: nothing is written there, its head
-//!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later.
+//!   goes on in a fresh segment, and numbers go on far behind all that is known, because it may be read again later. How far
+//!   is random, for a later start may find this again and not what is written now. That neither takes the numbers of the
+//!   other is likely then and not certain; which of them was the later one, the numbers do not tell.
 //! - **write error**: [`LogEvent::Failed`]; the log takes nothing more. **No space**: [`LogEvent::Full`].
 //!
 //! # Freeing
@@ -97,11 +99,15 @@
 //! commit goes before: it says what damage means, and until it is durable the next start must find that, too. And while
 //! a segment is left alone for its header, whose mail may come back, floors stay in the log.
 //!
-//! Floors that are written while a segment is left alone may cover mail in it that nobody has seen. So numbers that go on far
-//! behind begin a new *era* ([`era`]), the record of the epoch says in which eras which file was not there, and when it is
-//! back its mail is judged without the floors of these eras. For that the last floors of before stay in the log, too. A copy of
-//! such mail does not tell that it was away: the first one of each mailbox takes all its floors along, as they are by then.
-//! An era begins also at the start at which such a file is not hidden any more. So where nothing is of a later era than the
+//! Floors that are written while a place cannot be read, a whole segment or blocks of one, may cover mail there that nobody has
+//! seen. So another *era* ([`era`]) of numbers begins at the first start without it, the record of the epoch says in which eras
+//! it was not there, and when it is back its mail is judged without the floors of these eras. For that the last floors of
+//! before stay in the log, too. A copy of such mail does not tell that it was away: the first one of each mailbox takes all
+//! its floors along, as they are by then. A segment with such blocks is not freed before all mail that was found in it would have expired. The
+//! record names the first 192 places: mail of others is judged by all floors, and while more files than these are left alone
+//! each start takes them for new damage.
+//!
+//! An era begins also at the start at which such a place is not hidden any more. So where nothing is of a later era than the
 //! last epoch's record, the files that this names hold no later epoch; no head goes on in them at the first start with them.
 //!
 //! # Rewriting
@@ -132,7 +138,7 @@ mod usage;
 mod tests;
 
 pub use commit::{Commit, NoRoom};
-pub use record::{HiddenFile, IdGroup, Record};
+pub use record::{HiddenPlace, IdGroup, Record};
 pub use recovery::{Recovery, RecoveryError, RecoveryReport, Sink, UNREADABLE};
-pub use segment::{FORMAT_VERSION, Head, Position};
+pub use segment::{FORMAT_VERSION, Head, Position, Reach};
 pub use stream::{Log, LogConfig, LogEvent, LogStats};

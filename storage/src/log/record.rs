@@ -1,6 +1,6 @@
 //! One record: its stored form, and what it means.
 
-use super::segment::{Head, Seal};
+use super::segment::{Head, Reach, Seal};
 use crate::io::SegmentId;
 use alloc::vec::Vec;
 use tern_protocol::ids::{AccountId, DeviceId, PartitionId, Seq};
@@ -50,13 +50,14 @@ struct FloorPart {
     up_to: U64,
 }
 
-/// The fixed part of what is known of damage; [`HiddenFile`]s follow.
+/// The fixed part of what is known of damage; [`HiddenPlace`]s follow.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct DamagePart {
     epoch: U32,
     tickets_after_s: U32,
-    rot_below_lsn: U64,
+    rot_generation: U64,
+    rot_end_bytes: U32,
     numbers_above: U64,
 }
 
@@ -126,11 +127,11 @@ pub enum Record<'a> {
         epoch: u32,
         /// Tickets that were made up to this second of Unix time are worth nothing; zero for none.
         tickets_after_s: u32,
-        /// What that damage may have taken has lower numbers in the stream.
-        rot_below_lsn: u64,
+        /// What that damage may have taken lay below this.
+        rot_reach: Reach,
         /// What that damage may have taken of accounts has no higher numbers in their partitions.
         numbers_above: u64,
-        /// What [`HiddenFile::encode`] has written, for each file that was left alone.
+        /// What [`HiddenPlace::encode`] has written, for each place that could not be read.
         hidden: &'a [u8],
     },
     /// An account as it is now. The last one wins.
@@ -158,11 +159,15 @@ pub enum Record<'a> {
     IdsOfHour(IdGroup<'a>),
 }
 
-/// A file whose mail was not there for some starts, and may be back. Floors of that time say nothing of its mail.
+/// A place whose mail was not there for some starts, and may be back. Floors of that time say nothing of its mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HiddenFile {
-    /// Which file.
+pub struct HiddenPlace {
+    /// In which file.
     pub segment: SegmentId,
+    /// Where it begins there; zero where the file was left alone.
+    pub offset: u32,
+    /// Where it ends; the highest number where the file was left alone.
+    pub end: u32,
     /// The era ([`super::era`]) in which it was not there for the first time.
     pub from: u32,
     /// The era in which it was back; zero while it is not.
@@ -173,15 +178,18 @@ pub struct HiddenFile {
 #[repr(C)]
 struct HiddenPart {
     segment: U32,
+    offset: U32,
+    end: U32,
     from: U32,
     back: U32,
 }
 
-impl HiddenFile {
+impl HiddenPlace {
     /// Appends it to others.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self { segment, from, back } = *self;
-        let part = HiddenPart { segment: U32::new(segment.0), from: U32::new(from), back: U32::new(back) };
+        let Self { segment, offset, end, from, back } = *self;
+        let [segment, offset, end, from, back] = [segment.0, offset, end, from, back].map(U32::new);
+        let part = HiddenPart { segment, offset, end, from, back };
         out.extend_from_slice(part.as_bytes());
     }
 
@@ -190,6 +198,8 @@ impl HiddenFile {
         let parts = <[HiddenPart]>::ref_from_bytes(hidden).unwrap_or_default();
         parts.iter().map(|part| Self {
             segment: SegmentId(part.segment.get()),
+            offset: part.offset.get(),
+            end: part.end.get(),
             from: part.from.get(),
             back: part.back.get(),
         })
@@ -354,11 +364,12 @@ impl Record<'_> {
                 out.extend_from_slice(&epoch.to_le_bytes());
                 out.extend_from_slice(&tickets_after_s.to_le_bytes());
             }
-            Self::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
+            Self::EpochAfterDamage { epoch, tickets_after_s, rot_reach, numbers_above, hidden } => {
                 let part = DamagePart {
                     epoch: U32::new(epoch),
                     tickets_after_s: U32::new(tickets_after_s),
-                    rot_below_lsn: U64::new(rot_below_lsn),
+                    rot_generation: U64::new(rot_reach.generation),
+                    rot_end_bytes: U32::new(rot_reach.end_bytes),
                     numbers_above: U64::new(numbers_above),
                 };
                 out.extend_from_slice(part.as_bytes());
@@ -477,12 +488,12 @@ impl<'a> StoredRecord<'a> {
                 let (part, hidden) = DamagePart::ref_from_prefix(payload).ok()?;
                 let is_whole = hidden.len().is_multiple_of(size_of::<HiddenPart>());
                 let (epoch, tickets_after_s) = (part.epoch.get(), part.tickets_after_s.get());
-                let (rot_below_lsn, numbers_above) = (part.rot_below_lsn.get(), part.numbers_above.get());
+                let (generation, end_bytes) = (part.rot_generation.get(), part.rot_end_bytes.get());
                 is_whole.then_some(Record::EpochAfterDamage {
                     epoch,
                     tickets_after_s,
-                    rot_below_lsn,
-                    numbers_above,
+                    rot_reach: Reach { generation, end_bytes },
+                    numbers_above: part.numbers_above.get(),
                     hidden,
                 })?
             }

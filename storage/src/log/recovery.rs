@@ -6,7 +6,7 @@ mod rot;
 use super::commit::{COMMIT_HEADER_BYTES, CommitHeader, HeadEnd, Probe};
 use super::record::{Record, StoredRecord, read_record, read_sound_record};
 use super::segment::{
-    FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Seal, Segment, read_first_block,
+    FORMAT_VERSION, FirstBlock, HEAD_COUNT, Head, Position, Reach, Seal, Segment, read_first_block,
 };
 use super::stream::{Log, LogConfig, Open, RESERVE_COUNT};
 use super::usage::Usage;
@@ -25,8 +25,10 @@ const LSN_REACH: u64 = 1 << 40;
 pub const UNREADABLE: u8 = 0xff;
 /// What cannot be read may be the newest that there is, and may come back: numbers go on so far behind all that is known.
 const HIDDEN_COUNT: u64 = 1 << super::ERA_BITS;
+/// And further, at random: two starts may know the same, and not each other.
+const HIDDEN_SPREAD: u64 = HIDDEN_COUNT << 7;
 /// The first commit behind what was hidden must be in reach: of it, too, what holds is served.
-const _: () = assert!(LSN_REACH > HIDDEN_COUNT);
+const _: () = assert!(LSN_REACH > 2 * HIDDEN_COUNT + HIDDEN_SPREAD);
 
 /// Why a segment cannot be read at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,11 +65,13 @@ pub struct RecoveryReport {
     /// Whether one of them is among the tables, or may be. Of what was written there an earlier record may be the last one
     /// that can be read: it says again what was changed since.
     pub has_rot_in_tables: bool,
-    /// Records that the damage among the tables may have taken have lower numbers in the stream than this, but for those in
-    /// files that were left alone.
-    pub rot_below_lsn: u64,
+    /// What the damage among the tables may have taken lay below this, but for what is in files that were left alone.
+    pub rot_reach: Reach,
     /// Files that were left alone, because neither their header nor their first commit can be read.
     pub left_alone: Vec<SegmentId>,
+    /// Where mail may be in blocks that the drive does not give, of other files: from which byte to which. All else that is
+    /// sound there was served.
+    pub unread: Vec<(SegmentId, u32, u32)>,
     /// Whether what could not be read may be the newest that there is, and may come back.
     pub is_hiding: bool,
     /// Where this is the end of segments: the number of the first record of the last commit before one, the highest.
@@ -97,8 +101,6 @@ struct Scanned {
     /// Whether it is of an older format.
     is_older: bool,
     suspect: bool,
-    /// The number of the first record that any of its commits names; none where there is no commit.
-    first_lsn: Option<u64>,
 }
 
 /// Reads the segments of a stream, one after the other.
@@ -126,8 +128,8 @@ pub struct Recovery {
     is_hiding: bool,
     /// Files that are not in use and have a block that cannot be read.
     unused: Vec<SegmentId>,
-    /// Damaged places, with the first record's number of the next commit in their segment.
-    followed: Vec<(SegmentId, u32, u64)>,
+    /// Damaged places, with the place of the next commit in their segment.
+    followed: Vec<(SegmentId, u32, u32)>,
     /// No head goes on in one of these.
     closed: Vec<SegmentId>,
 }
@@ -261,6 +263,9 @@ impl Recovery {
             (unreadable, reusable),
             sink,
         );
+        if head == Head::Mail {
+            self.note_unread(segment, unreadable);
+        }
         self.settle_suspects(sink);
         self.unknown.map_or(Ok(()), |(kind, version)| Err(RecoveryError::Record(kind, version)))
     }
@@ -308,17 +313,20 @@ impl Recovery {
         }
         let (mut heads, mut is_older) = ([None; HEAD_COUNT], false);
         for head in Head::ALL {
-            let may_go_on = |s: &&Scanned| s.head == head && !self.closed.contains(&s.segment);
+            let is_closed = |s: &Scanned| self.closed.contains(&s.segment);
+            // The tables may go on in an older segment. Mail may not: older segments hold no floors of its newer ones.
+            let may_go_on = |s: &&Scanned| s.head == head && (head == Head::Mail || !is_closed(s));
             let newest = self.scanned.iter().filter(may_go_on).max_by_key(|s| s.seal.generation);
             is_older |= newest.is_some_and(|newest| newest.is_older);
             heads[head.index()] = newest
-                .filter(|s| s.reusable && !s.suspect && self.told_end(&s.seal) <= s.end_bytes)
+                .filter(|s| s.reusable && !s.suspect && !is_closed(s))
+                .filter(|s| self.told_end(&s.seal) <= s.end_bytes)
                 .map(|s| Open { segment: s.segment, seal: s.seal, end_bytes: s.end_bytes });
         }
         self.report_lost_ends();
         self.report.has_rot_in_tables =
             self.report.rot.iter().any(|&(segment, _)| self.may_be_tables(segment));
-        self.report.rot_below_lsn = self.rot_below_lsn();
+        self.report.rot_reach = self.rot_reach();
         self.report.is_hiding = self.is_hiding;
         self.report.last_lsn = self.next_lsn.saturating_sub(1);
         self.closed.iter().for_each(|&segment| self.usage.use_last(segment));
@@ -329,13 +337,15 @@ impl Recovery {
         let scanned = self.scanned.iter().map(|s| s.seal.generation);
         let last_generation = stated.chain(scanned).max().unwrap_or(0);
         let closed_ends = Head::ALL.map(|head| self.closed_end(head));
-        let skipped = if self.is_hiding { HIDDEN_COUNT } else { 0 };
         // Where an older build has left no file, its heads had room yet, and what gives back space went there.
         if is_older {
             let more = HEAD_COUNT as u32 + RESERVE_COUNT;
             self.config.segment_count_max = self.config.segment_count_max.saturating_add(more);
         }
         let mut log = Log::new(self.config, self.usage);
+        // No segment has the generation zero.
+        let random = log.new_seal(0).salt % HIDDEN_SPREAD;
+        let skipped = if self.is_hiding { HIDDEN_COUNT + random } else { 0 };
         log.heads = heads;
         log.closed_ends = closed_ends;
         log.next_commit = self.witness.saturating_add(1).saturating_add(skipped);
@@ -377,14 +387,13 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
-        let (mut first_lsn, mut last_lsn, mut rot_at) = (None, None, Vec::new());
+        let (mut last_lsn, mut rot_at) = (None, Vec::new());
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
-                first_lsn = first_lsn.or(Some(header.first_lsn()));
                 last_lsn = last_lsn.max(Some(header.first_lsn()));
-                let followed = rot_at.drain(..).map(|at| (place.segment, at, header.first_lsn()));
+                let followed = rot_at.drain(..).map(|rot_at| (place.segment, rot_at, at as u32));
                 self.followed.extend(followed);
                 let length = header.length_bytes();
                 if let Some(commit) = bytes[at..].get(..length)
@@ -413,8 +422,7 @@ impl Recovery {
                 // Where nothing is before it, it may be of any time.
                 self.report.unread_end_lsn = self.report.unread_end_lsn.max(last_lsn.or(Some(u64::MAX)));
                 let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
-                let end = from.saturating_add(self.config.commit_bytes_max).min(bytes.len());
-                self.rot(&place, from, &bytes[from..end], sink);
+                self.rot(&place, from, &bytes[from..], sink);
                 break;
             }
             let first_holds = bytes[at..]
@@ -432,7 +440,6 @@ impl Recovery {
             reusable,
             is_older: place.is_older,
             suspect,
-            first_lsn,
         });
     }
 

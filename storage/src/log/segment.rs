@@ -56,6 +56,15 @@ pub struct Position {
     pub offset: u32,
 }
 
+/// Up to where a head has come. What is lower was written before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Reach {
+    /// Which use of a file, counted over the whole stream.
+    pub generation: u64,
+    /// Bytes there.
+    pub end_bytes: u32,
+}
+
 /// The first bytes of a segment file; the rest of its block is zero. They lie in one sector, and so are there whole or not at
 /// all, whatever stops their writing.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -1,7 +1,7 @@
 //! The log of one shard on one drive: where the next commit goes, what is under way, what is free.
 
 use super::commit::{Commit, HeadEnd};
-use super::segment::{HEAD_COUNT, Head, Position, Seal};
+use super::segment::{HEAD_COUNT, Head, Position, Reach, Seal};
 use super::usage::Usage;
 use crate::io::{BLOCK_BYTES, DiskDone, DiskError, DiskOp, SegmentId};
 use alloc::vec::Vec;
@@ -265,6 +265,16 @@ impl Log {
     #[must_use]
     pub const fn era(&self) -> u32 {
         super::era(self.next_lsn)
+    }
+
+    /// Up to where the tables have come: nothing is written below that any more.
+    #[must_use]
+    pub fn tables_reach(&self) -> Reach {
+        let open = self.heads[Head::Tables.index()];
+        open.map_or(Reach { generation: self.next_generation, end_bytes: 0 }, |open| Reach {
+            generation: open.seal.generation,
+            end_bytes: open.end_bytes,
+        })
     }
 
     /// What is written from now on is of another era than all before.

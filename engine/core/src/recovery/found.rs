@@ -1,9 +1,11 @@
 //! What the scan of a log has gathered, and which of the mail is worth its memory.
 
 use super::RecoveryReport;
+use super::damage::{KnownDamage, Place, is_at, whole};
 use crate::account::{Account, stored};
 use crate::dedup::{LIVE_S, PERIOD_S};
 use crate::home::{entry_kind, waiting_for};
+use crate::rewrite::MAIL_BYTES;
 use crate::writer::GoneRange;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -12,7 +14,7 @@ use tern_protocol::envelope::Envelope;
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::{Cache, ENTRY_BYTES_MAX, SLACK_BYTES};
 use tern_storage::io::SegmentId;
-use tern_storage::log::{HiddenFile, IdGroup, Position, Record, Recovery, RecoveryError, era};
+use tern_storage::log::{HiddenPlace, IdGroup, Position, Record, Recovery, RecoveryError, era};
 use tern_storage::mailbox::{DEVICES_MAX, DeviceSet, Entry, EntryKind, TickState};
 
 /// A record of mail.
@@ -34,6 +36,13 @@ impl Mail {
     pub(super) fn position(&self) -> Position {
         self.entry.position.expect("what was found has a place in the log")
     }
+
+    /// Whether a part of its record was not there with this place.
+    fn was_in(&self, place: &HiddenPlace) -> bool {
+        let Position { segment, offset } = self.position();
+        let end = offset.saturating_add(MAIL_BYTES as u32 + self.length);
+        segment == place.segment && offset < place.end && end > place.offset && era(self.lsn) < place.from
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,40 +61,6 @@ pub(super) struct FoundEpoch {
     pub(super) tickets_after_s: Option<u32>,
     pub(super) damage: KnownDamage,
 }
-
-/// What the record of an epoch says of damage.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct KnownDamage {
-    /// What the damage that tickets are refused for may have taken has lower numbers in the log.
-    pub(crate) rot_below_lsn: u64,
-    /// New accounts get higher numbers in their partitions: that damage may have taken lower ones.
-    pub(crate) numbers_above: u64,
-    /// Files that were left alone, until nothing of them is in the log any more.
-    pub(crate) hidden: Vec<HiddenFile>,
-}
-
-impl KnownDamage {
-    /// Whether all that is damaged among the tables was known when this was written.
-    pub(super) fn covers(&self, report: &RecoveryReport) -> bool {
-        let is_known = |segment: &SegmentId| self.hidden.iter().any(|file| file.segment == *segment);
-        report.rot_below_lsn <= self.rot_below_lsn && report.left_alone.iter().all(is_known)
-    }
-
-    /// Which files are not there in this era, or were not and are back.
-    pub(super) fn note_hidden(&mut self, left_alone: &[SegmentId], back: &[HiddenFile], era: u32) {
-        let known = core::mem::take(&mut self.hidden);
-        for &segment in left_alone.iter().take(HIDDEN_COUNT_MAX) {
-            let since = known.iter().find(|file| file.segment == segment).map_or(era, |file| file.from);
-            self.hidden.push(HiddenFile { segment, from: since, back: 0 });
-        }
-        for &file in back.iter().take(HIDDEN_COUNT_MAX) {
-            self.hidden.push(HiddenFile { back: if file.back == 0 { era } else { file.back }, ..file });
-        }
-    }
-}
-
-/// Most files of each sort that a record names.
-const HIDDEN_COUNT_MAX: usize = 128;
 
 /// A record of ids.
 #[derive(Debug)]
@@ -178,8 +153,8 @@ pub(super) struct Found {
     pub(super) mail: Vec<Mail>,
     /// The last one of each era.
     pub(super) floors: BTreeMap<(AccountId, DeviceId, u32), FoundFloor>,
-    /// Files that were not there for a time and are again, with mail of before, and whose mail that is.
-    pub(super) back: Vec<HiddenFile>,
+    /// Places that were not there for a time and are again, with mail of before, and whose mail that is.
+    pub(super) back: Vec<HiddenPlace>,
     pub(super) returned: BTreeSet<AccountId>,
     pub(super) epoch: Option<FoundEpoch>,
     pub(super) ids: Ids,
@@ -244,10 +219,10 @@ impl Found {
                 let (tickets_after_s, damage) = (Some(tickets_after_s), KnownDamage::default());
                 self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
             }
-            Record::EpochAfterDamage { epoch, tickets_after_s, rot_below_lsn, numbers_above, hidden } => {
+            Record::EpochAfterDamage { epoch, tickets_after_s, rot_reach, numbers_above, hidden } => {
                 let tickets_after_s = (tickets_after_s > 0).then_some(tickets_after_s);
                 let damage =
-                    KnownDamage { rot_below_lsn, numbers_above, hidden: HiddenFile::all(hidden).collect() };
+                    KnownDamage { rot_reach, numbers_above, hidden: HiddenPlace::all(hidden).collect() };
                 self.take_epoch(FoundEpoch { epoch, lsn, position, tickets_after_s, damage });
             }
             Record::Account { account, payload } => {
@@ -319,10 +294,16 @@ impl Found {
         segments
     }
 
-    /// Files that were not there when the last epoch began.
-    pub(super) fn not_there(&self) -> impl Iterator<Item = SegmentId> {
-        let hidden = self.epoch.iter().flat_map(|epoch| &epoch.damage.hidden);
-        hidden.filter(|file| file.back == 0).map(|file| file.segment)
+    /// Places that were not there when the last epoch began.
+    pub(super) fn not_there(&self) -> impl Iterator<Item = &HiddenPlace> {
+        self.epoch.iter().flat_map(|epoch| epoch.damage.not_there())
+    }
+
+    /// Whether these are other places than those that were not there when the last epoch began.
+    pub(super) fn hides_others(&self, hidden: &[Place]) -> bool {
+        let is_hidden = |place: &HiddenPlace| hidden.iter().any(|&at| is_at(place, at));
+        let is_known = |&at: &Place| self.not_there().any(|place| is_at(place, at));
+        !self.not_there().all(is_hidden) || !hidden.iter().all(is_known)
     }
 
     /// Whether no epoch can have begun in what cannot be read but before the last that was found. That one says which files
@@ -331,7 +312,10 @@ impl Found {
     pub(super) fn knows_hidden(&self, report: &RecoveryReport) -> bool {
         let Some(last) = &self.epoch else { return false };
         era(report.last_lsn) == era(last.lsn)
-            && report.left_alone.iter().all(|&segment| self.not_there().any(|known| known == segment))
+            && report
+                .left_alone
+                .iter()
+                .all(|&segment| self.not_there().any(|known| is_at(known, whole(segment))))
             && report.unread_end_lsn.is_none_or(|lsn| era(lsn) < era(last.lsn))
     }
 
@@ -342,12 +326,10 @@ impl Found {
             return;
         }
         for mail in &self.mail {
-            let segment = mail.position().segment;
-            let is_its_file = |file: &&HiddenFile| file.segment == segment && era(mail.lsn) < file.from;
-            if let Some(&file) = hidden.iter().find(is_its_file) {
+            for place in hidden.iter().filter(|place| mail.was_in(place)) {
                 self.returned.insert(mail.mailbox);
-                if !self.back.contains(&file) {
-                    self.back.push(file);
+                if !self.back.contains(place) {
+                    self.back.push(*place);
                 }
             }
         }
@@ -356,8 +338,8 @@ impl Found {
     /// The last floor of a device. Of one whose mail is back: the last that was written with all of it there.
     fn floor(&self, mailbox: AccountId, device: DeviceId) -> Option<FoundFloor> {
         let was_there = |era| {
-            let mut files = self.back.iter();
-            files.all(|file| era < file.from || (file.back > 0 && era >= file.back))
+            let mut places = self.back.iter();
+            places.all(|place| era < place.from || (place.back > 0 && era >= place.back))
         };
         let counts = |era| !self.returned.contains(&mailbox) || was_there(era);
         let mut floors = self.floors.range((mailbox, device, 0)..=(mailbox, device, u32::MAX)).rev();
@@ -372,10 +354,10 @@ impl Found {
         devices.into_iter().filter_map(floor).collect()
     }
 
-    /// Where the last floors of before each of these files was not there are: they judge its mail when it is back.
-    pub(super) fn floors_before(&self, hidden: &[HiddenFile]) -> BTreeSet<Position> {
+    /// Where the last floors of before each of these places was not there are: they judge its mail when it is back.
+    pub(super) fn floors_before(&self, hidden: &[HiddenPlace]) -> BTreeSet<Position> {
         let mut kept = BTreeSet::new();
-        for from in hidden.iter().map(|file| file.from).collect::<BTreeSet<_>>() {
+        for from in hidden.iter().map(|place| place.from).collect::<BTreeSet<_>>() {
             let mut last = None;
             for (&(mailbox, device, era), floor) in &self.floors {
                 if last.is_some_and(|(of, _)| of != (mailbox, device)) {
@@ -499,7 +481,13 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_known_while_nothing_is_of_a_later_era_than_the_last_epoch() {
-        let file = |number, back| HiddenFile { segment: SegmentId(number), from: 3, back };
+        let file = |number, back| HiddenPlace {
+            segment: SegmentId(number),
+            offset: 0,
+            end: u32::MAX,
+            from: 3,
+            back,
+        };
         let position = Position { segment: SegmentId(0), offset: 0 };
         let damage = KnownDamage { hidden: vec![file(1, 0), file(2, 4)], ..KnownDamage::default() };
         let lsn = |era: u64| era << 32 | 7;

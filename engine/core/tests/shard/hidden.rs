@@ -129,12 +129,23 @@ fn an_epoch_that_cannot_be_read_is_not_begun_again() {
             world = world.kill_without(&hidden);
         }
     }
-    assert_eq!(epochs(&world), [1, 1025]);
+    assert_eq!(steps(&world), [SKIP]);
 }
 
 /// The epochs of all places in the log.
 fn epochs(world: &World) -> Vec<u64> {
     read(world).0
+}
+
+/// Stands for the epochs that a start skips behind what it cannot read: a random number of them.
+const SKIP: u64 = 1024;
+
+/// By how many each is above the one before.
+fn steps(world: &World) -> Vec<u64> {
+    let epochs = epochs(world);
+    assert_eq!(epochs[0], 1);
+    let step = |two: &[u64]| if (1024..2050).contains(&(two[1] - two[0])) { SKIP } else { two[1] - two[0] };
+    epochs.windows(2).map(step).collect()
 }
 
 /// Likewise, and the era of the last record.
@@ -171,6 +182,29 @@ fn send_one(world: &mut World, n: u64) {
     ann.leave(world);
 }
 
+/// The second one knows nothing of the first, and both know the same of all else.
+#[test]
+fn two_starts_that_do_not_see_each_other_begin_other_epochs() {
+    let mut world = World::new(Limits::default());
+    send_one(&mut world, 0);
+    let all = |world: &World| [files_of(world, 1), tables(world)].concat();
+    for n in 1..=4 {
+        let hidden = all(&world);
+        world = world.kill_without(&hidden);
+        send_one(&mut world, n);
+    }
+    let mut begun = epochs(&world);
+    begun.dedup();
+    assert_eq!(begun.len(), 5, "{begun:?}");
+    let mut generations: Vec<_> =
+        all(&world).iter().map(|file| Recovery::generation(&world.files[file])).collect();
+    generations.sort_unstable();
+    generations.dedup();
+    assert_eq!(generations.len(), all(&world).len());
+    // All of it is back.
+    world.kill();
+}
+
 /// There are 2^24 epochs, and a node may start every few seconds: what is known to be hidden uses up one a start.
 #[test]
 fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
@@ -181,7 +215,7 @@ fn epochs_are_skipped_once_for_a_file_that_is_left_alone() {
         world = world.kill_without(&hidden);
         send_one(&mut world, n);
     }
-    assert_eq!(epochs(&world), [1, 1025, 1026, 1027, 1028]);
+    assert_eq!(steps(&world), [SKIP, 1, 1, 1]);
 }
 
 /// As long as the last epoch's record can be read, what was not there when it was written says nothing of later ones; but
@@ -199,16 +233,16 @@ fn epochs_are_skipped_again_for_what_was_there_meanwhile() {
     // The record that names the first ones is not there any more.
     world = world.kill_without(&all);
     send_one(&mut world, 2);
-    assert_eq!(epochs(&world), [1, 1025, 2050]);
+    assert_eq!(steps(&world), [SKIP, SKIP]);
     // What is back goes on as of another time, and is not written on.
     let before = world.files[&first[1]].clone();
     world = world.kill();
     send_one(&mut world, 3);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051]);
+    assert_eq!(steps(&world), [SKIP, SKIP, 1]);
     assert!(before == world.files[&first[1]]);
     world = world.kill_without(&first);
     send_one(&mut world, 4);
-    assert_eq!(epochs(&world), [1, 1025, 2050, 2051, 3076]);
+    assert_eq!(steps(&world), [SKIP, SKIP, 1, SKIP]);
 }
 
 /// The end of a segment may take an epoch along only as long as it is the newest. A place names it, too.
@@ -224,10 +258,10 @@ fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
             world = world.kill_without_blocks(&[(file, end)]);
             send_one(&mut world, n);
         }
-        assert_eq!(epochs(&world), [1, 1026, 1027, 1028]);
+        assert_eq!(steps(&world), [SKIP, 1, 1]);
         world = world.kill();
         send_one(&mut world, 4);
-        assert_eq!(epochs(&world)[4..], [1029]);
+        assert_eq!(steps(&world)[3..], [1]);
     }
 }
 
@@ -323,4 +357,154 @@ fn mail_that_is_back_stays_so_when_it_is_written_elsewhere() {
         assert_eq!(bodies.count(), 1, "{:?}", bob.heard);
         bob.leave(&mut world);
     }
+}
+
+/// The block in which a commit with these bytes begins. It has no other.
+fn block_with(world: &World, bytes: &[u8]) -> (u32, u32) {
+    let file = files_with(world, bytes)[0];
+    let at = world.files[&file].windows(bytes.len()).position(|place| place == bytes);
+    (file, (at.expect("it is there") / BLOCK * BLOCK) as u32)
+}
+
+fn is_told(phone: &Phone, id: u64) -> bool {
+    phone.heard.iter().any(|heard| matches!(heard, Heard::Delivered { id: of, .. } if *of == id))
+}
+
+/// One at the end of a segment, and one with more behind it: other mail in the file counts as acknowledged.
+#[test]
+fn mail_in_a_block_that_could_not_be_read_is_handed_out_when_it_is_back() {
+    for is_last in [true, false] {
+        let mut world = World::new(Limits::default());
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        bob.leave(&mut world);
+        let mut before = 1;
+        ann.send(&mut world, &bob, id(2), b"was there");
+        ann.send(&mut world, &bob, id(1), b"in the block");
+        if !is_last {
+            before += 1;
+            ann.send(&mut world, &bob, id(3), b"behind it");
+        }
+        let place = block_with(&world, b"in the block");
+        assert_ne!(place, block_with(&world, b"was there"));
+        for round in 0..3 {
+            world = world.kill_without_blocks(&[place]);
+            ann = Phone::connect(&mut world, 0, "ann", 1);
+            ann.send(&mut world, &bob, id(10 + round), b"meanwhile");
+            bob = Phone::connect(&mut world, 1, "bob", 2);
+            let expected = if round == 0 { before + 1 } else { 1 };
+            assert_eq!(heard_ids(&bob).len(), expected, "only what is new: {:?}", bob.heard);
+            ack_all(&mut world, &mut bob, u32::MAX);
+            world.pass_s(3);
+            ack_all(&mut world, &mut ann, u32::MAX);
+            bob.leave(&mut world);
+        }
+        for _ in 0..2 {
+            world = world.kill();
+            bob = Phone::connect(&mut world, 1, "bob", 2);
+            assert!(heard_ids(&bob).contains(&id(1)), "{:?}", bob.heard);
+            bob.leave(&mut world);
+            ann = Phone::connect(&mut world, 0, "ann", 1);
+            assert!(!is_told(&ann, id(1)));
+            ann.leave(&mut world);
+        }
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        ack_all(&mut world, &mut bob, u32::MAX);
+        world.pass_s(3);
+        bob.leave(&mut world);
+        world = world.kill();
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        assert_eq!(bob.heard, [Heard::Drained], "what was acknowledged since counts");
+    }
+}
+
+/// Nothing else lives in its file, of which other ones follow.
+#[test]
+fn a_file_with_mail_that_cannot_be_read_stays_until_that_would_have_expired() {
+    for (days, stays) in [(1, true), (31, false)] {
+        let mut world = World::in_segments(2 << 20, 1, Limits::default());
+        let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+        let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+        bob.leave(&mut world);
+        ann.send(&mut world, &bob, id(1), b"in the block");
+        let place = block_with(&world, b"in the block");
+        ann.send(&mut world, &bob, id(2), b"behind it");
+        world.now.wall_ms += days * 86_400_000;
+        let mut world = world.kill_without_blocks(&[place]);
+        let generation = |world: &World| Recovery::generation(&world.files[&place.0]);
+        let before = generation(&world);
+        bob = Phone::connect(&mut world, 1, "bob", 2);
+        ack_all(&mut world, &mut bob, u32::MAX);
+        bob.leave(&mut world);
+        for _ in 0..4 {
+            world.pass_s(3);
+            Phone::connect(&mut world, 2, "carol", 3).leave(&mut world);
+        }
+        assert_eq!(generation(&world) == before, stays, "{days} days");
+    }
+}
+
+/// First the whole file, then a block of it.
+#[test]
+fn mail_in_a_file_of_which_a_part_is_back_is_handed_out_as_it_comes() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let mut carol = Phone::connect(&mut world, 2, "carol", 3);
+    bob.leave(&mut world);
+    carol.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"for bob");
+    ann.send(&mut world, &carol, id(2), b"for carol");
+    ann.send(&mut world, &bob, id(3), b"behind it");
+    let place = block_with(&world, b"for carol");
+    let read = |world: &mut World, to: &Phone, n: u64| {
+        let mut ann = Phone::connect(world, 0, "ann", 1);
+        ann.send(world, to, id(n), b"meanwhile");
+        ann.leave(world);
+        let (shard, name, key) = if to.account == bob.account { (1, "bob", 2) } else { (2, "carol", 3) };
+        let mut to = Phone::connect(world, shard, name, key);
+        ack_all(world, &mut to, u32::MAX);
+        world.pass_s(3);
+        to.leave(world);
+        heard_ids(&to)
+    };
+    world = world.kill_without(&[place.0]);
+    assert_eq!((read(&mut world, &bob, 10), read(&mut world, &carol, 11)), (vec![id(10)], vec![id(11)]));
+    world = world.kill_without_blocks(&[place]);
+    assert_eq!(read(&mut world, &carol, 12), [id(12)]);
+    let heard = read(&mut world, &bob, 13);
+    assert!(heard.contains(&id(1)) && heard.contains(&id(3)), "{heard:?}");
+    world = world.kill();
+    let heard = read(&mut world, &carol, 14);
+    assert!(heard.contains(&id(2)), "{heard:?}");
+}
+
+/// The head goes on in a file that is back, and that is left alone once more.
+#[test]
+fn mail_that_came_between_two_times_without_its_file_is_handed_out() {
+    let mut world = World::new(Limits::default());
+    let mut ann = Phone::connect(&mut world, 0, "ann", 1);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let mut carol = Phone::connect(&mut world, 2, "carol", 3);
+    bob.leave(&mut world);
+    carol.leave(&mut world);
+    ann.send(&mut world, &bob, id(1), b"the first");
+    let hidden = files_with(&world, b"the first");
+    world = world.kill_without(&hidden).kill().kill();
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &carol, id(2), b"between");
+    assert_eq!(files_with(&world, b"between"), hidden);
+    world = world.kill_without(&hidden);
+    ann = Phone::connect(&mut world, 0, "ann", 1);
+    ann.send(&mut world, &carol, id(3), b"meanwhile");
+    carol = Phone::connect(&mut world, 2, "carol", 3);
+    assert_eq!(heard_ids(&carol), [id(3)]);
+    ack_all(&mut world, &mut carol, u32::MAX);
+    world.pass_s(3);
+    carol.leave(&mut world);
+    world = world.kill();
+    carol = Phone::connect(&mut world, 2, "carol", 3);
+    assert!(heard_ids(&carol).contains(&id(2)), "{:?}", carol.heard);
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    assert_eq!(heard_ids(&bob), [id(1)]);
 }

@@ -359,6 +359,48 @@ fn tickets_count_again_behind_damage_that_was_told() {
     refuses(&mut world, used);
 }
 
+/// The damage is the last of its segment, and the one behind that is freed: it is no other damage.
+#[test]
+fn tickets_count_again_when_the_segment_behind_the_damage_is_freed() {
+    let limits = Limits { idle_ms: 86_400_000, ..Limits::default() };
+    let mut world = World::at_in_segments(1_800_000_000_000, 2 << 20, limits);
+    // What keeps the first one.
+    Phone::connect(&mut world, 2, "carol", 3).leave(&mut world);
+    let mut bob = Phone::connect(&mut world, 1, "bob", 2);
+    let fill = |world: &mut World, bob: &mut Phone| {
+        let last = *tables(world).last().expect("a segment");
+        while tables(world).last() == Some(&last) {
+            bob.leave(world);
+            *bob = Phone::resume(world, 1, bob.ticket.expect("a ticket"));
+            assert_eq!(bob.heard, [Heard::Drained]);
+        }
+        last
+    };
+    let rotten = fill(&mut world, &mut bob);
+    let bytes = world.files.get_mut(&rotten).expect("it is there");
+    let at = bytes.windows(3).rposition(|three| three == b"bob").expect("bob's record");
+    bytes[at] ^= 0xff;
+    let mut world = world.kill_with_rot(1);
+    refuses(&mut world, bob.ticket.expect("a ticket"));
+    world.pass_s(2);
+    bob = Phone::connect(&mut world, 1, "bob", 2);
+    let behind = fill(&mut world, &mut bob);
+    assert_ne!(behind, rotten);
+    let generation = |world: &World| Recovery::generation(&world.files[&behind]);
+    let before = generation(&world);
+    for _ in 0..2 {
+        bob.leave(&mut world);
+        world.pass_s(2);
+        world = world.kill_with_rot(1);
+        bob = Phone::resume(&mut world, 1, bob.ticket.expect("a ticket"));
+        assert_eq!(bob.heard, [Heard::Drained], "the damage was known when it was made");
+        Phone::connect(&mut world, 0, "ann", 1).leave(&mut world);
+        Phone::connect(&mut world, 2, "carol", 3).leave(&mut world);
+    }
+    assert_ne!(generation(&world), before, "it was freed");
+    assert!(tables(&world).contains(&rotten));
+}
+
 #[test]
 fn tickets_count_again_while_the_same_file_is_left_alone() {
     let mut world = World::new(Limits::default());

@@ -1,10 +1,10 @@
 //! Damage behind the headers: what is told of it, what is still served, and what it may have taken.
 
 use super::{BLOCK, LSN_REACH, Place, Recovery, Scanned, Sink};
-use crate::io::SegmentId;
+use crate::io::{BLOCK_BYTES, SegmentId};
 use crate::log::commit::{COMMIT_HEADER_BYTES, CommitHeader, Probe};
 use crate::log::record::{RECORD_HEADER_BYTES, StoredRecord, read_record, read_sound_record};
-use crate::log::segment::{Head, Position, Seal};
+use crate::log::segment::{Head, Position, Reach, Seal};
 use alloc::vec::Vec;
 use core::mem::take;
 
@@ -131,20 +131,32 @@ impl Recovery {
         }
     }
 
-    /// What damage among the tables may have taken has lower numbers than the next commit of that head behind it.
-    pub(super) fn rot_below_lsn(&self) -> u64 {
-        let tables = || self.scanned.iter().filter(|scanned| scanned.head == Head::Tables);
-        let bound = |&(segment, at): &(SegmentId, u32)| {
-            let rotten = tables().find(|scanned| scanned.segment == segment)?;
+    /// Blocks that the drive does not give, one behind the other: their records were not found, and all others were.
+    pub(super) fn note_unread(&mut self, segment: SegmentId, unreadable: &[u32]) {
+        let all = &mut self.report.unread;
+        for &block in unreadable.iter().filter(|&&block| block > 0) {
+            match all.last_mut() {
+                Some((last, _, end)) if (*last, *end) == (segment, block) => *end += BLOCK_BYTES,
+                _ => all.push((segment, block, block + BLOCK_BYTES)),
+            }
+        }
+    }
+
+    /// What damage among the tables may have taken lay before the next commit behind it in its segment, or before the end
+    /// that this is known to have had.
+    pub(super) fn rot_reach(&self) -> Reach {
+        let reach = |&(segment, at): &(SegmentId, u32)| {
+            let is_it = |scanned: &&Scanned| scanned.segment == segment && scanned.head == Head::Tables;
+            let seal = self.scanned.iter().find(is_it)?.seal;
             // A lost header has taken nothing along.
             if at == 0 {
                 return None;
             }
             let followed = self.followed.iter().find(|found| (found.0, found.1) == (segment, at));
-            let newer = tables().filter(|scanned| scanned.seal.generation > rotten.seal.generation);
-            let next = newer.filter_map(|scanned| scanned.first_lsn).min();
-            Some(followed.map(|found| found.2).or(next).unwrap_or(u64::MAX))
+            let told_end = Some(self.told_end(&seal)).filter(|&end| end > at);
+            let end_bytes = followed.map(|found| found.2).or(told_end).unwrap_or(u32::MAX);
+            Some(Reach { generation: seal.generation, end_bytes })
         };
-        self.report.rot.iter().filter_map(bound).max().unwrap_or(0)
+        self.report.rot.iter().filter_map(reach).max().unwrap_or_default()
     }
 }

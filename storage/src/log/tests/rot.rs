@@ -389,6 +389,9 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
             let may_be_tables = !is_free && (block == 0 || file == tables);
             assert_eq!(report.has_rot_in_tables, may_be_tables, "{place}");
             assert_eq!(report.rot.len(), 1, "{place}: {report:?}");
+            let is_mail = !is_free && file != tables && block > 0;
+            let unread = is_mail.then_some((SegmentId(file), block as u32, (block + BLOCK) as u32));
+            assert_eq!(report.unread, unread.as_slice(), "{place}");
             assert!(found.iter().all(|f| kept.contains(f)), "nothing that never was");
             // A commit is lost that has a block there, or the file with its header.
             let lost = |p: &Position| p.segment.0 == file && !is_free;
@@ -470,4 +473,28 @@ fn floors_stay_for_mail_that_may_come_back() {
     assert_eq!(report.rot, []);
     assert!(found.iter().any(|k| k.0 == floor), "the mail is there again, and its floor");
     assert!(found.iter().any(|k| k.0.segment == hidden));
+}
+
+/// No mail is written in front of mail that its floors speak of: what is older is freed before it.
+#[test]
+fn mail_does_not_go_on_in_an_older_segment_than_one_that_is_closed() {
+    let mut world = World::new();
+    while world.kept.last().is_none_or(|last| last.0.segment == world.kept[0].0.segment) {
+        let n = world.kept.len() as u64 + 1;
+        world.commit(&[mail(n, 7000)]);
+    }
+    let (older, newer) = (world.kept[0].0.segment, world.kept.last().unwrap().0.segment);
+    // Each of these commits has two blocks, and so the older one has room for one.
+    let mut recovery = Recovery::new(CONFIG);
+    for file in [older, newer] {
+        recovery.segment(file, &world.disk.files[&file.0], &mut |_, _, _| {}).unwrap();
+    }
+    recovery.close([newer].into_iter());
+    (world.log, _) = recovery.finish();
+    world.kept.iter().for_each(|(position, ..)| world.log.live(*position));
+    world.log.recovered_done();
+    world.want_spares();
+    world.commit(&[Owned::Floor(1 << 48 | 1, 1, 1)]);
+    let floor = world.kept.last().unwrap().0.segment;
+    assert!(floor != older && floor != newer);
 }

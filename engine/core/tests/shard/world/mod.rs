@@ -66,6 +66,11 @@ pub(crate) struct World {
 /// The wall clock's time where a test names none.
 const START_MS: u64 = 1_800_000_000_000;
 
+/// Every start has another seed.
+fn reseed(config: &mut ShardConfig) {
+    config.seed = config.seed.map(|byte| byte.wrapping_mul(5).wrapping_add(1));
+}
+
 pub(crate) fn server_keys() -> KeyPair {
     KeyPair::from_seed([42; 32])
 }
@@ -221,7 +226,7 @@ impl World {
     /// Likewise, and of the files that are ready so many are left.
     pub(crate) fn kill_on_a_drive_with(self, mut spare_count: usize) -> Self {
         let Self { mut config, mut files, now, .. } = self;
-        config.seed[0] ^= 1;
+        reseed(&mut config);
         files.retain(|_, bytes| {
             let is_used = bytes.iter().any(|&byte| byte != 0);
             let is_kept = is_used || spare_count > 0;
@@ -240,21 +245,21 @@ impl World {
     /// Likewise, and the drive does not give these blocks: a file and an offset each.
     pub(crate) fn kill_without_blocks(self, places: &[(u32, u32)]) -> Self {
         let Self { mut config, files, now, .. } = self;
-        config.seed[0] ^= 1;
+        reseed(&mut config);
         Self::boot(config, files, now, places.len(), false, 0, places)
     }
 
     /// Likewise, and recovery finds so many spoilt places.
     pub(crate) fn kill_with_rot(self, rot_count: usize) -> Self {
         let Self { mut config, files, now, .. } = self;
-        config.seed[0] ^= 1;
+        reseed(&mut config);
         Self::boot(config, files, now, rot_count, false, 0, &[])
     }
 
     /// Likewise, and the newest message in the logs of the node's other shards is from this second.
     pub(crate) fn kill_beside(self, others_newest_s: u32) -> Self {
         let Self { mut config, files, now, .. } = self;
-        config.seed[0] ^= 1;
+        reseed(&mut config);
         Self::boot(config, files, now, 0, false, others_newest_s, &[])
     }
 
