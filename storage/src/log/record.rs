@@ -323,7 +323,8 @@ impl Record<'_> {
             Self::Ids { .. } | Self::IdsOfHour(_) => 7,
             Self::AccountsGone { .. } => 8,
             Self::EpochAfterRot { .. } => 10,
-            Self::EpochAfterDamage { .. } => 11,
+            // 11 was a form of it that no release wrote.
+            Self::EpochAfterDamage { .. } => 12,
         }
     }
 
@@ -484,7 +485,7 @@ impl<'a> StoredRecord<'a> {
                 let [epoch, tickets_after_s] = <[U32; 2]>::read_from_bytes(payload).ok()?.map(U32::get);
                 Record::EpochAfterRot { epoch, tickets_after_s }
             }
-            11 => {
+            12 => {
                 let (part, hidden) = DamagePart::ref_from_prefix(payload).ok()?;
                 let is_whole = hidden.len().is_multiple_of(size_of::<HiddenPart>());
                 let (epoch, tickets_after_s) = (part.epoch.get(), part.tickets_after_s.get());
