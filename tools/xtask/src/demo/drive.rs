@@ -192,11 +192,11 @@ fn wait_for_talk(args: &DemoArgs, node: &Node, load: &mut Load, teller: &Teller)
     loop {
         let status = node.get("/v1/status")?;
         let field = |name: &str| status["totals"][name].as_u64().with_context(|| name.to_string());
-        if Some(field("messages_in")?) != silent {
-            return Ok(status);
-        }
         if silent == Some(0) {
             teller.tell(Event::Result(format!("{} of {}", field("sessions_now")?, args.phones)));
+        }
+        if Some(field("messages_in")?) != silent {
+            return Ok(status);
         }
         if load.has_ended()? {
             bail!("the generator ended before its phones talked");
