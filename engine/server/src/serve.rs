@@ -98,6 +98,9 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
         if map.shards.is_empty() {
             pin_main(&map, helpers);
         }
+        if let Err(error) = DataDirectory::has_served(&settings.data) {
+            warn!(%error, "the data directory does not know that it was served from: a log that is lost is not missed");
+        }
     })
 }
 
