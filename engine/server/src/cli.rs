@@ -82,7 +82,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) admin: Option<SocketAddr>,
     /// Number of shards [default: that of the data directory, or as many as the core map has].
-    #[arg(long, value_name = "N", value_parser = shards)]
+    #[arg(long, value_name = "N", value_parser = shards, allow_hyphen_values = true)]
     pub(crate) shards: Option<u16>,
     /// Let phones register accounts by themselves.
     #[arg(long)]

@@ -155,7 +155,11 @@ fn a_shard_whose_log_is_gone_stops_the_start_and_nothing_is_begun_anew() {
     for shard in ["shard-000", "shard-001"].map(|name| node.data().join(name)) {
         let aside = node.data().join("aside");
         fs::rename(&shard, &aside).expect("renamed");
-        expect_no_start(&mut node, 5, &[&format!("{} has no log", shard.display()), "bring its files back", "SERVED"]);
+        expect_no_start(
+            &mut node,
+            5,
+            &[&format!("{} has no log", shard.display()), "bring its files back", "SERVED"],
+        );
         assert!(!shard.exists(), "nothing is made");
         fs::rename(&aside, &shard).expect("renamed");
     }

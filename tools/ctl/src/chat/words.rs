@@ -117,6 +117,19 @@ mod tests {
     }
 
     #[test]
+    fn why_a_connection_ended_is_said_in_words() {
+        use tern_protocol::phone::record::RecordError;
+        let no_server = not_understood(&ClientError::Record(RecordError::Kind(72)), false);
+        assert!(no_server.contains("`ready`") && no_server.contains("phone"), "{no_server}");
+        assert_ne!(not_understood(&ClientError::Record(RecordError::Kind(72)), true), no_server);
+        for reason in
+            [GoodbyeReason::Draining, GoodbyeReason::Idle, GoodbyeReason::TooSlow, GoodbyeReason::Busy]
+        {
+            assert!(!goodbye(reason).contains(&format!("{reason:?}")), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn an_account_has_the_number_that_the_operator_sees() {
         assert_eq!(number(AccountId(20_547_673_299_877_889)), "account 20547673299877889");
     }
