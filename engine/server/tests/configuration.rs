@@ -263,6 +263,31 @@ fn check_looks_at_every_file_and_makes_none() {
 }
 
 #[test]
+fn check_finds_a_drive_without_room_for_the_first_files() {
+    let place = Place::new("shards = 2\nsegment_bytes = 4194304\n");
+    std::fs::create_dir(place.path("data")).unwrap();
+    let check_with_mib = |size_mib: u32| {
+        let tern = place.command(&["config", "check"]);
+        let script = format!("mount -t tmpfs -o size={size_mib}m tern data && exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.current_dir(place.0.path()).args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        let output = command.arg(tern.get_program()).args(tern.get_args()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = check_with_mib(6);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("has 6 MiB free, and the logs of 2 shards begin with 8 MiB"), "{said}");
+    assert_eq!(check_with_mib(9).0, Some(0));
+}
+
+#[test]
 fn what_systemd_brings_is_not_missed_before_the_start() {
     let place = Place::new(
         "shards = 1\n[admin]\ntoken_file = \"none/token\"\ntls_cert = \"/run/credentials/tern.service/no.pem\"\n\

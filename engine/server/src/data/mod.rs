@@ -20,5 +20,6 @@ mod token;
 
 pub(crate) use directory::{DataDirectory, MadeWith, Wanted, in_use, is_made, look, made_with};
 pub(crate) use secret::random;
+pub(crate) use served::shards_without_log;
 pub(crate) use tern_protocol::hex::{from_hex, to_hex};
 pub(crate) use token::Token;

@@ -41,6 +41,13 @@ pub(super) fn look(data: &Path, shard_count: u16) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How many shards have no log yet, of which each begins with a file of it.
+pub(crate) fn shards_without_log(data: &Path, shard_count: u16) -> usize {
+    let places = (0..shard_count).map(|shard| data.join(format!("shard-{shard:03}")));
+    // What cannot be looked at is told elsewhere.
+    places.filter(|place| !has_log(place).unwrap_or(true)).count()
+}
+
 fn has_log(place: &Path) -> io::Result<bool> {
     match std::fs::read_dir(place) {
         Ok(mut entries) => Ok(entries.any(|entry| {
