@@ -83,7 +83,7 @@ impl Found {
 }
 
 /// That the drive has no room for the files that the shards' logs begin with.
-fn want_of_room(data: &Path, in_force: &InForce) -> Option<Failure> {
+pub(crate) fn want_of_room(data: &Path, in_force: &InForce) -> Option<Failure> {
     let file_count = data::shards_without_log(data, in_force.shard_count);
     let need_bytes = file_count as u64 * u64::from(in_force.segment_bytes);
     // The nearest that is there: the rest would be made in it.

@@ -263,12 +263,13 @@ fn check_looks_at_every_file_and_makes_none() {
 }
 
 #[test]
-fn check_finds_a_drive_without_room_for_the_first_files() {
+fn a_drive_without_room_for_the_first_files_is_found_before_anything_is_made() {
     let place = Place::new("shards = 2\nsegment_bytes = 4194304\n");
     std::fs::create_dir(place.path("data")).unwrap();
-    let check_with_mib = |size_mib: u32| {
-        let tern = place.command(&["config", "check"]);
-        let script = format!("mount -t tmpfs -o size={size_mib}m tern data && exec \"$0\" \"$@\"");
+    let with_mib = |size_mib: u32, words: &[&str]| {
+        let tern = place.command(words);
+        let mount = format!("mount -t tmpfs -o size={size_mib}m tern data");
+        let script = format!("{mount} && \"$0\" \"$@\"; code=$?; ls -A data; exit $code");
         let mut command = Command::new("unshare");
         command.current_dir(place.0.path()).args([
             "--user",
@@ -279,12 +280,15 @@ fn check_finds_a_drive_without_room_for_the_first_files() {
             &script,
         ]);
         let output = command.arg(tern.get_program()).args(tern.get_args()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        let made = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), made, String::from_utf8(output.stderr).unwrap())
     };
-    let (code, said) = check_with_mib(6);
-    assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("has 6 MiB free, and the logs of 2 shards begin with 8 MiB"), "{said}");
-    assert_eq!(check_with_mib(9).0, Some(0));
+    for words in [&["config", "check"][..], &["serve"]] {
+        let (code, made, said) = with_mib(6, words);
+        assert_eq!((code, &*made), (Some(3), ""), "{said}");
+        assert!(said.contains("has 6 MiB free, and the logs of 2 shards begin with 8 MiB"), "{said}");
+    }
+    assert_eq!(with_mib(9, &["config", "check"]).0, Some(0));
 }
 
 #[test]
