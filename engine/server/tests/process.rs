@@ -267,6 +267,10 @@ fn wrong_requests_are_answered() {
         assert_eq!(found, status, "{method} {path}: {text}");
         assert!(serde_json::from_str::<Value>(&text).unwrap()["error"].is_string(), "{text}");
     }
+    for number in ["/v1/accounts?limit=x", "/v1/accounts?after=-1", "/v1/top?count=1.5"] {
+        let text = node.call("GET", number, None).1;
+        assert!(text.contains("allowed: a whole number"), "{text}");
+    }
     assert_eq!(node.call("GET", "/v1/other", None), (404, String::new()));
     assert_eq!(node.call("DELETE", "/v1/accounts", None), (405, String::new()));
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();

@@ -23,7 +23,11 @@ impl Refusal {
         // What it calls unprocessable is a wrong request like any other.
         let status =
             if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
-        Self { status, text }
+        // What the standard library says of a text that is no number.
+        Self {
+            status,
+            text: text.replace("invalid digit found in string", "allowed: a whole number, 0 or more"),
+        }
     }
 
     /// The request carries no token, or a wrong one.
