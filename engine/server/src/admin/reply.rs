@@ -49,6 +49,12 @@ impl Refusal {
         Self { status: StatusCode::TOO_MANY_REQUESTS, text: "too many wrong tokens: try again later".into() }
     }
 
+    /// The request's body is too long.
+    pub(super) fn too_long() -> Self {
+        let text = "the body is longer than 16 MiB: make several requests of it";
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, text: text.into() }
+    }
+
     /// The client sends its request too slowly, or the node cannot do it in time.
     pub(super) fn too_slow() -> Self {
         Self { status: StatusCode::REQUEST_TIMEOUT, text: "the request took too long".into() }
