@@ -6,6 +6,7 @@ use crate::data::{self, Token};
 use crate::exit::Failure;
 use crate::ports;
 use crate::resolve::{Host, InForce, failure_of_start};
+use nix::sys::statvfs::statvfs;
 use std::path::Path;
 use tern_driver::check_machine;
 
@@ -27,6 +28,7 @@ impl Found {
         let mut found = Self::default();
         match InForce::of(settings, &Host::here()) {
             Ok(in_force) => {
+                found.wrong.extend(want_of_room(&settings.data, &in_force));
                 found.warnings.extend(in_force.warnings);
                 match check_machine(in_force.shard_count, &in_force.limits) {
                     Ok(few) => found.warnings.extend(few.map(|few| few.to_string())),
@@ -78,6 +80,26 @@ impl Found {
             looked => self.note(looked.map(drop)),
         }
     }
+}
+
+/// That the drive has no room for the files that the shards' logs begin with.
+pub(crate) fn want_of_room(data: &Path, in_force: &InForce) -> Option<Failure> {
+    let file_count = data::shards_without_log(data, in_force.shard_count);
+    let need_bytes = file_count as u64 * u64::from(in_force.segment_bytes);
+    // The nearest that is there: the rest would be made in it.
+    let places =
+        data.ancestors().map(|place| if place.as_os_str().is_empty() { Path::new(".") } else { place });
+    let stat = places.into_iter().find_map(|place| statvfs(place).ok())?;
+    let free_bytes = stat.blocks_available() * stat.fragment_size();
+    (free_bytes < need_bytes).then(|| {
+        Failure::start_up(format!(
+            "data directory {}: its drive has {} MiB free, and the logs of {file_count} shards begin with {} MiB: make \
+             room, or take another drive, fewer shards, or a lower segment_bytes",
+            data.display(),
+            free_bytes >> 20,
+            need_bytes >> 20
+        ))
+    })
 }
 
 fn comes_later(file: &Path) -> bool {

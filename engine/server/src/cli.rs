@@ -25,7 +25,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
         /// For how many days the old key still works.
-        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = days, allow_hyphen_values = true)]
         keep_days: u32,
         /// End the key of an earlier change, though it still works: phones that know no later one are locked out.
         #[arg(long)]
@@ -82,11 +82,20 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) admin: Option<SocketAddr>,
     /// Number of shards [default: that of the data directory, or as many as the core map has].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = shards, allow_hyphen_values = true)]
     pub(crate) shards: Option<u16>,
     /// Let phones register accounts by themselves.
     #[arg(long)]
     pub(crate) open_registration: bool,
+}
+
+/// What is allowed depends on the configuration: numbers are judged with it.
+fn shards(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "allowed: a whole number from 1 on".into())
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "allowed: a whole number of days, 0 or more".into())
 }
 
 /// Where to listen. A name will not do: it may mean several addresses.

@@ -98,6 +98,11 @@ fn show(settings: &Settings) -> Result<String, Failure> {
     let host = Host::here();
     let in_force = InForce::of(settings, &host)?;
     in_force.warnings.iter().for_each(|text| eprintln!("tern: warning: {text}"));
+    if data::made_with(&settings.data).is_none()
+        && let Err(failure) = data::look(&settings.data)
+    {
+        eprintln!("tern: warning: {}; what is shown is for a new directory", failure.text);
+    }
     let memory = host.memory_bytes.map_or_else(|| "unknown".into(), memory::gib);
     let values = settings.to_toml(in_force.shard_count, in_force.segment_bytes, &in_force.limits);
     let legend: String = memory::Allowance::legend().iter().map(|line| format!("#   {line}\n")).collect();

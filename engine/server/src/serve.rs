@@ -1,6 +1,7 @@
 //! `tern serve`: from settings to what a node is made of. `control` starts it, and stays until its end.
 
 use crate::admin::{About, Gate, Identity, Plane};
+use crate::check::want_of_room;
 use crate::config::Settings;
 use crate::control::{self, AdminDoor};
 use crate::cores::{self, CoreMap};
@@ -33,6 +34,11 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     let few = check_machine(in_force.shard_count, &in_force.limits);
     if let Some(few) = few.map_err(|error| failure_of_start(&error))? {
         warn!("{few}");
+    }
+    if !is_made(&settings.data)
+        && let Some(failure) = want_of_room(&settings.data, &in_force)
+    {
+        return Err(failure);
     }
     let access = &settings.admin_access;
     let tls = access.tls.as_ref().map(Identity::read).transpose()?;
@@ -97,6 +103,9 @@ pub(crate) fn serve(settings: &Settings, huge_pages: io::Result<()>) -> Result<E
     control::run(plane, config, door, signals, || {
         if map.shards.is_empty() {
             pin_main(&map, helpers);
+        }
+        if let Err(error) = DataDirectory::has_served(&settings.data) {
+            warn!(%error, "the data directory does not know that it was served from: a log that is lost is not missed");
         }
     })
 }

@@ -138,6 +138,33 @@ fn show_prints_what_the_directory_and_the_machine_make_of_it() {
 }
 
 #[test]
+fn show_says_so_where_it_does_not_know_what_the_directory_was_made_with() {
+    let place = Place::new("");
+    let said = || String::from_utf8(place.run(&["config", "show"]).stderr).unwrap();
+    assert!(!said().contains("new directory"), "one that is not there yet is one");
+    std::fs::write(place.path("data"), "").unwrap();
+    assert!(said().contains("is not a directory; what is shown is for a new directory"), "{}", said());
+}
+
+#[test]
+fn numbers_on_the_command_line_are_refused_with_what_is_allowed() {
+    let place = Place::new("");
+    let rotate = ["rotate-key", "--data", "data", "--keep-days"];
+    for (words, value, allowed) in [
+        (&["serve", "--shards"][..], "two", "a whole number from 1 on"),
+        (&["serve", "--shards"], "-1", "a whole number from 1 on"),
+        (&rotate, "-1", "a whole number of days, 0 or more"),
+        (&rotate, "long", "a whole number of days, 0 or more"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        let output = command.current_dir(place.0.path()).args(words).arg(value).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("'{value}'")) && said.contains(allowed), "{said}");
+    }
+}
+
+#[test]
 fn a_node_that_cannot_serve_makes_nothing() {
     for (config, code, parts) in [
         ("[cores]\nshards = \"0-127\"\n", 2, &["cores.shards", "128", "1 to 111"][..]),
@@ -233,6 +260,35 @@ fn check_looks_at_every_file_and_makes_none() {
     let (code, said) = place.check();
     assert_eq!(code, Some(5));
     assert!(said.contains("photo.jpg") && said.contains("wrong directory"), "{said}");
+}
+
+#[test]
+fn a_drive_without_room_for_the_first_files_is_found_before_anything_is_made() {
+    let place = Place::new("shards = 2\nsegment_bytes = 4194304\n");
+    std::fs::create_dir(place.path("data")).unwrap();
+    let with_mib = |size_mib: u32, words: &[&str]| {
+        let tern = place.command(words);
+        let mount = format!("mount -t tmpfs -o size={size_mib}m tern data");
+        let script = format!("{mount} && \"$0\" \"$@\"; code=$?; ls -A data; exit $code");
+        let mut command = Command::new("unshare");
+        command.current_dir(place.0.path()).args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        let output = command.arg(tern.get_program()).args(tern.get_args()).output().unwrap();
+        let made = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), made, String::from_utf8(output.stderr).unwrap())
+    };
+    for words in [&["config", "check"][..], &["serve"]] {
+        let (code, made, said) = with_mib(6, words);
+        assert_eq!((code, &*made), (Some(3), ""), "{said}");
+        assert!(said.contains("has 6 MiB free, and the logs of 2 shards begin with 8 MiB"), "{said}");
+    }
+    assert_eq!(with_mib(9, &["config", "check"]).0, Some(0));
 }
 
 #[test]

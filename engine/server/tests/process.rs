@@ -257,6 +257,8 @@ fn wrong_requests_are_answered() {
         ("POST", "/v1/accounts", Some(json!({ "accounts": 7 })), 400),
         ("POST", "/v1/accounts", Some(json!({ "acounts": [] })), 400),
         ("POST", "/v1/accounts", Some(json!({ "accounts": [], "pad": "x".repeat(17 << 20) })), 413),
+        // The answer comes although most of it is not read when it is refused.
+        ("POST", "/v1/accounts", Some(json!({ "accounts": [], "pad": "x".repeat(40 << 20) })), 413),
         ("GET", "/v1/accounts?limit=0", None, 400),
         ("GET", "/v1/accounts?limit=x", None, 400),
         ("DELETE", "/v1/accounts/No%20Name", None, 400),
@@ -266,6 +268,10 @@ fn wrong_requests_are_answered() {
         let (found, text) = node.call(method, path, body.as_ref());
         assert_eq!(found, status, "{method} {path}: {text}");
         assert!(serde_json::from_str::<Value>(&text).unwrap()["error"].is_string(), "{text}");
+    }
+    for number in ["/v1/accounts?limit=x", "/v1/accounts?after=-1", "/v1/top?count=1.5"] {
+        let text = node.call("GET", number, None).1;
+        assert!(text.contains("allowed: a whole number"), "{text}");
     }
     assert_eq!(node.call("GET", "/v1/other", None), (404, String::new()));
     assert_eq!(node.call("DELETE", "/v1/accounts", None), (405, String::new()));

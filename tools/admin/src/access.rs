@@ -45,7 +45,10 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').filter(|(host, _)| is_host(host));
     match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
         Some(_) => Ok(text.into()),
-        None => Err("allowed: HOST:PORT, as 127.0.0.1:7323, [::1]:7323 or chat.example.org:7323".into()),
+        // Those of phones and of the endpoint alike are read here.
+        None => Err("allowed: HOST:PORT, as 127.0.0.1:PORT, [::1]:PORT or chat.example.org:PORT; where the node names \
+                     no other, phones have port 7322 and the admin endpoint 7323"
+            .into()),
     }
 }
 
@@ -69,7 +72,10 @@ mod tests {
         for wrong in
             ["", "7323", ":7323", "host", "host:", "host:70000", "http://host:1", "me@host:1", "a host:1"]
         {
-            assert!(parse_address(wrong).is_err(), "{wrong}");
+            assert!(
+                parse_address(wrong).is_err_and(|text| text.contains("7322") && text.contains("7323")),
+                "{wrong}"
+            );
         }
     }
 

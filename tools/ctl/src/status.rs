@@ -135,6 +135,10 @@ fn limits_hit(status: &Value) -> String {
         .map(|(name, count)| (&**name, count.as_u64().unwrap_or(0)))
         .filter(|(name, count)| *count > 0 && !is_everyday(name))
         .collect();
+    // Which is no number of the configuration, and makes messages `busy` all the same.
+    if let Some(count @ 1..) = status["totals"]["refused_share"].as_u64() {
+        hit.push(("a sender's part of a mailbox", count));
+    }
     hit.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let told: Vec<String> = hit.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if told.is_empty() { "none".into() } else { told.join(", ") }
@@ -225,7 +229,7 @@ mod tests {
             "totals": {
                 "logins": 5, "expired": 0, "sessions_now": 4, "accounts_now": 9, "connections_now": 6,
                 "mail_count_now": 70, "mail_held_bytes_now": 1_572_864, "messages_in": 10, "messages_out": 11,
-                "ticks_sent": 8,
+                "ticks_sent": 8, "refused_share": 4,
             },
             "shards": [{
                 "counters": { "logins": 2, "expired": 0, "mail_held_bytes_now": 524_288 },
@@ -256,7 +260,7 @@ phones      4 online of 9 accounts; 6 connections of at most 32000 (2 x limits.c
 mail        70 messages wait, 1.50MiB of 8.00MiB (2 x limits.mail_bytes); the fullest shard 25%
 messages    since the start 10 from phones, 11 to phones, 0 told busy, 0 expired; ticks 8 sent, 0 delivered, 0 read
 durations   to the sent tick 2.0ms, turn 990us (p99 since the start)
-limits hit  mailbox_count 5, mail_bytes 3
+limits hit  mailbox_count 5, a sender's part of a mailbox 4, mail_bytes 3
 log         3 damaged places were found at the start, records of accounts among them; --all says in which shards
 drive       5.00GiB free of 10.0GiB
 ";

@@ -4,7 +4,7 @@ use crate::ledger::{Delivery, Flow, Leftovers, Run, Tally};
 use std::collections::HashMap;
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_protocol::phone::client::Event;
-use tern_protocol::phone::frame::ServerFrame;
+use tern_protocol::phone::frame::{ErrorCode, ServerFrame};
 use tern_protocol::phone::ticket::Ticket;
 
 /// Bytes that a body begins with, as far as it is long enough: run, sender, addressee, place in the flow.
@@ -14,6 +14,20 @@ const FILLER: u8 = 0x2e;
 /// The phone that a phone talks with.
 pub(crate) const fn partner(phone: u32) -> u32 {
     phone ^ 1
+}
+
+/// Why the server lets a phone not in, and what helps, for the person who runs the generator.
+fn refused(code: ErrorCode, detail: &str) -> String {
+    match code {
+        ErrorCode::WrongKey | ErrorCode::NameTaken => {
+            "the account is there with another key: say the --seed that it was made with, or take others (--first)".into()
+        }
+        ErrorCode::UnknownAccount | ErrorCode::RegistrationClosed => {
+            "there is no such account, and the server registers nobody at the door: with --admin the accounts are made"
+                .into()
+        }
+        other => format!("{other:?}: {detail}"),
+    }
 }
 
 /// What a login told.
@@ -208,7 +222,7 @@ impl Books {
                 flow.on_refused(id, tally);
             }
             ServerFrame::Goodbye { retry_ms, .. } => signals.retry_ms = Some(retry_ms),
-            ServerFrame::Error { code, detail } => signals.refused = Some(format!("{code:?}: {detail}")),
+            ServerFrame::Error { code, detail } => signals.refused = Some(refused(code, detail)),
             // Anybody may say that they have read what there never was, and PHONE.md has their author drop it. A phone
             // of this run says no such thing.
             ServerFrame::Read { number, by, .. } => {
@@ -327,6 +341,20 @@ mod tests {
         });
         books.take(phone, event, 5, 0.0, &mut signals);
         signals
+    }
+
+    #[test]
+    fn a_refusal_says_what_helps_and_no_word_of_the_program() {
+        for (code, helps) in [
+            (ErrorCode::WrongKey, "--seed"),
+            (ErrorCode::NameTaken, "--seed"),
+            (ErrorCode::UnknownAccount, "--admin"),
+            (ErrorCode::RegistrationClosed, "--admin"),
+        ] {
+            let text = refused(code, "another key");
+            assert!(text.contains(helps) && !text.contains(&format!("{code:?}")), "{text}");
+        }
+        assert!(refused(ErrorCode::Internal, "the drive is full").ends_with("the drive is full"));
     }
 
     #[test]

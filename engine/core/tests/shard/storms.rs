@@ -420,6 +420,31 @@ fn control_goes_before_messages_of_the_same_turn() {
 }
 
 #[test]
+fn phones_that_flap_leave_nothing_behind_and_who_stays_talks_in_every_turn() {
+    let mut world = World::new(Limits::default());
+    let mut bystanders = Bystanders::arrive(&mut world);
+    let mut flapping = Phone::connect(&mut world, 10, "flap", 7);
+    let now = |world: &World| {
+        let counters = world.shard.counters();
+        [counters.timers_now, counters.connections_now, counters.sessions_now]
+    };
+    let before = now(&world);
+    for _ in 0..300 {
+        flapping.leave(&mut world);
+        bystanders.talk(&mut world);
+        let ticket = flapping.ticket.expect("each session brings one");
+        flapping = Phone::resume(&mut world, 10, ticket);
+        // What it does puts its timers off.
+        flapping.say(&mut world, &ClientFrame::Ping { token: 1 });
+        assert_eq!(flapping.heard, [Heard::Drained]);
+        bystanders.talk(&mut world);
+        assert_eq!(now(&world), before);
+        world.pass_ms(100);
+    }
+    assert_eq!(world.shard.counters().logins_by_ticket, 300);
+}
+
+#[test]
 fn half_a_handshake_is_the_most_that_a_turn_does_for_one_login() {
     let mut world = World::new(Limits::default());
     storm(&mut world, 2, &[first_flight("late", 10, 1)]);

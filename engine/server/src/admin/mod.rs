@@ -20,6 +20,7 @@
 //! numbers lose the low bits of 64. `deploy/ADMIN.md` tells users all of this, with examples that a test runs.
 
 mod accounts;
+mod bodies;
 mod exposition;
 mod gate;
 mod hottest;
@@ -39,7 +40,7 @@ pub(crate) use tls::Identity;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get};
 use std::sync::Arc;
 
@@ -58,6 +59,7 @@ fn routes(plane: Arc<Plane>) -> Router {
         .route("/v1/top", get(hottest::top))
         .route("/metrics", get(metrics::metrics))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(from_fn(bodies::refuse_long))
         .layer(from_fn_with_state(Arc::clone(&plane), gate::guard))
         .with_state(plane)
 }

@@ -23,7 +23,11 @@ impl Refusal {
         // What it calls unprocessable is a wrong request like any other.
         let status =
             if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
-        Self { status, text }
+        // What the standard library says of a text that is no number.
+        Self {
+            status,
+            text: text.replace("invalid digit found in string", "allowed: a whole number, 0 or more"),
+        }
     }
 
     /// The request carries no token, or a wrong one.
@@ -43,6 +47,12 @@ impl Refusal {
     /// Too many wrong tokens came.
     pub(super) fn too_often() -> Self {
         Self { status: StatusCode::TOO_MANY_REQUESTS, text: "too many wrong tokens: try again later".into() }
+    }
+
+    /// The request's body is too long.
+    pub(super) fn too_long() -> Self {
+        let text = "the body is longer than 16 MiB: make several requests of it";
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, text: text.into() }
     }
 
     /// The client sends its request too slowly, or the node cannot do it in time.

@@ -33,23 +33,29 @@ fn meaning(message: &str) -> String {
         let mut names = rest.split('`').skip(1).step_by(2);
         let unknown = names.next().unwrap_or_default();
         let known: Vec<&str> = names.collect();
-        let nearest = known.iter().min_by_key(|name| distance(unknown, name)).copied().unwrap_or("none");
+        // Who writes the beginning of a key means that one, however long the rest is.
+        let begins = |name: &str| !unknown.is_empty() && name.starts_with(unknown);
+        let far = |name: &&&str| (!begins(name), distance(unknown, name));
+        let nearest = known.iter().min_by_key(far).copied().unwrap_or("none");
         return format!("unknown key {unknown}, the nearest is {nearest}; allowed: {}", known.join(", "));
     }
-    let allowed = match message.rsplit_once("expected ").map(|(_, expected)| expected.trim()) {
-        Some("u8") => "a whole number from 0 to 255",
-        Some("u16") => "a whole number from 0 to 65535",
-        Some("u32") => "a whole number from 0 to 4294967295",
-        Some("u64" | "usize") => "a whole number, 0 or more",
-        Some("a boolean") => "true or false",
-        Some("a string" | "path string") => "a text in \"quotes\"",
-        Some("a sequence") => "a list in [brackets]",
+    let (found, expected) = message.rsplit_once("expected ").unwrap_or((&message, ""));
+    let allowed = match expected.trim() {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in \"quotes\"",
+        "a sequence" => "a list in [brackets]",
         _ if message.contains("socket address") => {
             "an address with a port in \"quotes\", such as \"0.0.0.0:7322\""
         }
         _ => return message,
     };
-    format!("{message}; allowed: {allowed}")
+    // What Rust calls the type that it expected says nothing to who wrote the file.
+    let found = found.trim_end_matches([',', ' ']).replace(" as i128", "");
+    format!("{found}; allowed: {allowed}")
 }
 
 /// Letters to insert, remove or change to make one word of the other (Levenshtein).
@@ -101,8 +107,8 @@ mod tests {
         let error = toml::from_str::<super::super::file::ConfigFile>(text).unwrap_err();
         assert_eq!(
             explain(text, &error),
-            "line 3: limits.busy_ms = true # no: invalid type: boolean `true`, expected u32; allowed: a whole number \
-             from 0 to 4294967295"
+            "line 3: limits.busy_ms = true # no: invalid type: boolean `true`; allowed: a whole number from 0 to \
+             4294967295"
         );
         for (text, start) in [
             ("[limits]  # mine\nbusy_ms = true", "line 2: limits.busy_ms = true: "),

@@ -61,6 +61,9 @@ impl Settings {
                 "data = {data:?}, allowed: one directory; several are not available yet"
             )));
         };
+        if data.as_os_str().is_empty() {
+            return Err(Failure::usage("data = [\"\"], allowed: a directory such as \"/var/lib/tern\""));
+        }
         let admin_table = file.admin.unwrap_or_default();
         let admin =
             args.admin.or(admin_table.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7323)));
@@ -309,7 +312,7 @@ mod tests {
                 &["shards = 99", "1 to 98", "body_bytes = 60000"][..],
             ),
             ("[cores]\nshards = \"0-127\"", &["cores.shards", "= 128", "1 to 111"][..]),
-            ("shards = \"two\"", &["shards", "two", "u16"][..]),
+            ("shards = \"two\"", &["shards", "two", "a whole number"][..]),
             (
                 "admin = \"0.0.0.0:1\"",
                 &["admin.listen", "0.0.0.0:1", "loopback", "token_file", "tls_key"][..],
@@ -343,6 +346,8 @@ mod tests {
             ),
             ("[limits]\naddress_connects_burst = 0", &["limits.address_connects_burst", "rate 0"][..]),
             ("data = []", &["data", "[]", "one directory"][..]),
+            ("data = [\"\"]", &["data = [\"\"]", "a directory such as"][..]),
+            ("[admin]\ntoken = \"x\"", &["unknown key token, the nearest is token_file"][..]),
             ("shards = 70000", &["line 1", "shards = 70000", "a whole number from 0 to 65535"][..]),
             ("open_registration = 1", &["open_registration = 1", "true or false"][..]),
             ("phone = \"here\"", &["phone = \"here\"", "an address with a port"][..]),
@@ -371,6 +376,8 @@ mod tests {
             ("phone =", &["line 1: phone ="][..]),
         ] {
             let error = settings(text).unwrap_err();
+            let of_rust = ["u16", "i128", "usize"].iter().find(|word| error.contains(**word));
+            assert_eq!(of_rust, None, "{text:?} gave {error:?}");
             for part in parts {
                 assert!(error.contains(part), "{text:?} gave {error:?}, without {part:?}");
             }

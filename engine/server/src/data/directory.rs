@@ -3,6 +3,7 @@
 use super::atomic;
 use super::keys::{Keys, SERVER_KEY};
 use super::manifest::Manifest;
+use super::served;
 use crate::exit::Failure;
 use nix::unistd::{AccessFlags, eaccess};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -71,6 +72,7 @@ impl DataDirectory {
             Err(error) => return Err(at(MANIFEST, &error)),
         };
         manifest.made_with().agrees(path, wanted)?;
+        served::look(path, manifest.shard_count)?;
         Ok(Self {
             shard_count: manifest.shard_count,
             partition_count: manifest.partition_count,
@@ -81,15 +83,27 @@ impl DataDirectory {
         })
     }
 
+    /// Remembers that a node has served from it: from now on each shard has a log.
+    ///
+    /// # Errors
+    /// The kernel's, for instance a full drive.
+    pub(crate) fn has_served(path: &Path) -> std::io::Result<()> {
+        served::remember(path)
+    }
+
     /// Gives the server of a directory that is not in use a new key; the present one works `keep_s` longer. One before that
     /// ends, which has to be said if it still works.
     ///
     /// # Errors
     /// In use, not a data directory, or not writable; the key before the present one still works.
     pub(crate) fn rotate_key(path: &Path, keep_s: u64, end_previous: bool) -> Result<KeyPair, Failure> {
-        if !path.join(MANIFEST).exists() {
-            let shown = path.display();
-            return Err(Failure::start_up(format!("{shown} is not a data directory (it has no {MANIFEST})")));
+        let shown = path.display();
+        let refuse = |text| Err(Failure::start_up(text));
+        match path.join(MANIFEST).try_exists() {
+            Ok(true) => {}
+            Ok(false) => return refuse(format!("{shown} is not a data directory (it has no {MANIFEST})")),
+            // It may well be one, of somebody else.
+            Err(error) => return refuse(format!("data directory {shown}: {MANIFEST}: {error}")),
         }
         let _lock = lock(path)?;
         let now_s = unix_s();
@@ -147,7 +161,7 @@ pub(crate) fn look(path: &Path) -> Result<(), Failure> {
     eaccess(there, may).map_err(|error| at(&format!("{}: {}", there.display(), error.desc())))?;
     match std::fs::read_to_string(path.join(MANIFEST)) {
         Ok(text) => {
-            Manifest::parse(&text)?;
+            served::look(path, Manifest::parse(&text)?.shard_count)?;
             Keys::look(path)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && there == path => is_empty(path),
@@ -181,7 +195,8 @@ fn lock_between(path: &Path, mut pause: impl FnMut()) -> Result<File, Failure> {
     match tried {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(Failure::start_up(format!(
-            "data directory {} is in use by another process (it holds {LOCK})",
+            "data directory {} is in use by another process (it holds {LOCK}): stop that one first, or name another \
+             directory",
             path.display()
         ))),
         Err(TryLockError::Error(error)) => Err(Failure::start_up(format!("{}: {error}", file.display()))),
@@ -291,6 +306,17 @@ mod tests {
         assert!(failure.text.contains("in use"), "{}", failure.text);
         drop(first);
         DataDirectory::open(place.path(), WANTED).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_said_to_be_no_data_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let rotate = |path: &Path| DataDirectory::rotate_key(path, 0, false).unwrap_err().text;
+        assert!(rotate(place.path()).contains("is not a data directory"));
+        let file = place.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let text = rotate(&file);
+        assert!(text.contains("Not a directory") && !text.contains("is not a data"), "{text}");
     }
 
     #[test]

@@ -248,8 +248,20 @@ fn a_changed_server_key_is_taken_from_the_server_and_from_nobody_else() {
     let mut ann = Chat::start(&node, place.path(), "ann", &["--server-key", &present]);
     ann.until("connected as ann");
     assert!(ann.end().0);
-    fs::remove_file(&state).expect("the state file");
+    // A key that no server has shown is not remembered, and what is known stays known.
+    let known = fs::read_to_string(&state).expect("the state file");
     let wrong = key(&first);
-    let (good, errors) = Chat::start(&node, place.path(), "ann", &["--server-key", &wrong]).end();
-    assert!(!good && errors.contains("does not have the key that is known for it"), "{errors}");
+    for is_first_contact in [false, true] {
+        if is_first_contact {
+            fs::remove_file(&state).expect("the state file");
+        }
+        let (good, errors) = Chat::start(&node, place.path(), "ann", &["--server-key", &wrong]).end();
+        assert!(!good && errors.contains("does not have the key that --server-key names"), "{errors}");
+        assert!(errors.contains(&wrong), "{errors}");
+        let kept = fs::read_to_string(&state).unwrap_or_default();
+        assert_eq!(kept, if is_first_contact { "" } else { &*known });
+    }
+    let mut ann = Chat::start(&node, place.path(), "ann", &[]);
+    ann.until("! first contact");
+    assert!(ann.end().0);
 }

@@ -148,6 +148,25 @@ fn a_log_of_another_format_or_shard_stops_the_start() {
     expect_it(&node, id);
 }
 
+#[test]
+fn a_shard_whose_log_is_gone_stops_the_start_and_nothing_is_begun_anew() {
+    let (mut node, id) = node_with_one_ticked(2);
+    node.kill();
+    for shard in ["shard-000", "shard-001"].map(|name| node.data().join(name)) {
+        let aside = node.data().join("aside");
+        fs::rename(&shard, &aside).expect("renamed");
+        expect_no_start(
+            &mut node,
+            5,
+            &[&format!("{} has no log", shard.display()), "bring its files back", "SERVED"],
+        );
+        assert!(!shard.exists(), "nothing is made");
+        fs::rename(&aside, &shard).expect("renamed");
+    }
+    node.start_again();
+    expect_it(&node, id);
+}
+
 /// Such a directory says so in its manifest and in each of its segments.
 #[test]
 fn a_directory_of_an_older_format_is_read_and_written_on_as_format_3() {

@@ -132,7 +132,7 @@ fn ticks_rise_and_are_shown_once() {
     assert!(talk.is_settled());
     let old = MessageId::new(60, 0);
     talk.hear_frame(ServerFrame::Read { number: 3, by: AccountId(255), id: old, time_s: 0 }, at(0));
-    assert_eq!(talk.lines[2], "your message of 00:01:00 ✓✓ read by account ff");
+    assert_eq!(talk.lines[2], "your message of 00:01:00 ✓✓ read by account 255");
     assert_eq!(talk.ack, Some(3));
 }
 

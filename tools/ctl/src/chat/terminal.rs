@@ -64,14 +64,13 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
     check_name(&args.name)?;
     let key_file = args.key.clone().unwrap_or_else(|| PathBuf::from(format!("{}.key", args.name)));
     let keys = keep::key(&key_file, args.register)?;
-    let mut keep = Keep::beside(&key_file)?;
-    if let Some(hex) = &args.server_key {
-        let key = from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?;
-        let known = keep.of(&args.phone);
-        if known.key != Some(key) {
-            keep.put(&args.phone, Server { key: Some(key), ticket: None, ..known })?;
+    let keep = Keep::beside(&key_file)?;
+    let named_key = match &args.server_key {
+        Some(hex) => {
+            Some(from_hex(hex).with_context(|| format!("--server-key {hex}: allowed are 64 hex digits"))?)
         }
-    }
+        None => None,
+    };
     let (sender, inputs) = channel();
     connection::read_lines(sender.clone());
     let terminal = Terminal {
@@ -80,6 +79,7 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<()> {
         register: args.register,
         keys,
         keep,
+        named_key,
         talk: Talk::new(&args.name, u64::from_le_bytes(random()?)),
         start: Instant::now(),
         sender,
@@ -100,6 +100,9 @@ struct Terminal {
     register: bool,
     keys: KeyPair,
     keep: Keep,
+    /// The server's key as the person named it, until a server has shown that it has it: what is known from before is
+    /// not given up for a slip of the hand.
+    named_key: Option<[u8; 32]>,
     talk: Talk,
     start: Instant,
     sender: Sender<Input>,
@@ -159,7 +162,7 @@ impl Terminal {
     /// The socket is there: the handshake begins, with a ticket if there is one.
     fn begin(&mut self, socket: TcpStream) -> Result<()> {
         let now = self.now();
-        let known = self.keep.of(&self.door);
+        let known = self.server();
         let ticket =
             known.ticket.filter(|(_, until_s)| now.unix_ms / 1000 < *until_s).map(|(ticket, _)| ticket);
         let by = match (&ticket, &known.key) {
@@ -216,19 +219,30 @@ impl Terminal {
                 if matches!(&self.link, Link::Up(up) if up.by == Way::Ticket) {
                     self.drop_ticket()?;
                 }
-                self.lost(&format!("the server does not keep to the protocol: {error:?}"), None)
+                let is_begun = matches!(&self.link, Link::Up(up) if up.client.ready());
+                self.lost(words::not_understood(&error, is_begun), None)
             }
         }
     }
 
+    /// What is taken for true of the server: what the person says, before what is known.
+    fn server(&self) -> Server {
+        let known = self.keep.of(&self.door);
+        match self.named_key {
+            Some(key) if known.key != Some(key) => Server { key: Some(key), ticket: None, ..known },
+            _ => known,
+        }
+    }
+
     fn heed(&mut self, note: Note, now: Now) -> Result<()> {
-        let mut server = self.keep.of(&self.door);
+        let mut server = self.server();
         match note {
             Note::Welcome { account, device, server_key, keep_alive_s } => {
                 (self.failed_count, self.silent_count) = (0, 0);
                 if server.key.is_some() && server_key.is_some() && server.key != server_key {
                     return self.wrong_server();
                 }
+                self.named_key = None;
                 if let (None, Some(key)) = (server.key, server_key) {
                     let hex = to_hex(&key);
                     self.talk.show(format!("! first contact: the server at {} has the key {hex}", self.door));
@@ -272,7 +286,7 @@ impl Terminal {
                 bail!("this device was taken off the account, or the account is gone");
             }
             Note::Goodbye { reason, retry_ms } => {
-                return self.lost(&format!("the server says goodbye: {reason:?}"), Some(retry_ms));
+                return self.lost(words::goodbye(reason), Some(retry_ms));
             }
             Note::Busy { retry_ms } => return self.lost("the server is busy", Some(retry_ms)),
             Note::Version { min, max } => {
@@ -302,9 +316,10 @@ impl Terminal {
 
     /// Somebody answers at the server's address who does not have the server's key.
     fn wrong_server(&self) -> Result<()> {
-        let known = self.keep.of(&self.door).key.map_or(String::new(), |key| to_hex(&key));
+        let known = self.server().key.map_or(String::new(), |key| to_hex(&key));
+        let whose = if self.named_key.is_some() { "--server-key names" } else { "is known for it" };
         bail!(
-            "!! the server at {} does not have the key that is known for it, {known}\n\
+            "!! the server at {} does not have the key that {whose}, {known}\n\
              !! someone may be listening in, or the server was set up anew. Nothing was sent.\n\
              !! ask the operator for the present key and say --server-key HEX (known servers: {})",
             self.door,

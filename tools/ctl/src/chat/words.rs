@@ -2,7 +2,8 @@
 
 use tern_protocol::hex::to_hex;
 use tern_protocol::ids::AccountId;
-use tern_protocol::phone::frame::{DeviceInfo, ErrorCode, PresenceState};
+use tern_protocol::phone::client::ClientError;
+use tern_protocol::phone::frame::{DeviceInfo, ErrorCode, GoodbyeReason, PresenceState};
 
 /// What the person may type.
 pub(super) const HELP: &str = "/to NAME  talk to NAME; then each line is a message
@@ -19,7 +20,7 @@ pub(super) fn clock(unix_s: u64) -> String {
 
 /// An account without a known name.
 pub(super) fn number(account: AccountId) -> String {
-    format!("account {:x}", account.0)
+    format!("account {}", account.0)
 }
 
 /// A presence frame in words.
@@ -62,6 +63,32 @@ pub(super) fn devices_refused(code: ErrorCode) -> String {
     format!("the devices stay as they are: {why}")
 }
 
+/// Why the server ended a connection in order.
+pub(super) fn goodbye(reason: GoodbyeReason) -> &'static str {
+    match reason {
+        GoodbyeReason::Draining => "the server is about to stop",
+        GoodbyeReason::Idle => "the server has heard nothing for too long",
+        GoodbyeReason::TooSlow => "the server could not get rid of what it had to say",
+        GoodbyeReason::Busy => "the server has too much to do, or you say too much",
+        GoodbyeReason::Replaced => "this device has logged in elsewhere",
+        GoodbyeReason::Removed => "this device was taken off the account, or the account is gone",
+    }
+}
+
+/// What it means that the client cannot make sense of what it hears, before and after the session has begun.
+pub(super) const fn not_understood(error: &ClientError, is_begun: bool) -> &'static str {
+    match error {
+        ClientError::Record(_) | ClientError::Unexpected if !is_begun => {
+            "who answers there does not speak Tern's protocol: is this the address that `ready` of the server calls phone?"
+        }
+        ClientError::Handshake => "the handshake failed",
+        ClientError::Noise(_) => "what came cannot be decrypted: it was changed on its way",
+        ClientError::Record(_) | ClientError::Frame(_) | ClientError::Unexpected => {
+            "the server does not keep to the protocol"
+        }
+    }
+}
+
 /// Why the server ended the login or the session, for a person.
 pub(super) fn refused(code: ErrorCode, detail: &str) -> String {
     match code {
@@ -87,5 +114,23 @@ mod tests {
         assert_eq!(clock(1_700_000_000), "22:13:20");
         assert_eq!(presence("bob", PresenceState::Offline, 0), "bob is not connected");
         assert_eq!(presence("bob", PresenceState::Offline, 86_399), "bob is not connected, seen 23:59:59");
+    }
+
+    #[test]
+    fn why_a_connection_ended_is_said_in_words() {
+        use tern_protocol::phone::record::RecordError;
+        let no_server = not_understood(&ClientError::Record(RecordError::Kind(72)), false);
+        assert!(no_server.contains("`ready`") && no_server.contains("phone"), "{no_server}");
+        assert_ne!(not_understood(&ClientError::Record(RecordError::Kind(72)), true), no_server);
+        for reason in
+            [GoodbyeReason::Draining, GoodbyeReason::Idle, GoodbyeReason::TooSlow, GoodbyeReason::Busy]
+        {
+            assert!(!goodbye(reason).contains(&format!("{reason:?}")), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_has_the_number_that_the_operator_sees() {
+        assert_eq!(number(AccountId(20_547_673_299_877_889)), "account 20547673299877889");
     }
 }
