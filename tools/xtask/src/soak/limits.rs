@@ -114,7 +114,11 @@ impl Lines<'_> {
         let connections = needs.accounts + 16;
         let connections = self.dice.pick(&[connections, 4 * connections, 16_000]);
         self.say("connection_count", connections);
-        self.perhaps("unanswered_count", &[4 * connections]);
+        if needs.is_paced {
+            // Whoever finds it full says one message at a time and comes back for the next: all goes well, but for minutes.
+            let least = 4 * connections;
+            self.perhaps("unanswered_count", &[least.max(needs.messages / 2), least.max(2 * needs.messages)]);
+        }
         self.perhaps("account_count", &[needs.accounts]);
         self.perhaps("login_ms", &[1_000, 3_000]);
         self.perhaps("idle_ms", &[2_000, 5_000]);

@@ -78,9 +78,16 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
         eprintln!("xtask: soak: --seed {} --rounds 1: {}", plan.seed, plan.short());
         let site =
             Site { directory: place.join(format!("seed-{}", plan.seed)), binaries: &binaries, quit: &quit };
+        let begun = Instant::now();
         match site.live_through(&plan, &mut tally) {
-            Ok(()) => site.clear()?,
-            Err(error) if error.is::<Interrupted>() || quit.is_asked() => site.clear()?,
+            Ok(()) => {
+                eprintln!("xtask: soak: well after {} s", begun.elapsed().as_secs());
+                site.clear()?;
+            }
+            Err(_) if quit.is_asked() => {
+                site.clear()?;
+                break;
+            }
             Err(error) => {
                 eprintln!("xtask: soak: seed {}: {error:#}; {}", plan.seed, site.kept());
                 tally.failed.push(plan.seed);
