@@ -59,3 +59,20 @@ fn a_loss_is_told_and_everything_of_its_round_is_kept() {
         assert!(kept.join(name).exists(), "{name}");
     }
 }
+
+#[test]
+fn each_configuration_is_one_that_a_server_takes() {
+    let tern = programs().join("tern");
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let config = place.path().join("tern.toml");
+    for seed in 0..40 {
+        let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        xtask.args(["soak", "--dry-run", "--rounds", "1", "--seed", &seed.to_string()]);
+        let plan = String::from_utf8(xtask.output().expect("xtask runs").stdout).expect("a plan is text");
+        // Between its head and the loads.
+        std::fs::write(&config, plan.split("\n\n").nth(1).expect("a configuration")).expect("a file");
+        let shown = Command::new(&tern).args(["config", "show", "--config"]).arg(&config).output();
+        let shown = shown.expect("tern runs");
+        assert!(shown.status.success(), "{plan}{}", String::from_utf8_lossy(&shown.stderr));
+    }
+}

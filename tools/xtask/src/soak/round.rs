@@ -294,3 +294,26 @@ fn bad_lines(log: &str) -> impl Iterator<Item = String> {
     let is_bad = |line: &&str| ["ERROR", "panicked", "PANIC"].iter().any(|word| line.contains(word));
     log.lines().filter(is_bad).take(5).map(|line| format!("server.log: {line}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_fault_is_told_by_its_name_and_so_is_a_line_that_should_not_be_there() {
+        let report = json!({ "sent": 5, "lost": 1, "duplicated": 0, "early_ticks": 2, "misordered": null });
+        assert_eq!(faults_of(&report).collect::<Vec<_>>(), ["lost: 1", "early_ticks: 2"]);
+        let log = "2026-12-01T13:27:55Z  WARN tern_driver::report: limits hit\n\
+                   2026-12-01T13:27:56Z ERROR tern::control: shard 1 ended\nthread 'shard-1' panicked at x.rs";
+        assert_eq!(bad_lines(log).count(), 2);
+    }
+
+    #[test]
+    fn whoever_ends_by_itself_was_not_killed() {
+        was_killed(ExitStatus::from_raw(Signal::SIGKILL as i32)).unwrap();
+        for status in [ExitStatus::from_raw(0), ExitStatus::from_raw(6 << 8)] {
+            assert!(was_killed(status).is_err(), "{status}");
+        }
+    }
+}
