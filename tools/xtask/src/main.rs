@@ -12,6 +12,7 @@ mod node;
 mod package;
 mod quit;
 mod sim;
+mod soak;
 mod test;
 mod tree;
 
@@ -38,6 +39,8 @@ enum Command {
     Lint,
     /// The simulated world; the last line is "N passed, M failed".
     Sim(sim::SimArgs),
+    /// Real servers on random limits, under random loads, killed and stopped meanwhile; the last line is a JSON object.
+    Soak(soak::SoakArgs),
     /// One fuzz target, or all.
     Fuzz(fuzz::FuzzArgs),
     /// The Debian package: built, installed into a throw-away root, served from, removed.
@@ -60,6 +63,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test => test::test(),
         Command::Lint => lint::lint(),
         Command::Sim(args) => sim::sim(&args),
+        Command::Soak(args) => return soak::soak(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Package(args) => package::package(&args),
         Command::Bench(args) => bench::bench(&args),

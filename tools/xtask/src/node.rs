@@ -4,10 +4,12 @@ use crate::affinity::spawn_on;
 use crate::quit::Quit;
 use crate::tree::binary;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tern_admin::{Access, Admin};
@@ -16,6 +18,8 @@ use tern_node::READY_WAIT;
 /// How to start a node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodePlan {
+    /// The program `tern`.
+    pub(crate) program: PathBuf,
     /// Data directory.
     pub(crate) data: PathBuf,
     /// Number of shards.
@@ -24,6 +28,8 @@ pub(crate) struct NodePlan {
     pub(crate) cpu: Option<usize>,
     /// A configuration file, for limits.
     pub(crate) config: Option<PathBuf>,
+    /// A file that what it says is added to, where nobody listens; without one it is shown.
+    pub(crate) log: Option<PathBuf>,
     /// Where phones connect; port 0 at first.
     pub(crate) phone: String,
     /// Admin endpoint; port 0 at first.
@@ -31,10 +37,37 @@ pub(crate) struct NodePlan {
 }
 
 impl NodePlan {
-    /// A node on ports that the kernel picks.
+    /// A node of the release binary on ports that the kernel picks.
     pub(crate) fn new(data: &Path, shards: u16, cpu: Option<usize>) -> Self {
         let any = || "127.0.0.1:0".to_string();
-        Self { data: data.into(), shards, cpu, config: None, phone: any(), admin: any() }
+        Self {
+            program: binary("tern"),
+            data: data.into(),
+            shards,
+            cpu,
+            config: None,
+            log: None,
+            phone: any(),
+            admin: any(),
+        }
+    }
+
+    /// How it is called.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let mut command = Command::new(&self.program);
+        command.arg("serve").arg("--data").arg(&self.data);
+        command.args(["--phone", &self.phone, "--admin", &self.admin, "--shards", &self.shards.to_string()]);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        if let Some(log) = &self.log {
+            let file = OpenOptions::new().create(true).append(true).open(log);
+            command.stderr(file.with_context(|| log.display().to_string())?);
+        }
+        // What a start says is of use only when something goes wrong.
+        command.env("TERN_LOG", std::env::var("TERN_LOG").unwrap_or_else(|_| "warn".into()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(command)
     }
 }
 
@@ -47,7 +80,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts the release binary and waits until it serves. What it says is shown.
+    /// Starts it and waits until it serves. What it says is shown.
     pub(crate) fn start(plan: NodePlan) -> Result<Self> {
         Self::start_unless(plan, &Quit::default(), None)
     }
@@ -58,18 +91,10 @@ impl Node {
         quit: &Quit,
         listener: Option<&dyn Fn(ChildStderr)>,
     ) -> Result<Self> {
-        let mut command = Command::new(binary("tern"));
-        command.arg("serve").arg("--data").arg(&plan.data);
-        command.args(["--phone", &plan.phone, "--admin", &plan.admin, "--shards", &plan.shards.to_string()]);
-        if let Some(config) = &plan.config {
-            command.arg("--config").arg(config);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = plan.command()?;
         if listener.is_some() {
             command.stderr(Stdio::piped());
         }
-        // What a start says is of use only when something goes wrong.
-        command.env("TERN_LOG", std::env::var("TERN_LOG").unwrap_or_else(|_| "warn".into()));
         let started = Instant::now();
         let mut child = spawn_on(plan.cpu, &mut command)?;
         if let (Some(listen), Some(stderr)) = (listener, child.stderr.take()) {
@@ -96,6 +121,16 @@ impl Node {
     pub(crate) fn kill(mut self) -> Result<NodePlan> {
         self.process.kill()?;
         Ok(self.plan)
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits for its end: how it ended, and what starts it again on the same data and ports.
+    pub(crate) fn end(mut self) -> Result<(ExitStatus, NodePlan)> {
+        Ok((self.process.wait_for_the_end()?.status, self.plan))
     }
 
     /// Ends the process by SIGTERM; fails when it does not drain.
