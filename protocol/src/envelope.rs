@@ -18,6 +18,8 @@ pub const FLAG_AGAIN: u8 = 2;
 /// Flag of a message: its sender's home can make no copies of it for the sender's other devices. It is answered, but not
 /// taken unless it was taken before.
 pub const FLAG_ANSWER_ONLY: u8 = 4;
+/// Flag of a message without its body: it is answered if it was taken before, and else not at all.
+pub const FLAG_ASKS: u8 = 8;
 
 /// What an envelope carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, FLAG_ASKS, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -120,26 +120,27 @@ impl Shard {
             self.cast_to(now, Kind::Unknown, 0, ends, id, 0);
             return;
         };
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
+        let made_s = id.unix_s();
+        if envelope.has(FLAG_ASKS) {
+            if self.dedup.has(made_s, hash) {
+                self.answer_again(now, index, ends, id);
+            }
+            return;
+        }
         self.busiest.note(envelope.to());
-        let age = self.dedup.age(id.unix_s(), now_s);
+        let age = self.dedup.age(made_s, now_s);
         if age == Age::Old && !bug!(self, old_taken_for_new) {
             self.counters.refused_expired += 1;
             self.cast_to(now, Kind::Expired, 0, ends, id, 0);
             return;
         }
-        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
-        let made_s = id.unix_s();
         let key = (index, envelope.from(), envelope.sender_device());
         let session = envelope.seq().0;
         if self.dedup.has(made_s, hash) {
             self.counters.duplicates += 1;
             self.stream_is_done_with(key, id);
-            let waits = self.accounts.get_mut(index).is_some_and(|account| {
-                account.mailbox.volatile(envelope.from(), id, EntryKind::Message).is_some()
-            });
-            if !waits {
-                self.cast_to(now, Kind::Sent, 0, ends, id, 0);
-            }
+            self.answer_again(now, index, ends, id);
             return;
         }
         if age == Age::Ahead {
@@ -169,6 +170,14 @@ impl Shard {
         }
         if bug!(self, delivered_early) {
             self.cast_to(now, Kind::Delivered, 0, ends, id, 0);
+        }
+    }
+
+    /// The sender of a message that was taken may not know it. If it is not safe yet, its answer is to come.
+    fn answer_again(&mut self, now: Now, index: AccountIndex, ends: Ends, id: MessageId) {
+        let Some(account) = self.accounts.get_mut(index) else { return };
+        if account.mailbox.volatile(ends.to, id, EntryKind::Message).is_none() {
+            self.cast_to(now, Kind::Sent, 0, ends, id, 0);
         }
     }
 

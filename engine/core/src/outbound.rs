@@ -2,6 +2,10 @@
 //!
 //! A message goes on only if none before it to the same recipient is refused. The list knows the order of the phone's
 //! stream, so it does not matter whether a lane or the recipient's home refused, nor which `busy` comes first.
+//!
+//! A message that has its answer is forgotten, and a copy of it may still be on its way from a phone that was told to go
+//! back before the answer reached it. To the list it is a new one. If it is refused, those behind it wait for a message
+//! that the phone will not send again: so when they have waited for a while, its home is asked whether it has it.
 
 mod many;
 
@@ -13,13 +17,20 @@ use tern_protocol::ids::{AccountId, MessageId};
 
 /// Most messages of one session without a final answer.
 const COUNT_MAX: usize = 4096;
+/// A message that has been refused for so long while others behind it came is asked after, and again after twice as long.
+const DOUBT_NS: u64 = 1_000_000_000;
 
 /// Whether a message may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Turn {
     Now,
-    /// One before it was refused, by this one.
-    Later(Refuser),
+    /// One before it was refused.
+    Later {
+        /// By whom.
+        by: Refuser,
+        /// Which one, if the recipient's home is to be asked whether it has that already.
+        in_doubt: Option<MessageId>,
+    },
 }
 
 /// Who did not let a message pass.
@@ -60,6 +71,8 @@ struct Message {
     refuser: Refuser,
     /// Whether its recipient's home may be waiting for it.
     home_refused: bool,
+    /// How often its home was asked about it since it was refused last.
+    asked_count: u8,
 }
 
 /// The messages of a session without a final answer, in the order in which the phone first sent them.
@@ -147,7 +160,8 @@ impl Outbound {
 impl Message {
     fn new(to: AccountId, id: MessageId, now_ns: u64) -> Self {
         let since_us = (now_ns / 1000) as u32;
-        Self { to, id, since_us, refused_until_ns: 0, refuser: Refuser::Limit, home_refused: false }
+        let refuser = Refuser::Limit;
+        Self { to, id, since_us, refused_until_ns: 0, refuser, home_refused: false, asked_count: 0 }
     }
 
     fn is_refused(&self) -> bool {
@@ -158,6 +172,15 @@ impl Message {
         self.refused_until_ns = now_ns + PATIENCE_NS;
         self.refuser = by;
         self.home_refused |= by == Refuser::Home;
+        self.asked_count = 0;
+    }
+
+    /// One behind it has to wait.
+    fn holds_up(&mut self, now_ns: u64) -> Turn {
+        let refused_ns = self.refused_until_ns - PATIENCE_NS;
+        let is_in_doubt = now_ns >= refused_ns + (DOUBT_NS << self.asked_count);
+        self.asked_count += u8::from(is_in_doubt);
+        Turn::Later { by: self.refuser, in_doubt: is_in_doubt.then_some(self.id) }
     }
 }
 
@@ -184,8 +207,8 @@ impl Few {
             return Some(Turn::Now);
         }
         let waits = |m: &Message| m.to == to && m.refused_until_ns > now_ns;
-        if let Some(refused) = self.messages.iter().take(index).find(|message| waits(message)) {
-            return Some(Turn::Later(refused.refuser));
+        if let Some(refused) = self.messages.iter_mut().take(index).find(|message| waits(message)) {
+            return Some(refused.holds_up(now_ns));
         }
         self.refused_count -= usize::from(self.messages[index].is_refused());
         self.messages[index].refused_until_ns = 0;

@@ -15,7 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem::take;
 use core::num::NonZeroU32;
-use tern_protocol::envelope::{Envelope, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ASKS, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq, ShardId};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::valid_name;
@@ -120,6 +120,9 @@ impl Session {
     }
 }
 
+/// Messages without an answer for which a session that has none keeps memory, if there is plenty.
+const KEPT_COUNT: usize = 8;
+
 /// The sessions of a shard.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -155,7 +158,14 @@ impl Sessions {
     fn recount(&mut self, id: SessionId) {
         let Some(Some(session)) = self.slots.get_mut(id.index()) else { return };
         let Some(under_way) = &mut session.under_way else { return };
-        let count = under_way.outbound.capacity();
+        let mut count = under_way.outbound.capacity();
+        // The memory of a burst is not kept for the next one: others may want it before.
+        if under_way.outbound.is_empty()
+            && (count > KEPT_COUNT || !self.share.has_plenty(self.unanswered_count))
+        {
+            under_way.outbound = Outbound::default();
+            count = 0;
+        }
         let before = core::mem::replace(&mut under_way.counted, count as u32) as usize;
         self.unanswered_count = self.unanswered_count + count - before;
     }
@@ -344,17 +354,20 @@ impl Shard {
             return;
         };
         self.sessions.recount(id);
-        if let Turn::Later(refuser) = turn {
+        let ends = Ends { to, from, device };
+        if let Turn::Later { by, in_doubt } = turn {
+            if let Some(before) = in_doubt {
+                self.cast_to(now, Kind::Message, FLAG_ASKS, ends, before, 0);
+            }
             // The home that refused the one before knows nothing of this one.
-            let refuser = if refuser == Refuser::Home { Refuser::Limit } else { refuser };
-            self.refuse_message(id, (to, home), message, refuser);
+            let by = if by == Refuser::Home { Refuser::Limit } else { by };
+            self.refuse_message(id, (to, home), message, by);
             return;
         }
         if owes_too_much || !self.may_send(now, account) {
             self.refuse_message(id, (to, home), message, Refuser::Limit);
             return;
         }
-        let ends = Ends { to, from, device };
         let mut parts = Parts { seq: greeting, body, ..ends.parts(now, Kind::Message, message) };
         let has_copy = self.append_copy(now, account, &mut parts);
         let Some(account) = self.accounts.get(account) else { return };

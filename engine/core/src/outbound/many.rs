@@ -38,9 +38,9 @@ impl Many {
         let known = self.places.get(&(to, id)).copied();
         let place = known.or_else(|| has_room.then(|| self.append(Message::new(to, id, now_ns))))?;
         while let Some(&(_, before)) = self.refused.range((to, 0)..(to, place)).next() {
-            let refused = self.messages.get(&before).filter(|message| message.refused_until_ns > now_ns);
+            let refused = self.messages.get_mut(&before).filter(|message| message.refused_until_ns > now_ns);
             if let Some(refused) = refused {
-                return Some(Turn::Later(refused.refuser));
+                return Some(refused.holds_up(now_ns));
             }
             // Nobody waits for it any more, nor looks at it again.
             self.let_pass(to, before);

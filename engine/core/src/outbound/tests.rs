@@ -1,6 +1,7 @@
 //! Order, memory, and that a long list is a list.
 
 use super::*;
+use alloc::vec;
 use proptest::prelude::*;
 
 const TO: AccountId = AccountId(1);
@@ -14,11 +15,40 @@ fn sent(numbers: core::ops::Range<u64>) -> Outbound {
     outbound
 }
 
+fn later(by: Refuser, in_doubt: Option<u64>) -> Option<Turn> {
+    Some(Turn::Later { by, in_doubt: in_doubt.map(MessageId) })
+}
+
+#[test]
+fn a_message_that_does_not_come_again_is_asked_after_now_and_then() {
+    for count in [3, FEW_COUNT as u64 + 3] {
+        let mut outbound = sent(1..count + 1);
+        outbound.refuse(TO, MessageId(1), 0, Refuser::Lane);
+        let mut asked_ms = vec![];
+        for ms in 0..10_000 {
+            let turn = outbound.turn(TO, MessageId(2 + ms % 2), ms * 1_000_000, true);
+            if turn == later(Refuser::Lane, Some(1)) {
+                asked_ms.push(ms);
+            } else {
+                assert_eq!(turn, later(Refuser::Lane, None));
+            }
+        }
+        assert_eq!(asked_ms, [1_000, 2_000, 4_000, 8_000]);
+        // It comes again, and is refused again.
+        outbound.turn(TO, MessageId(1), 10_000_000_000, true);
+        outbound.refuse(TO, MessageId(1), 10_000_000_000, Refuser::Lane);
+        assert_eq!(outbound.turn(TO, MessageId(2), 10_900_000_000, true), later(Refuser::Lane, None));
+        assert_eq!(outbound.turn(TO, MessageId(2), 11_000_000_000, true), later(Refuser::Lane, Some(1)));
+        outbound.done(TO, MessageId(1));
+        assert_eq!(outbound.turn(TO, MessageId(2), 11_000_000_001, true), Some(Turn::Now));
+    }
+}
+
 #[test]
 fn what_was_sent_behind_a_refused_message_waits_for_it() {
     let mut outbound = sent(1..4);
     outbound.refuse(TO, MessageId(2), 0, Refuser::Lane);
-    assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Later(Refuser::Lane)));
+    assert_eq!(outbound.turn(TO, MessageId(3), 1, true), later(Refuser::Lane, None));
     assert_eq!(outbound.turn(TO, MessageId(1), 1, true), Some(Turn::Now), "it came before");
     assert_eq!(outbound.turn(OTHER, MessageId(9), 1, true), Some(Turn::Now), "another stream");
     assert_eq!(outbound.turn(TO, MessageId(2), 1, true), Some(Turn::Now));
@@ -31,7 +61,7 @@ fn it_does_not_matter_who_refuses_first() {
     outbound.refuse(TO, MessageId(4), 0, Refuser::Lane);
     outbound.refuse(TO, MessageId(2), 0, Refuser::Home);
     outbound.refuse(TO, MessageId(3), 0, Refuser::Home);
-    assert_eq!(outbound.turn(TO, MessageId(4), 1, true), Some(Turn::Later(Refuser::Home)));
+    assert_eq!(outbound.turn(TO, MessageId(4), 1, true), later(Refuser::Home, None));
     for n in 2..6 {
         assert_eq!(outbound.turn(TO, MessageId(n), 1, true), Some(Turn::Now));
     }
@@ -43,11 +73,7 @@ fn nobody_waits_for_a_message_that_has_its_answer() {
     outbound.refuse(TO, MessageId(1), 0, Refuser::Home);
     outbound.refuse(TO, MessageId(2), 0, Refuser::Lane);
     assert_eq!(outbound.done(TO, MessageId(1)).unwrap().waiting_home, Some(TO), "its home must hear of it");
-    assert_eq!(
-        outbound.turn(TO, MessageId(3), 1, true),
-        Some(Turn::Later(Refuser::Lane)),
-        "2 is still refused"
-    );
+    assert_eq!(outbound.turn(TO, MessageId(3), 1, true), later(Refuser::Lane, None), "2 is still refused");
     assert_eq!(outbound.done(TO, MessageId(2)).unwrap().waiting_home, None);
     assert_eq!(outbound.done(TO, MessageId(2)), None);
     assert_eq!(outbound.turn(TO, MessageId(3), 1, true), Some(Turn::Now));
@@ -85,7 +111,7 @@ fn how_long_a_message_took_is_known_also_when_the_clock_wraps() {
 fn patience_and_memory_end() {
     let mut outbound = sent(1..COUNT_MAX as u64 + 1);
     outbound.refuse(TO, MessageId(1), 0, Refuser::Lane);
-    assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1, true), Some(Turn::Later(Refuser::Lane)));
+    assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS - 1, true), later(Refuser::Lane, Some(1)));
     assert_eq!(outbound.turn(TO, MessageId(2), PATIENCE_NS, true), Some(Turn::Now));
     assert_eq!(outbound.turn(TO, MessageId(0), PATIENCE_NS, true), None);
 }

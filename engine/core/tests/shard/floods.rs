@@ -434,6 +434,32 @@ fn have_their_share(keys: &[u8]) {
     assert_eq!(world.shard.counters().unanswered_now, 0);
 }
 
+/// Phones that go on talking, so that nothing of theirs comes to rest.
+#[test]
+fn a_session_that_has_its_answers_leaves_the_memory_to_others() {
+    let limits = Limits { connection_count: 20, unanswered_count: 400, ..Limits::default() };
+    let mut world = World::new(limits);
+    let bob = Phone::connect(&mut world, 1, "bob", 2);
+    let to = bob.account.expect("logged in");
+    world.cut(1);
+    let mut phones: Vec<Phone> =
+        (3..16).map(|key| Phone::connect(&mut world, u32::from(key), &format!("ann{key}"), key)).collect();
+    for phone in &mut phones {
+        world.disk_runs = false;
+        for n in 0..60 {
+            phone.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
+        }
+        phone.exchange(&mut world);
+        world.disk_runs = true;
+        world.run_disk();
+        world.pass_ms(20);
+        phone.hear(&mut world);
+        let sent = phone.heard.iter().filter(|heard| matches!(heard, Heard::Sent(_))).count();
+        assert_eq!(sent, 60, "{:?}", phone.heard.last());
+    }
+    assert_eq!(world.shard.counters().unanswered_full, 0);
+}
+
 #[test]
 fn a_session_that_passed_over_a_message_takes_none_behind_it() {
     let limits = Limits { connection_count: 20, unanswered_count: 400, ..Limits::default() };

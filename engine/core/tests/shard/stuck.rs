@@ -5,8 +5,8 @@ use crate::world::phone::{Heard, Phone};
 use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
 use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
-use tern_protocol::envelope::{Kind, Parts};
-use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId};
+use tern_protocol::envelope::{Envelope, FLAG_ASKS, Kind, Parts};
+use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
 
@@ -128,6 +128,104 @@ fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
     ann.heard.clear();
     send(&mut ann, &mut world, 1);
     assert_eq!(ann.heard, [], "it must be let through to the home that waits for it");
+}
+
+/// Which messages its shard has asked the other one about.
+fn asked_after(world: &World) -> Vec<u64> {
+    let (mut run, mut ids) = (&*world.cast, vec![]);
+    while !run.is_empty() {
+        let (envelope, rest) = Envelope::parse_first(run).expect("whole envelopes");
+        run = rest;
+        if envelope.kind() == Kind::Message && envelope.has(FLAG_ASKS) {
+            assert_eq!(envelope.body(), b"");
+            ids.push(envelope.id().0);
+        }
+    }
+    ids
+}
+
+/// The phone was told to go back before the answer reached it: a copy of what has its answer comes late, and is refused.
+#[test]
+fn a_stream_does_not_wait_for_a_message_that_had_its_answer() {
+    let limits = Limits { body_bytes: 1000, lane_bytes: 3900, ..Limits::default() };
+    let mut world = World::one_of(2, limits);
+    let (name, there) = here_and_there();
+    let mut ann = Phone::connect(&mut world, 0, &name, 1);
+    let send = |ann: &mut Phone, world: &mut World, low: u64| {
+        ann.heard.clear();
+        ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body: &[7; 900] });
+        ann.exchange(world);
+        ann.heard.clone()
+    };
+    let from = ShardId(1);
+    let to = ann.account.expect("logged in");
+    let sent = |world: &mut World| {
+        let ends = Parts {
+            kind: Kind::Sent,
+            flags: 0,
+            to,
+            from: there,
+            from_device: DeviceId(1),
+            id: MessageId(id(1)),
+            time_ms: 0,
+            seq: 0,
+            from_name: "",
+            body: &[],
+        };
+        let mut envelopes = Vec::new();
+        ends.encode(&mut envelopes);
+        world.step(Input::Mesh { from, envelopes: &envelopes });
+        world.turn();
+    };
+    assert_eq!(send(&mut ann, &mut world, 1), []);
+    sent(&mut world);
+    (2..=4).for_each(|low| {
+        assert_eq!(send(&mut ann, &mut world, low), if low == 2 { vec![Heard::Sent(id(1))] } else { vec![] })
+    });
+    assert_eq!(send(&mut ann, &mut world, 1), [Heard::Busy(id(1))], "a late copy, and the lane is full");
+    world.step(Input::LaneRoom { to: from, lane: tern_core::io::Lane::Bulk, room_bytes: 3900 });
+    world.turn();
+    // It has its tick and does not come again.
+    assert_eq!(send(&mut ann, &mut world, 5), [Heard::Busy(id(5))]);
+    assert_eq!(asked_after(&world), []);
+    world.pass_ms(1_000);
+    assert_eq!(send(&mut ann, &mut world, 5), [Heard::Busy(id(5))]);
+    assert_eq!(asked_after(&world), [id(1)]);
+    sent(&mut world);
+    assert_eq!(send(&mut ann, &mut world, 5), [Heard::Sent(id(1))], "the stream goes on");
+}
+
+#[test]
+fn who_asks_after_a_message_is_told_only_of_one_that_is_there() {
+    let mut world = World::one_of(2, Limits { write_back_ms: 50, ..Limits::default() });
+    let (name, there) = here_and_there();
+    let ann = Phone::connect(&mut world, 1, &name, 1);
+    let comes = |world: &mut World, low, flags, ms| {
+        let message = Parts {
+            kind: Kind::Message,
+            flags,
+            to: ann.account.expect("logged in"),
+            from: there,
+            from_device: DeviceId(1),
+            id: MessageId(id(low)),
+            time_ms: world.now.wall_ms,
+            seq: 1,
+            from_name: "far",
+            body: b"x",
+        };
+        let mut envelopes = Vec::new();
+        message.encode(&mut envelopes);
+        world.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+        world.pass_ms(ms);
+        let out = world.shard.measures().out.mesh[tern_core::io::Lane::Control as usize];
+        let answers = [Kind::Sent, Kind::Expired, Kind::Busy].map(|kind| out[kind as usize]);
+        (answers, world.shard.counters().messages_appended)
+    };
+    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 100), ([0, 0, 0], 0), "it is not there, and not taken");
+    assert_eq!(comes(&mut world, 1, 0, 10), ([0, 0, 0], 1));
+    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 10), ([0, 0, 0], 1), "it is not safe yet");
+    assert_eq!(comes(&mut world, 2, FLAG_ASKS, 100), ([1, 0, 0], 1), "now it is, and has its answer");
+    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 10), ([2, 0, 0], 1));
 }
 
 #[test]

@@ -11,6 +11,10 @@ use std::process::{Command, Output};
 const LARGE: &str = include_str!("machines/2x10-core-40-thread.txt");
 const EPYC: &str = include_str!("machines/epyc-64-core-nps4.txt");
 const CAPTURED: &str = include_str!("machines/virtio-vm-captured.txt");
+/// Recordings of machines with many threads. None has a box of 2 x 10 cores.
+const TWO_EPYCS: &str = include_str!("machines/2x-epyc-7451-captured.txt");
+const FOUR_XEONS: &str = include_str!("machines/4x-xeon-x7550-captured.txt");
+const WITH_CARDS: &str = include_str!("machines/2x-xeon-with-cards-captured.txt");
 const SMALL: &str = include_str!("machines/small-vm.txt");
 const DEPLOYING: &str = include_str!("../../../../deploy/README.md");
 
@@ -119,6 +123,60 @@ fn a_captured_virtual_machine_is_read_as_the_kernel_shows_it() {
     assert_eq!(machine["nics"], serde_json::json!([card]), "loopback and ifb have no device");
     assert_eq!(numbers(&report["proposal"]["shards"]), [0, 1]);
     assert_eq!(report["hints"], serde_json::json!(["echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"]));
+}
+
+/// The node of each proposed shard, in their order, and whether both threads of each core follow each other.
+fn walk(report: &Value) -> (Vec<u64>, bool) {
+    let threads = report["machine"]["threads"].as_array().unwrap();
+    let of = |cpu: u64| threads.iter().find(|thread| thread["cpu"] == cpu).unwrap();
+    let shards = numbers(&report["proposal"]["shards"]);
+    let nodes = shards.iter().map(|&cpu| of(cpu)["node"].as_u64().unwrap()).collect();
+    let are_pairs = shards.chunks(2).all(|pair| numbers(&of(pair[0])["siblings"]) == *pair);
+    (nodes, are_pairs)
+}
+
+#[test]
+fn two_captured_epycs_keep_eight_nodes_together() {
+    let place = tempfile::tempdir().unwrap();
+    let report = report_of(&captured::write(TWO_EPYCS, place.path()), &[]);
+    assert_eq!(numbers(&report["proposal"]["control"]), [0, 48]);
+    let (nodes, are_pairs) = walk(&report);
+    assert_eq!((nodes.len(), are_pairs), (94, true), "all but the kept core");
+    assert!(nodes.is_sorted(), "nodes follow each other: {nodes:?}");
+    let of_each: Vec<usize> =
+        (0..8).map(|node| nodes.iter().filter(|&&other| other == node).count()).collect();
+    assert_eq!(of_each, [10, 12, 12, 12, 12, 12, 12, 12]);
+    assert_eq!(report["memory_by_node"], Value::Bool(true));
+}
+
+/// Neighbours in number are strangers there, and a node may be missing.
+#[test]
+fn four_captured_xeons_keep_together_what_the_numbers_tear_apart() {
+    let place = tempfile::tempdir().unwrap();
+    let report = report_of(&captured::write(FOUR_XEONS, place.path()), &[]);
+    assert_eq!(numbers(&report["proposal"]["control"]), [0, 32]);
+    let (nodes, are_pairs) = walk(&report);
+    assert_eq!((nodes.len(), are_pairs), (62, true));
+    assert!(nodes.is_sorted(), "nodes follow each other: {nodes:?}");
+    let of_each: Vec<usize> =
+        (0..4).map(|node| nodes.iter().filter(|&&other| other == node).count()).collect();
+    assert_eq!(of_each, [30, 0, 16, 16]);
+}
+
+#[test]
+fn captured_cards_are_told_with_their_nodes_and_queues() {
+    let place = tempfile::tempdir().unwrap();
+    let report = report_of(&captured::write(WITH_CARDS, place.path()), &[]);
+    let cards: Vec<_> = report["machine"]["nics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|card| (card["name"].as_str().unwrap(), &card["node"], card["queues"].as_array().unwrap().len()))
+        .collect();
+    let node = |number: u64| Value::from(number);
+    assert_eq!(cards, [("eth0", &node(0), 8), ("eth1", &node(0), 8), ("ib0", &node(1), 1)], "no bridge");
+    assert_eq!(numbers(&report["proposal"]["control"]), [0]);
+    assert_eq!(numbers(&report["proposal"]["shards"]), (1..16).collect::<Vec<u64>>());
 }
 
 #[test]

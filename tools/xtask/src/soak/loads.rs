@@ -2,9 +2,9 @@
 
 use super::dice::Dice;
 
-/// Seconds without any progress after which the generator gives up. All stops and starts of an act together take less, and a
-/// server may hold a refused stream for a minute.
-const PATIENCE_S: u64 = 90;
+/// Seconds without any progress after which the generator gives up. All stops and starts of an act together take less, and so
+/// does a stream that waits in vain for a message that was refused.
+const PATIENCE_S: u64 = 45;
 /// The first account of those that only wait.
 const WAITING_FIRST: u64 = 10_000;
 /// More messages per second than a server takes, for loads that send as fast as they can.
