@@ -29,8 +29,8 @@ pub use tern_storage::log::RecoveryReport;
 /// Segments kept ready beside the open ones.
 const SPARE_COUNT: u32 = 2;
 /// Epochs that may have been begun in what cannot be read: the first start behind it does not use them again when it is
-/// back. It skips up to twice as many, at random: another one may know as little. There are not enough of them to skip so
-/// many at each start.
+/// back. It skips up to twice as many, at random: another one may know as little, and begins the same one once in a thousand
+/// times. There are not enough of them to skip so many at each start.
 const HIDDEN_EPOCHS: u32 = 1024;
 /// So many accounts of one partition cannot have been made between two starts, nor do so many records fit what one damage
 /// takes: their numbers are skipped where some may be lost.
@@ -131,12 +131,11 @@ impl ShardRecovery {
         let mut damage = self.found.epoch.as_ref().map(|epoch| epoch.damage.clone()).unwrap_or_default();
         let is_new_rot = report.has_rot_in_tables && !damage.covers(&report);
         if is_new_rot {
-            damage.rot_reach = log.tables_reach();
+            damage.rot_reach = report.rot_reach.max(log.tables_reach());
         }
         let may_hide_epochs = report.is_hiding && (is_new_rot || !self.found.knows_hidden(&report));
         damage.note_hidden(&hidden, &self.found.back, log.era());
         let floors = self.found.last_floors();
-        let floors_to_keep = self.found.floors_before(&damage.hidden);
         let mut shard = Shard::new(self.config, now, log);
         #[cfg(feature = "bugs")]
         {
@@ -148,11 +147,14 @@ impl ShardRecovery {
         shard.damage = damage;
         shard.returned = returned;
         let now = shard.recover_clock(now, node_newest_s, &mail);
+        let now_s = (now.wall_ms / 1000) as u32;
+        shard.damage.date(now_s);
+        let floors_to_keep = shard.damage.floors_to_keep(&all_floors, now_s, shard.config.limits.expiry_ms);
         // Which tickets were used may be forgotten. The new epoch's record says it for later starts, which may not find the
         // damage any more.
         // Of damage that one of them has told already nothing newer can be gone.
         let told = epoch.as_ref().and_then(|epoch| epoch.tickets_after_s);
-        shard.tickets_after_s = told.max(is_new_rot.then_some((now.wall_ms / 1000) as u32));
+        shard.tickets_after_s = told.max(is_new_rot.then_some(now_s));
         let floors_up_to = all_floors.values().map(|floor| floor.up_to).max();
         let accounts_since;
         (accounts_since, report.nameless_count) = shard.restore_accounts(accounts, gone);
@@ -171,7 +173,7 @@ impl ShardRecovery {
             found::drop_twice(&mut mail, &mut shard.cache);
         }
         report.orphan_count = shard.keep_orphans(&mail);
-        shard.keep_unread(now, &report, &mail);
+        shard.keep_unread(now_s, &report);
         // Before the ids that want new records: the first commit has the last room, and without the epoch nothing goes on.
         shard.writer.push_urgent(Item::Epoch);
         shard.writer.wait(Waiter::Serving);
@@ -261,21 +263,11 @@ impl Shard {
         count
     }
 
-    /// A segment with mail that cannot be read, and may be again later, stays until all that was found in it would have
-    /// expired.
-    fn keep_unread(&mut self, now: Now, report: &RecoveryReport, mail: &[Mail]) {
-        let first =
-            |&(segment, offset, _): &(SegmentId, u32, u32)| (segment, (Position { segment, offset }, None));
-        let mut kept: BTreeMap<_, (_, Option<u32>)> = report.unread.iter().map(first).collect();
-        for found in mail.iter().take_while(|_| !report.unread.is_empty()) {
-            if let Some((_, newest_s)) = kept.get_mut(&found.position().segment) {
-                *newest_s = (*newest_s).max(Some(found.entry.time_s));
-            }
-        }
-        let live_ms = |newest_s| u64::from(newest_s) * 1000 + self.config.limits.expiry_ms;
-        for (position, newest_s) in kept.into_values() {
-            if newest_s.is_none_or(|newest_s| live_ms(newest_s) > now.wall_ms) {
-                self.writer.log.live(position);
+    /// A segment with mail that cannot be read, and may be again later, stays until that would have expired.
+    fn keep_unread(&mut self, now_s: u32, report: &RecoveryReport) {
+        for &(segment, offset, end) in &report.unread {
+            if self.damage.may_have_mail((segment, offset, end), now_s, self.config.limits.expiry_ms) {
+                self.writer.log.live(Position { segment, offset });
             }
         }
     }

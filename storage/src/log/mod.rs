@@ -61,10 +61,11 @@
 //! | 8 accounts gone | first account (8), last account (8) |
 //! | 9 ids of several spans | as kind 7, for each span, one behind the other |
 //! | 10 epoch after rot, as older builds wrote it | epoch (4), the last second of Unix time whose tickets are worth nothing (4) |
-//! | 11 epoch after damage | epoch (4), the same second or zero (4), generation (8) and bytes (4) below which lay what that damage took, the number above which new accounts begin in each partition (8), hidden places |
+//! | 12 epoch after damage | epoch (4), the same second or zero (4), generation (8) and bytes (4) below which lay what that damage took, the number above which new accounts begin in each partition (8), hidden places |
 //!
 //! A hidden place is a file that was left alone, or blocks of mail that could not be read: the file's number (4), from where
-//! (4) to where (4), the first era without it (4), the first with it again or zero (4).
+//! (4) to where (4), the first era without it (4), the first with it again or zero (4), and the second of Unix time when it was
+//! missed first (4).
 //!
 //! A sound record of another kind or version ends the recovery: a later build wrote it, and without it something would be
 //! lost. Segments say the version of the format (3; those of 1 and 2 are read, and get nothing new).
@@ -103,9 +104,11 @@
 //! seen. So another *era* ([`era`]) of numbers begins at the first start without it, the record of the epoch says in which eras
 //! it was not there, and when it is back its mail is judged without the floors of these eras. For that the last floors of
 //! before stay in the log, too. A copy of such mail does not tell that it was away: the first one of each mailbox takes all
-//! its floors along, as they are by then. A segment with such blocks is not freed before all mail that was found in it would have expired. The
-//! record names the first 192 places: mail of others is judged by all floors, and while more files than these are left alone
-//! each start takes them for new damage.
+//! its floors along, as they are by then. The record says also when a place was missed first: its mail is older. A segment
+//! with such blocks is not freed before that would have expired, nor are floors kept for it longer; each start looks at it.
+//!
+//! The record names 160 places. If there are more, those of a file become one, what lies between them included; mail of more
+//! files than these is judged by all floors, and while more are left alone each start takes them for new damage.
 //!
 //! An era begins also at the start at which such a place is not hidden any more. So where nothing is of a later era than the
 //! last epoch's record, the files that this names hold no later epoch; no head goes on in them at the first start with them.

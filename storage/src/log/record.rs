@@ -172,6 +172,8 @@ pub struct HiddenPlace {
     pub from: u32,
     /// The era in which it was back; zero while it is not.
     pub back: u32,
+    /// When it was not there for the first time, seconds of Unix time: what it has was made before that.
+    pub since_s: u32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -182,14 +184,29 @@ struct HiddenPart {
     end: U32,
     from: U32,
     back: U32,
+    since_s: U32,
 }
 
+const _: () = assert!(
+    super::commit::COMMIT_HEADER_BYTES
+        + RECORD_HEADER_BYTES
+        + size_of::<DamagePart>()
+        + HiddenPlace::COUNT_MAX * HiddenPlace::BYTES
+        <= crate::io::BLOCK_BYTES as usize
+);
+
 impl HiddenPlace {
+    /// Most of them that a record names: with them it fits the one block that a full log has left for the epoch.
+    pub const COUNT_MAX: usize = 160;
+    /// What one takes there.
+    pub const BYTES: usize = size_of::<HiddenPart>();
+
     /// Appends it to others.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self { segment, offset, end, from, back } = *self;
-        let [segment, offset, end, from, back] = [segment.0, offset, end, from, back].map(U32::new);
-        let part = HiddenPart { segment, offset, end, from, back };
+        let Self { segment, offset, end, from, back, since_s } = *self;
+        let [segment, offset, end, from, back, since_s] =
+            [segment.0, offset, end, from, back, since_s].map(U32::new);
+        let part = HiddenPart { segment, offset, end, from, back, since_s };
         out.extend_from_slice(part.as_bytes());
     }
 
@@ -202,6 +219,7 @@ impl HiddenPlace {
             end: part.end.get(),
             from: part.from.get(),
             back: part.back.get(),
+            since_s: part.since_s.get(),
         })
     }
 }

@@ -74,8 +74,6 @@ pub struct RecoveryReport {
     pub unread: Vec<(SegmentId, u32, u32)>,
     /// Whether what could not be read may be the newest that there is, and may come back.
     pub is_hiding: bool,
-    /// Where this is the end of segments: the number of the first record of the last commit before one, the highest.
-    pub unread_end_lsn: Option<u64>,
     /// The number of the last record of all that could be read.
     pub last_lsn: u64,
     /// Commits that were never finished, and are cut off: the block where each begins.
@@ -387,12 +385,11 @@ impl Recovery {
     ) {
         let mut at = BLOCK;
         let mut suspect = false;
-        let (mut last_lsn, mut rot_at) = (None, Vec::new());
+        let mut rot_at = Vec::new();
         while at + BLOCK <= bytes.len() {
             let probe = CommitHeader::probe(&bytes[at..], &place.seal);
             if let Probe::Ours(header) = probe {
                 self.take_witness(header);
-                last_lsn = last_lsn.max(Some(header.first_lsn()));
                 let followed = rot_at.drain(..).map(|rot_at| (place.segment, rot_at, at as u32));
                 self.followed.extend(followed);
                 let length = header.length_bytes();
@@ -419,10 +416,8 @@ impl Recovery {
             if let Some(&block) = unreadable.iter().find(|&&block| block as usize >= at) {
                 // It may be a commit that was durable: told, served where it holds, and not cut off.
                 self.is_hiding = true;
-                // Where nothing is before it, it may be of any time.
-                self.report.unread_end_lsn = self.report.unread_end_lsn.max(last_lsn.or(Some(u64::MAX)));
                 let from = if matches!(probe, Probe::Nothing) { block as usize } else { at };
-                self.rot(&place, from, &bytes[from..], sink);
+                self.salvage_end(&place, from, bytes, unreadable, sink);
                 break;
             }
             let first_holds = bytes[at..]

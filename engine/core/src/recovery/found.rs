@@ -47,7 +47,7 @@ impl Mail {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FoundFloor {
-    lsn: u64,
+    pub(super) lsn: u64,
     pub(super) up_to: Seq,
     pub(super) position: Position,
 }
@@ -306,9 +306,9 @@ impl Found {
         !self.not_there().all(is_hidden) || !hidden.iter().all(is_known)
     }
 
-    /// Whether no epoch can have begun in what cannot be read but before the last that was found. That one says which files
-    /// were not there; a later start that found one of them again would have begun another era, and so did the last one
-    /// itself if it found the end of a segment unreadable, and went on elsewhere.
+    /// Whether no epoch can have begun in files that were left alone but before the last that was found. That one says which
+    /// files were not there; a later start that found one of them again would have begun another era. Epochs are among the
+    /// tables: what cannot be read there in other files is damage that is known or is not ([`KnownDamage::covers`]).
     pub(super) fn knows_hidden(&self, report: &RecoveryReport) -> bool {
         let Some(last) = &self.epoch else { return false };
         era(report.last_lsn) == era(last.lsn)
@@ -316,7 +316,6 @@ impl Found {
                 .left_alone
                 .iter()
                 .all(|&segment| self.not_there().any(|known| is_at(known, whole(segment))))
-            && report.unread_end_lsn.is_none_or(|lsn| era(lsn) < era(last.lsn))
     }
 
     /// All was read: which mail was not there for a time, and is again.
@@ -352,24 +351,6 @@ impl Found {
         devices.dedup();
         let floor = |(mailbox, device)| Some(((mailbox, device), self.floor(mailbox, device)?));
         devices.into_iter().filter_map(floor).collect()
-    }
-
-    /// Where the last floors of before each of these places was not there are: they judge its mail when it is back.
-    pub(super) fn floors_before(&self, hidden: &[HiddenPlace]) -> BTreeSet<Position> {
-        let mut kept = BTreeSet::new();
-        for from in hidden.iter().map(|place| place.from).collect::<BTreeSet<_>>() {
-            let mut last = None;
-            for (&(mailbox, device, era), floor) in &self.floors {
-                if last.is_some_and(|(of, _)| of != (mailbox, device)) {
-                    kept.extend(last.take().map(|(_, position)| position));
-                }
-                if era < from {
-                    last = Some(((mailbox, device), floor.position));
-                }
-            }
-            kept.extend(last.map(|(_, position)| position));
-        }
-        kept
     }
 
     /// An account with the floors of its devices.
@@ -487,23 +468,23 @@ mod tests {
             end: u32::MAX,
             from: 3,
             back,
+            since_s: 1,
         };
         let position = Position { segment: SegmentId(0), offset: 0 };
         let damage = KnownDamage { hidden: vec![file(1, 0), file(2, 4)], ..KnownDamage::default() };
         let lsn = |era: u64| era << 32 | 7;
         let mut found = Found::new(0, 0);
-        let knows = |found: &Found, left_alone: &[u32], last_era, unread_end_lsn| {
+        let knows = |found: &Found, left_alone: &[u32], last_era| {
             let left_alone = left_alone.iter().map(|&number| SegmentId(number)).collect();
             let last_lsn = lsn(last_era) + 1;
-            found.knows_hidden(&RecoveryReport { left_alone, last_lsn, unread_end_lsn, ..Default::default() })
+            found.knows_hidden(&RecoveryReport { left_alone, last_lsn, ..Default::default() })
         };
-        assert!(!knows(&found, &[], 5, None), "no epoch");
+        assert!(!knows(&found, &[], 5), "no epoch");
         found.take_epoch(FoundEpoch { epoch: 9, lsn: lsn(5), position, tickets_after_s: None, damage });
-        assert!(knows(&found, &[1], 5, None) && knows(&found, &[], 5, Some(lsn(4))));
-        assert!(!knows(&found, &[1, 3], 5, None), "another file");
-        assert!(!knows(&found, &[2], 5, None), "it was back");
-        assert!(!knows(&found, &[1], 6, None), "something was written since");
-        assert!(!knows(&found, &[1], 5, Some(lsn(5))), "the head may have gone on there");
+        assert!(knows(&found, &[1], 5) && knows(&found, &[], 5));
+        assert!(!knows(&found, &[1, 3], 5), "another file");
+        assert!(!knows(&found, &[2], 5), "it was back");
+        assert!(!knows(&found, &[1], 6), "something was written since");
     }
 
     #[test]

@@ -258,7 +258,9 @@ fn epochs_are_skipped_once_for_an_end_that_cannot_be_read() {
             world = world.kill_without_blocks(&[(file, end)]);
             send_one(&mut world, n);
         }
-        assert_eq!(steps(&world), [SKIP, 1, 1]);
+        // Epochs are among the tables.
+        let first = if head == 1 { 1 } else { SKIP };
+        assert_eq!(steps(&world), [first, 1, 1]);
         world = world.kill();
         send_one(&mut world, 4);
         assert_eq!(steps(&world)[3..], [1]);
@@ -418,10 +420,10 @@ fn mail_in_a_block_that_could_not_be_read_is_handed_out_when_it_is_back() {
     }
 }
 
-/// Nothing else lives in its file, of which other ones follow.
+/// Nothing else lives in its file, of which other ones follow. What is hidden may be as young as when it was missed first.
 #[test]
 fn a_file_with_mail_that_cannot_be_read_stays_until_that_would_have_expired() {
-    for (days, stays) in [(1, true), (31, false)] {
+    for (days, stays) in [(29, true), (31, false)] {
         let mut world = World::in_segments(2 << 20, 1, Limits::default());
         let mut ann = Phone::connect(&mut world, 0, "ann", 1);
         let mut bob = Phone::connect(&mut world, 1, "bob", 2);
@@ -429,18 +431,23 @@ fn a_file_with_mail_that_cannot_be_read_stays_until_that_would_have_expired() {
         ann.send(&mut world, &bob, id(1), b"in the block");
         let place = block_with(&world, b"in the block");
         ann.send(&mut world, &bob, id(2), b"behind it");
-        world.now.wall_ms += days * 86_400_000;
-        let mut world = world.kill_without_blocks(&[place]);
+        let header = |world: &World| world.files[&place.0][..8].to_vec();
         let generation = |world: &World| Recovery::generation(&world.files[&place.0]);
-        let before = generation(&world);
-        bob = Phone::connect(&mut world, 1, "bob", 2);
-        ack_all(&mut world, &mut bob, u32::MAX);
-        bob.leave(&mut world);
-        for _ in 0..4 {
-            world.pass_s(3);
-            Phone::connect(&mut world, 2, "carol", 3).leave(&mut world);
+        let before = (header(&world), generation(&world));
+        for later_days in [40, days] {
+            world.now.wall_ms += later_days * 86_400_000;
+            world = world.kill_without_blocks(&[place]);
+            bob = Phone::connect(&mut world, 1, "bob", 2);
+            ack_all(&mut world, &mut bob, u32::MAX);
+            bob.leave(&mut world);
+            for n in 0..4 {
+                world.pass_s(3);
+                // An account more: what is given back is marked with a commit.
+                Phone::connect(&mut world, 2, &format!("carol{later_days}{n}"), 3 + n).leave(&mut world);
+            }
+            let is_as_before = (header(&world), generation(&world)) == before;
+            assert_eq!(is_as_before, later_days == 40 || stays, "{later_days} days");
         }
-        assert_eq!(generation(&world) == before, stays, "{days} days");
     }
 }
 

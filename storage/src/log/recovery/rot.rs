@@ -46,6 +46,33 @@ impl Recovery {
         }
     }
 
+    /// What is sound behind the unreadable blocks from `from` on, where no commit follows: each of them may have hidden one,
+    /// whose records go no further than a commit does.
+    pub(super) fn salvage_end(
+        &mut self,
+        place: &Place,
+        from: usize,
+        bytes: &[u8],
+        unreadable: &[u32],
+        sink: &mut Sink<'_>,
+    ) {
+        let mut runs = Vec::from([(from, from)]);
+        for block in unreadable.iter().map(|&block| block as usize).filter(|&block| block >= from) {
+            match runs.last_mut() {
+                Some((_, end)) if block <= *end => *end = block + BLOCK,
+                _ => runs.push((block, block + BLOCK)),
+            }
+        }
+        let mut done = from;
+        for (start, end) in runs {
+            let start = start.max(done);
+            done = end.saturating_add(self.config.commit_bytes_max).min(bytes.len()).max(done);
+            if start < done {
+                self.rot(place, start, &bytes[start..done], sink);
+            }
+        }
+    }
+
     /// The record at the start of `bytes`, if it is one and holds. Few places look like one at all: those are checked.
     pub(super) fn sound_record<'b>(&self, bytes: &'b [u8], seal: &Seal) -> Option<StoredRecord<'b>> {
         let lsn = read_sound_record(bytes)?.lsn;
