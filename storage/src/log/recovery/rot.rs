@@ -56,20 +56,17 @@ impl Recovery {
         unreadable: &[u32],
         sink: &mut Sink<'_>,
     ) {
-        let mut runs = Vec::from([(from, from)]);
+        let reach = |start: usize| start.saturating_add(self.config.commit_bytes_max);
+        let mut windows = Vec::from([(from, reach(from))]);
         for block in unreadable.iter().map(|&block| block as usize).filter(|&block| block >= from) {
-            match runs.last_mut() {
-                Some((_, end)) if block <= *end => *end = block + BLOCK,
-                _ => runs.push((block, block + BLOCK)),
+            let end = reach(block + BLOCK);
+            match windows.last_mut() {
+                Some((_, last)) if block <= *last => *last = end,
+                _ => windows.push((block, end)),
             }
         }
-        let mut done = from;
-        for (start, end) in runs {
-            let start = start.max(done);
-            done = end.saturating_add(self.config.commit_bytes_max).min(bytes.len()).max(done);
-            if start < done {
-                self.rot(place, start, &bytes[start..done], sink);
-            }
+        for (start, end) in windows {
+            self.rot(place, start, &bytes[start..end.min(bytes.len())], sink);
         }
     }
 

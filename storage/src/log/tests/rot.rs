@@ -289,7 +289,7 @@ fn a_file_that_has_lost_its_header_is_not_made_anew_while_something_in_it_cannot
     let kept = world.kept.clone();
     let (p, unread) = (kept[1].0, commit_of(&kept[2]).1 as usize);
     world.file(p)[..BLOCK].fill(0);
-    let (log, report, found) = recover_without(&world.disk, (p.segment.0, unread));
+    let (log, report, found) = recover_without(&world.disk, (p.segment.0, &[unread]));
     assert_eq!((report.rot, report.torn), (vec![(p.segment, 0), commit_of(&kept[2])], vec![]));
     assert!(report.is_hiding && log.cuts.is_empty());
     assert_eq!(found, kept[..2]);
@@ -352,15 +352,17 @@ fn a_forged_commit_inside_a_body_is_not_believed() {
     assert_eq!(world.kept, [&kept[..2], &kept[3..]].concat());
 }
 
-/// Reads a disk one of whose blocks the drive does not give.
-fn recover_without(disk: &Disk, (hurt, block): (u32, usize)) -> (Log, RecoveryReport, Vec<Found>) {
+/// Reads a disk of which the drive does not give some blocks of one file.
+fn recover_without(disk: &Disk, (hurt, blocks): (u32, &[usize])) -> (Log, RecoveryReport, Vec<Found>) {
     let mut disk = disk.clone();
-    disk.files.get_mut(&hurt).unwrap()[block..][..BLOCK].fill(UNREADABLE);
+    let file = disk.files.get_mut(&hurt).unwrap();
+    blocks.iter().for_each(|&block| file[block..][..BLOCK].fill(UNREADABLE));
+    let blocks: Vec<u32> = blocks.iter().map(|&block| block as u32).collect();
     let mut order: Vec<_> = disk.files.iter().collect();
     order.sort_by_key(|(_, bytes)| Recovery::generation(&bytes[..BLOCK]));
     let (mut recovery, mut found) = (Recovery::new(CONFIG), Vec::new());
     for (&segment, bytes) in order {
-        let unreadable: &[u32] = if segment == hurt { &[block as u32] } else { &[] };
+        let unreadable: &[u32] = if segment == hurt { &blocks } else { &[] };
         let mut sink = |p: Position, lsn: u64, r: Record<'_>| found.push((p, lsn, Owned::of(r)));
         recovery.damaged_segment(SegmentId(segment), bytes, unreadable, &mut sink).unwrap();
     }
@@ -382,7 +384,7 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
     for file in world.disk.files.keys().copied().collect::<Vec<_>>() {
         for block in (0..world.disk.files[&file].len()).step_by(BLOCK) {
             let place = format!("block at {block} of file {file}");
-            let (log, report, found) = recover_without(&world.disk, (file, block));
+            let (log, report, found) = recover_without(&world.disk, (file, &[block]));
             assert!(report.torn.is_empty(), "{place}: {report:?}");
             let is_free = !used.contains(&file);
             // What is not in use tells nothing, and of a file without a header nobody knows what it told.
@@ -418,13 +420,27 @@ fn a_block_that_cannot_be_read_is_rot_and_is_there_again_when_it_can_be_read() {
     }
 }
 
+/// Nothing behind them proves that there were commits: each may have begun one.
+#[test]
+fn behind_each_block_that_cannot_be_read_at_the_end_what_holds_is_served() {
+    let mut world = World::new();
+    world.commit(&[mail(1, 4000), mail(2, 100)]);
+    world.commit(&[mail(3, 4000), mail(4, 100)]);
+    let kept = world.kept.clone();
+    let file = kept[0].0.segment.0;
+    let (_, report, found) = recover_without(&world.disk, (file, &[BLOCK, 3 * BLOCK]));
+    assert_eq!(found, [kept[1].clone(), kept[3].clone()]);
+    let blocks = [1, 3].map(|n| (SegmentId(file), (n * BLOCK) as u32, ((n + 1) * BLOCK) as u32));
+    assert_eq!((&report.unread[..], report.torn.len()), (&blocks[..], 0));
+}
+
 /// The first commit behind what could not be read has numbers far from all others. It loses its first block.
 #[test]
 fn the_first_commit_behind_what_is_hidden_is_served_where_it_holds() {
     let mut world = small_world();
     let kept = world.kept.clone();
     let (segment, at) = commit_of(&kept[6]);
-    let (log, ..) = recover_without(&world.disk, (segment.0, at as usize));
+    let (log, ..) = recover_without(&world.disk, (segment.0, &[at as usize]));
     world.log = log;
     kept.iter().for_each(|(position, ..)| world.log.live(*position));
     world.log.recovered_done();
@@ -460,7 +476,7 @@ fn floors_stay_for_mail_that_may_come_back() {
         world.commit(&[mail(99, 7000)]);
     }
     world.commit(&[Owned::Epoch(1)]);
-    let (log, report, found) = recover_without(&world.disk, (hidden.0, 0));
+    let (log, report, found) = recover_without(&world.disk, (hidden.0, &[0]));
     assert_eq!(report.rot, [(hidden, 0)]);
     (world.log, world.kept) = (log, found.clone());
     world.log.floor_live(floor);
