@@ -18,8 +18,6 @@ pub const FLAG_AGAIN: u8 = 2;
 /// Flag of a message: its sender's home can make no copies of it for the sender's other devices. It is answered, but not
 /// taken unless it was taken before.
 pub const FLAG_ANSWER_ONLY: u8 = 4;
-/// Flag of a message without its body: it is answered if it was taken before, and else not at all.
-pub const FLAG_ASKS: u8 = 8;
 
 /// What an envelope carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +53,8 @@ pub enum Kind {
     Presence = 14,
     /// To an account's home: `seq` is whether `from` is typing. Ephemeral.
     Typing = 15,
+    /// To an account's home: has it this message? It answers `Sent` if it has, and else not at all. Ephemeral.
+    Ask = 16,
 }
 
 impl Kind {
@@ -77,6 +77,7 @@ impl Kind {
             13 => Self::Watch,
             14 => Self::Presence,
             15 => Self::Typing,
+            16 => Self::Ask,
             _ => return None,
         })
     }
@@ -313,7 +314,7 @@ mod tests {
     #[test]
     fn numbers_of_kinds_have_no_gaps() {
         let numbers: Vec<u8> = every_kind().into_iter().map(|kind| kind as u8).collect();
-        assert_eq!(numbers, (1..=Kind::Typing as u8).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=Kind::Ask as u8).collect::<Vec<_>>());
     }
 
     proptest! {

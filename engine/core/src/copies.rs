@@ -3,6 +3,7 @@
 
 use crate::account::AccountIndex;
 use crate::dedup::Age;
+use crate::home::Ends;
 use crate::io::Now;
 use crate::shard::Shard;
 use core::mem::take;
@@ -53,6 +54,13 @@ impl Shard {
             self.dedup.insert_new(made_s, hash);
         }
         appended
+    }
+
+    /// Whether a message that was sent before has its copy, where the sender has other devices. Without it no `sent` may come.
+    pub(crate) fn has_copy(&self, index: AccountIndex, ends: Ends, id: MessageId) -> bool {
+        let has_others = self.accounts.get(index).is_some_and(|account| account.devices().nth(1).is_some());
+        let hash = self.dedup.hash(ends.from, ends.to, id, EntryKind::Copy);
+        !has_others || self.dedup.has(id.unix_s(), hash)
     }
 
     /// Whether the `sent` tick that passes by has to wait for the commit of the message's copy. Then the copy's entry

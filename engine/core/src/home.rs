@@ -7,7 +7,7 @@ use crate::io::{Lane, Now};
 use crate::refusal::Refusal;
 use crate::shard::{Shard, bug};
 use crate::writer::Item;
-use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, FLAG_ASKS, Kind, Parts};
+use tern_protocol::envelope::{Envelope, FLAG_ANSWER_ONLY, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, Seq};
 use tern_protocol::phone::frame::ServerFrame;
 use tern_storage::cache::CacheRef;
@@ -53,6 +53,7 @@ impl Shard {
             Kind::Watch => self.take_watch(now, envelope),
             Kind::Presence => self.tell_presence(envelope),
             Kind::Typing => self.tell_typing(envelope),
+            Kind::Ask => self.tell_whether_taken(now, envelope),
             Kind::Lookup => self.look_up(now, envelope),
             Kind::Found => {
                 let Ok(name) = core::str::from_utf8(envelope.body()) else { return };
@@ -122,12 +123,6 @@ impl Shard {
         };
         let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
         let made_s = id.unix_s();
-        if envelope.has(FLAG_ASKS) {
-            if self.dedup.has(made_s, hash) {
-                self.answer_again(now, index, ends, id);
-            }
-            return;
-        }
         self.busiest.note(envelope.to());
         let age = self.dedup.age(made_s, now_s);
         if age == Age::Old && !bug!(self, old_taken_for_new) {
@@ -170,6 +165,17 @@ impl Shard {
         }
         if bug!(self, delivered_early) {
             self.cast_to(now, Kind::Delivered, 0, ends, id, 0);
+        }
+    }
+
+    /// A sender asks whether a message was taken, which it has not sent again.
+    fn tell_whether_taken(&mut self, now: Now, envelope: Envelope<'_>) {
+        let (ends, id) = (Ends::back_from(envelope), envelope.id());
+        let hash = self.dedup.hash(envelope.to(), envelope.from(), id, EntryKind::Message);
+        if let Some(index) = self.accounts.by_id(envelope.to())
+            && self.dedup.has(id.unix_s(), hash)
+        {
+            self.answer_again(now, index, ends, id);
         }
     }
 

@@ -131,7 +131,7 @@ impl ShardRecovery {
         let mut damage = self.found.epoch.as_ref().map(|epoch| epoch.damage.clone()).unwrap_or_default();
         let is_new_rot = report.has_rot_in_tables && !damage.covers(&report);
         if is_new_rot {
-            damage.rot_reach = report.rot_reach.max(log.tables_reach());
+            damage.rot_reach = log.tables_reach();
         }
         let may_hide_epochs = report.is_hiding && (is_new_rot || !self.found.knows_hidden(&report));
         damage.note_hidden(&hidden, &self.found.back, log.era());

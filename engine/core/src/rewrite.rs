@@ -16,7 +16,7 @@ use tern_protocol::envelope::{HEADER_BYTES, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, Seq};
 use tern_storage::cache::Cache;
 use tern_storage::io::SegmentId;
-use tern_storage::log::{Commit, HiddenPlace, NoRoom, Position, Reach, Record};
+use tern_storage::log::{Commit, NoRoom, Position, Reach, Record};
 use tern_storage::mailbox::{Entry, EntryKind};
 
 /// What one step looks at, each account, message and record; what is found in a segment that counts is looked at twice.
@@ -320,7 +320,7 @@ const EPOCH_BYTES: usize = Record::EpochAfterDamage {
     tickets_after_s: 0,
     rot_reach: Reach { generation: 0, end_bytes: 0 },
     numbers_above: 0,
-    hidden: &[0; HiddenPlace::COUNT_MAX * HiddenPlace::BYTES],
+    hidden: &[],
 }
 .encoded_bytes();
 const GONE_BYTES: usize = Record::AccountsGone { first: AccountId(0), last: AccountId(0) }.encoded_bytes();

@@ -15,7 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem::take;
 use core::num::NonZeroU32;
-use tern_protocol::envelope::{Envelope, FLAG_ASKS, Kind, Parts};
+use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, Seq, ShardId};
 use tern_protocol::phone::frame::{ErrorCode, GoodbyeReason, PresenceState, ServerFrame};
 use tern_protocol::phone::valid_name;
@@ -82,6 +82,11 @@ impl Session {
     /// Whether a refused stream may wait for a message that gets its final answer another way.
     pub(crate) fn waits_for_answers(&self) -> bool {
         self.under_way.as_ref().is_some_and(|under_way| !under_way.outbound.is_empty())
+    }
+
+    /// Whether it has sent messages that were not refused and have no final answer.
+    fn has_answers_to_come(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| !under_way.outbound.is_all_refused())
     }
 
     /// The device's place in its account's device list.
@@ -356,8 +361,10 @@ impl Shard {
         self.sessions.recount(id);
         let ends = Ends { to, from, device };
         if let Turn::Later { by, in_doubt } = turn {
-            if let Some(before) = in_doubt {
-                self.cast_to(now, Kind::Message, FLAG_ASKS, ends, before, 0);
+            if let Some(before) = in_doubt
+                && self.has_copy(account, ends, before)
+            {
+                self.cast_to(now, Kind::Ask, 0, ends, before, 0);
             }
             // The home that refused the one before knows nothing of this one.
             let by = if by == Refuser::Home { Refuser::Limit } else { by };
@@ -393,7 +400,7 @@ impl Shard {
     }
 
     fn send_away_if_full(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && !s.waits_for_answers()) else {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && !s.has_answers_to_come()) else {
             return;
         };
         let conn = session.conn;

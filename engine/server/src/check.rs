@@ -85,12 +85,14 @@ impl Found {
 /// That the drive has no room for the files that the shards' logs begin with.
 pub(crate) fn want_of_room(data: &Path, in_force: &InForce) -> Option<Failure> {
     let file_count = data::shards_without_log(data, in_force.shard_count);
-    let need_bytes = file_count as u64 * u64::from(in_force.segment_bytes);
+    let need_bytes = (file_count as u64).saturating_mul(u64::from(in_force.segment_bytes));
     // The nearest that is there: the rest would be made in it.
     let places =
         data.ancestors().map(|place| if place.as_os_str().is_empty() { Path::new(".") } else { place });
-    let stat = places.into_iter().find_map(|place| statvfs(place).ok())?;
-    let free_bytes = stat.blocks_available() * stat.fragment_size();
+    let is_there = |place: &&Path| place.try_exists().unwrap_or(true);
+    // Some file systems do not know how large they are.
+    let stat = statvfs(places.into_iter().find(is_there)?).ok().filter(|stat| stat.blocks() > 0)?;
+    let free_bytes = stat.blocks_available().saturating_mul(stat.fragment_size());
     (free_bytes < need_bytes).then(|| {
         Failure::start_up(format!(
             "data directory {}: its drive has {} MiB free, and the logs of {file_count} shards begin with {} MiB: make \

@@ -191,15 +191,13 @@ const _: () = assert!(
     super::commit::COMMIT_HEADER_BYTES
         + RECORD_HEADER_BYTES
         + size_of::<DamagePart>()
-        + HiddenPlace::COUNT_MAX * HiddenPlace::BYTES
+        + HiddenPlace::COUNT_MAX * size_of::<HiddenPart>()
         <= crate::io::BLOCK_BYTES as usize
 );
 
 impl HiddenPlace {
     /// Most of them that a record names: with them it fits the one block that a full log has left for the epoch.
     pub const COUNT_MAX: usize = 160;
-    /// What one takes there.
-    pub const BYTES: usize = size_of::<HiddenPart>();
 
     /// Appends it to others.
     pub fn encode(&self, out: &mut Vec<u8>) {

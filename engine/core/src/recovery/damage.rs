@@ -35,7 +35,8 @@ impl KnownDamage {
     /// the rest another one; it stays for the mail of that.
     pub(super) fn note_hidden(&mut self, hidden: &[Place], back: &[HiddenPlace], era: u32) {
         let known = core::mem::take(&mut self.hidden);
-        let is_still = |place: &HiddenPlace| place.back == 0 && hidden.iter().any(|&at| is_at(place, at));
+        let is_known = is_known_in(hidden);
+        let is_still = |place: &HiddenPlace| place.back == 0 && hidden.iter().any(|&at| is_known(place, at));
         let is_in_part = |place: &HiddenPlace| hidden.iter().any(|at| at.0 == place.segment);
         for place in known.iter().filter(|place| !is_still(place)) {
             if back.contains(place) || is_in_part(place) {
@@ -45,7 +46,7 @@ impl KnownDamage {
         }
         self.hidden.extend(known.iter().filter(|place| is_still(place)));
         for &at in hidden {
-            if !known.iter().any(|place| place.back == 0 && is_at(place, at)) {
+            if !known.iter().any(|place| place.back == 0 && is_known(place, at)) {
                 let (segment, offset, end) = at;
                 self.hidden.push(HiddenPlace { segment, offset, end, from: era, back: 0, since_s: 0 });
             }
@@ -125,6 +126,15 @@ pub(super) fn whole(segment: SegmentId) -> Place {
     (segment, 0, u32::MAX)
 }
 
+/// What tells whether one of these places is a known one. Where there are more than a record takes, those of a file are in one.
+pub(super) fn is_known_in(hidden: &[Place]) -> impl Fn(&HiddenPlace, Place) -> bool + Copy {
+    let are_merged = hidden.len() > HiddenPlace::COUNT_MAX;
+    move |place, at| {
+        let has = place.segment == at.0 && place.offset <= at.1 && at.2 <= place.end;
+        is_at(place, at) || (are_merged && has)
+    }
+}
+
 pub(super) fn is_at(place: &HiddenPlace, at: Place) -> bool {
     (place.segment, place.offset, place.end) == at
 }
@@ -199,8 +209,18 @@ mod tests {
                 }
             }
         }
+        // As long as there are as many, they are the same ones, since the same time.
+        let crowd: Vec<Place> = (0..200).map(|n| (SegmentId(n % 3), n * 8_192, n * 8_192 + 4_096)).collect();
+        damage = KnownDamage::default();
+        for era in 1..4 {
+            damage.note_hidden(&crowd, &[], era);
+            damage.date(era);
+            assert_eq!(damage.hidden.len(), 3, "one for each file");
+            assert!(damage.hidden.iter().all(|place| (place.from, place.back, place.since_s) == (1, 0, 1)));
+        }
+        let back = damage.hidden.clone();
         let many: Vec<Place> = (0..200).map(|number| whole(SegmentId(number))).collect();
-        damage.note_hidden(&many, &[], 200);
+        damage.note_hidden(&many, &back, 200);
         assert_eq!(damage.hidden.len(), HiddenPlace::COUNT_MAX);
         assert_eq!(
             damage.hidden.iter().filter(|place| place.back > 0).count(),

@@ -1,7 +1,7 @@
 //! What the scan of a log has gathered, and which of the mail is worth its memory.
 
 use super::RecoveryReport;
-use super::damage::{KnownDamage, Place, is_at, whole};
+use super::damage::{KnownDamage, Place, is_at, is_known_in, whole};
 use crate::account::{Account, stored};
 use crate::dedup::{LIVE_S, PERIOD_S};
 use crate::home::{entry_kind, waiting_for};
@@ -301,8 +301,9 @@ impl Found {
 
     /// Whether these are other places than those that were not there when the last epoch began.
     pub(super) fn hides_others(&self, hidden: &[Place]) -> bool {
-        let is_hidden = |place: &HiddenPlace| hidden.iter().any(|&at| is_at(place, at));
-        let is_known = |&at: &Place| self.not_there().any(|place| is_at(place, at));
+        let is_known_at = is_known_in(hidden);
+        let is_hidden = |place: &HiddenPlace| hidden.iter().any(|&at| is_known_at(place, at));
+        let is_known = |&at: &Place| self.not_there().any(|place| is_known_at(place, at));
         !self.not_there().all(is_hidden) || !hidden.iter().all(is_known)
     }
 

@@ -5,7 +5,7 @@ use crate::world::phone::{Heard, Phone};
 use tern_core::control::{ControlReply, ControlRequest, Created, NewAccount};
 use tern_core::io::{Input, Output};
 use tern_core::limits::Limits;
-use tern_protocol::envelope::{Envelope, FLAG_ASKS, Kind, Parts};
+use tern_protocol::envelope::{Envelope, Kind, Parts};
 use tern_protocol::ids::{AccountId, DeviceId, MessageId, PartitionId, ShardId};
 use tern_protocol::phone::frame::ClientFrame;
 use tern_protocol::phone::noise::KeyPair;
@@ -136,7 +136,7 @@ fn asked_after(world: &World) -> Vec<u64> {
     while !run.is_empty() {
         let (envelope, rest) = Envelope::parse_first(run).expect("whole envelopes");
         run = rest;
-        if envelope.kind() == Kind::Message && envelope.has(FLAG_ASKS) {
+        if envelope.kind() == Kind::Ask {
             assert_eq!(envelope.body(), b"");
             ids.push(envelope.id().0);
         }
@@ -191,8 +191,29 @@ fn a_stream_does_not_wait_for_a_message_that_had_its_answer() {
     world.pass_ms(1_000);
     assert_eq!(send(&mut ann, &mut world, 5), [Heard::Busy(id(5))]);
     assert_eq!(asked_after(&world), [id(1)]);
+    // In a debug build this looks whether each kind kept its lane.
+    let _ = world.shard.measures();
     sent(&mut world);
     assert_eq!(send(&mut ann, &mut world, 5), [Heard::Sent(id(1))], "the stream goes on");
+}
+
+/// A `sent` tick would say that the sender's other devices have it.
+#[test]
+fn a_message_without_its_copy_is_not_asked_after() {
+    for (keys, asked) in [(&[1][..], vec![id(2)]), (&[1, 2], vec![])] {
+        let limits = Limits { account_messages_per_s: 1, account_messages_burst: 1, ..Limits::default() };
+        let mut world = World::one_of(2, limits);
+        let (name, there) = here_and_there();
+        create(&mut world, 1, &name, keys);
+        let mut ann = Phone::connect(&mut world, 0, &name, 1);
+        for (low, pause_ms) in [(1, 0), (2, 0), (3, 1_000)] {
+            world.pass_ms(pause_ms);
+            ann.client.send(&ClientFrame::Send { to: there, id: MessageId(id(low)), body: b"x" });
+            ann.exchange(&mut world);
+        }
+        assert!(ann.heard.ends_with(&[Heard::Busy(id(2)), Heard::Busy(id(3))]), "{:?}", ann.heard);
+        assert_eq!(asked_after(&world), asked);
+    }
 }
 
 #[test]
@@ -200,10 +221,10 @@ fn who_asks_after_a_message_is_told_only_of_one_that_is_there() {
     let mut world = World::one_of(2, Limits { write_back_ms: 50, ..Limits::default() });
     let (name, there) = here_and_there();
     let ann = Phone::connect(&mut world, 1, &name, 1);
-    let comes = |world: &mut World, low, flags, ms| {
+    let comes = |world: &mut World, low, kind, ms| {
         let message = Parts {
-            kind: Kind::Message,
-            flags,
+            kind,
+            flags: 0,
             to: ann.account.expect("logged in"),
             from: there,
             from_device: DeviceId(1),
@@ -221,11 +242,11 @@ fn who_asks_after_a_message_is_told_only_of_one_that_is_there() {
         let answers = [Kind::Sent, Kind::Expired, Kind::Busy].map(|kind| out[kind as usize]);
         (answers, world.shard.counters().messages_appended)
     };
-    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 100), ([0, 0, 0], 0), "it is not there, and not taken");
-    assert_eq!(comes(&mut world, 1, 0, 10), ([0, 0, 0], 1));
-    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 10), ([0, 0, 0], 1), "it is not safe yet");
-    assert_eq!(comes(&mut world, 2, FLAG_ASKS, 100), ([1, 0, 0], 1), "now it is, and has its answer");
-    assert_eq!(comes(&mut world, 1, FLAG_ASKS, 10), ([2, 0, 0], 1));
+    assert_eq!(comes(&mut world, 1, Kind::Ask, 100), ([0, 0, 0], 0), "it is not there, and not taken");
+    assert_eq!(comes(&mut world, 1, Kind::Message, 10), ([0, 0, 0], 1));
+    assert_eq!(comes(&mut world, 1, Kind::Ask, 10), ([0, 0, 0], 1), "it is not safe yet");
+    assert_eq!(comes(&mut world, 2, Kind::Ask, 100), ([1, 0, 0], 1), "now it is, and has its answer");
+    assert_eq!(comes(&mut world, 1, Kind::Ask, 10), ([2, 0, 0], 1));
 }
 
 #[test]

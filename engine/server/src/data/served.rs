@@ -50,12 +50,15 @@ pub(crate) fn shards_without_log(data: &Path, shard_count: u16) -> usize {
 
 fn has_log(place: &Path) -> io::Result<bool> {
     match std::fs::read_dir(place) {
-        Ok(mut entries) => Ok(entries.any(|entry| {
-            entry.is_ok_and(|entry| {
-                let name = entry.file_name();
-                name.to_str().is_some_and(|name| name.starts_with("seg-") && name.ends_with(".log"))
-            })
-        })),
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry?.file_name();
+                if name.to_str().is_some_and(|name| name.starts_with("seg-") && name.ends_with(".log")) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
