@@ -110,14 +110,6 @@ impl Outbound {
         }
     }
 
-    /// Whether all of them were refused, if there are any: nothing comes for them before the phone sends them again.
-    pub(crate) fn is_all_refused(&self) -> bool {
-        match self {
-            Self::Few(few) => few.refused_count == few.messages.len(),
-            Self::Many(many) => many.is_all_refused(),
-        }
-    }
-
     /// Messages for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
         match self {

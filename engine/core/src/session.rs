@@ -84,11 +84,6 @@ impl Session {
         self.under_way.as_ref().is_some_and(|under_way| !under_way.outbound.is_empty())
     }
 
-    /// Whether it has sent messages that were not refused and have no final answer.
-    fn has_answers_to_come(&self) -> bool {
-        self.under_way.as_ref().is_some_and(|under_way| !under_way.outbound.is_all_refused())
-    }
-
     /// The device's place in its account's device list.
     pub(crate) fn place(&self) -> usize {
         usize::from(self.place)
@@ -400,7 +395,7 @@ impl Shard {
     }
 
     fn send_away_if_full(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && !s.has_answers_to_come()) else {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_full && !s.waits_for_answers()) else {
             return;
         };
         let conn = session.conn;

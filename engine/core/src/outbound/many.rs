@@ -29,10 +29,6 @@ impl Many {
         self.messages.len()
     }
 
-    pub(super) fn is_all_refused(&self) -> bool {
-        self.refused.len() == self.messages.len()
-    }
-
     /// All of them in their order; none is left.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Message> + use<> {
         core::mem::take(self).messages.into_values()

@@ -434,36 +434,6 @@ fn have_their_share(keys: &[u8]) {
     assert_eq!(world.shard.counters().unanswered_now, 0);
 }
 
-/// Of what was refused nothing comes by itself: who is full of that starts again.
-#[test]
-fn a_session_that_is_full_of_refused_messages_is_sent_away() {
-    let limits = Limits {
-        connection_count: 20,
-        unanswered_count: 400,
-        account_messages_per_s: 1,
-        account_messages_burst: 10,
-        ..Limits::default()
-    };
-    let mut world = World::new(limits);
-    let bob = Phone::connect(&mut world, 1, "bob", 2);
-    let to = bob.account.expect("logged in");
-    world.cut(1);
-    let mut eve = Phone::connect(&mut world, 9, "eve", 5);
-    world.disk_runs = false;
-    for n in 0..1_000 {
-        eve.client.send(&ClientFrame::Send { to, id: MessageId(id(n)), body: b"x" });
-    }
-    eve.exchange(&mut world);
-    assert_eq!(world.shard.counters().unanswered_full, 1);
-    assert!(!eve.heard.contains(&Heard::Goodbye("Busy".into())), "it gets its answers first");
-    world.disk_runs = true;
-    world.run_disk();
-    world.pass_ms(20);
-    eve.hear(&mut world);
-    assert_eq!(eve.heard.iter().filter(|heard| matches!(heard, Heard::Sent(_))).count(), 10);
-    assert_eq!(eve.heard.last(), Some(&Heard::Goodbye("Busy".into())));
-}
-
 /// Phones that go on talking, so that nothing of theirs comes to rest.
 #[test]
 fn a_session_that_has_its_answers_leaves_the_memory_to_others() {
