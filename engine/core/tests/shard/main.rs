@@ -30,5 +30,6 @@ mod several;
 mod slow_readers;
 mod storms;
 mod stuck;
+mod unanswered;
 mod watches;
 mod world;

@@ -321,9 +321,7 @@ fn a_message_that_is_only_asked_after_is_not_taken() {
             from_name: "far",
             body: b"x",
         };
-        let mut envelopes = Vec::new();
-        message.encode(&mut envelopes);
-        world.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+        world.arrives(&message);
         world.pass_ms(10);
         ann.hear(world);
         let out = world.shard.measures().out.mesh[Lane::Control as usize];

@@ -90,6 +90,22 @@ pub(crate) fn here_and_there() -> (String, AccountId) {
     (here.expect("half of all names are here"), AccountId::new(PartitionId(40), 1))
 }
 
+/// What the other shard says to a phone of this one about a message.
+fn answer(kind: Kind, from: AccountId, to: &Phone, low: u64) -> Parts<'static> {
+    Parts {
+        kind,
+        flags: 0,
+        to: to.account.expect("logged in"),
+        from,
+        from_device: DeviceId(1),
+        id: MessageId(id(low)),
+        time_ms: NOW_S * 1000,
+        seq: 0,
+        from_name: "",
+        body: &[],
+    }
+}
+
 #[test]
 fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
     let limits = Limits { body_bytes: 1000, lane_bytes: 3900, ..Limits::default() };
@@ -106,22 +122,9 @@ fn a_stream_refused_at_both_ends_starts_again_from_the_earlier_refusal() {
     }
     assert_eq!(ann.heard[1..], [Heard::Busy(id(5))], "the lane has room for four");
     // The other home had refused the first already.
-    let busy = Parts {
-        kind: Kind::Busy,
-        flags: 0,
-        to: ann.account.expect("logged in"),
-        from: there,
-        from_device: DeviceId(1),
-        id: MessageId(id(1)),
-        time_ms: 0,
-        seq: 500,
-        from_name: "",
-        body: &[],
-    };
-    let mut envelopes = Vec::new();
-    busy.encode(&mut envelopes);
+    let busy = Parts { seq: 500, ..answer(Kind::Busy, there, &ann, 1) };
     let from = tern_protocol::ids::ShardId(1);
-    world.step(Input::Mesh { from, envelopes: &envelopes });
+    world.arrives(&busy);
     world.step(Input::LaneRoom { to: from, lane: tern_core::io::Lane::Bulk, room_bytes: 3900 });
     world.turn();
     ann.hear(&mut world);
@@ -158,23 +161,9 @@ fn a_stream_does_not_wait_for_a_message_that_had_its_answer() {
         ann.heard.clone()
     };
     let from = ShardId(1);
-    let to = ann.account.expect("logged in");
+    let answer = answer(Kind::Sent, there, &ann, 1);
     let sent = |world: &mut World| {
-        let ends = Parts {
-            kind: Kind::Sent,
-            flags: 0,
-            to,
-            from: there,
-            from_device: DeviceId(1),
-            id: MessageId(id(1)),
-            time_ms: 0,
-            seq: 0,
-            from_name: "",
-            body: &[],
-        };
-        let mut envelopes = Vec::new();
-        ends.encode(&mut envelopes);
-        world.step(Input::Mesh { from, envelopes: &envelopes });
+        world.arrives(&answer);
         world.turn();
     };
     assert_eq!(send(&mut ann, &mut world, 1), []);
@@ -222,21 +211,9 @@ fn who_asks_after_a_message_is_told_only_of_one_that_is_there() {
     let (name, there) = here_and_there();
     let ann = Phone::connect(&mut world, 1, &name, 1);
     let comes = |world: &mut World, low, kind, ms| {
-        let message = Parts {
-            kind,
-            flags: 0,
-            to: ann.account.expect("logged in"),
-            from: there,
-            from_device: DeviceId(1),
-            id: MessageId(id(low)),
-            time_ms: world.now.wall_ms,
-            seq: 1,
-            from_name: "far",
-            body: b"x",
-        };
-        let mut envelopes = Vec::new();
-        message.encode(&mut envelopes);
-        world.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+        let from_name = if kind == Kind::Message { "far" } else { "" };
+        let message = Parts { from_name, ..answer(kind, there, &ann, low) };
+        world.arrives(&message);
         world.pass_ms(ms);
         let out = world.shard.measures().out.mesh[tern_core::io::Lane::Control as usize];
         let answers = [Kind::Sent, Kind::Expired, Kind::Busy].map(|kind| out[kind as usize]);
@@ -320,21 +297,8 @@ fn a_tick_that_comes_during_a_drain_is_kept() {
     let ann = Phone::connect(&mut world, 0, &name, 1);
     world.step(Input::Drain);
     world.turn();
-    let tick = Parts {
-        kind: Kind::Delivered,
-        flags: 0,
-        to: ann.account.expect("logged in"),
-        from: there,
-        from_device: DeviceId(1),
-        id: MessageId(id(1)),
-        time_ms: NOW_S * 1000,
-        seq: 7,
-        from_name: "",
-        body: &[],
-    };
-    let mut envelopes = Vec::new();
-    tick.encode(&mut envelopes);
-    world.step(Input::Mesh { from: tern_protocol::ids::ShardId(1), envelopes: &envelopes });
+    let tick = Parts { seq: 7, ..answer(Kind::Delivered, there, &ann, 1) };
+    world.arrives(&tick);
     world.pass_ms(20);
     let confirms = |o: &Output| matches!(o, Output::Mesh { lane: tern_core::io::Lane::Control, .. });
     assert!(world.gone_out.iter().any(confirms), "the other home is told once it is durable");

@@ -10,6 +10,7 @@ use tern_core::io::{ConnId, Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
 use tern_core::partitions::PartitionMap;
 use tern_core::shard::{Shard, ShardConfig, ShardRecovery};
+use tern_protocol::envelope::Parts;
 use tern_protocol::ids::ShardId;
 use tern_protocol::phone::noise::KeyPair;
 use tern_storage::io::{DiskDone, DiskError, DiskOp, SegmentId};
@@ -76,6 +77,13 @@ pub(crate) fn server_keys() -> KeyPair {
 }
 
 impl World {
+    /// An envelope comes from shard 1.
+    pub(crate) fn arrives(&mut self, envelope: &Parts<'_>) {
+        let mut envelopes = Vec::new();
+        envelope.encode(&mut envelopes);
+        self.step(Input::Mesh { from: ShardId(1), envelopes: &envelopes });
+    }
+
     pub(crate) fn new(limits: Limits) -> Self {
         Self::one_of(1, limits)
     }
