@@ -232,6 +232,13 @@ impl<'a> Envelope<'a> {
         Ok((Self::parse(first)?, rest))
     }
 
+    /// The head of the first envelope of a run, and what follows that envelope, looked at no further: to see what comes.
+    #[must_use]
+    pub fn skim_first(run: &'a [u8]) -> Option<(&'a Header, &'a [u8])> {
+        let (header, _) = Header::ref_from_prefix(run).ok()?;
+        Some((header, run.get(header.length.get() as usize..)?))
+    }
+
     /// The encoded form, as it came.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

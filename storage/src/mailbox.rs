@@ -168,6 +168,18 @@ impl Mailbox {
         self.0.get_or_insert_with(|| Box::new(Queue::EMPTY))
     }
 
+    /// Where it keeps what is known of all entries: for who asks for that memory ahead.
+    #[must_use]
+    pub fn memory(&self) -> Option<&impl Sized> {
+        self.0.as_deref()
+    }
+
+    /// The first entries, as many as lie together; likewise.
+    #[must_use]
+    pub fn first_entries(&self) -> &[Entry] {
+        self.queue().entries.as_slices().0
+    }
+
     /// Entries that are not over, those that only owe a tick included. Indices go further: what is over and cannot leave
     /// yet has some as well.
     #[must_use]
@@ -300,8 +312,12 @@ impl Mailbox {
         let queue = self.0.as_mut()?;
         let entry = queue.entries.pop_front()?;
         queue.has_left(&entry);
-        if queue.entries.is_empty() && queue.entries.capacity() > KEPT_COUNT {
-            queue.entries = VecDeque::new();
+        if queue.entries.is_empty() {
+            // The next one lies where the first one did, in memory that is near.
+            queue.entries.clear();
+            if queue.entries.capacity() > KEPT_COUNT {
+                queue.entries = VecDeque::new();
+            }
         }
         Some(entry)
     }

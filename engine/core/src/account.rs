@@ -2,6 +2,7 @@
 
 pub(crate) mod stored;
 
+use crate::ahead::Fetch;
 use crate::bucket::Bucket;
 use crate::chunks::Chunks;
 use crate::presence::Presence;
@@ -382,6 +383,19 @@ impl Accounts {
 
     pub(crate) fn device_mut(&mut self, index: AccountIndex, place: usize) -> Option<&mut Device> {
         self.get_mut(index)?.device_mut(place)
+    }
+
+    /// Asks for the memory of an account.
+    pub(crate) fn fetch(&self, index: AccountIndex, fetch: Fetch) {
+        fetch.of(self.table.get(index.0 as usize));
+    }
+
+    /// Likewise, by its id.
+    pub(crate) fn fetch_by_id(&self, id: AccountId, fetch: Fetch) {
+        // Whether it is this one is told by the very memory that is asked for: nobody looks.
+        if let Some(&likely) = self.by_id.iter_hash(self.id_hash.hash_one(id)).next() {
+            self.fetch(likely, fetch);
+        }
     }
 
     pub(crate) fn by_id(&self, id: AccountId) -> Option<AccountIndex> {

@@ -29,6 +29,7 @@
 //! A step forward over the latest end makes it count again, so a clock that goes to and fro forgets nothing of this.
 
 use crate::account::SeededHash;
+use crate::ahead::Fetch;
 use crate::id_set::{IdSet, Table};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -186,6 +187,13 @@ impl Dedup {
     /// Whether the id was seen.
     pub(crate) fn has(&self, made_s: u32, hash: IdHash) -> bool {
         self.find(made_s).is_ok_and(|index| self.periods[index].ids.has(hash.0))
+    }
+
+    /// Asks for the memory that says whether an id is known.
+    pub(crate) fn fetch(&self, made_s: u32, hash: IdHash, fetch: Fetch) {
+        if let Ok(index) = self.find(made_s) {
+            fetch.of(self.periods[index].ids.line(hash.0));
+        }
     }
 
     /// Whether a tick came before. It is known by the time at which it came first: `again` looks further back.

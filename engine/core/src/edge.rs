@@ -116,7 +116,7 @@ impl Edge {
     }
 
     /// Frames that wait to be said.
-    fn plain_out(&self) -> &[u8] {
+    pub(crate) fn plain_out(&self) -> &[u8] {
         self.buffers.as_ref().map_or(&[], |buffers| &buffers.plain_out)
     }
 
@@ -438,7 +438,8 @@ impl Shard {
     /// The turn ends: every dirty edge whose last send is over says what it has in one send.
     pub(crate) fn flush_edges(&mut self, out: &mut Outputs) {
         let mut dirty = take(&mut self.edges.dirty);
-        for conn in dirty.drain(..) {
+        for (index, &conn) in dirty.iter().enumerate() {
+            self.expect_flush(&dirty[index..]);
             let Some(edge) = self.edges.get_mut(conn) else { continue };
             edge.dirty = false;
             // Nothing follows a close: the slot may be someone else's.
@@ -467,6 +468,7 @@ impl Shard {
             }
             self.edges.settle(conn);
         }
+        dirty.clear();
         self.edges.dirty = dirty;
     }
 }

@@ -1,6 +1,7 @@
 //! The edges of a shard: a table by slot, the queues of those whose handshakes wait, and the memory of all buffers.
 
 use crate::addresses::Holder;
+use crate::ahead::Fetch;
 use crate::buffers::{Buffers, Pool};
 use crate::chunks::Chunks;
 use crate::edge::{Edge, State};
@@ -125,6 +126,17 @@ impl Edges {
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Edge> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
         if slot.generation == conn.generation { slot.edge.as_mut() } else { None }
+    }
+
+    /// Likewise, to look at.
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&Edge> {
+        let slot = self.slots.get(conn.slot as usize)?;
+        if slot.generation == conn.generation { slot.edge.as_ref() } else { None }
+    }
+
+    /// Asks for the memory of an edge.
+    pub(crate) fn fetch(&self, conn: ConnId, fetch: Fetch) {
+        fetch.of(self.slots.get(conn.slot as usize));
     }
 
     /// Whether the next turn has handshakes to go on with.

@@ -165,6 +165,13 @@ impl IdSet {
         self.tables[self.table_of(hash)].has(hash)
     }
 
+    /// Where a look for it begins: for who asks for that memory ahead.
+    pub(crate) fn line(&self, hash: u64) -> Option<&[u64; LINE_COUNT]> {
+        let hash = some(hash);
+        let table = &self.tables[self.table_of(hash)];
+        (!table.lines.is_empty()).then(|| &table.lines[table.line_of(hash)])
+    }
+
     /// Takes one that it does not have.
     pub(crate) fn insert_new(&mut self, hash: u64) {
         let hash = some(hash);

@@ -17,6 +17,7 @@ extern crate std;
 mod account;
 mod addresses;
 mod admission;
+pub mod ahead;
 mod bucket;
 mod buffers;
 #[cfg(feature = "bugs")]

@@ -10,6 +10,7 @@
 mod many;
 
 use self::many::Many;
+use crate::ahead::Fetch;
 use crate::refusal::PATIENCE_NS;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -101,6 +102,13 @@ impl Default for Outbound {
 impl Outbound {
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Asks for the memory of the first message.
+    pub(crate) fn fetch(&self, fetch: Fetch) {
+        if let Self::Few(few) = self {
+            fetch.of(few.messages.front());
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

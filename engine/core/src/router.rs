@@ -171,6 +171,11 @@ impl Router {
         is_cast
     }
 
+    /// Bytes that the shard cast to itself since they were taken.
+    pub(crate) const fn loopback_bytes(&self) -> usize {
+        self.loopback.len()
+    }
+
     /// What the shard cast to itself since the last call, swapped into `run`, which must be empty.
     pub(crate) fn take_loopback(&mut self, run: &mut Vec<u8>) -> bool {
         debug_assert!(run.is_empty());

@@ -2,6 +2,7 @@
 //! else waits in the mailbox.
 
 use crate::account::AccountIndex;
+use crate::ahead::Fetch;
 use crate::chunks::Chunks;
 use crate::edge::Greeting;
 use crate::home::Ends;
@@ -98,6 +99,19 @@ impl Session {
     fn floor(&self) -> Seq {
         let first = self.under_way.as_ref().and_then(|under_way| under_way.window.front());
         first.map_or(self.cursor, |first| Seq(first.0 - 1))
+    }
+
+    /// Asks for the memory of what is under way.
+    pub(crate) fn fetch_under_way(&self, fetch: Fetch) {
+        fetch.of(self.under_way.as_deref());
+    }
+
+    /// Asks for the memory of its lists.
+    pub(crate) fn fetch_lists(&self, fetch: Fetch) {
+        if let Some(under_way) = &self.under_way {
+            fetch.of(under_way.window.front());
+            under_way.outbound.fetch(fetch);
+        }
     }
 
     /// Whether it looks for its mail among others', and will be back here by itself.
@@ -210,6 +224,11 @@ impl Sessions {
 
     pub(crate) fn count(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Asks for the memory of a session.
+    pub(crate) fn fetch(&self, id: SessionId, fetch: Fetch) {
+        fetch.of(self.slots.get(id.index()));
     }
 
     fn add(&mut self, session: Session) -> SessionId {

@@ -6,6 +6,7 @@
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
 use crate::admission::{Budget, Rates};
+use crate::ahead::Fetch;
 use crate::busiest::Busiest;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
@@ -73,6 +74,8 @@ pub struct ShardConfig {
     pub seed: [u8; 32],
     /// The key of remembered message ids; the same for the life of the data directory.
     pub dedup_key: [u8; 16],
+    /// How memory is asked for that will be needed soon.
+    pub fetch: Fetch,
     /// Length of new log segments.
     pub segment_bytes: u32,
     /// Deliberate bugs.
@@ -180,6 +183,8 @@ const REST_NS: u64 = 10_000_000_000;
 /// Phones of a drained shard that are asked back per second: a core does several times as many logins, and has others
 /// to serve.
 const RETURNS_PER_S: u32 = 1_000;
+/// Bytes of envelopes to the own shard that wait for company, until something else comes than bytes.
+const GATHERED_BYTES: usize = 4 << 10;
 /// How long a drain waits for the log.
 const DRAIN_NS: u64 = 10_000_000_000;
 
@@ -253,6 +258,8 @@ impl Shard {
             self.is_awake = true;
             self.next_chores_ns = self.next_chores_ns.min(now.mono_ns + CHORES_NS);
         }
+        // What phones say waits for company: then it is known what will be needed for it.
+        let gathers = matches!(input, Input::Received { .. });
         match self.checked(input) {
             Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
             Input::Received { conn, bytes } => self.received(now, conn, bytes, out),
@@ -279,7 +286,9 @@ impl Shard {
             Input::Flush => self.flush(now, out),
             Input::Drain => self.drain(),
         }
-        self.work_through_loopback(now);
+        if !gathers || self.router.loopback_bytes() >= GATHERED_BYTES {
+            self.work_through_loopback(now);
+        }
     }
 
     /// The machine's clocks, as far as they are believed.
@@ -506,7 +515,9 @@ impl Shard {
     }
 
     fn handle_run(&mut self, now: Now, mut run: &[u8], from_mesh: bool) {
+        let mut coming = self.look_ahead(run);
         while !run.is_empty() {
+            self.look_on(&mut coming);
             // Lanes carry what shards of this node encoded: anything else is our own bug.
             let (envelope, rest) = Envelope::parse_first(run).expect("shards cast whole envelopes");
             if from_mesh {

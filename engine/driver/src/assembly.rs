@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
+use tern_core::ahead::Fetch;
 use tern_core::io::Outputs;
 use tern_core::limits::OVERLAP_COUNT;
 use tern_core::partitions::PartitionMap;
@@ -228,6 +229,7 @@ fn shard_config(
         open_registration: config.open_registration,
         seed,
         dedup_key: config.dedup_key,
+        fetch: Fetch(tern_ring::fetch),
         segment_bytes: config.segment_bytes,
     })
 }

@@ -170,6 +170,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::rc::Rc;
     use std::sync::Arc;
+    use tern_core::ahead::Fetch;
     use tern_core::io::{Now, Outputs};
     use tern_core::limits::Limits;
     use tern_core::partitions::PartitionMap;
@@ -199,6 +200,7 @@ mod tests {
             open_registration: true,
             seed: [3; 32],
             dedup_key: [4; 16],
+            fetch: Fetch::NOTHING,
             segment_bytes: SEGMENT_BYTES,
         })
     }

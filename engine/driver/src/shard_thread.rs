@@ -177,6 +177,7 @@ impl ShardThread {
     fn take_events(&mut self, now: Now) {
         self.has_more = false;
         for left in (0..EVENTS_OF_A_TURN).rev() {
+            self.shard.expect(|count| self.ring.ahead(count).and_then(connection));
             let Some(event) = self.ring.next_event() else { return };
             // There may be more: the next turn comes at once.
             self.has_more = left == 0;

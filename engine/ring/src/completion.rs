@@ -30,6 +30,17 @@ impl Ring {
         }
     }
 
+    /// Whose bytes the completion brings that comes `count` completions behind the next one: the key of its slot. None if it
+    /// is another kind of completion, or was not taken from the queue yet. For those who prepare: the slot may have
+    /// another owner by the time.
+    #[must_use]
+    pub fn ahead(&self, count: usize) -> Option<u64> {
+        let data = self.batch.get(count)?.user_data();
+        let (slot, _) =
+            matches!(kind(data), Some(Kind::Receive)).then(|| slot_and_generation(payload(data)))?;
+        Some(self.slots[slot as usize].key)
+    }
+
     pub(crate) fn give_lent_back(&mut self) {
         if let Some(buffer) = self.lent.take() {
             self.memory.buffers.give(buffer);

@@ -167,6 +167,18 @@ impl Transport {
         self.expanded.is_some()
     }
 
+    /// The expanded key that records are opened with: for who asks for that memory ahead.
+    #[must_use]
+    pub fn opens_with(&self) -> Option<&impl Sized> {
+        self.expanded.as_ref().map(|keys| &keys.receive)
+    }
+
+    /// Likewise, the one that they are sealed with.
+    #[must_use]
+    pub fn seals_with(&self) -> Option<&impl Sized> {
+        self.expanded.as_ref().map(|keys| &keys.send)
+    }
+
     /// Decrypts a transport record's payload in place; the plaintext is the front of it.
     ///
     /// # Errors

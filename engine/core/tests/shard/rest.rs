@@ -115,8 +115,9 @@ fn what_waits_for_an_acknowledgement_stays_and_goes_with_it() {
     rest(&mut world);
     assert_eq!(stirred(&world), 0);
     let more_bytes = world.held_bytes - before_bytes;
-    // Mail that was written leaves the place of a floor for each of the two accounts, and remembered ids.
-    assert!(more_bytes <= 512, "{more_bytes} bytes are held");
+    // Mail that was written leaves the place of a floor for each of the two accounts, and remembered ids; the buffer of
+    // what the shard casts to itself has grown by four ticks.
+    assert!(more_bytes <= 512 + 4 * 56, "{more_bytes} bytes are held");
 }
 
 /// The mailbox that has forgotten is the one whose floors are durable: after a crash nothing comes back.

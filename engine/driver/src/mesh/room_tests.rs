@@ -4,6 +4,7 @@ use super::tests::record;
 use super::*;
 use std::thread;
 use std::time::{Duration, Instant};
+use tern_core::ahead::Fetch;
 use tern_core::io::{Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
 use tern_core::partitions::PartitionMap;
@@ -132,6 +133,7 @@ fn states(count: u32) -> Vec<HandOver> {
         open_registration: true,
         seed: [3; 32],
         dedup_key: [4; 16],
+        fetch: Fetch::NOTHING,
         segment_bytes: 4 << 20,
     };
     let (mut shard, _) = ShardRecovery::new(config).finish(now, 0, &mut out);

@@ -19,6 +19,7 @@ use crate::slots::{Receive, Slots};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tern_core::ahead::Fetch;
 use tern_core::control::{ControlReply, ControlRequest};
 use tern_core::counters::Counters;
 use tern_core::handover::HandOver;
@@ -411,6 +412,7 @@ impl Node {
             open_registration: true,
             seed: scene.random().seed(),
             dedup_key: self.dedup_key,
+            fetch: Fetch::NOTHING,
             segment_bytes: scene.plan.segment_bytes,
             #[cfg(feature = "bugs")]
             bugs: self.bugs,

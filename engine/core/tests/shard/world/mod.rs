@@ -6,6 +6,7 @@ pub(crate) mod stranger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use tern_core::ahead::Fetch;
 use tern_core::io::{ConnId, Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
 use tern_core::partitions::PartitionMap;
@@ -126,6 +127,7 @@ impl World {
             open_registration: true,
             seed: [9; 32],
             dedup_key: [3; 16],
+            fetch: Fetch::NOTHING,
             segment_bytes,
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),
