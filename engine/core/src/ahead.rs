@@ -17,6 +17,7 @@ use crate::shard::Shard;
 use core::mem::size_of_val;
 use tern_protocol::envelope::{Envelope, Header, Kind};
 use tern_protocol::ids::{AccountId, MessageId};
+use tern_storage::mailbox::Mailbox;
 
 /// Asks the processor for some bytes from an address on, which must have no other effect: the driver's to do.
 #[derive(Clone, Copy, Debug)]
@@ -51,23 +52,29 @@ impl Shard {
     pub fn expect(&self, heard: impl Fn(usize) -> Option<ConnId>) {
         let fetch = self.config.fetch;
         let session = |count| heard(count).and_then(|conn| self.session_at(conn));
-        if let Some(conn) = heard(10) {
+        if let Some(conn) = heard(20) {
             self.edges.fetch(conn, fetch);
         }
-        if let Some(edge) = heard(7).and_then(|conn| self.edges.get(conn)) {
+        if let Some(edge) = heard(15).and_then(|conn| self.edges.get(conn)) {
             fetch.of(edge.transport.as_ref().and_then(|transport| transport.opens_with()));
             if let State::Adopted(session) = edge.state {
                 self.sessions.fetch(session, fetch);
             }
         }
-        if let Some(session) = session(4) {
+        if let Some(session) = session(10) {
             session.fetch_under_way(fetch);
             self.accounts.fetch(session.account, fetch);
         }
-        if let Some(session) = session(2) {
+        if let Some(session) = session(6) {
             session.fetch_lists(fetch);
-            let account = self.accounts.get(session.account);
-            fetch.of(account.and_then(|account| account.mailbox.memory()));
+            fetch.of(self.mailbox_of(session).and_then(Mailbox::memory));
+        }
+        if let Some(mailbox) = session(3).and_then(|session| self.mailbox_of(session)) {
+            fetch.of_first(mailbox.first_entries());
+        }
+        if let Some(mailbox) = session(2).and_then(|session| self.mailbox_of(session)) {
+            let mail = mailbox.first_entries().first().and_then(|entry| entry.mail);
+            fetch.of(mail.map(|mail| self.cache.get(mail)));
         }
     }
 
@@ -76,6 +83,10 @@ impl Shard {
             State::Adopted(session) => self.sessions.get(session),
             _ => None,
         }
+    }
+
+    fn mailbox_of(&self, session: &Session) -> Option<&Mailbox> {
+        self.accounts.get(session.account).map(|account| &account.mailbox)
     }
 
     /// What is to be said to these edges will be sealed, one after the other.
@@ -96,9 +107,9 @@ impl Shard {
     /// A run of envelopes will be handled.
     pub(crate) fn look_ahead<'a>(&self, run: &'a [u8]) -> Coming<'a> {
         let mut coming = Coming { far: run, near: run, next: run };
-        self.go_ahead(&mut coming.far, 4, Self::expect_account);
-        self.go_ahead(&mut coming.near, 2, Self::expect_mailbox);
-        self.go_ahead(&mut coming.next, 1, Self::expect_entries);
+        self.go_ahead(&mut coming.far, 9, Self::expect_account);
+        self.go_ahead(&mut coming.near, 6, Self::expect_mailbox);
+        self.go_ahead(&mut coming.next, 3, Self::expect_entries);
         coming
     }
 

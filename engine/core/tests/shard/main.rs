@@ -1,5 +1,6 @@
 //! The core from outside: one shard, the real client, a perfect network and disk.
 
+mod ahead;
 mod allocation;
 mod budgets;
 mod clocks;

@@ -4,6 +4,7 @@ pub(crate) mod bystanders;
 pub(crate) mod phone;
 pub(crate) mod stranger;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tern_core::ahead::Fetch;
@@ -25,6 +26,18 @@ enum Armed {
     Always,
     /// Its end.
     End,
+}
+
+thread_local! {
+    /// Bytes that shards of this thread asked for ahead.
+    static ASKED_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes that shards asked for ahead meanwhile.
+pub(crate) fn asked_for(meanwhile: impl FnOnce()) -> usize {
+    let before = ASKED_BYTES.get();
+    meanwhile();
+    ASKED_BYTES.get() - before
 }
 
 /// The shard, its time, its disk and the bytes that it sent.
@@ -127,7 +140,7 @@ impl World {
             open_registration: true,
             seed: [9; 32],
             dedup_key: [3; 16],
-            fetch: Fetch::NOTHING,
+            fetch: Fetch(|_, bytes| ASKED_BYTES.set(ASKED_BYTES.get() + bytes)),
             segment_bytes,
             #[cfg(feature = "bugs")]
             bugs: tern_core::bugs::Bugs::default(),

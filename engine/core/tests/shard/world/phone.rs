@@ -167,6 +167,21 @@ impl Phone {
         self.exchange(world);
     }
 
+    /// Sends a message; the turn is not over yet.
+    pub(crate) fn send_within_turn(&mut self, world: &mut World, to: &Self, id: u64, body: &[u8]) {
+        let to = to.account.expect("logged in");
+        self.say_within_turn(world, &ClientFrame::Send { to, id: MessageId(id), body });
+    }
+
+    /// Likewise, any frame.
+    pub(crate) fn say_within_turn(&mut self, world: &mut World, frame: &ClientFrame<'_>) {
+        self.client.send(frame);
+        let mut bytes = Vec::new();
+        self.client.flush(&mut bytes);
+        let conn = world.conns[&self.slot];
+        world.arrive(conn, &bytes);
+    }
+
     /// Says one frame.
     pub(crate) fn say(&mut self, world: &mut World, frame: &ClientFrame<'_>) {
         self.client.send(frame);
