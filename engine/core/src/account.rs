@@ -390,12 +390,9 @@ impl Accounts {
         fetch.of(self.table.get(index.0 as usize));
     }
 
-    /// Likewise, by its id.
-    pub(crate) fn fetch_by_id(&self, id: AccountId, fetch: Fetch) {
-        // Whether it is this one is told by the very memory that is asked for: nobody looks.
-        if let Some(&likely) = self.by_id.iter_hash(self.id_hash.hash_one(id)).next() {
-            self.fetch(likely, fetch);
-        }
+    /// Which one an id means, unless another has an id that is much alike: its memory is not looked at.
+    pub(crate) fn likely(&self, id: AccountId) -> Option<AccountIndex> {
+        self.by_id.iter_hash(self.id_hash.hash_one(id)).next().copied()
     }
 
     pub(crate) fn by_id(&self, id: AccountId) -> Option<AccountIndex> {

@@ -8,14 +8,14 @@
 //!
 //! Nothing here changes what a shard does: nothing is asked for that is not looked up again.
 
-use crate::account::Account;
+use crate::account::{Account, AccountIndex};
 use crate::edge::State;
 use crate::home::entry_kind;
 use crate::io::ConnId;
 use crate::session::{Session, SessionId};
 use crate::shard::Shard;
 use core::mem::size_of_val;
-use tern_protocol::envelope::{Envelope, Header, Kind};
+use tern_protocol::envelope::{Envelope, Kind};
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_storage::mailbox::Mailbox;
 
@@ -34,48 +34,87 @@ impl Fetch {
         }
     }
 
-    /// Asks for the first of some things and for the place behind it: if there is none, for where one will come.
-    fn of_first<T>(self, things: &[T]) {
-        (self.0)(things.as_ptr().cast(), (things.len().min(1) + 1) * size_of::<T>());
+    /// Asks for the first of some things and for the place behind the last: where one more will come.
+    fn of_ends<T>(self, things: &[T]) {
+        self.of(things.first());
+        (self.0)(things.as_ptr_range().end.cast(), size_of::<T>());
     }
 }
 
-/// The envelopes of a run that come some envelopes later, each the beginning of what is left of the run there.
+/// How many phones before one it is asked for what, of one.
+type Link = (usize, fn(&Shard, ConnId));
+
+/// The chain, its first link first.
+const LINKS: [Link; 6] = [
+    (10, Shard::expect_edge),
+    (8, Shard::expect_session),
+    (5, Shard::expect_account),
+    (3, Shard::expect_lists),
+    (2, Shard::expect_entries),
+    (1, Shard::expect_mail),
+];
+
+/// Envelopes before one its account is asked for, its mailbox, and what lies in that.
+const ENVELOPE_LINKS: [usize; 3] = [9, 6, 3];
+
+/// The envelopes of a run that come.
 pub(crate) struct Coming<'a> {
-    far: &'a [u8],
-    near: &'a [u8],
-    next: &'a [u8],
+    /// Those that were not looked at.
+    rest: &'a [u8],
+    /// Likely the accounts of those that were, by their number from the beginning of the run.
+    accounts: [Option<AccountIndex>; 16],
+    seen_count: usize,
+    handled_count: usize,
 }
 
+const _: () = assert!(ENVELOPE_LINKS[0] < 16, "numbers of accounts that are kept");
+
 impl Shard {
-    /// Phones are going to be heard: `heard` says which one after how many others.
-    pub fn expect(&self, heard: impl Fn(usize) -> Option<ConnId>) {
-        let fetch = self.config.fetch;
-        let session = |count| heard(count).and_then(|conn| self.session_at(conn));
-        if let Some(conn) = heard(20) {
-            self.edges.fetch(conn, fetch);
+    /// Phones are going to be heard, `heard` says which after how many others. To be called before each; `are_new` if none
+    /// of them was expected before.
+    pub fn expect(&self, are_new: bool, heard: impl Fn(usize) -> Option<ConnId>) {
+        for (count, expect) in LINKS {
+            let first = if are_new { 0 } else { count };
+            (first..=count).filter_map(&heard).for_each(|conn| expect(self, conn));
         }
-        if let Some(edge) = heard(15).and_then(|conn| self.edges.get(conn)) {
-            fetch.of(edge.transport.as_ref().and_then(|transport| transport.opens_with()));
-            if let State::Adopted(session) = edge.state {
-                self.sessions.fetch(session, fetch);
-            }
+    }
+
+    fn expect_edge(&self, conn: ConnId) {
+        self.edges.fetch(conn, self.config.fetch);
+    }
+
+    fn expect_session(&self, conn: ConnId) {
+        let Some(edge) = self.edges.get(conn) else { return };
+        let keys = edge.transport.as_ref().and_then(|transport| transport.opens_with());
+        self.config.fetch.of(keys);
+        if let State::Adopted(session) = edge.state {
+            self.sessions.fetch(session, self.config.fetch);
         }
-        if let Some(session) = session(10) {
-            session.fetch_under_way(fetch);
-            self.accounts.fetch(session.account, fetch);
+    }
+
+    fn expect_account(&self, conn: ConnId) {
+        let Some(session) = self.session_at(conn) else { return };
+        session.fetch_under_way(self.config.fetch);
+        self.accounts.fetch(session.account, self.config.fetch);
+    }
+
+    fn expect_lists(&self, conn: ConnId) {
+        let Some(session) = self.session_at(conn) else { return };
+        session.fetch_lists(self.config.fetch);
+        self.config.fetch.of(self.mailbox(session.account).and_then(Mailbox::memory));
+    }
+
+    fn expect_entries(&self, conn: ConnId) {
+        if let Some(mailbox) = self.session_at(conn).and_then(|session| self.mailbox(session.account)) {
+            self.config.fetch.of_ends(mailbox.first_entries());
         }
-        if let Some(session) = session(6) {
-            session.fetch_lists(fetch);
-            fetch.of(self.mailbox_of(session).and_then(Mailbox::memory));
-        }
-        if let Some(mailbox) = session(3).and_then(|session| self.mailbox_of(session)) {
-            fetch.of_first(mailbox.first_entries());
-        }
-        if let Some(mailbox) = session(2).and_then(|session| self.mailbox_of(session)) {
-            let mail = mailbox.first_entries().first().and_then(|entry| entry.mail);
-            fetch.of(mail.map(|mail| self.cache.get(mail)));
-        }
+    }
+
+    fn expect_mail(&self, conn: ConnId) {
+        let mailbox = self.session_at(conn).and_then(|session| self.mailbox(session.account));
+        let first = mailbox.and_then(|mailbox| mailbox.first_entries().first());
+        let mail = first.and_then(|entry| entry.mail);
+        self.config.fetch.of(mail.map(|mail| self.cache.get(mail)));
     }
 
     fn session_at(&self, conn: ConnId) -> Option<&Session> {
@@ -85,8 +124,8 @@ impl Shard {
         }
     }
 
-    fn mailbox_of(&self, session: &Session) -> Option<&Mailbox> {
-        self.accounts.get(session.account).map(|account| &account.mailbox)
+    fn mailbox(&self, account: AccountIndex) -> Option<&Mailbox> {
+        self.accounts.get(account).map(|account| &account.mailbox)
     }
 
     /// What is to be said to these edges will be sealed, one after the other.
@@ -106,32 +145,33 @@ impl Shard {
 
     /// A run of envelopes will be handled.
     pub(crate) fn look_ahead<'a>(&self, run: &'a [u8]) -> Coming<'a> {
-        let mut coming = Coming { far: run, near: run, next: run };
-        self.go_ahead(&mut coming.far, 9, Self::expect_account);
-        self.go_ahead(&mut coming.near, 6, Self::expect_mailbox);
-        self.go_ahead(&mut coming.next, 3, Self::expect_entries);
+        let mut coming = Coming { rest: run, accounts: [None; 16], seen_count: 0, handled_count: 0 };
+        let [far, near, next] = ENVELOPE_LINKS;
+        (0..far).for_each(|_| self.see_one(&mut coming));
+        (0..near).for_each(|number| self.expect_mailbox(&coming, number));
+        (0..next).for_each(|number| self.expect_inside(&coming, number));
         coming
     }
 
-    /// One more of them will.
+    /// One of them is handled.
     pub(crate) fn look_on(&self, coming: &mut Coming<'_>) {
-        self.go_ahead(&mut coming.far, 1, Self::expect_account);
-        self.go_ahead(&mut coming.near, 1, Self::expect_mailbox);
-        self.go_ahead(&mut coming.next, 1, Self::expect_entries);
+        let [_, near, next] = ENVELOPE_LINKS;
+        self.see_one(coming);
+        self.expect_mailbox(coming, coming.handled_count + near);
+        self.expect_inside(coming, coming.handled_count + next);
+        coming.handled_count += 1;
     }
 
-    fn go_ahead(&self, run: &mut &[u8], count: usize, expect: impl Fn(&Self, &Header)) {
-        for _ in 0..count {
-            let Some((header, rest)) = Envelope::skim_first(run) else { return };
-            expect(self, header);
-            *run = rest;
-        }
-    }
-
-    fn expect_account(&self, header: &Header) {
+    /// Looks at one more: asks for its account, and for where its id would be known.
+    fn see_one(&self, coming: &mut Coming<'_>) {
+        let Some((header, rest)) = Envelope::skim_first(coming.rest) else { return };
+        coming.rest = rest;
         let fetch = self.config.fetch;
         let (to, from) = (AccountId(header.to.get()), AccountId(header.from.get()));
-        self.accounts.fetch_by_id(to, fetch);
+        let account = self.accounts.likely(to);
+        account.into_iter().for_each(|account| self.accounts.fetch(account, fetch));
+        coming.accounts[coming.seen_count % 16] = account;
+        coming.seen_count += 1;
         let id = MessageId(header.id.get());
         let (kind, made_s) = match Kind::from_wire(header.kind) {
             Some(kind @ Kind::Message) => (kind, id.unix_s()),
@@ -141,26 +181,29 @@ impl Shard {
         self.dedup.fetch(made_s, self.dedup.hash(to, from, id, entry_kind(kind)), fetch);
     }
 
-    fn expect_mailbox(&self, header: &Header) {
-        let Some(account) = self.account_of(header) else { return };
+    fn expect_mailbox(&self, coming: &Coming<'_>, number: usize) {
+        let Some(account) = coming.account(number).and_then(|index| self.accounts.get(index)) else { return };
         self.config.fetch.of(account.mailbox.memory());
         if let Some(session) = first_session(account) {
             self.sessions.fetch(session, self.config.fetch);
         }
     }
 
-    fn expect_entries(&self, header: &Header) {
+    fn expect_inside(&self, coming: &Coming<'_>, number: usize) {
         let fetch = self.config.fetch;
-        let Some(account) = self.account_of(header) else { return };
-        fetch.of_first(account.mailbox.first_entries());
+        let Some(account) = coming.account(number).and_then(|index| self.accounts.get(index)) else { return };
+        fetch.of_ends(account.mailbox.first_entries());
         if let Some(session) = first_session(account).and_then(|session| self.sessions.get(session)) {
             session.fetch_under_way(fetch);
             self.edges.fetch(session.conn, fetch);
         }
     }
+}
 
-    fn account_of(&self, header: &Header) -> Option<&Account> {
-        self.accounts.get(self.accounts.by_id(AccountId(header.to.get()))?)
+impl Coming<'_> {
+    /// Likely the account of the envelope with this number.
+    fn account(&self, number: usize) -> Option<AccountIndex> {
+        if number < self.seen_count { self.accounts[number % 16] } else { None }
     }
 }
 

@@ -317,6 +317,7 @@ impl Setup {
             boxes_taken_bytes: 0,
             go_on: false,
             has_more: false,
+            coming_count: 0,
             woken: true,
             serving: Some(Box::new(move || {
                 how_far.done(own.0, read_in + introduced.elapsed());

@@ -8,6 +8,7 @@ use crate::mesh::{Arrival, MeshEnd};
 use crate::report::{Board, Reporter};
 use crate::sockets::{Sockets, connection, read_hand_over_message};
 use std::collections::HashMap;
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 use tern_core::control::ControlReply;
@@ -66,6 +67,8 @@ pub(crate) struct ShardThread {
     pub(crate) go_on: bool,
     /// The ring may have more events than one turn takes.
     pub(crate) has_more: bool,
+    /// Receives that were taken from the ring's queue and not looked at, as the shard knows it.
+    pub(crate) coming_count: usize,
     /// Another thread has put something into one of the queues and woken this one.
     pub(crate) woken: bool,
     /// Told once, when the shard can serve.
@@ -177,7 +180,7 @@ impl ShardThread {
     fn take_events(&mut self, now: Now) {
         self.has_more = false;
         for left in (0..EVENTS_OF_A_TURN).rev() {
-            self.shard.expect(|count| self.ring.ahead(count).and_then(connection));
+            self.prepare();
             let Some(event) = self.ring.next_event() else { return };
             // There may be more: the next turn comes at once.
             self.has_more = left == 0;
@@ -258,6 +261,16 @@ impl ShardThread {
                     unreachable!("a shard connects nowhere")
                 }
             }
+        }
+    }
+
+    /// Has the shard ask for the memory of those whose bytes come, each time that there is one less of them.
+    fn prepare(&mut self) {
+        let coming = self.ring.coming();
+        let before_count = replace(&mut self.coming_count, coming.len());
+        if coming.len() != before_count {
+            let are_new = coming.len() > before_count;
+            self.shard.expect(are_new, |count| coming.get(count).copied().and_then(connection));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::ring::Ring;
 use crate::slots::{Phase, Receive};
 use crate::userdata::{Kind, kind, payload, slot_and_generation};
 use io_uring::cqueue;
+use std::collections::VecDeque;
 
 /// Completions that are taken from the queue at a time.
 const BATCH_COUNT: usize = 256;
@@ -30,15 +31,13 @@ impl Ring {
         }
     }
 
-    /// Whose bytes the completion brings that comes `count` completions behind the next one: the key of its slot. None if it
-    /// is another kind of completion, or was not taken from the queue yet. For those who prepare: the slot may have
-    /// another owner by the time.
-    #[must_use]
-    pub fn ahead(&self, count: usize) -> Option<u64> {
-        let data = self.batch.get(count)?.user_data();
-        let (slot, _) =
-            matches!(kind(data), Some(Kind::Receive)).then(|| slot_and_generation(payload(data)))?;
-        Some(self.slots[slot as usize].key)
+    /// Whose bytes come, as far as completions were taken from the queue: the keys of their slots, the next ones first. For
+    /// those who prepare: a slot may have another owner by the time, or none.
+    pub fn coming(&mut self) -> &VecDeque<u64> {
+        if self.batch.is_empty() {
+            self.take_batch();
+        }
+        &self.coming
     }
 
     pub(crate) fn give_lent_back(&mut self) {
@@ -53,13 +52,27 @@ impl Ring {
                 return Some(Raw::Event(event));
             }
             if self.batch.is_empty() {
-                self.batch.extend(self.uring.completion().take(BATCH_COUNT));
+                self.take_batch();
             }
             let completion = self.batch.pop_front()?;
+            if kind(completion.user_data()) == Some(Kind::Receive) {
+                self.coming.pop_front();
+            }
             self.stats.completed_count += 1;
             if let Some(raw) = self.completed(&completion) {
                 return Some(raw);
             }
+        }
+    }
+
+    fn take_batch(&mut self) {
+        for completion in self.uring.completion().take(BATCH_COUNT) {
+            let data = completion.user_data();
+            if kind(data) == Some(Kind::Receive) {
+                let (slot, _) = slot_and_generation(payload(data));
+                self.coming.push_back(self.slots[slot as usize].key);
+            }
+            self.batch.push_back(completion);
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Ring {
     pub(crate) backlog: VecDeque<squeue::Entry>,
     /// Completions taken from the queue and not yet looked at.
     pub(crate) batch: VecDeque<cqueue::Entry>,
+    /// Whose bytes are in it.
+    pub(crate) coming: VecDeque<u64>,
     /// Events that came about without a completion of their own.
     pub(crate) ready: VecDeque<Event<'static>>,
     /// The buffer that the last event lent out.
@@ -115,6 +117,7 @@ impl Ring {
             pool: Pool::new(config.pool_bytes),
             backlog: VecDeque::new(),
             batch: VecDeque::with_capacity(256),
+            coming: VecDeque::with_capacity(256),
             ready: VecDeque::new(),
             lent: None,
             starved: VecDeque::new(),
