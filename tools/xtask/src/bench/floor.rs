@@ -40,15 +40,20 @@ impl Traffic {
 
 /// The stub, with as many commits of the same size as the run of Tern that gave `tern`; data go to `data`.
 pub(super) fn stub(data: &Path, traffic: Traffic, tern: &Value) -> Result<Value> {
+    json_of(&mut stub_command(data, traffic, (tern, traffic.seconds))?)
+}
+
+/// How it is called; with the run of Tern, its seconds.
+pub(super) fn stub_command(data: &Path, traffic: Traffic, (tern, seconds): (&Value, u32)) -> Result<Command> {
     let field = |name: &str| tern["server"][name].as_u64().with_context(|| format!("server.{name}"));
     let (commits, bytes) = (field("log_commits")?, field("log_bytes_written")?);
     let mut command = command("stub", traffic, (SERVER_CPU, GENERATOR_CPU));
     if commits > 0 {
-        let rate = (commits as f64 / f64::from(traffic.seconds)).to_string();
+        let rate = (commits as f64 / f64::from(seconds)).to_string();
         command.args(["--commits-per-s", &rate, "--commit-bytes", &(bytes / commits).to_string()]);
         command.arg("--data").arg(data);
     }
-    json_of(&mut command)
+    Ok(command)
 }
 
 /// The raw echo.

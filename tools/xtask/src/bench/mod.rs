@@ -13,6 +13,7 @@ mod paced;
 mod pairs;
 mod recovery;
 mod shards;
+mod slices;
 mod smoke;
 mod steering;
 mod storm;
@@ -52,6 +53,9 @@ pub(crate) struct BenchArgs {
 enum Name {
     /// 1,000 and 10,000 phones in pairs, window 1, 128-byte bodies; and the stub and the echo, which are the floor.
     Pairs,
+    /// The same without the echo, Tern and the stub side by side: each is stopped for a fifth of a second while the other
+    /// goes on, so that what else the machine does falls on both.
+    Slices,
     /// 10,000 phones in pairs, 2,000 messages per second; and the stub paced the same way.
     Paced,
     /// Two shards on two hardware threads against one, the generator on the same two.
@@ -140,6 +144,7 @@ fn run_once(name: Name, phones: Option<u32>, only: &[String], seconds: u32) -> R
         Name::Mesh => micro::mesh(seconds),
         Name::Wheel => micro::wheel(seconds),
         Name::Pairs => pairs::run(seconds),
+        Name::Slices => slices::run(seconds),
         Name::Offline => offline::run(seconds),
         Name::Recovery => recovery::run(seconds),
         Name::Idle => idle::run(phones, seconds),

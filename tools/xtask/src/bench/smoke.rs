@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// A measurement, its phones and seconds, and what it must tell: numbers, as JSON pointers (RFC 6901).
 type Smoke = (Name, Option<u32>, u32, &'static [&'static str]);
 
-const SMOKES: [Smoke; 12] = [
+const SMOKES: [Smoke; 13] = [
     (
         Name::Pairs,
         None,
@@ -20,6 +20,7 @@ const SMOKES: [Smoke; 12] = [
             "/phones_10000/cpu_ratio_to_echo",
         ],
     ),
+    (Name::Slices, None, 1, &["/phones_1000/cpu_ratio_to_stub", "/phones_10000/cpu_ratio_to_stub"]),
     (Name::Paced, None, 1, &["/cpu_ratio_to_stub", "/p99_ratio_to_stub", "/latency_us/p99"]),
     (Name::Shards, None, 1, &["/throughput_ratio", "/cpu_ratio", "/machine/throughput_ratio"]),
     (Name::Logins, None, 1, &["/logins_per_core_s", "/ticket/logins_per_core_s", "/login_per_s"]),
