@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use tern_core::ahead::Fetch;
 use tern_core::io::{ConnId, Input, Now, Output, Outputs};
 use tern_core::limits::Limits;
 use tern_core::partitions::PartitionMap;
@@ -37,6 +38,7 @@ pub(crate) fn config(shard_count: u16, limits: Limits) -> ShardConfig {
         open_registration: true,
         seed: [5; 32],
         dedup_key: [6; 16],
+        fetch: Fetch::NOTHING,
         segment_bytes: 4 << 20,
     }
 }

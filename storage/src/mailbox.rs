@@ -174,10 +174,10 @@ impl Mailbox {
         self.0.as_deref()
     }
 
-    /// The first entries, as many as lie together; likewise.
+    /// The first entries, as many as lie together; likewise. None before the first mail.
     #[must_use]
-    pub fn first_entries(&self) -> &[Entry] {
-        self.queue().entries.as_slices().0
+    pub fn first_entries(&self) -> Option<&[Entry]> {
+        self.0.as_ref().map(|queue| queue.entries.as_slices().0)
     }
 
     /// Entries that are not over, those that only owe a tick included. Indices go further: what is over and cannot leave

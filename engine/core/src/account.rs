@@ -390,7 +390,7 @@ impl Accounts {
         fetch.of(self.table.get(index.0 as usize));
     }
 
-    /// Which one an id means, unless another has an id that is much alike: its memory is not looked at.
+    /// Which one an id means, most of the time: its memory is not looked at to be sure.
     pub(crate) fn likely(&self, id: AccountId) -> Option<AccountIndex> {
         self.by_id.iter_hash(self.id_hash.hash_one(id)).next().copied()
     }

@@ -4,7 +4,7 @@
 //! session, the account, the mailbox, each a look at far memory behind the one that names it. But a turn knows a batch
 //! of phones at once. While one is served, the memory of those behind it is on its way, each link of the chain some
 //! phones later than the one before it. The same for what is handled in a run of envelopes, and for what is sealed when
-//! the turn ends. With 1,000 phones that is a tenth of all the time that a message takes, the kernel's included.
+//! the turn ends. What that is worth: `bench/README.md`.
 //!
 //! Nothing here changes what a shard does: nothing is asked for that is not looked up again.
 
@@ -15,9 +15,13 @@ use crate::io::ConnId;
 use crate::session::{Session, SessionId};
 use crate::shard::Shard;
 use core::mem::size_of_val;
-use tern_protocol::envelope::{Envelope, Kind};
+use tern_protocol::envelope::{Envelope, HEADER_BYTES, Kind};
 use tern_protocol::ids::{AccountId, MessageId};
 use tern_storage::mailbox::Mailbox;
+
+/// Most bytes of one thing: an expanded key has fewer. The rest of what is longer is read from front to back, which the
+/// processor sees by itself.
+const BYTES_MAX: usize = 1024;
 
 /// Asks the processor for some bytes from an address on, which must have no other effect: the driver's to do.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +34,7 @@ impl Fetch {
     /// Asks for a thing, if there is one.
     pub(crate) fn of<T: ?Sized>(self, thing: Option<&T>) {
         if let Some(thing) = thing {
-            (self.0)((&raw const *thing).cast(), size_of_val(thing));
+            (self.0)((&raw const *thing).cast(), size_of_val(thing).min(BYTES_MAX));
         }
     }
 
@@ -41,7 +45,7 @@ impl Fetch {
     }
 }
 
-/// How many phones before one it is asked for what, of one.
+/// So many phones before one is heard, something of it is asked for.
 type Link = (usize, fn(&Shard, ConnId));
 
 /// The chain, its first link first.
@@ -105,16 +109,18 @@ impl Shard {
     }
 
     fn expect_entries(&self, conn: ConnId) {
-        if let Some(mailbox) = self.session_at(conn).and_then(|session| self.mailbox(session.account)) {
-            self.config.fetch.of_ends(mailbox.first_entries());
+        let mailbox = self.session_at(conn).and_then(|session| self.mailbox(session.account));
+        if let Some(entries) = mailbox.and_then(Mailbox::first_entries) {
+            self.config.fetch.of_ends(entries);
         }
     }
 
     fn expect_mail(&self, conn: ConnId) {
         let mailbox = self.session_at(conn).and_then(|session| self.mailbox(session.account));
-        let first = mailbox.and_then(|mailbox| mailbox.first_entries().first());
+        let first = mailbox.and_then(|mailbox| mailbox.first_entries()?.first());
         let mail = first.and_then(|entry| entry.mail);
-        self.config.fetch.of(mail.map(|mail| self.cache.get(mail)));
+        // Of what is acknowledged the header is read, if anything.
+        self.config.fetch.of(mail.and_then(|mail| self.cache.get(mail).first_chunk::<HEADER_BYTES>()));
     }
 
     fn session_at(&self, conn: ConnId) -> Option<&Session> {
@@ -192,7 +198,9 @@ impl Shard {
     fn expect_inside(&self, coming: &Coming<'_>, number: usize) {
         let fetch = self.config.fetch;
         let Some(account) = coming.account(number).and_then(|index| self.accounts.get(index)) else { return };
-        fetch.of_ends(account.mailbox.first_entries());
+        if let Some(entries) = account.mailbox.first_entries() {
+            fetch.of_ends(entries);
+        }
         if let Some(session) = first_session(account).and_then(|session| self.sessions.get(session)) {
             session.fetch_under_way(fetch);
             self.edges.fetch(session.conn, fetch);

@@ -136,7 +136,8 @@ pub enum Input<'a> {
     },
     /// Nothing happened but time: the deadline passed, or [`Output::Continue`] was asked for.
     Tick,
-    /// The turn ends: every edge that has something to say says it now, in one record and one send.
+    /// The turn ends: what phones said for each other is handled by now, and every edge that has something to say says it, in
+    /// one record and one send. A turn without it leaves both lying.
     Flush,
     /// Stop politely: refuse new work, tell phones, close; [`Output::Drained`] when done.
     Drain,

@@ -1,7 +1,7 @@
 //! One shard: everything that one thread owns, behind one pure step function. This file is the table of contents:
 //! [`Shard::step`] shows where each input's journey begins, and `flush` how a turn ends. In between, what one part of the
 //! shard wants of another it asks for by a call; only what may be for another shard goes by an envelope, and envelopes
-//! for this shard wait in the router until the input is done.
+//! for this shard wait in the router until the input is done, or, where phones talk, until some have come together.
 
 use crate::account::{Accounts, SeededHash};
 use crate::addresses::Addresses;
@@ -183,7 +183,7 @@ const REST_NS: u64 = 10_000_000_000;
 /// Phones of a drained shard that are asked back per second: a core does several times as many logins, and has others
 /// to serve.
 const RETURNS_PER_S: u32 = 1_000;
-/// Bytes of envelopes to the own shard that wait for company, until something else comes than bytes.
+/// Bytes of envelopes to the own shard that wait for company, while nothing else comes than bytes of phones.
 const GATHERED_BYTES: usize = 4 << 10;
 /// How long a drain waits for the log.
 const DRAIN_NS: u64 = 10_000_000_000;
@@ -258,8 +258,11 @@ impl Shard {
             self.is_awake = true;
             self.next_chores_ns = self.next_chores_ns.min(now.mono_ns + CHORES_NS);
         }
-        // What phones say waits for company: then it is known what will be needed for it.
+        // What phones say waits for company, so that it is known what will be needed for it, and for nothing else.
         let gathers = matches!(input, Input::Received { .. });
+        if !gathers {
+            self.work_through_loopback(now);
+        }
         match self.checked(input) {
             Input::Accepted { slot, peer } => self.accepted(now, slot, peer, out),
             Input::Received { conn, bytes } => self.received(now, conn, bytes, out),

@@ -67,7 +67,7 @@ pub(crate) struct ShardThread {
     pub(crate) go_on: bool,
     /// The ring may have more events than one turn takes.
     pub(crate) has_more: bool,
-    /// Receives that were taken from the ring's queue and not looked at, as the shard knows it.
+    /// Receives that were taken from the ring's queue and not looked at, when the shard was last asked to prepare.
     pub(crate) coming_count: usize,
     /// Another thread has put something into one of the queues and woken this one.
     pub(crate) woken: bool,
@@ -264,7 +264,7 @@ impl ShardThread {
         }
     }
 
-    /// Has the shard ask for the memory of those whose bytes come, each time that there is one less of them.
+    /// Has the shard ask for the memory of those whose bytes come, once for each of them or so.
     fn prepare(&mut self) {
         let coming = self.ring.coming();
         let before_count = replace(&mut self.coming_count, coming.len());

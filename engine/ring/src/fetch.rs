@@ -5,6 +5,9 @@ const LINE_BYTES: usize = 64;
 
 /// Asks for the lines in which `bytes` from `address` on lie. A hint: nothing is read or written, whatever the address is.
 pub fn fetch(address: *const u8, bytes: usize) {
+    if bytes == 0 {
+        return;
+    }
     let start = address.addr() / LINE_BYTES * LINE_BYTES;
     for line in (start..address.addr().saturating_add(bytes)).step_by(LINE_BYTES) {
         fetch_line(address.with_addr(line));

@@ -102,3 +102,25 @@ fn what_phones_say_for_others_here_waits_for_company_and_not_for_long() {
     let got = bob.heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
     assert_eq!(got, 64, "a window");
 }
+
+#[test]
+fn what_was_gathered_comes_before_whatever_else_happens() {
+    // What bob's shard hears behind ann's message: that ann is gone, or bob, or that the node stops.
+    let others: [fn(&World) -> Input<'static>; 3] = [
+        |world| Input::Ended { conn: world.conns[&0] },
+        |world| Input::Ended { conn: world.conns[&1] },
+        |_| Input::Drain,
+    ];
+    for other in others {
+        let mut world = World::new(Limits::default());
+        let (mut ann, mut bob) = pair(&mut world);
+        ann.send_within_turn(&mut world, &bob, id(1), b"hello");
+        let input = other(&world);
+        world.step(input);
+        assert_eq!(world.shard.counters().messages_out, 1, "it went to bob, who was there");
+        world.step(Input::Flush);
+        bob.hear(&mut world);
+        world.turn();
+        assert_eq!(world.shard.counters().messages_appended, 1);
+    }
+}

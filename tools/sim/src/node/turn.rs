@@ -110,6 +110,10 @@ impl Node {
             Completion::Received(conn, mut bytes) => {
                 let copy = bytes.clone();
                 let [slot, generation] = conn_words(conn);
+                // A driver has it prepare for who comes, and for who has gone meanwhile.
+                let gone = tern_core::io::ConnId { generation: conn.generation.wrapping_sub(1), ..conn };
+                let comes = |count| Some(if count % 2 == 0 { conn } else { gone });
+                self.driven[usize::from(shard)].shard.expect(true, comes);
                 let input = Input::Received { conn, bytes: &mut bytes };
                 self.step(scene, shard, input, &[5, slot, generation], &copy);
             }

@@ -100,8 +100,10 @@ struct Stub(Child);
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        let _ = killpg(pid(self.0.id()), Signal::SIGKILL);
-        let _ = self.0.wait();
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = killpg(pid(self.0.id()), Signal::SIGKILL);
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -142,7 +144,11 @@ impl Side {
             Self::Stub(mut stub) => {
                 let mut text = String::new();
                 stub.0.stdout.take().context("the stub's standard output")?.read_to_string(&mut text)?;
+                let status = stub.0.wait()?;
                 let last = text.lines().last().unwrap_or_default();
+                if !status.success() {
+                    bail!("the stub ({status}) said {last:?}");
+                }
                 serde_json::from_str(last).with_context(|| format!("the stub said {last:?}"))
             }
         }
