@@ -6,7 +6,7 @@
 //! phones later than the one before it. The same for what is handled in a run of envelopes, and for what is sealed when
 //! the turn ends. What that is worth: `bench/README.md`.
 //!
-//! Nothing here changes what a shard does: nothing is asked for that is not looked up again.
+//! Nothing here changes what a shard does: whatever is asked for is looked up again when its turn comes.
 
 use crate::account::{Account, AccountIndex};
 use crate::edge::State;
@@ -60,18 +60,18 @@ const LINKS: [Link; 6] = [
 
 /// Envelopes before one its account is asked for, its mailbox, and what lies in that.
 const ENVELOPE_LINKS: [usize; 3] = [9, 6, 3];
+/// Accounts of envelopes that were looked at and not handled: one more than are looked ahead.
+const KEPT_COUNT: usize = ENVELOPE_LINKS[0] + 1;
 
 /// The envelopes of a run that come.
 pub(crate) struct Coming<'a> {
     /// Those that were not looked at.
     rest: &'a [u8],
     /// Likely the accounts of those that were, by their number from the beginning of the run.
-    accounts: [Option<AccountIndex>; 16],
+    accounts: [Option<AccountIndex>; KEPT_COUNT],
     seen_count: usize,
     handled_count: usize,
 }
-
-const _: () = assert!(ENVELOPE_LINKS[0] < 16, "numbers of accounts that are kept");
 
 impl Shard {
     /// Phones are going to be heard, `heard` says which after how many others. To be called before each; `are_new` if none
@@ -151,7 +151,7 @@ impl Shard {
 
     /// A run of envelopes will be handled.
     pub(crate) fn look_ahead<'a>(&self, run: &'a [u8]) -> Coming<'a> {
-        let mut coming = Coming { rest: run, accounts: [None; 16], seen_count: 0, handled_count: 0 };
+        let mut coming = Coming { rest: run, accounts: [None; KEPT_COUNT], seen_count: 0, handled_count: 0 };
         let [far, near, next] = ENVELOPE_LINKS;
         (0..far).for_each(|_| self.see_one(&mut coming));
         (0..near).for_each(|number| self.expect_mailbox(&coming, number));
@@ -176,7 +176,7 @@ impl Shard {
         let (to, from) = (AccountId(header.to.get()), AccountId(header.from.get()));
         let account = self.accounts.likely(to);
         account.into_iter().for_each(|account| self.accounts.fetch(account, fetch));
-        coming.accounts[coming.seen_count % 16] = account;
+        coming.accounts[coming.seen_count % KEPT_COUNT] = account;
         coming.seen_count += 1;
         let id = MessageId(header.id.get());
         let (kind, made_s) = match Kind::from_wire(header.kind) {
@@ -211,7 +211,7 @@ impl Shard {
 impl Coming<'_> {
     /// Likely the account of the envelope with this number.
     fn account(&self, number: usize) -> Option<AccountIndex> {
-        if number < self.seen_count { self.accounts[number % 16] } else { None }
+        if number < self.seen_count { self.accounts[number % KEPT_COUNT] } else { None }
     }
 }
 

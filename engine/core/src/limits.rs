@@ -116,8 +116,8 @@ pub struct Limits {
     /// Segment files of a shard's log.
     pub segment_count: u32,
     /// Milliseconds that an append for an online mailbox may wait for company before its commit; 0 commits at once. What its
-    /// devices acknowledge before is never written, and needs one tick instead of two: phones on a good network do so
-    /// within 20 ms.
+    /// devices acknowledge before is never written, and needs one tick instead of two: so it should be longer than the
+    /// round trip of most phones that are near.
     pub write_back_ms: u64,
     /// Milliseconds that a floor may wait before it is written: what a crash may hand out again.
     pub floor_delay_ms: u64,

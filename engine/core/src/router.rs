@@ -1,8 +1,8 @@
 //! The router: an envelope goes to its own shard, to another shard's lane, or (later) to another node's link.
 //!
 //! Envelopes are encoded once, straight into the buffer of their lane, which leaves at the end of the turn. What a
-//! shard casts to itself lies in a loop-back buffer that is worked through within the turn. Room is counted as the lane counts
-//! it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones. Of
+//! shard casts to itself lies in a loop-back buffer that is worked through within the turn. Room is counted as the lane
+//! counts it ([`crate::lanes`]): a large envelope takes a marker's place of its lane and its bytes of the room for boxed ones. Of
 //! these both sides only ever add up what was cast and what was taken: however seldom the shard hears of it, nothing
 //! that was taken stays counted.
 //!
